@@ -1,0 +1,472 @@
+"""One connection to NATS that does not end until it is closed.
+
+Everything the mesh says goes through here: `publish` (no answer), `call` (an answer to a callback, the hot
+path), `request` (an answer awaited), `collect` (several answers), `subscribe`. One inbox subscription and
+one table serve all answers.
+
+What a caller can rely on:
+
+* Without a connection nothing is buffered: it raises `DisconnectedError` at once. A call whose answer was
+  under way when the connection broke fails with the same error; whether the server acted is unknown.
+* Every call is answered exactly once: by the peer, by a timeout, or by the loss of the connection.
+* nats-py closes for good on some server errors (an expired user, a protocol error). Then a new link is made,
+  with the same subscriptions, until one stands.
+"""
+
+import asyncio
+import contextlib
+import logging
+import secrets
+from collections.abc import AsyncIterator, Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mesh.broker.link import Handler, Link
+from mesh.broker.mapping import mapped
+from mesh.errors import (
+    BrokerTimeoutError,
+    ConfigError,
+    DisconnectedError,
+    MeshError,
+    TooLargeError,
+    UnauthorizedError,
+    UnavailableError,
+)
+from mesh.protocol import headers
+
+log = logging.getLogger("mesh.broker")
+
+# A frozen server is noticed after three of these; nats-py's default would take six minutes.
+PING_INTERVAL_S = 2
+MAX_OUTSTANDING_PINGS = 2
+RECONNECT_WAIT_S = 0.1
+REVIVE_MAX_WAIT_S = 2.0
+SWEEP_S = 0.1  # resolution of call timeouts
+FIRST_CONNECT_S = 5.0
+
+# error (None if answered), header block, payload. Called once, on the loop, never from within `call` itself.
+OnReply = Callable[[MeshError | None, bytes, bytes], None]
+Listener = Callable[[bool], None]  # True: connected again; False: connection lost
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class ConnectOptions:
+    """Where NATS is and who we are. `repr` shows no secret."""
+
+    servers: tuple[str, ...] = ("nats://127.0.0.1:4222",)
+    name: str = "mesh"
+    user: str | None = None
+    password: str | None = None
+    token: str | None = None
+    credentials: Path | None = None  # a .creds file: JWT and nkey
+    nkey_seed: Path | None = None
+    inbox_prefix: str = "_INBOX"
+    connect_timeout_s: float = FIRST_CONNECT_S  # for the first connection; later ones are tried for ever
+
+    def __repr__(self) -> str:
+        return f"ConnectOptions({', '.join(_shown(each) for each in self.servers)})"
+
+
+@dataclass(slots=True)
+class Subscription:
+    """Interest in a subject until `close()`. Survives reconnects."""
+
+    connection: "Connection"
+    subject: str
+    queue: str
+    handler: Handler
+    sid: int = 0
+
+    def close(self) -> None:
+        """Stop receiving; idempotent."""
+        self.connection._unsubscribe(self)
+
+
+@dataclass(slots=True)
+class _Call:
+    subject: str
+    on_reply: OnReply
+    expires: float
+    many: bool = False  # stays in the table after an answer
+
+
+@dataclass(slots=True)
+class _Collector:
+    """Gathers the answers of one `collect`."""
+
+    done: asyncio.Future[None]
+    is_last: Callable[[bytes, bytes], bool]
+    found: list[tuple[bytes, bytes]] = field(default_factory=list)
+
+    def on_reply(self, error: MeshError | None, header: bytes, payload: bytes) -> None:
+        if self.done.done():
+            return
+        if error is not None:
+            self.done.set_exception(error)
+            return
+        self.found.append((header, payload))
+        if self.is_last(header, payload):
+            self.done.set_result(None)
+
+
+class Connection:
+    """See the module's docstring. Made by `connect`; closed by leaving its context."""
+
+    def __init__(self, options: ConnectOptions) -> None:
+        self._options = options
+        self._link = Link()
+        self._loop = asyncio.get_running_loop()
+        self._calls: dict[bytes, _Call] = {}
+        self._next_call = 0
+        self._inbox = f"{options.inbox_prefix}.{secrets.token_hex(11)}."
+        self._inbox_skip = len(self._inbox)
+        self._subscriptions: list[Subscription] = []
+        self._listeners: list[Listener] = []
+        self._is_closing = False
+        self._connected = asyncio.Event()
+        self._sweeper: asyncio.TimerHandle | None = None
+        self._reviver: asyncio.Task[None] | None = None
+        self._reconnects = 0
+
+    def __repr__(self) -> str:
+        state = "connected" if self.is_connected else "closed" if self._is_closing else "disconnected"
+        return f"<Connection {state}, {len(self._subscriptions)} subscriptions, {len(self._calls)} calls>"
+
+    @property
+    def is_connected(self) -> bool:
+        return bool(self._link.is_connected)
+
+    @property
+    def reconnects(self) -> int:
+        """How often the connection was lost and found again."""
+        return self._reconnects
+
+    @property
+    def link(self) -> Link:
+        """The nats-py client, for its object store and service libraries; not for publishing."""
+        return self._link
+
+    @property
+    def server_version(self) -> str:
+        return str(self._link._server_info.get("version", "0.0.0"))
+
+    @property
+    def max_payload(self) -> int:
+        """The most bytes of header and payload together."""
+        return int(self._link.max_payload)
+
+    def listen(self, listener: Listener) -> Callable[[], None]:
+        """Call `listener` on every loss and return of the connection; returns the way to stop it."""
+        self._listeners.append(listener)
+        return lambda: self._listeners.remove(listener) if listener in self._listeners else None
+
+    async def wait_connected(self, timeout_s: float) -> None:
+        """Return when there is a connection.
+
+        Raises:
+            DisconnectedError: there was none within `timeout_s`.
+        """
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._connected.wait()
+        except TimeoutError:
+            raise DisconnectedError(f"no connection to {self._options!r} within {timeout_s:g} s") from None
+
+    # Sending.
+
+    def publish(self, subject: str, payload: bytes, header: bytes = b"", reply: str = "") -> None:
+        """Send without an answer. `subject` must be built by protocol.subjects or come from the server.
+
+        Raises:
+            DisconnectedError: there is no connection; nothing was sent.
+            TooLargeError: header and payload exceed the server's limit (nats-py would close for good).
+        """
+        size = len(header) + len(payload)
+        if size > self._link.max_payload:
+            raise TooLargeError(f"{size} bytes are more than the server's max_payload, {self.max_payload}")
+        if not self._link.is_connected:
+            raise DisconnectedError(f"no connection to {self._options!r}")
+        if header:
+            head = f"HPUB {subject} {reply} {len(header)} {size}\r\n".encode()
+            self._link.write(b"%b%b%b\r\n" % (head, header, payload))
+        else:
+            self._link.write(f"PUB {subject} {reply} {size}\r\n".encode() + payload + b"\r\n")
+
+    def call(
+        self, subject: str, payload: bytes, header: bytes, on_reply: OnReply, timeout_s: float = 5.0
+    ) -> None:
+        """Send, and give the one answer to `on_reply`.
+
+        Raises:
+            DisconnectedError, TooLargeError: as `publish`; then `on_reply` is not called.
+        """
+        token = self._enter(subject, on_reply, timeout_s)
+        try:
+            self.publish(subject, payload, header, self._inbox + token.decode())
+        except MeshError:
+            del self._calls[token]
+            raise
+
+    async def request(
+        self, subject: str, payload: bytes = b"", header: bytes = b"", timeout_s: float = 5.0
+    ) -> tuple[bytes, bytes]:
+        """Send and await the answer: its header block and payload.
+
+        Raises:
+            DisconnectedError, BrokerTimeoutError: no answer; whether the peer acted is unknown.
+            UnavailableError: nobody listens on `subject`.
+            UnauthorizedError: this user may not publish there.
+            TooLargeError: see `publish`.
+        """
+        future: asyncio.Future[tuple[bytes, bytes]] = self._loop.create_future()
+
+        def answered(error: MeshError | None, header: bytes, payload: bytes) -> None:
+            if future.done():
+                return
+            if error is not None:
+                future.set_exception(error)
+            else:
+                future.set_result((header, payload))
+
+        self.call(subject, payload, header, answered, timeout_s)
+        return await future
+
+    async def collect(
+        self, subject: str, payload: bytes, is_last: Callable[[bytes, bytes], bool], timeout_s: float = 5.0
+    ) -> list[tuple[bytes, bytes]]:
+        """Send and gather answers up to the one for which `is_last(header, payload)`.
+
+        Raises:
+            As `request`.
+        """
+        collector = _Collector(self._loop.create_future(), is_last)
+        token = self._enter(subject, collector.on_reply, timeout_s, many=True)
+        try:
+            self.publish(subject, payload, b"", self._inbox + token.decode())
+            await collector.done
+        finally:
+            self._calls.pop(token, None)
+        return collector.found
+
+    # Receiving.
+
+    def subscribe(self, subject: str, handler: Handler, queue: str = "") -> Subscription:
+        """Call `handler` for each message. It must not block; what it raises is logged."""
+        entry = Subscription(self, subject, queue, handler)
+        entry.sid = self._link.attach(subject, queue, handler)
+        self._subscriptions.append(entry)
+        return entry
+
+    def new_inbox(self) -> str:
+        """A subject nobody else uses, for `subscribe`."""
+        return f"{self._options.inbox_prefix}.{secrets.token_hex(11)}"
+
+    def _unsubscribe(self, entry: Subscription) -> None:
+        if entry.sid:
+            self._link.detach(entry.sid)
+            entry.sid = 0
+            self._subscriptions.remove(entry)
+
+    # Answers.
+
+    def _enter(self, subject: str, on_reply: OnReply, timeout_s: float, many: bool = False) -> bytes:
+        self._next_call += 1
+        token = b"%x" % self._next_call
+        self._calls[token] = _Call(subject, on_reply, self._loop.time() + timeout_s, many)
+        if self._sweeper is None:
+            self._sweeper = self._loop.call_later(SWEEP_S, self._sweep)
+        return token
+
+    def _on_inbox(self, subject: bytes, reply: bytes, payload: bytes, header: bytes) -> None:
+        token = subject[self._inbox_skip :]
+        call = self._calls.get(token)
+        if call is None:
+            return  # answered already, or too late
+        if not call.many:
+            del self._calls[token]
+        if header and not payload and headers.status(header) == 503:
+            call.on_reply(UnavailableError(f"nobody answers on {call.subject}"), b"", b"")
+        else:
+            call.on_reply(None, header, payload)
+
+    def _sweep(self) -> None:
+        self._sweeper = None
+        now = self._loop.time()
+        late = [token for token, call in self._calls.items() if call.expires <= now]
+        self._fail(late, lambda call: BrokerTimeoutError(f"no answer from {call.subject} in time"))
+        if self._calls:
+            self._sweeper = self._loop.call_later(SWEEP_S, self._sweep)
+
+    def _fail(self, tokens: Iterable[bytes], error: Callable[[_Call], MeshError]) -> None:
+        for token in tokens:
+            call = self._calls.pop(token, None)
+            if call is None:
+                continue
+            try:
+                call.on_reply(error(call), b"", b"")
+            except Exception:  # one caller's fault must not keep the others waiting
+                log.exception("a reply handler failed", extra={"event": "handler_failed"})
+
+    # The life of the link.
+
+    async def _open(self) -> None:
+        await self._establish(self._link, self._options.connect_timeout_s)
+        self.subscribe(self._inbox + "*", self._on_inbox)
+
+    async def _establish(self, link: Link, timeout_s: float) -> None:
+        """Connect `link`; nats-py itself would try for ever."""
+        seen: list[Exception] = []
+        try:
+            async with asyncio.timeout(timeout_s):
+                await link.connect(**self._arguments(link, seen))
+        except TimeoutError:
+            await link.close()
+            reason = f": {seen[-1]}" if seen and str(seen[-1]) else ""
+            raise DisconnectedError(
+                f"cannot reach NATS at {self._options!r} within {timeout_s:g} s{reason}; "
+                "is nats-server running there, with JetStream (-js)?"
+            ) from None
+        except Exception as error:
+            await link.close()
+            raise mapped(error) from error
+        self._connected.set()
+
+    def _arguments(self, link: Link, seen: list[Exception]) -> dict[str, object]:
+        async def on_error(error: Exception) -> None:
+            seen[:] = [error]
+            self._on_error(error)
+
+        async def on_disconnected() -> None:
+            if link is self._link and not self._is_closing:
+                self._on_lost()
+
+        async def on_reconnected() -> None:
+            if link is self._link:
+                self._on_found()
+
+        async def on_closed() -> None:
+            if link is self._link and not self._is_closing:
+                self._reviver = self._loop.create_task(self._revive(), name="mesh-revive")
+
+        options = self._options
+        return {
+            "servers": list(options.servers),
+            "name": options.name,
+            "user": options.user,
+            "password": options.password,
+            "token": options.token,
+            "user_credentials": str(options.credentials) if options.credentials else None,
+            "nkeys_seed": str(options.nkey_seed) if options.nkey_seed else None,
+            "inbox_prefix": options.inbox_prefix.encode(),
+            "ping_interval": PING_INTERVAL_S,
+            "max_outstanding_pings": MAX_OUTSTANDING_PINGS,
+            "max_reconnect_attempts": -1,
+            "reconnect_time_wait": RECONNECT_WAIT_S,
+            "error_cb": on_error,
+            "disconnected_cb": on_disconnected,
+            "reconnected_cb": on_reconnected,
+            "closed_cb": on_closed,
+        }
+
+    def _on_error(self, error: Exception) -> None:
+        """nats-py's error callback: must neither raise nor wait, or the read loop ends."""
+        text = str(error)
+        log.debug("nats: %s", text or type(error).__name__, extra={"event": "nats_error"})
+        if "permissions violation for publish to" in text:
+            # The server names the subject, lower-cased by nats-py, and answers the request with nothing.
+            refused = [t for t, call in self._calls.items() if f'"{call.subject.lower()}"' in text]
+            self._fail(refused, lambda call: UnauthorizedError(f"this user may not publish to {call.subject}"))
+
+    def _on_lost(self) -> None:
+        self._connected.clear()
+        self._link.discard_unsent()
+        self._fail(
+            list(self._calls),
+            lambda call: DisconnectedError(f"the connection broke before {call.subject} answered"),
+        )
+        self._notify(False)
+
+    def _on_found(self) -> None:
+        self._reconnects += 1
+        self._link.announce_late()
+        self._connected.set()
+        self._notify(True)
+
+    def _notify(self, connected: bool) -> None:
+        for listener in list(self._listeners):
+            try:
+                listener(connected)
+            except Exception:  # a listener's fault must not end nats-py's reconnect
+                log.exception("a connection listener failed", extra={"event": "handler_failed"})
+
+    async def _revive(self) -> None:
+        """nats-py gave up: start over with a new link and the same subscriptions."""
+        log.warning(
+            "NATS closed the connection for good (%s); connecting anew",
+            self._link.last_error,
+            extra={"event": "nats_closed"},
+        )
+        wait_s = RECONNECT_WAIT_S
+        while not self._is_closing:
+            self._link = link = Link()
+            try:
+                await self._establish(link, FIRST_CONNECT_S)
+            except MeshError as error:
+                log.warning("still no NATS: %s", error, extra={"event": "nats_revive_failed"})
+                await asyncio.sleep(wait_s)
+                wait_s = min(REVIVE_MAX_WAIT_S, wait_s * 2)
+            else:
+                for entry in self._subscriptions:
+                    entry.sid = link.attach(entry.subject, entry.queue, entry.handler)
+                self._on_found()
+                return
+
+    async def close(self) -> None:
+        """Send what was written, and end. Calls under way fail. Idempotent."""
+        if self._is_closing:
+            return
+        self._is_closing = True
+        if self._reviver is not None:
+            self._reviver.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._reviver
+        if self._link.is_connected:
+            with contextlib.suppress(Exception):  # a broken connection is closed all the same
+                self._link._kick()
+                async with asyncio.timeout(1.0):
+                    await self._link.flush()
+        await self._link.close()
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        self._fail(list(self._calls), lambda call: DisconnectedError("the connection was closed"))
+
+
+@contextlib.asynccontextmanager
+async def connect(options: ConnectOptions) -> AsyncIterator[Connection]:
+    """A connection for as long as the context lasts.
+
+    Raises:
+        DisconnectedError: nothing answers there within `options.connect_timeout_s`.
+        UnauthorizedError, ConfigError: the server refused this user, or a credential cannot be read.
+    """
+    connection = await open_connection(options)
+    try:
+        yield connection
+    finally:
+        await connection.close()
+
+
+async def open_connection(options: ConnectOptions) -> Connection:
+    """As `connect`, for an owner that closes it itself."""
+    for path in (options.credentials, options.nkey_seed):
+        if path is not None and not path.is_file():
+            raise ConfigError(f"{path} is not a file; give the path of a NATS credentials file", key="creds")
+    connection = Connection(options)
+    await connection._open()
+    return connection
+
+
+def _shown(server: str) -> str:
+    """A server's address without user and password."""
+    scheme, sep, rest = server.rpartition("://")
+    return f"{scheme}{sep}{rest.rpartition('@')[2]}"

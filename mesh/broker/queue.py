@@ -1,0 +1,117 @@
+"""The request queue seen from the asking side: submit a job, look for it, take it out.
+
+Used by client (submit), and by control (find and remove a queued job).
+"""
+
+import base64
+from typing import Any
+
+import msgspec
+
+from mesh.broker.connection import Connection
+from mesh.broker.delivery import StoredRequest, read_stored
+from mesh.broker.mapping import NO_MESSAGE, ApiError, PubAck, api_error, read_api, read_puback
+from mesh.errors import UnavailableError
+from mesh.protocol import headers
+from mesh.protocol.codec import Encoding
+from mesh.protocol.subjects import Names
+
+PAGE = 256  # stored requests a search reads at once
+SEARCH_BYTES = 8 << 20  # of bodies in one page, so that a search never holds more than this
+
+
+class RequestQueue:
+    """The request stream of one mesh."""
+
+    def __init__(self, connection: Connection, names: Names) -> None:
+        self._connection = connection
+        self._names = names
+        self._stream = names.requests_stream
+
+    async def submit(
+        self, subject: str, body: bytes, message_id: str, encoding: Encoding, traceparent: str, timeout_s: float
+    ) -> PubAck:
+        """Store a request; it is a job from here on. `message_id` collapses repeated submits.
+
+        Raises:
+            QuotaExceededError: the queue is full.
+            TooLargeError: more than a message holds.
+            UnavailableError: no stream takes this subject.
+            DisconnectedError, BrokerTimeoutError: unknown whether it was stored; submit again with the same id.
+        """
+        pairs: list[tuple[str, str | int]] = [("Nats-Msg-Id", message_id)]
+        if encoding == "msgpack":
+            pairs.append(("Content-Type", headers.MSGPACK))
+        if traceparent:
+            pairs.append(("traceparent", traceparent))
+        try:
+            _, payload = await self._connection.request(subject, body, headers.block(*pairs), timeout_s)
+        except UnavailableError:
+            raise UnavailableError(
+                f"no stream takes {subject}: there is no mesh on this NATS (`mesh init --nats URL --apply`), "
+                "or its stream has no leader just now"
+            ) from None
+        return read_puback(payload, f"submit to {subject}")
+
+    async def get(self, sequence: int) -> StoredRequest | None:
+        """A stored request by its stream sequence, from the leader; None if it is gone.
+
+        Raises:
+            BrokerError: NATS did not answer.
+        """
+        subject = f"$JS.API.STREAM.MSG.GET.{self._stream}"
+        _, payload = await self._connection.request(subject, msgspec.json.encode({"seq": sequence}))
+        answer: dict[str, Any] = msgspec.json.decode(payload)
+        if answer.get("error"):
+            error = msgspec.convert(answer["error"], ApiError, strict=False)
+            if error.err_code == NO_MESSAGE:
+                return None
+            raise api_error(error, f"request {sequence}")
+        message = read_api(payload, subject)["message"]
+        header = base64.b64decode(message.get("hdrs") or "")
+        body = base64.b64decode(message.get("data") or "")
+        return read_stored(self._names, message["subject"], message["seq"], body, header)
+
+    async def find(self, tenant: str, job: str) -> StoredRequest | None:
+        """The stored request of a job, None if it is not in the queue. Reads the tenant's queue: rare use only.
+
+        Raises:
+            BrokerError: NATS did not answer.
+        """
+        if job[:1] == "s" and job[1:].isdigit():
+            found = await self.get(int(job[1:]))
+            return found if found and found.address and found.address.tenant == tenant else None
+        after = 0
+        while True:
+            ask = {
+                "seq": after + 1,
+                "next_by_subj": self._names.request("*", "*", tenant, "*"),
+                "batch": PAGE,
+                "max_bytes": SEARCH_BYTES,
+            }
+            answers = await self._connection.collect(
+                f"$JS.API.DIRECT.GET.{self._stream}",
+                msgspec.json.encode(ask),
+                lambda header, payload: not payload and headers.status(header) != 0,
+                timeout_s=10.0,
+            )
+            for header, payload in answers[:-1]:
+                fields = headers.parse(header)
+                after = int(fields.get("Nats-Sequence", "0"))
+                stored = read_stored(self._names, fields.get("Nats-Subject", ""), after, payload, header)
+                if stored.job == job:
+                    return stored
+            if len(answers) == 1:
+                return None
+
+    async def remove(self, sequence: int) -> bool:
+        """Take a request out of the queue; whether it was there. Its Result must exist already.
+
+        Raises:
+            BrokerError: NATS did not answer.
+        """
+        subject = f"$JS.API.STREAM.MSG.DELETE.{self._stream}"
+        body = msgspec.json.encode({"seq": sequence, "no_erase": True})
+        _, payload = await self._connection.request(subject, body)
+        answer: dict[str, Any] = msgspec.json.decode(payload)
+        return not answer.get("error")

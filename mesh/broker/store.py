@@ -1,0 +1,172 @@
+"""Results: written once, read by key. One bucket of small values, and an object store for the large.
+
+`create` is the point where a job ends: the server lets the first writer win and refuses every later one.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import nats.errors
+from nats.js.api import ObjectMeta
+
+from mesh.broker.connection import Connection
+from mesh.broker.mapping import mapped, read_puback
+from mesh.errors import BrokerError, MeshError, SequenceError, TopologyError, UnavailableError
+from mesh.protocol import codec, headers
+from mesh.protocol.messages import Presence, Result
+from mesh.protocol.subjects import Names
+
+MARGIN_BYTES = 4096  # headers and framing beside a value
+_MSGPACK = headers.line("Content-Type", headers.MSGPACK)
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A Result as it stands in the bucket."""
+
+    result: Result
+    body: bytes
+
+
+class ResultStore:
+    """The results of one mesh."""
+
+    def __init__(self, connection: Connection, names: Names) -> None:
+        self._connection = connection
+        self._names = names
+        self._direct = f"$JS.API.DIRECT.GET.KV_{names.results_bucket}."
+
+    @property
+    def max_bytes(self) -> int:
+        """The largest value that fits a message; a larger Result goes to the object store."""
+        return self._connection.max_payload - MARGIN_BYTES
+
+    async def create(self, tenant: str, job: str, body: bytes, ttl_ms: int, timeout_s: float = 5.0) -> bool:
+        """Store a job's Result if it has none yet; whether this call stored it.
+
+        Raises:
+            DisconnectedError, BrokerTimeoutError: unknown whether it was stored; `create` again says.
+            BrokerError: the bucket is missing or full.
+        """
+        key = self._names.result_key(tenant, job)
+        rest = b"Nats-TTL: %dms\r\n" % ttl_ms
+        if codec.sniff(body) == "msgpack":
+            rest += _MSGPACK
+        _, payload = await self._connection.request(key, body, headers.expecting(0, rest), timeout_s)
+        try:
+            read_puback(payload, f"store the Result of {job}")
+        except SequenceError:
+            return False
+        return True
+
+    async def get(self, tenant: str, job: str, timeout_s: float = 5.0) -> Stored | None:
+        """A job's Result, None if it has none (or no longer). May lag by a moment on a replicated bucket.
+
+        Raises:
+            BrokerError: NATS did not answer, or the bucket is missing.
+        """
+        subject = self._direct + self._names.result_key(tenant, job)
+        header, payload = await self._connection.request(subject, timeout_s=timeout_s)
+        if not payload:
+            status = headers.status(header)
+            if status == 404:
+                return None
+            raise BrokerError(f"read the Result of {job}: status {status or 'missing'}")
+        return Stored(codec.decode_result(payload), payload)
+
+    def check(self, tenant: str, job: str, on_found: Callable[[Stored], None]) -> None:
+        """Call `on_found` if the job has a Result; whatever goes wrong is as if it had none. Never raises."""
+
+        def answered(error: MeshError | None, header: bytes, payload: bytes) -> None:
+            if error is None and payload:
+                on_found(Stored(codec.decode_result(payload), payload))
+
+        with contextlib.suppress(MeshError):
+            self._connection.call(
+                self._direct + self._names.result_key(tenant, job), b"", b"", answered, timeout_s=2.0
+            )
+
+    async def put_object(self, name: str, body: bytes, ttl_s: float) -> None:
+        """Store a large value; the bucket is made on first use. Readable with `nats object get`.
+
+        Raises:
+            BrokerError: JetStream refused it.
+        """
+        bucket = self._names.objects_bucket
+        try:
+            async with asyncio.timeout(60):
+                context = self._connection.link.jetstream()
+                try:
+                    store = await context.object_store(bucket)
+                except nats.js.errors.NotFoundError:
+                    store = await context.create_object_store(
+                        bucket, description="Results too large for one message", ttl=int(ttl_s)
+                    )
+                await store.put(name, body, meta=ObjectMeta(description="a mesh Result"))
+        except (nats.errors.Error, OSError, TimeoutError) as error:
+            raise mapped(error) from error
+
+    async def get_object(self, name: str) -> bytes:
+        """A large value.
+
+        Raises:
+            BrokerError: it is not there, or NATS did not answer within a minute.
+        """
+        try:
+            async with asyncio.timeout(60):
+                store = await self._connection.link.jetstream().object_store(self._names.objects_bucket)
+                found = await store.get(name)
+        except (nats.errors.Error, OSError, TimeoutError) as error:
+            raise mapped(error) from error
+        return bytes(found.data or b"")
+
+
+class PresenceStore:
+    """Which workers are alive: each keeps one value here, which disappears when it stops beating."""
+
+    def __init__(self, connection: Connection, names: Names) -> None:
+        self._connection = connection
+        self._names = names
+        self._stream = f"KV_{names.workers_bucket}"
+
+    def put(self, presence: Presence) -> None:
+        """Beat once; lost beats are made good by the next.
+
+        Raises:
+            DisconnectedError: no connection.
+        """
+        self._connection.publish(self._names.worker_key(presence.worker), codec.encode(presence))
+
+    def remove(self, worker: str) -> None:
+        """Leave: the value goes at once, as `nats kv del` does it (ADR-8).
+
+        Raises:
+            DisconnectedError: no connection.
+        """
+        header = headers.block(("KV-Operation", "DEL"))
+        self._connection.publish(self._names.worker_key(worker), b"", header)
+
+    async def all(self) -> list[Presence]:
+        """Every worker alive, by id.
+
+        Raises:
+            TopologyError: there is no mesh on this NATS.
+            BrokerError: NATS did not answer.
+        """
+        ask: dict[str, Any] = {"multi_last": [self._names.worker_key("*")], "batch": 10_000}
+        try:
+            answers = await self._connection.collect(
+                f"$JS.API.DIRECT.GET.{self._stream}",
+                msgspec.json.encode(ask),
+                lambda header, payload: headers.status(header) != 0,
+            )
+        except UnavailableError:
+            raise TopologyError(
+                f"bucket {self._names.workers_bucket} is missing; declare it with `mesh init --apply`"
+            ) from None
+        found = [codec.decode_presence(payload) for _, payload in answers if payload]
+        return sorted(found, key=lambda presence: presence.worker)

@@ -1,0 +1,95 @@
+"""From an engine's name to an engine, importing no other; called by the command line."""
+
+import importlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import cast
+
+from mesh.engines.base import Engine
+from mesh.errors import ConfigError
+
+_Factory = Callable[[str | None, int | None, Sequence[str]], Engine]
+
+
+def names() -> tuple[str, ...]:
+    """The engines that come with the mesh, for --help; others are named "package.module:factory"."""
+    return tuple(_BUILT_IN)
+
+
+def create(
+    name: str, *, model: str | None = None, max_model_len: int | None = None, engine_args: Sequence[str] = ()
+) -> Engine:
+    """Make an engine that is not started yet.
+
+    Args:
+        name: one of `names()`, or "package.module:factory": a callable that takes `model`, `max_model_len`
+            and `engine_args` (a mapping) by name and returns an Engine.
+        max_model_len: tokens, prompt and output together; None: the engine's own.
+        engine_args: "key=value" pairs. Values are JSON, and strings where they are not.
+
+    Raises:
+        ConfigError: no such engine, or one of its settings cannot be used.
+    """
+    if name in _BUILT_IN:
+        return _BUILT_IN[name](model, max_model_len, engine_args)
+    if ":" in name:
+        return _third_party(name)(
+            model=model, max_model_len=max_model_len, engine_args=parse_engine_args(engine_args)
+        )
+    known = ", ".join(_BUILT_IN)
+    raise ConfigError(f"engine {name!r} is unknown; give {known} or package.module:factory", key="engine")
+
+
+def parse_engine_args(pairs: Sequence[str]) -> dict[str, object]:
+    """The mapping that "key=value" pairs stand for. "a-b" is the same key as "a_b".
+
+    Raises:
+        ConfigError: a pair without "=" or without a key, or a key given twice.
+    """
+    found: dict[str, object] = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        key = key.strip().replace("-", "_")
+        if not key or not equals:
+            raise ConfigError(f"engine argument {pair!r}: write it as key=value", key=key or None)
+        if key in found:
+            raise ConfigError(f"engine argument {key} is given twice; give it once", key=key)
+        try:
+            found[key] = json.loads(value)
+        except ValueError:
+            found[key] = value
+    return found
+
+
+def _simulator(model: str | None, max_model_len: int | None, engine_args: Sequence[str]) -> Engine:
+    module = importlib.import_module("mesh.engines.simulator")
+    args = parse_engine_args(engine_args)
+    for key, value in (("model", model), ("max_model_len", max_model_len)):
+        if value is None:
+            continue
+        if args.setdefault(key, value) != value:
+            raise ConfigError(f"{key} is given as {value!r} and as {args[key]!r}; give it once", key=key)
+    return cast(Engine, module.SimulatorEngine(module.SimulatorSettings.from_engine_args(args)))
+
+
+def _vllm(model: str | None, max_model_len: int | None, engine_args: Sequence[str]) -> Engine:
+    if model is None:
+        raise ConfigError("the vllm engine needs a model: a path or a Hugging Face name", key="model")
+    module = importlib.import_module("mesh.engines.vllm")
+    args: Mapping[str, object] = module.parse_engine_args(engine_args)
+    return cast(Engine, module.VllmEngine(module.VllmSettings(model, max_model_len, args)))
+
+
+def _third_party(name: str) -> Callable[..., Engine]:
+    module_name, _, factory_name = name.partition(":")
+    try:
+        factory = getattr(importlib.import_module(module_name), factory_name)
+    except (ImportError, AttributeError, ValueError, TypeError) as error:
+        message = f"engine {name!r} cannot be loaded: {error}; is its package installed in this environment?"
+        raise ConfigError(message, key="engine") from error
+    if not callable(factory):
+        raise ConfigError(f"engine {name!r} is not a callable that makes an engine", key="engine")
+    return cast(Callable[..., Engine], factory)
+
+
+_BUILT_IN: dict[str, _Factory] = {"simulator": _simulator, "vllm": _vllm}

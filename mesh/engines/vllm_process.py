@@ -1,0 +1,44 @@
+"""The processes behind an AsyncLLM: which they are, and how they end. Called by mesh.engines.vllm."""
+
+import inspect
+import multiprocessing
+from multiprocessing.process import BaseProcess
+from typing import Any
+
+# For a core whose calls were all aborted already; then vLLM kills it.
+STOP_TIMEOUT_S = 5.0
+_CORE_NAME = "EngineCore"
+
+
+def core_processes(llm: Any) -> list[BaseProcess]:
+    """The engine core's processes on this machine; none if vLLM has been ended, or keeps them elsewhere."""
+    found = llm
+    for name in ("engine_core", "resources", "engine_manager", "processes"):
+        found = getattr(found, name, None)
+    return [process for process in found or () if isinstance(process, BaseProcess)]
+
+
+def kill_starting_cores() -> None:
+    """Kill the engine cores that this process started, whoever waits for them."""
+    for process in multiprocessing.active_children():
+        if process.name.startswith(_CORE_NAME):
+            process.kill()
+
+
+def silence(llm: Any) -> None:
+    """Stop reading the core's output, on its loop: vLLM logs the end of the core as a crash otherwise."""
+    reader = getattr(llm, "output_handler", None)
+    if reader is not None:
+        reader.cancel()
+
+
+def end(llm: Any) -> None:
+    """End the core and its connections; blocks for up to twice STOP_TIMEOUT_S."""
+    processes = core_processes(llm)
+    takes_timeout = "timeout" in inspect.signature(llm.shutdown).parameters
+    llm.shutdown(**({"timeout": STOP_TIMEOUT_S} if takes_timeout else {}))
+    for process in processes:
+        process.join(STOP_TIMEOUT_S)
+        if process.is_alive():
+            process.kill()
+            process.join(STOP_TIMEOUT_S)

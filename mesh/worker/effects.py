@@ -1,0 +1,191 @@
+"""Performs the actions that end an attempt, in the order the attempt gave them.
+
+Before each effect the lease is asked; an effect that NATS did not answer is repeated until it does or the
+lease is lost. All of them may be repeated without harm.
+"""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeVar, assert_never
+
+from msgspec import UNSET
+from msgspec.structs import replace
+
+from mesh.broker.deadletter import DeadLetters
+from mesh.broker.delivery import Delivery
+from mesh.broker.journal import Journal
+from mesh.broker.pulls import Leases
+from mesh.broker.queue import RequestQueue
+from mesh.broker.store import ResultStore
+from mesh.engines.base import Engine
+from mesh.errors import BrokerError, DisconnectedError
+from mesh.policies.retry import RetryPolicy
+from mesh.protocol import codec
+from mesh.protocol.messages import Result
+from mesh.signals import JobEnded, JobReturned, Observer, Step
+from mesh.worker.attempt import Ack, Action, Announce, Begin, Bury, Drop, Nak, Store
+from mesh.worker.emitter import Emitter, LostError
+from mesh.worker.lease import Lease
+
+log = logging.getLogger("mesh.worker")
+
+RETRY_S = 0.1  # between tries; the lease bounds how many
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """What every job of a worker shares."""
+
+    worker: str
+    engine: Engine
+    journal: Journal
+    store: ResultStore
+    queue: RequestQueue
+    leases: Leases
+    dead: DeadLetters
+    retry: RetryPolicy
+    observer: Observer
+    engine_died: Callable[[str], None]  # told once an attempt ended because the engine is dead
+
+
+class Effects:
+    """The hands of one attempt."""
+
+    def __init__(self, desk: Desk, delivery: Delivery, lease: Lease) -> None:
+        self._desk = desk
+        self._delivery = delivery
+        self._lease = lease
+        self._tenant = delivery.address.tenant
+        self._job = delivery.job
+        self._public = desk.journal.subject(self._tenant, self._job)
+        self.result: Result | None = None  # the one that counts: stored by us, or found
+
+    def is_held(self) -> bool:
+        """Whether this worker may still act for the job."""
+        return self._lease.is_held(time.monotonic())
+
+    async def perform(self, actions: Sequence[Action], emitter: Emitter) -> None:
+        """Do all of it.
+
+        Raises:
+            LostError: the job is somebody else's now; nothing more was done.
+        """
+        for action in actions:
+            if not self.is_held():
+                raise LostError
+            match action:
+                case Store():
+                    await self._store(action)
+                case Announce():
+                    await self._announce(self.result or action.result, emitter)
+                case Bury():
+                    await self._bury(action)
+                case Ack():
+                    await self._ack()
+                case Nak():
+                    self._nak(action)
+                case Drop():
+                    raise LostError
+                case Begin():
+                    raise AssertionError("the runner performs Begin")
+                case _:
+                    assert_never(action)
+
+    async def until_answered(self, effect: Callable[[], Awaitable[T]]) -> T:
+        """The result of `effect`, repeated while NATS does not answer.
+
+        Raises:
+            LostError: the lease was lost first.
+        """
+        while True:
+            if not self.is_held():
+                raise LostError
+            try:
+                return await effect()
+            except BrokerError as error:
+                if not error.retryable:
+                    raise
+                log.debug("job %s: %s; trying again", self._job, error, extra={"event": "effect_retry"})
+                await asyncio.sleep(RETRY_S)
+
+    def step(self, name: str, when: Literal["before", "after"]) -> None:
+        """Tell the observer where we are."""
+        self._desk.observer(Step(self._job, name, when))
+
+    def give_up(self, reason: Literal["lost", "drain", "retry", "duplicate"]) -> None:
+        """The job is no longer ours, and has no Result by us."""
+        self._lease.is_lost = True
+        self._desk.observer(JobReturned(self._job, reason))
+
+    async def _store(self, action: Store) -> None:
+        self.step("store", "before")
+        store, result = self._desk.store, action.result
+        encoding = self._delivery.stored.encoding
+        body = codec.encode(result, encoding)
+        if len(body) > store.max_bytes:
+            name, large = f"{self._tenant}.{self._job}", body
+            await self.until_answered(lambda: store.put_object(name, large, action.ttl_ms / 1000))
+            result = replace(result, text=UNSET, embeddings=UNSET, object=name)
+            body = codec.encode(result, encoding)
+        created = await self.until_answered(lambda: store.create(self._tenant, self._job, body, action.ttl_ms))
+        self.result = result
+        if not created:  # somebody else's Result, or ours from a try whose answer was lost: the stored one counts
+            stored = await self.until_answered(lambda: store.get(self._tenant, self._job))
+            self.result = stored.result if stored is not None else result
+        self.step("store", "after")
+
+    async def _announce(self, result: Result, emitter: Emitter) -> None:
+        self.step("announce", "before")
+        if not await emitter.announce(result):
+            entry = await self.until_answered(lambda: self._desk.journal.last(self._public))
+            if entry is None or not isinstance(entry.event, Result):
+                raise LostError  # the worker that wrote since finds the Result, announces it and acks
+        self.step("announce", "after")
+
+    async def _bury(self, action: Bury) -> None:
+        self.step("dead", "before")
+        await self.until_answered(
+            lambda: self._desk.dead.bury(self._delivery, action.reason, action.attempts)
+        )
+        self.step("dead", "after")
+
+    async def _ack(self) -> None:
+        self.step("ack", "before")
+        confirmed = await self._desk.leases.ack(self._delivery)
+        self.step("ack", "after")
+        if not confirmed:
+            log.warning(
+                "the ack of job %s was not confirmed: it may be delivered once more, and will not run again",
+                self._job,
+                extra={"event": "ack_unconfirmed", "job": self._job},
+            )
+        self._lease.is_lost = True
+        result = self.result
+        if result is None:
+            self._desk.observer(JobReturned(self._job, "duplicate"))
+            return
+        self._desk.observer(
+            JobEnded(
+                job=self._job,
+                status=result.status,
+                attempts=result.attempts,
+                tokens=result.usage.completion_tokens,
+                queued_ms=result.timing.queued_ms,
+                first_token_ms=result.timing.first_token_ms,
+                total_ms=result.timing.total_ms,
+                code=result.error.code if result.error else None,
+            )
+        )
+
+    def _nak(self, action: Nak) -> None:
+        self.step("nak", "before")
+        with contextlib.suppress(DisconnectedError):  # then it comes again when its lease ends
+            self._desk.leases.nak(self._delivery, action.delay_s)
+        self.step("nak", "after")
+        self.give_up("retry" if action.delay_s else "drain")

@@ -1,0 +1,224 @@
+"""The events of one attempt on their way to the journal: numbered, coalesced, fenced.
+
+One publish is in flight at a time, because the next one must name the sequence the server gave the last. While
+its answer is on the way, tokens gather and leave together: the first token goes at once, and load makes
+chunks larger instead of making anybody wait. No task and no future per token: the answer's callback sends the
+next chunk.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+from mesh.broker.journal import Entry, Journal
+from mesh.broker.mapping import read_puback
+from mesh.errors import BrokerError, MeshError
+from mesh.protocol import codec
+from mesh.protocol.codec import Encoding
+from mesh.protocol.messages import Delta, Result, Started, Usage
+
+PUBLISH_TIMEOUT_S = 2.0
+RETRY_S = 0.05  # between looks at a journal that does not answer
+MAX_CHUNK_TOKENS = 8192  # keeps one event well under a message's size, whatever gathered
+
+
+class LostError(Exception):
+    """The job is not this worker's any more: its lease ran out, or its journal was written by another."""
+
+
+class Emitter:
+    """Publishes one attempt's events. All methods on the loop's thread."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        job: tuple[str, str],
+        encoding: Encoding,
+        is_held: Callable[[], bool],
+        on_lost: Callable[[], None],
+        streams: bool = True,
+    ) -> None:
+        """`job` is (tenant, id). `is_held` is asked before every publish; `on_lost` is called once.
+
+        Without `streams` the job's readers get the result event alone; its attempts are counted elsewhere.
+        """
+        self._journal = journal
+        self._id = job[1]
+        self._public = journal.subject(*job)
+        self._subject = self._public if streams else journal.attempts_subject(*job)
+        self._streams = streams
+        self._encoding: Encoding = encoding
+        self._is_held = is_held
+        self._on_lost = on_lost
+        self._loop = asyncio.get_running_loop()
+        self._last = 0  # stream sequence of the subject's last event
+        self._attempt = 0
+        self._index = 0  # output tokens published or in flight
+        self._text: list[str] = []
+        self._ids: list[int] = []
+        self._finish: tuple[str, Usage] | None = None
+        self._in_flight: bytes | None = None
+        self._is_lost = False
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._recovery: asyncio.Task[None] | None = None
+        self._publishes = 0
+        self.is_refused_first = False  # the first publish met a journal that was not empty
+
+    @property
+    def last(self) -> int:
+        """The fence: the stream sequence of the job's last event."""
+        return self._last
+
+    @property
+    def publishes(self) -> int:
+        return self._publishes
+
+    def begin(self, event: Started, last: int) -> None:
+        """Publish `started`, expecting the journal to end at `last`; deltas given from now on follow it."""
+        self._last = last
+        self._attempt = event.attempt
+        self._index = event.index
+        self._send(codec.encode(event, self._encoding))
+
+    def add(self, text: str, token_ids: Sequence[int]) -> None:
+        """Publish new output, at once or with what follows."""
+        if not self._streams:
+            return
+        self._text.append(text)
+        self._ids.extend(token_ids)
+        if self._in_flight is None and not self._is_lost:
+            self._send_delta()
+
+    def finish(self, finish_reason: str, usage: Usage, text: str, token_ids: Sequence[int]) -> None:
+        """Publish the last output, marked as such."""
+        self._finish = (finish_reason, usage)
+        self.add(text, token_ids)
+
+    async def wait_idle(self) -> None:
+        """Return when everything given is in the journal.
+
+        Raises:
+            LostError: it will never be.
+        """
+        await self._idle.wait()
+        if self._is_lost:
+            raise LostError
+
+    async def announce(self, result: Result) -> bool:
+        """Publish the Result as the last event; False if somebody else wrote since (and must announce it)."""
+        await self._idle.wait()
+        if self._is_lost:
+            return False
+        if self._subject != self._public:
+            self._subject, self._last = self._public, 0
+        self._send(codec.encode(result, self._encoding))
+        await self._idle.wait()
+        return not self._is_lost
+
+    def follow(self, last: int) -> None:
+        """Announce after a journal that ends at `last`, without a `started` of our own."""
+        self._subject, self._last = self._public, last
+
+    def close(self) -> None:
+        """Publish nothing more."""
+        self._is_lost = True
+        if self._recovery is not None:
+            self._recovery.cancel()
+        self._idle.set()
+
+    def _send_delta(self) -> None:
+        if not self._ids and (self._finish is None or not any(self._text)):
+            return  # text without tokens waits for them; an end without either is told by the Result
+        ids, self._ids = self._ids[:MAX_CHUNK_TOKENS], self._ids[MAX_CHUNK_TOKENS:]
+        text, self._text = "".join(self._text), []
+        reason, usage = (None, None) if self._finish is None or self._ids else self._finish
+        event = Delta(
+            id=self._id,
+            attempt=self._attempt,
+            index=self._index,
+            text=text,
+            token_ids=ids,
+            finish_reason=reason,
+            usage=usage,
+        )
+        self._index += len(ids)
+        self._send(codec.encode(event, self._encoding))
+
+    def _send(self, body: bytes) -> None:
+        self._idle.clear()
+        self._in_flight = body
+        if not self._is_held():
+            self._lose()
+            return
+        self._publishes += 1
+        try:
+            self._journal.publish(self._subject, body, self._last, self._answered, PUBLISH_TIMEOUT_S)
+        except MeshError:
+            self._recover()
+
+    def _answered(self, error: MeshError | None, header: bytes, payload: bytes) -> None:
+        """The server's answer to the publish in flight: sends the next chunk, or finds out what happened."""
+        if self._is_lost or self._in_flight is None:
+            return
+        if error is not None:
+            self._recover()
+            return
+        try:
+            ack = read_puback(payload, self._subject)
+        except MeshError:  # refused, or a publish that landed and was repeated: the journal tells which
+            self._recover()
+        else:
+            self._landed(ack.seq)
+
+    def _landed(self, sequence: int) -> None:
+        self._last = sequence
+        self._in_flight = None
+        self._send_delta()
+        if self._in_flight is None:
+            self._idle.set()
+
+    def _recover(self) -> None:
+        if self._recovery is None or self._recovery.done():
+            self._recovery = self._loop.create_task(self._find_out(), name=f"mesh-recover-{self._id}")
+
+    async def _find_out(self) -> None:
+        """The outcome of the publish in flight is unknown: read the journal's end until it is known."""
+        while not self._is_lost:
+            if not self._is_held():
+                self._lose()
+                return
+            try:
+                entry = await self._journal.last(self._subject)
+            except BrokerError:
+                await asyncio.sleep(RETRY_S)  # no answer: the lease bounds how long this goes on
+                continue
+            if self._judge(entry):
+                return
+            await asyncio.sleep(RETRY_S)
+
+    def _judge(self, entry: Entry | None) -> bool:
+        """Act on the journal's last event; False: look again."""
+        assert self._in_flight is not None
+        if entry is not None and entry.body == self._in_flight:
+            self._landed(entry.sequence)
+            return True
+        if (entry.sequence if entry is not None else 0) == self._last:
+            if not self._is_held():
+                self._lose()
+                return True
+            try:
+                self._journal.publish(
+                    self._subject, self._in_flight, self._last, self._answered, PUBLISH_TIMEOUT_S
+                )
+            except MeshError:
+                return False
+            return True
+        self.is_refused_first = self._publishes == 1
+        self._lose()
+        return True
+
+    def _lose(self) -> None:
+        if not self._is_lost:
+            self._is_lost = True
+            self._idle.set()
+            self._on_lost()

@@ -1,0 +1,29 @@
+"""Whether a delivery is still this worker's. Pure.
+
+JetStream honours an ack, a NAK or an extension from anybody at any time, and confirms a heartbeat of a lease
+long lost. So the worker keeps its own clock: a lease holds for `ack_wait` after the last extension was *sent*
+that the server confirmed, and before every effect the worker asks `is_held`. A process that was suspended
+finds its leases expired before it does anything else.
+"""
+
+from dataclasses import dataclass
+
+GUARD = 0.05  # of ack_wait: time for an effect to arrive before the server would redeliver
+BEATS = 4  # extensions in one ack_wait: three may be lost
+
+
+@dataclass(slots=True)
+class Lease:
+    """One delivery's lease. All times are monotonic seconds."""
+
+    ack_wait_s: float
+    confirmed_s: float  # when the last confirmed extension was sent; at first, when the delivery was received
+    is_lost: bool = False  # given up for another reason: a refused publish, a closed connection
+
+    def is_held(self, now_s: float) -> bool:
+        """Whether an effect that starts now is surely within the lease."""
+        return not self.is_lost and now_s < self.confirmed_s + self.ack_wait_s * (1 - GUARD)
+
+    def extended(self, sent_s: float) -> None:
+        """The server confirmed an extension sent at `sent_s`."""
+        self.confirmed_s = max(self.confirmed_s, sent_s)

@@ -1,0 +1,80 @@
+"""A worker's sign of life, and the lanes it owns among the workers it sees."""
+
+import os
+import socket
+from dataclasses import dataclass
+from typing import Literal
+
+import mesh
+from mesh.broker.store import PresenceStore
+from mesh.engines.base import EngineInfo
+from mesh.errors import BrokerError, DisconnectedError
+from mesh.policies.affinity import owned_lanes
+from mesh.protocol.messages import Presence
+from mesh.worker.runner import now_unix_ms
+
+State = Literal["starting", "ready", "draining"]
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What changes from beat to beat."""
+
+    state: State
+    running: int
+    finished: int
+    tokens: int
+
+
+class PresenceBoard:
+    """Publishes one worker's presence, and reads the others'."""
+
+    def __init__(self, store: PresenceStore, worker: str, model: str, info: EngineInfo, lanes: int) -> None:
+        self._store = store
+        self._worker = worker
+        self._model = model
+        self._info = info
+        self._lanes = lanes
+        self._started_unix_ms = now_unix_ms()
+        self.owned: frozenset[int] = frozenset(range(lanes))
+
+    def beat(self, load: Load, capacity: int) -> None:
+        """Say that we are here; a beat that cannot be sent is made good by the next."""
+        presence = Presence(
+            worker=self._worker,
+            model=self._model,
+            state=load.state,
+            engine=self._info.name,
+            engine_version=self._info.version,
+            version=mesh.__version__,
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            capacity=capacity,
+            running=load.running,
+            lanes=sorted(self.owned),
+            max_model_len=self._info.max_model_len,
+            finished=load.finished,
+            tokens=load.tokens,
+            started_unix_ms=self._started_unix_ms,
+            beat_unix_ms=now_unix_ms(),
+        )
+        try:
+            self._store.put(presence)
+        except DisconnectedError:
+            return
+
+    async def look(self) -> None:
+        """See who else serves our model, and share the lanes with them."""
+        try:
+            everyone = await self._store.all()
+        except BrokerError:
+            return  # we keep the lanes we had: ownership is a preference
+        peers = [each.worker for each in everyone if each.model == self._model and each.state == "ready"]
+        self.owned = frozenset(owned_lanes(self._worker, peers, self._lanes))
+
+    def leave(self) -> None:
+        """Take our presence away."""
+        try:
+            self._store.remove(self._worker)
+        except DisconnectedError:
+            return

@@ -1,0 +1,289 @@
+"""Drives one attempt, from a delivery to its end. The shell around `worker/attempt`, which decides.
+
+A new job is begun without asking whether it is new: `started` is published expecting an empty journal, the
+engine starts meanwhile, and only a refusal makes the runner read the journal and take the job over.
+"""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import AsyncGenerator
+from typing import Literal
+
+from mesh.broker.delivery import Delivery, refusal
+from mesh.broker.journal import Entry
+from mesh.broker.store import Stored
+from mesh.engines.base import Chunk, Work
+from mesh.errors import EngineDeadError, EngineFailedError, MeshError
+from mesh.protocol.history import read_history
+from mesh.protocol.messages import Result, Usage
+from mesh.protocol.validate import seed_of
+from mesh.signals import AttemptStarted, RequestRefused
+from mesh.worker.attempt import Action, Attempt, Begin, JobFacts
+from mesh.worker.effects import RETRY_S, Desk, Effects
+from mesh.worker.emitter import Emitter, LostError
+from mesh.worker.lease import Lease
+
+log = logging.getLogger("mesh.worker")
+
+# Why the engine's work on a job is cut short. lost: the job is another's. found: it has a Result already.
+Interrupt = Literal["lost", "found", "cancelled", "expired", "drain"]
+# What the engine's work came to: how it finished, vectors, or an error; None if it was interrupted.
+Outcome = tuple[str, Usage] | list[list[float]] | MeshError | None
+
+
+class Runner:
+    """One attempt at one job. `run` once; `interrupt` at any time while it runs."""
+
+    def __init__(self, desk: Desk, delivery: Delivery, lease: Lease) -> None:
+        self._desk = desk
+        self._delivery = delivery
+        self._lease = lease
+        self._effects = Effects(desk, delivery, lease)
+        self._request = delivery.stored.request
+        self._facts = JobFacts(
+            id=delivery.job,
+            tenant=delivery.address.tenant,
+            model=delivery.address.model,
+            worker=desk.worker,
+            sequence=delivery.stored.sequence,
+            stored_unix_ms=delivery.stored_unix_ms,
+            received_unix_ms=now_unix_ms(),
+            request=self._request,
+        )
+        self._public = desk.journal.subject(self._facts.tenant, self._facts.id)
+        self._interrupt: Interrupt | None = None
+        self._found: Stored | None = None
+        self._engine_task: asyncio.Task[Outcome] | None = None
+        self._usage = Usage()
+        self._renew()
+
+    @property
+    def job(self) -> tuple[str, str]:
+        """Tenant and id."""
+        return self._facts.tenant, self._facts.id
+
+    @property
+    def delivery(self) -> Delivery:
+        return self._delivery
+
+    @property
+    def lease(self) -> Lease:
+        return self._lease
+
+    @property
+    def tokens(self) -> int:
+        """Output tokens so far, over all attempts."""
+        return self._attempt.tokens
+
+    @property
+    def result(self) -> Result | None:
+        """The job's Result, once this runner stored or found it."""
+        return self._effects.result
+
+    def interrupt(self, reason: Interrupt) -> None:
+        """Stop the engine's work and end the attempt for `reason`. The first reason counts."""
+        if self._interrupt is None:
+            self._interrupt = reason
+            if self._engine_task is not None:
+                self._engine_task.cancel()
+
+    async def run(self) -> None:
+        """Serve the delivery to its end. Raises nothing but CancelledError, after which the job comes again."""
+        try:
+            actions = await self._serve()
+            await self._effects.perform(actions, self._emitter)
+        except LostError:
+            self._effects.give_up("lost")
+        except Exception:  # the outermost frame of a job: its lease ends, and it comes again
+            log.exception(
+                "job %s met a fault of this worker; it is delivered again when its lease ends",
+                self._facts.id,
+                extra={"event": "runner_failed", "job": self._facts.id},
+            )
+            self._effects.give_up("lost")
+        finally:
+            self._emitter.close()
+
+    def _renew(self) -> None:
+        """Start over: nothing is decided, nothing is published."""
+        self._attempt = Attempt(self._facts, self._desk.retry)
+        self._emitter = Emitter(
+            self._desk.journal,
+            self.job,
+            self._delivery.stored.encoding,
+            self._effects.is_held,
+            lambda: self.interrupt("lost"),
+            streams=self._request is None or self._request.stream,
+        )
+        if self._interrupt in ("lost", "found"):
+            self._interrupt = None
+
+    async def _serve(self) -> list[Action]:
+        """Everything up to the actions that end the attempt."""
+        if self._request is None:
+            return await self._refuse()
+        actions: list[Action] | None = None
+        if self._delivery.delivered == 1:
+            self._desk.store.check(*self.job, self._result_found)
+            actions = await self._begin(self._attempt.first(now_unix_ms()), last=0)
+        while actions is None:
+            self._renew()
+            actions = await self._take_over()
+            if actions is None:
+                await asyncio.sleep(RETRY_S)
+        return actions
+
+    async def _refuse(self) -> list[Action]:
+        """A body that is no request is answered in its own name, unless that name is another job's."""
+        error = refusal(self._delivery)
+        self._desk.observer(RequestRefused(self._facts.id, self._facts.tenant, error.code, str(error)))
+        entry = await self._effects.until_answered(lambda: self._desk.journal.last(self._public))
+        if entry is None:
+            return self._attempt.failed(error, now_unix_ms())
+        return self._attempt.taken_over(read_history([entry.event]), 0, True, now_unix_ms())
+
+    async def _take_over(self) -> list[Action] | None:
+        """The job may have run before: go on from its journal. None: the journal grew meanwhile, look again."""
+        until_answered, desk = self._effects.until_answered, self._desk
+        stored = await until_answered(lambda: desk.store.get(*self.job))
+        entries = await until_answered(lambda: desk.journal.read(self._public))
+        if stored is not None:
+            return self._settle_found(stored, entries[-1] if entries else None)
+        assert self._request is not None
+        if not self._request.stream and not entries:
+            subject = desk.journal.attempts_subject(*self.job)
+            entries = await until_answered(lambda: desk.journal.read(subject))
+        history = read_history(entry.event for entry in entries)
+        is_queued = False
+        if history.request_sequence not in (0, self._facts.sequence):
+            first = await until_answered(lambda: desk.queue.get(history.request_sequence))
+            is_queued = first is not None
+        index = 0
+        if history.token_ids:
+            index = desk.engine.resume_index(self._request, history.token_ids, history.text)
+        actions = self._attempt.taken_over(history, index, is_queued, now_unix_ms())
+        return await self._begin(actions, entries[-1].sequence if entries else 0)
+
+    async def _begin(self, actions: list[Action], last: int) -> list[Action] | None:
+        """Perform `Begin`, if that was decided. None: the journal does not end at `last`."""
+        begin = actions[0]
+        if not isinstance(begin, Begin):
+            self._emitter.follow(last if self._request is not None and self._request.stream else 0)
+            return actions
+        self._effects.step("started", "before")
+        self._emitter.begin(begin.event, last)
+        left_s = (self._facts.deadline_unix_ms - now_unix_ms()) / 1000
+        timer = asyncio.get_running_loop().call_later(max(0.0, left_s), self.interrupt, "expired")
+        try:
+            outcome = await self._run_engine(begin)
+            if self._interrupt == "lost":
+                if self._emitter.is_refused_first:
+                    return None
+                raise LostError
+            return await self._conclude(outcome)
+        finally:
+            timer.cancel()
+
+    async def _run_engine(self, begin: Begin) -> Outcome:
+        """The engine's part, in a task of its own so that an interrupt ends it and nothing else."""
+        if self._interrupt is not None:
+            return None
+        self._engine_task = task = asyncio.create_task(self._engine(begin), name=f"mesh-engine-{self._facts.id}")
+        try:
+            await asyncio.wait({task})
+        finally:
+            self._engine_task = None
+            if not task.done():  # the worker is being torn down
+                task.cancel()
+                await asyncio.wait({task})
+        return None if task.cancelled() else task.result()
+
+    async def _engine(self, begin: Begin) -> Outcome:
+        assert self._request is not None
+        work = Work(
+            job=f"{self._facts.tenant}.{self._facts.id}",
+            request=self._request,
+            seed=seed_of(self._request, *self.job),
+            token_ids=begin.token_ids,
+            text=begin.text,
+        )
+        try:
+            if self._request.input is None:
+                return await self._generate(work)
+            embedding = await self._desk.engine.embed(work)
+            self._usage = Usage(prompt_tokens=embedding.prompt_tokens)
+            return embedding.vectors
+        except MeshError as error:
+            return error
+        except Exception as error:  # an engine raises MeshErrors; anything else is its own failure
+            log.exception("the engine broke its contract", extra={"event": "engine_contract"})
+            return EngineFailedError(f"{type(error).__name__}: {error}")
+
+    async def _generate(self, work: Work) -> Outcome:
+        """Pass the engine's output on to the journal."""
+        emitter, attempt = self._emitter, self._attempt
+        stream: AsyncGenerator[Chunk, None] = self._desk.engine.generate(work)
+        async with contextlib.aclosing(stream):
+            async for chunk in stream:
+                attempt.produced(chunk.text, chunk.token_ids, now_unix_ms())
+                if chunk.finish_reason is None:
+                    emitter.add(chunk.text, chunk.token_ids)
+                    continue
+                usage = Usage(
+                    prompt_tokens=chunk.prompt_tokens,
+                    completion_tokens=attempt.tokens,
+                    cached_tokens=chunk.cached_tokens,
+                )
+                emitter.finish(chunk.finish_reason, usage, chunk.text, chunk.token_ids)
+                return chunk.finish_reason, usage
+        return EngineFailedError("the engine ended the job without a finish reason")
+
+    async def _conclude(self, outcome: Outcome) -> list[Action] | None:
+        """The actions for what came out, once every token that was made is in the journal."""
+        try:
+            await self._emitter.wait_idle()
+        except LostError:
+            if self._emitter.is_refused_first:
+                return None
+            raise
+        self._effects.step("started", "after")
+        self._desk.observer(AttemptStarted(self._facts.id, self._attempt.number, self._attempt.tokens))
+        now = now_unix_ms()
+        match outcome:
+            case (str() as reason, Usage() as usage):
+                return self._attempt.finished(reason, usage, now)
+            case list() as vectors:
+                return self._attempt.embedded(vectors, self._usage, now)
+            case MeshError() as error:
+                if isinstance(error, EngineDeadError):
+                    self._desk.engine_died(str(error))
+                return self._attempt.failed(error, now)
+        match self._interrupt:
+            case "cancelled":
+                return self._attempt.cancelled(now)
+            case "expired":
+                return self._attempt.expired(now)
+            case "drain":
+                return self._attempt.returned()
+        if self._found is not None:
+            entry = await self._effects.until_answered(lambda: self._desk.journal.last(self._public))
+            return self._settle_found(self._found, entry)
+        raise LostError
+
+    def _settle_found(self, stored: Stored, last: Entry | None) -> list[Action]:
+        """The job has its Result: announce it, if nobody did."""
+        self._effects.result = stored.result
+        is_announced = last is not None and isinstance(last.event, Result)
+        self._emitter.follow(last.sequence if last is not None else 0)
+        return self._attempt.found(stored.result, is_announced)
+
+    def _result_found(self, stored: Stored) -> None:
+        self._found = stored
+        self.interrupt("found")
+
+
+def now_unix_ms() -> int:
+    """This machine's clock, for others to read; never for measuring."""
+    return time.time_ns() // 1_000_000
