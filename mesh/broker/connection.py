@@ -375,7 +375,9 @@ class Connection:
         if "permissions violation for publish to" in text:
             # The server names the subject, lower-cased by nats-py, and answers the request with nothing.
             refused = [t for t, call in self._calls.items() if f'"{call.subject.lower()}"' in text]
-            self._fail(refused, lambda call: UnauthorizedError(f"this user may not publish to {call.subject}"))
+            self._fail(
+                refused, lambda call: UnauthorizedError(f"this user may not publish to {call.subject}")
+            )
 
     def _on_lost(self) -> None:
         self._connected.clear()

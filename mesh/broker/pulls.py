@@ -171,11 +171,10 @@ class Leases:
         body = b'-NAK {"delay":%d}' % int(delay_s * NS) if delay_s > 0 else b"-NAK"
         self._connection.publish(delivery.ack_subject, body)
 
-    async def term(self, delivery: Delivery, reason: str) -> None:
+    def term(self, delivery: Delivery, reason: str) -> None:
         """Remove a message that can never be a job; `reason` goes into JetStream's advisory.
 
         Raises:
-            BrokerError: the server did not confirm.
+            DisconnectedError: no connection; it comes again after `ack_wait`.
         """
-        text = " ".join(reason.split())[:200]
-        await self._connection.request(delivery.ack_subject, f"+TERM {text}".encode(), timeout_s=ACK_TIMEOUT_S)
+        self._connection.publish(delivery.ack_subject, f"+TERM {' '.join(reason.split())[:200]}".encode())

@@ -29,7 +29,13 @@ class RequestQueue:
         self._stream = names.requests_stream
 
     async def submit(
-        self, subject: str, body: bytes, message_id: str, encoding: Encoding, traceparent: str, timeout_s: float
+        self,
+        subject: str,
+        body: bytes,
+        message_id: str,
+        encoding: Encoding,
+        traceparent: str,
+        timeout_s: float,
     ) -> PubAck:
         """Store a request; it is a job from here on. `message_id` collapses repeated submits.
 

@@ -100,19 +100,29 @@ def streams(names: Names, settings: MeshSettings) -> list[tuple[Literal["stream"
         "allow_direct": True,
     }
     week = {"max_age": 7 * 86_400 * NS, "discard": "old", "allow_direct": True}
-    dead = base | week | {
-        "name": names.dead_stream,
-        "description": "Dead letters: requests that used up their attempts, with the reason",
-        "subjects": [f"{ns}.dead.>"],
-    }
-    audit = base | week | {
-        "name": names.audit_stream,
-        "description": "What happened to every job, without prompts or outputs",
-        "subjects": [f"{ns}.audit.>"],
-    }
+    dead = (
+        base
+        | week
+        | {
+            "name": names.dead_stream,
+            "description": "Dead letters: requests that used up their attempts, with the reason",
+            "subjects": [f"{ns}.dead.>"],
+        }
+    )
+    audit = (
+        base
+        | week
+        | {
+            "name": names.audit_stream,
+            "description": "What happened to every job, without prompts or outputs",
+            "subjects": [f"{ns}.audit.>"],
+        }
+    )
     results = base | _bucket(names.results_bucket, "Results by <tenant>.<job>", MAX_RESULT_TTL_MS / 1000)
     workers = base | _bucket(
-        names.workers_bucket, "Workers alive, by id; gone when they miss three beats", PRESENCE_BEAT_S * PRESENCE_BEATS
+        names.workers_bucket,
+        "Workers alive, by id; gone when they miss three beats",
+        PRESENCE_BEAT_S * PRESENCE_BEATS,
     )
     workers["storage"] = "memory"
     return [

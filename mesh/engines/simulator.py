@@ -134,7 +134,7 @@ class SimulatorEngine:
             self._leave(job)
 
     async def embed(self, work: Work) -> Embedding:
-        """Vectors of length one, equal for equal strings. Takes a slot and a prompt's time as `generate` does."""
+        """Vectors of length one, equal for equal strings. Takes a slot and time as `generate` does."""
         self._check_serving()
         fault = self._fault_of(work)
         texts = inputs_of(work.request, self._settings)

@@ -126,7 +126,7 @@ class Batch:
         return jobs
 
     def next_due_s(self) -> float | None:
-        """When the next step is due: the last one has taken its time and some job is ready. None: no job is."""
+        """When the next step is due: the last has taken its time and a job is ready. None: no job will be."""
         ready_s = [job.ready_s for job in self.running if not job.is_parked]
         return max(self._due_s, min(ready_s)) if ready_s else None
 

@@ -2,9 +2,9 @@
 
 Token i of an output is a function of the prompt's tokens, the seed and i alone, so an attempt that starts at
 any token writes what the one before would have written. An output is sentences of eight tokens. Each token
-id has one fixed text, `piece(token_id)`; the first token of an output loses its leading space. One piece is
-empty: the first half of a picture such as "🌊" shows nothing, its second half shows it whole, as the bytes of
-one character do that a real tokenizer splits.
+id has one fixed text, `piece(token_id)`, and an output's text is these joined. One piece is empty: the first
+half of a picture such as "🌊" shows nothing, its second half shows it whole, as the bytes of one character do
+that a real tokenizer splits.
 
 Stop strings are honoured as vLLM does it: text that could still become one is held back.
 
@@ -22,13 +22,12 @@ CHARS_PER_TOKEN = 4  # of a prompt: near English under a real tokenizer
 
 _FIRST_HALF = ""
 _WORDS = {
-    "D": "The One This Every That Another",
     "d": "the one this every that another",
     "a": "quiet old small green patient early distant gentle narrow golden silver open bright warm wide "
     "still pale hidden simple steady wooden hollow northern late",
     "n": "river heron lantern garden harbour window orchard fox bridge meadow letter sparrow mountain boat "
-    "mill road candle willow field shore valley kettle clock tower stone forest ferry island child baker sailor "
-    "painter gate stream cloud train village pond owl moon",
+    "mill road candle willow field shore valley kettle clock tower stone forest ferry island child baker "
+    "sailor painter gate stream cloud train village pond owl moon",
     "v": "turns rests waits wanders shines listens drifts returns leans sleeps sings moves travels stands "
     "lingers grows bends glows settles stays floats calls climbs vanishes",
     "p": "under beside near beyond behind above past around below toward over against",
@@ -37,7 +36,12 @@ _WORDS = {
     "t": "🌊 🌿 🌙 🐟 🍎 🔔",
 }
 _PIECES_OF = {slot: tuple(f" {word}" for word in words.split()) for slot, words in _WORDS.items()}
-_PIECES_OF |= {"h": (_FIRST_HALF,), ",": (",",), "e": (".", ".", ".", "!", "…", ".\n\n")}
+_PIECES_OF |= {
+    "D": tuple("The One This Every That Another".split()),
+    "h": (_FIRST_HALF,),
+    ",": (",",),
+    "e": (". ", ". ", ". ", "! ", "… ", ".\n\n"),  # the space is here, as no output begins with one
+}
 _SENTENCES = ("Danvpdne", "Dnvpdane", "Dnrvpdne", "Dnv,kvre", "Danvrhte")  # slots; h is always followed by t
 _SENTENCE_TOKENS = 8
 
@@ -48,7 +52,7 @@ _PLANS = tuple(tuple(_CHOICES[slot] for slot in sentence) for sentence in _SENTE
 
 
 def piece(token_id: int) -> str:
-    """The text of one token. Many ids share a piece, so that ids are as long on the wire as a real model's."""
+    """The text of one token. Ids share pieces, so that they are as long on the wire as a real model's."""
     return PIECES[token_id % len(PIECES)]
 
 
@@ -174,7 +178,7 @@ class Plan:
 class Writer:
     """One output as it grows, from its first token or from where an earlier attempt left it."""
 
-    __slots__ = ("_carry", "_plan", "_screen", "_skip_chars", "_source", "_started", "count", "finish_reason")
+    __slots__ = ("_carry", "_plan", "_screen", "_skip_chars", "_source", "count", "finish_reason")
 
     def __init__(self, plan: Plan, token_ids: Sequence[int] = (), text: str = "") -> None:
         """Stand behind `token_ids`, of which `text` was shown; reads no further than a stop among them.
@@ -185,7 +189,6 @@ class Writer:
         self._plan = plan
         self._source = TokenSource(plan.key, plan.vocabulary_tokens)
         self._screen = StopScreen(plan.stops, includes_stop=plan.includes_stop)
-        self._started = False  # some text has come
         self.count = 0  # output tokens so far
         self.finish_reason: str | None = None
         whole = self._append_all(token_ids[: plan.most_tokens])
@@ -197,7 +200,7 @@ class Writer:
         self._skip_chars = max(0, len(text) - len(whole))
 
     def write(self, most_tokens: int) -> tuple[str, list[int]]:
-        """Make up to `most_tokens` more; return what is newly shown, and their ids. No more come at the end."""
+        """Make up to `most_tokens` more; return what is newly shown, and their ids. None follow the end."""
         stop = min(self.count + most_tokens, self._plan.most_tokens)
         fresh = self._source.tokens(self.count, stop) if self.finish_reason is None else []
         before = self.count
@@ -217,7 +220,7 @@ class Writer:
                 if self.finish_reason is None:
                     text += self._append(token_id)
         else:
-            text = self._first("".join([PIECES[token_id % len(PIECES)] for token_id in token_ids]))
+            text = "".join([PIECES[token_id % len(PIECES)] for token_id in token_ids])
             self.count += len(token_ids)
         if self.finish_reason is None and self.count >= plan.most_tokens:
             self.finish_reason = "length"
@@ -227,15 +230,8 @@ class Writer:
         self.count += 1
         may_stop = self.count > self._plan.min_tokens
         is_stop = may_stop and token_id in self._plan.stop_token_ids
-        text = "" if is_stop and not self._plan.includes_stop else self._first(piece(token_id))
+        text = "" if is_stop and not self._plan.includes_stop else piece(token_id)
         shown = self._screen.add(text, may_stop=may_stop)
         if is_stop or self._screen.is_stopped:
             self.finish_reason = "stop"
         return shown
-
-    def _first(self, text: str) -> str:
-        """`text` without the space before the first word of all."""
-        if self._started or not text:
-            return text
-        self._started = True
-        return text.removeprefix(" ")

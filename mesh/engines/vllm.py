@@ -282,7 +282,6 @@ class VllmEngine:
             await self._abort(list(self._calls))
             self._prompts.close()
             del self._api
-        # No reference may outlive this: vLLM ends itself once more, and noisily, when the interpreter does.
         self._llm = self._loading = None
         if llm is not None:
             silence(llm)

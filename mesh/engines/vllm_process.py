@@ -42,3 +42,8 @@ def end(llm: Any) -> None:
         if process.is_alive():
             process.kill()
             process.join(STOP_TIMEOUT_S)
+    llm.shutdown = _nothing  # called again when `llm` is collected, and not fit for an interpreter that ends
+
+
+def _nothing(timeout: float | None = None) -> None:
+    pass

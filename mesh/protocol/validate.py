@@ -23,11 +23,21 @@ MAX_INPUTS = 2048  # OpenAI's bound for one embeddings request
 MAX_METADATA_BYTES = 16_384
 
 _INPUTS = ("prompt", "messages", "prompt_token_ids", "input")
-_NUMBERS = "temperature top_p min_p presence_penalty frequency_penalty repetition_penalty".split()
-_NOT_SERVED = (
-    "best_of logprobs top_logprobs prompt_logprobs echo suffix tools tool_choice functions function_call "
-    "modalities audio"
-).split()
+_NUMBERS = ["temperature", "top_p", "min_p", "presence_penalty", "frequency_penalty", "repetition_penalty"]
+_NOT_SERVED = [
+    "best_of",
+    "logprobs",
+    "top_logprobs",
+    "prompt_logprobs",
+    "echo",
+    "suffix",
+    "tools",
+    "tool_choice",
+    "functions",
+    "function_call",
+    "modalities",
+    "audio",
+]
 _HARMLESS: dict[str, tuple[Any, ...]] = {
     "best_of": (1,),
     "logprobs": (False,),

@@ -115,11 +115,17 @@ class Attempt:
         self._usage = Usage()
         self._finish_reason: str | None = None
         self._is_over = False
+        self._resumed_at = 0
 
     @property
     def number(self) -> int:
         """This attempt, from 1; 0 before it began."""
         return self._history.attempts
+
+    @property
+    def resumed_at(self) -> int:
+        """Output tokens that stood when this attempt began."""
+        return self._resumed_at
 
     @property
     def tokens(self) -> int:
@@ -161,7 +167,9 @@ class Attempt:
         if self._retry.is_exhausted(history.fruitless):
             return self._give_up("the worker died each time", now_unix_ms)
         if request is not None and request.on_worker_loss == "fail" and history.attempts > 0:
-            reason = ErrorInfo(code="engine_dead", message="its worker was lost, and the request asked not to go on")
+            reason = ErrorInfo(
+                code="engine_dead", message="its worker was lost, and the request asked not to go on"
+            )
             return self._settle("failed", reason, now_unix_ms)
         restart = request is not None and request.on_worker_loss == "restart"
         return self._begin(0 if restart else resume_index, now_unix_ms)
@@ -232,6 +240,7 @@ class Attempt:
             sequence=self._facts.sequence,
         )
         self._history.apply(event)
+        self._resumed_at = index
         self._began_unix_ms = now_unix_ms
         return [Begin(event, tuple(self._history.token_ids), self._history.text)]
 
@@ -260,7 +269,9 @@ class Attempt:
         usage = self._usage
         if status != "finished":
             usage = Usage(prompt_tokens=usage.prompt_tokens, completion_tokens=self._history.index)
-        output: dict[str, object] = {"text": self._history.text} if vectors is None else {"embeddings": vectors}
+        output: dict[str, object] = (
+            {"text": self._history.text} if vectors is None else {"embeddings": vectors}
+        )
         return Result(
             id=facts.id,
             tenant=facts.tenant,

@@ -121,7 +121,11 @@ class Credits:
                 break
             tier = self._scheduler.choose(open_tiers)
             name = max(
-                (n for n in self._states if self._sources[n].tier == tier and self._claim(n, granted, now_s) > 0),
+                (
+                    n
+                    for n in self._states
+                    if self._sources[n].tier == tier and self._claim(n, granted, now_s) > 0
+                ),
                 key=lambda n: (self._sources[n].lane in owned, self._claim(n, granted, now_s), n),
             )
             granted[name] = granted.get(name, 0) + 1

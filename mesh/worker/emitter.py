@@ -35,9 +35,13 @@ class Emitter:
         encoding: Encoding,
         is_held: Callable[[], bool],
         on_lost: Callable[[], None],
+        on_begun: Callable[[], None],
         streams: bool = True,
     ) -> None:
-        """`job` is (tenant, id). `is_held` is asked before every publish; `on_lost` is called once.
+        """`job` is (tenant, id). `is_held` is asked before every publish.
+
+        `on_begun` is called when `started` is in the journal, `on_lost` when the job turns out to be another's;
+        each once at most.
 
         Without `streams` the job's readers get the result event alone; its attempts are counted elsewhere.
         """
@@ -49,6 +53,7 @@ class Emitter:
         self._encoding: Encoding = encoding
         self._is_held = is_held
         self._on_lost = on_lost
+        self._on_begun = on_begun
         self._loop = asyncio.get_running_loop()
         self._last = 0  # stream sequence of the subject's last event
         self._attempt = 0
@@ -62,6 +67,7 @@ class Emitter:
         self._idle.set()
         self._recovery: asyncio.Task[None] | None = None
         self._publishes = 0
+        self._is_beginning = False
         self.is_refused_first = False  # the first publish met a journal that was not empty
 
     @property
@@ -78,6 +84,7 @@ class Emitter:
         self._last = last
         self._attempt = event.attempt
         self._index = event.index
+        self._is_beginning = True
         self._send(codec.encode(event, self._encoding))
 
     def add(self, text: str, token_ids: Sequence[int]) -> None:
@@ -173,6 +180,9 @@ class Emitter:
     def _landed(self, sequence: int) -> None:
         self._last = sequence
         self._in_flight = None
+        if self._is_beginning:
+            self._is_beginning = False
+            self._on_begun()
         self._send_delta()
         if self._in_flight is None:
             self._idle.set()
@@ -213,7 +223,7 @@ class Emitter:
             except MeshError:
                 return False
             return True
-        self.is_refused_first = self._publishes == 1
+        self.is_refused_first = self._is_beginning
         self._lose()
         return True
 

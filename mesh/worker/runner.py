@@ -115,6 +115,7 @@ class Runner:
             self._delivery.stored.encoding,
             self._effects.is_held,
             lambda: self.interrupt("lost"),
+            self._begun,
             streams=self._request is None or self._request.stream,
         )
         if self._interrupt in ("lost", "found"):
@@ -190,7 +191,9 @@ class Runner:
         """The engine's part, in a task of its own so that an interrupt ends it and nothing else."""
         if self._interrupt is not None:
             return None
-        self._engine_task = task = asyncio.create_task(self._engine(begin), name=f"mesh-engine-{self._facts.id}")
+        self._engine_task = task = asyncio.create_task(
+            self._engine(begin), name=f"mesh-engine-{self._facts.id}"
+        )
         try:
             await asyncio.wait({task})
         finally:
@@ -248,8 +251,6 @@ class Runner:
             if self._emitter.is_refused_first:
                 return None
             raise
-        self._effects.step("started", "after")
-        self._desk.observer(AttemptStarted(self._facts.id, self._attempt.number, self._attempt.tokens))
         now = now_unix_ms()
         match outcome:
             case (str() as reason, Usage() as usage):
@@ -278,6 +279,10 @@ class Runner:
         is_announced = last is not None and isinstance(last.event, Result)
         self._emitter.follow(last.sequence if last is not None else 0)
         return self._attempt.found(stored.result, is_announced)
+
+    def _begun(self) -> None:
+        self._effects.step("started", "after")
+        self._desk.observer(AttemptStarted(self._facts.id, self._attempt.number, self._attempt.resumed_at))
 
     def _result_found(self, stored: Stored) -> None:
         self._found = stored

@@ -7,6 +7,7 @@ worker. The worker decides nothing about a job (see attempt), a tier (policies/t
 """
 
 import asyncio
+import contextlib
 import logging
 import secrets
 import time
@@ -25,7 +26,7 @@ from mesh.errors import BrokerError, DisconnectedError, EngineDeadError, MeshErr
 from mesh.policies.retry import RetryPolicy
 from mesh.policies.tiers import TierWeights
 from mesh.protocol.messages import TIERS
-from mesh.protocol.subjects import Names
+from mesh.protocol.subjects import Names, is_token
 from mesh.signals import ConnectionChanged, EngineDied, JobDelivered, JobEnded, JobReturned, Observer, Signal
 from mesh.worker.credits import Credits, Source
 from mesh.worker.effects import Desk
@@ -218,12 +219,16 @@ class Worker:
         self._show_once()
         if self._runners and self._engine_fault is None:
             log.info(
-                "draining: %d jobs have %.0f s to finish", len(self._runners), self._options.grace_s,
+                "draining: %d jobs have %.0f s to finish",
+                len(self._runners),
+                self._options.grace_s,
                 extra={"event": "draining"},
             )
             hurry = asyncio.create_task(self._hurry.wait())
             idle = asyncio.create_task(self._idle.wait())
-            await asyncio.wait({hurry, idle}, timeout=self._options.grace_s, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(
+                {hurry, idle}, timeout=self._options.grace_s, return_when=asyncio.FIRST_COMPLETED
+            )
             hurry.cancel()
             idle.cancel()
         for runner in list(self._runners.values()):
@@ -263,10 +268,11 @@ class Worker:
         self._pump()
 
     def _delivered(self, delivery: Delivery) -> None:
-        accepted = self._credits.accepts() and not self._draining.is_set()
+        is_addressed = is_token(delivery.address.tenant)
+        accepted = is_addressed and self._credits.accepts() and not self._draining.is_set()
         self._credits.delivered(delivery.consumer, delivery.pending, accepted)
         if not accepted:
-            self._leases.nak(delivery)
+            self._hand_back(delivery)
             return
         self._observer(
             JobDelivered(
@@ -283,6 +289,21 @@ class Worker:
         self._idle.clear()
         task.add_done_callback(self._job_over)
         self._pump()
+
+    def _hand_back(self, delivery: Delivery) -> None:
+        """What cannot start here goes to another worker; what can have no Result anywhere goes for good."""
+        with contextlib.suppress(DisconnectedError):  # then it comes again when its lease ends
+            if is_token(delivery.address.tenant):
+                self._leases.nak(delivery)
+                return
+            reason = "the subject's tenant is not of the form [A-Za-z0-9_-]{1,64}"
+            log.warning(
+                "request %d was removed: %s",
+                delivery.stored.sequence,
+                reason,
+                extra={"event": "request_removed"},
+            )
+            self._leases.term(delivery, reason)
 
     def _job_over(self, task: asyncio.Task[None]) -> None:
         runner = self._runners.pop(task)
@@ -380,8 +401,12 @@ class Worker:
             try:
                 await self._ensure_consumers()
             except BrokerError as error:
-                log.warning("the queue of %s cannot be pulled: %s", self._options.model, error,
-                            extra={"event": "queue_broken"})
+                log.warning(
+                    "the queue of %s cannot be pulled: %s",
+                    self._options.model,
+                    error,
+                    extra={"event": "queue_broken"},
+                )
 
     async def _probe(self) -> None:
         while True:

@@ -1,0 +1,63 @@
+"""A checked Request from what a program gives. Pure."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from mesh.errors import InvalidRequestError, TooLargeError
+from mesh.protocol import codec
+from mesh.protocol.messages import Request
+from mesh.protocol.validate import validate
+
+
+def build_request(prompt: str | Sequence[Any] | Request | None, fields: dict[str, Any]) -> Request:
+    """The request of these arguments, checked as the worker will check it.
+
+    Raises:
+        InvalidRequestError, UnsupportedError, TooLargeError: with the field at fault.
+    """
+    if isinstance(prompt, Request):
+        if fields:
+            raise InvalidRequestError(
+                "give a whole Request or single fields, not both", field=next(iter(fields))
+            )
+        given = msgspec.to_builtins(prompt)
+    else:
+        given = dict(fields)
+        unknown = given.keys() - set(Request.__struct_fields__)
+        if unknown:
+            raise InvalidRequestError("is not a field of a request", field=min(unknown))
+        if prompt is not None:
+            name = "messages" if isinstance(prompt, list | tuple) else "prompt"
+            if name in given:
+                raise InvalidRequestError("given twice", field=name)
+            given[name] = prompt
+    try:
+        body = msgspec.msgpack.encode(given)
+    except (TypeError, ValueError, OverflowError, RecursionError, UnicodeError) as error:
+        raise InvalidRequestError(f"a field cannot be sent: {error}") from None
+    request = codec.decode_request(body, "msgpack")
+    validate(request)
+    return request
+
+
+def check_limits(request: Request, max_model_len: int) -> None:
+    """Refuse what the model's context surely cannot hold; `max_model_len` in tokens, 0 if it is not known.
+
+    Raises:
+        InvalidRequestError, TooLargeError: with the field and the numbers.
+    """
+    if max_model_len <= 0:
+        return
+    if request.max_tokens is not None and request.max_tokens > max_model_len:
+        raise InvalidRequestError(
+            f"{request.max_tokens} is beyond the model's context of {max_model_len} tokens",
+            field="max_tokens",
+        )
+    ids = request.prompt_token_ids
+    if ids is not None and len(ids) >= max_model_len:
+        raise TooLargeError(
+            f"{len(ids)} tokens leave no room for output in the model's context of {max_model_len}",
+            field="prompt_token_ids",
+        )

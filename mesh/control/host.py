@@ -1,0 +1,55 @@
+"""One worker process, whole: the engine, the connection, the worker, and the services every worker hosts.
+
+Called by `mesh worker`, `mesh up`, and by programs that embed a worker.
+"""
+
+import asyncio
+from collections.abc import Callable
+
+from mesh.broker.connection import ConnectOptions, connect
+from mesh.control.steering import Steering
+from mesh.control.strays import Strays
+from mesh.engines.base import Engine
+from mesh.protocol.subjects import Names
+from mesh.signals import Observer, ignore
+from mesh.worker.worker import Worker, WorkerOptions
+
+
+async def host_worker(
+    engine: Engine,
+    connect_options: ConnectOptions,
+    options: WorkerOptions,
+    *,
+    names: Names | None = None,
+    observer: Observer = ignore,
+    on_ready: Callable[[Worker], None] | None = None,
+) -> None:
+    """Serve `engine` until the worker is drained; `on_ready` gets the worker once it pulls.
+
+    The engine is started before the connection is made, so that an engine process forked from this one holds no
+    socket of ours, and is stopped in the end in every case.
+
+    Raises:
+        ConfigError, EngineDeadError: the engine did not start, or died.
+        DisconnectedError, TopologyError: no NATS, or no mesh on it.
+    """
+    names = names or Names()
+    try:
+        await engine.start()
+        async with connect(connect_options) as connection:
+            worker = Worker(engine, connection, names, options, observer)
+            steering, strays = Steering(connection, names), Strays(connection, names)
+            announcing = asyncio.create_task(_announce(worker, on_ready), name="mesh-announce")
+            try:
+                await worker.serve()
+            finally:
+                announcing.cancel()
+                await asyncio.gather(announcing, steering.close(), strays.close(), return_exceptions=True)
+    finally:
+        await engine.stop()
+
+
+async def _announce(worker: Worker, on_ready: Callable[[Worker], None] | None) -> None:
+    await worker.ready.wait()
+    if on_ready is not None:
+        on_ready(worker)

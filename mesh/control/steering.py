@@ -1,0 +1,177 @@
+"""Answers `<ns>.ctl.<tenant>.cancel|status|replay.<job>`: one queue group over all workers of a mesh.
+
+Source: nats/PROTOCOL.md, "The front door".
+"""
+
+import asyncio
+import logging
+from typing import Any
+
+import msgspec
+
+from mesh.broker.connection import Connection
+from mesh.control.endings import Endings
+from mesh.errors import BrokerError, MeshError
+from mesh.protocol import codec, headers
+from mesh.protocol.history import read_history
+from mesh.protocol.messages import Delta, ErrorInfo, Result
+from mesh.protocol.subjects import Names, is_token
+from mesh.worker.runner import now_unix_ms
+
+log = logging.getLogger("mesh.control")
+
+QUEUE = "mesh-ctl"
+MAX_AT_ONCE = 256  # requests being answered; more are refused with 503, so a flood costs no memory
+WORKER_ANSWER_S = 5.0  # for the worker that runs a job to end it
+CANCEL_TRIES = 4  # a job may start, or move, between looking and acting
+PAGE = 200
+
+
+class ReplayRequest(msgspec.Struct, frozen=True):
+    """The body of `replay`: from which output token on."""
+
+    index: int = 0
+
+
+class Steering:
+    """The control service of one process. `start`, then `close`."""
+
+    def __init__(self, connection: Connection, names: Names) -> None:
+        self._connection = connection
+        self._names = names
+        self._endings = Endings(connection, names)
+        self._tasks: set[asyncio.Task[None]] = set()
+        subject = names.control("*", "*", "*")
+        self._subscription = connection.subscribe(subject, self._heard, QUEUE)
+
+    async def close(self) -> None:
+        """Answer no more; what is being answered is cut off."""
+        self._subscription.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _heard(self, subject: bytes, reply: bytes, payload: bytes, header: bytes) -> None:
+        if not reply:
+            return
+        tenant, verb, job = subject.decode("utf-8", "replace").split(".")[-3:]
+        to = reply.decode("utf-8", "replace")
+        if len(self._tasks) >= MAX_AT_ONCE:
+            self._refuse(to, 503, "too many control requests at once; try again")
+        elif not (is_token(tenant) and is_token(job)):
+            self._refuse(to, 400, "tenant and job must be of the form [A-Za-z0-9_-]{1,64}")
+        else:
+            task = asyncio.create_task(self._answer(tenant, verb, job, payload, to), name=f"mesh-ctl-{verb}")
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _answer(self, tenant: str, verb: str, job: str, payload: bytes, to: str) -> None:
+        try:
+            match verb:
+                case "cancel":
+                    self._reply(to, {"id": job, "status": await self._cancel(tenant, job)})
+                case "status":
+                    self._reply(to, await self._status(tenant, job))
+                case "replay":
+                    await self._replay(tenant, job, payload, to)
+                case _:
+                    self._refuse(to, 404, f"unknown verb {verb!r}; there are cancel, status, replay")
+        except BrokerError as error:
+            self._refuse(to, 503, str(error))
+        except Exception:  # the outermost frame of a request: the requester must not wait for ever
+            log.exception("%s of job %s failed", verb, job, extra={"event": "control_failed", "job": job})
+            self._refuse(to, 500, "internal error; see the worker's log")
+
+    async def _cancel(self, tenant: str, job: str) -> str:
+        """End the job wherever it is; its terminal status, or `unknown`."""
+        subject = self._names.system("cancel", tenant, job)
+        for _ in range(CANCEL_TRIES):
+            found = await self._endings.store.get(tenant, job)
+            if found is not None:
+                return found.result.status
+            try:
+                _, payload = await self._connection.request(
+                    subject, timeout_s=await self._patience(tenant, job)
+                )
+                return payload.decode()
+            except BrokerError:
+                pass  # nobody runs it, or nobody ended it in time
+            stored = await self._endings.queue.find(tenant, job)
+            if stored is None:
+                found = await self._endings.store.get(tenant, job)
+                return found.result.status if found is not None else "unknown"
+            if await self._is_running(tenant, job):
+                continue
+            reason = ErrorInfo(code="cancelled", message="cancelled before it started")
+            return (await self._endings.end(stored, "cancelled", reason, now_unix_ms())).status
+        raise BrokerError(f"job {job} runs, and its worker does not end it; it is moved when its lease ends")
+
+    async def _patience(self, tenant: str, job: str) -> float:
+        """How long to wait for a worker: hardly, if the job never started."""
+        return WORKER_ANSWER_S if await self._is_running(tenant, job) else 0.2
+
+    async def _is_running(self, tenant: str, job: str) -> bool:
+        journal = self._endings.journal
+        if await journal.last(journal.subject(tenant, job)) is not None:
+            return True
+        return await journal.last(journal.attempts_subject(tenant, job)) is not None
+
+    async def _status(self, tenant: str, job: str) -> dict[str, Any]:
+        journal = self._endings.journal
+        entries = await journal.read(journal.subject(tenant, job))
+        if not entries:
+            entries = await journal.read(journal.attempts_subject(tenant, job))
+        history = read_history(entry.event for entry in entries)
+        answer = {"id": job, "attempt": history.attempts, "index": history.index, "worker": history.worker}
+        found = await self._endings.store.get(tenant, job)
+        result = found.result if found is not None else history.result
+        if result is not None:
+            status: str = result.status
+            answer |= {
+                "attempt": result.attempts,
+                "index": result.usage.completion_tokens,
+                "worker": result.worker,
+            }
+        elif history.attempts:
+            status = "running"
+        else:
+            status = "queued" if await self._endings.queue.find(tenant, job) is not None else "unknown"
+        return {**answer, "status": status}
+
+    async def _replay(self, tenant: str, job: str, payload: bytes, to: str) -> None:
+        """The events from output token `index` on, then an empty message."""
+        try:
+            index = msgspec.json.decode(payload, type=ReplayRequest).index if payload else 0
+        except msgspec.MsgspecError as error:
+            self._refuse(to, 400, f'the body must be {{"index": n}}: {error}')
+            return
+        journal, after = self._endings.journal, 0
+        subject = journal.subject(tenant, job)
+        while page := await journal.read(subject, after, PAGE):
+            after = page[-1].sequence
+            for entry in page:
+                event = entry.event
+                if isinstance(event, Delta) and event.index + len(event.token_ids) <= index:
+                    continue
+                if isinstance(event, Delta | Result) or event.index >= index:
+                    self._connection.publish(to, entry.body)
+            if len(page) < PAGE:
+                break
+        if not after:
+            found = await self._endings.store.get(tenant, job)
+            if found is not None:
+                self._connection.publish(to, found.body)
+        self._connection.publish(to, b"")
+
+    def _reply(self, to: str, answer: dict[str, Any]) -> None:
+        self._connection.publish(to, codec.encode(answer))
+
+    def _refuse(self, to: str, code: int, reason: str) -> None:
+        """A NATS service error. Source: ADR-32."""
+        header = headers.block(
+            ("Nats-Service-Error-Code", code), ("Nats-Service-Error", " ".join(reason.split())[:500])
+        )
+        try:
+            self._connection.publish(to, b"", header)
+        except MeshError as error:
+            log.debug("a refusal could not be sent: %s", error)
