@@ -43,9 +43,7 @@ _HOMES = {
     "Restarted": "mesh.client.assembly",
     "blocking": "mesh.blocking",
     "errors": "mesh.errors",
-} | dict.fromkeys(
-    ("Request", "Message", "Result", "Usage", "Started", "Delta", "Presence"), "mesh.protocol.messages"
-)
+} | dict.fromkeys(("Request", "Message", "Result", "Usage", "Started", "Delta", "Presence"), "mesh.protocol.messages")
 
 
 def __getattr__(name: str) -> Any:

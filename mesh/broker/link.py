@@ -80,7 +80,7 @@ class Link(Client):  # type: ignore[misc]  # nats-py is not typed
 
     def discard_unsent(self) -> None:
         """Forget what was not sent before a disconnect: its senders were told that it failed."""
-        self._pending = []
+        self._pending.clear()
         self._pending_data_size = 0
 
     def _announce(self, entry: _Interest) -> None:
@@ -90,12 +90,10 @@ class Link(Client):  # type: ignore[misc]  # nats-py is not typed
         self._kick_due = False
         if self._pending and self.is_connected and self._transport:
             self._transport.write(b"".join(self._pending))
-            self._pending = []
+            self._pending.clear()
             self._pending_data_size = 0
 
-    async def _process_msg(
-        self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes | None
-    ) -> None:
+    async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes | None) -> None:
         """Called by nats-py's parser for each message."""
         entry: Any = self._subs.get(sid)
         if type(entry) is not _Interest:

@@ -14,7 +14,8 @@ from typing import Literal
 
 import msgspec
 
-from mesh.broker.connection import Connection, OnReply
+from mesh.broker.calls import OnReply
+from mesh.broker.connection import Connection
 from mesh.broker.delivery import Delivery, read_delivery
 from mesh.broker.topology import GROUP, NS
 from mesh.errors import BrokerError, DisconnectedError
@@ -126,9 +127,7 @@ class Puller:
             self._on_end(consumer, "empty")
             return
         description = headers.parse(header).get("Description", "")
-        log.warning(
-            "the pull on %s ended: %s %s", consumer, status, description, extra={"event": "pull_ended"}
-        )
+        log.warning("the pull on %s ended: %s %s", consumer, status, description, extra={"event": "pull_ended"})
         self._on_end(consumer, "broken")
 
 

@@ -86,9 +86,7 @@ class ResultStore:
                 on_found(Stored(codec.decode_result(payload), payload))
 
         with contextlib.suppress(MeshError):
-            self._connection.call(
-                self._direct + self._names.result_key(tenant, job), b"", b"", answered, timeout_s=2.0
-            )
+            self._connection.call(self._direct + self._names.result_key(tenant, job), b"", b"", answered, timeout_s=2.0)
 
     async def put_object(self, name: str, body: bytes, ttl_s: float) -> None:
         """Store a large value; the bucket is made on first use. Readable with `nats object get`.

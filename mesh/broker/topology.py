@@ -189,17 +189,14 @@ async def plan(
 ) -> list[Change]:
     """What `apply` would do, and what differs from `settings`, in the order of dependence."""
     changes = [
-        _change(kind, wanted, await _stream(connection, wanted["name"]))
-        for kind, wanted in streams(names, settings)
+        _change(kind, wanted, await _stream(connection, wanted["name"])) for kind, wanted in streams(names, settings)
     ]
     for model in models:
         changes += await plan_consumers(connection, names, settings, model)
     return changes
 
 
-async def plan_consumers(
-    connection: Connection, names: Names, settings: MeshSettings, model: str
-) -> list[Change]:
+async def plan_consumers(connection: Connection, names: Names, settings: MeshSettings, model: str) -> list[Change]:
     """The same for one model's consumers."""
     stream = names.requests_stream
     live = await _consumers(connection, stream)

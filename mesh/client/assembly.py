@@ -96,9 +96,7 @@ class Assembly:
         assert self._again is not None
         ids, text = self._again[0] + delta.token_ids, self._again[1] + delta.text
         common = min(len(ids), len(self._ids))
-        if ids[:common] != self._ids[:common] or not (
-            text.startswith(self._text) or self._text.startswith(text)
-        ):
+        if ids[:common] != self._ids[:common] or not (text.startswith(self._text) or self._text.startswith(text)):
             self._again, self._ids, self._text = None, ids, text
             whole = Delta(id=delta.id, attempt=delta.attempt, index=0, text=text, token_ids=list(ids))
             return [Restarted(delta.attempt), whole]

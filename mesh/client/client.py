@@ -20,9 +20,10 @@ from typing import Any
 import msgspec
 
 from mesh.broker import topology
-from mesh.broker.connection import Connection, ConnectOptions
+from mesh.broker.connection import Connection
 from mesh.broker.connection import connect as connect_broker
 from mesh.broker.journal import Entry, Journal
+from mesh.broker.options import ConnectOptions
 from mesh.broker.queue import RequestQueue
 from mesh.broker.store import PresenceStore, ResultStore, Stored
 from mesh.client.job import Job
@@ -209,9 +210,7 @@ class Client:
 
     # Submitting.
 
-    async def _store_request(
-        self, subject: str, body: bytes, job: str, traceparent: str, timeout_s: float
-    ) -> bool:
+    async def _store_request(self, subject: str, body: bytes, job: str, traceparent: str, timeout_s: float) -> bool:
         """Publish until it is surely stored; whether it was stored before."""
         message_id = f"{self._tenant}.{job}"
         deadline = self._loop.time() + timeout_s
@@ -229,9 +228,7 @@ class Client:
             except (BrokerTimeoutError, DisconnectedError, UnavailableError):
                 if self._loop.time() + SUBMIT_PAUSE_S >= deadline:
                     raise
-                await asyncio.sleep(
-                    SUBMIT_PAUSE_S
-                )  # the outcome is unknown, or NATS is away; the id makes it safe
+                await asyncio.sleep(SUBMIT_PAUSE_S)  # the outcome is unknown, or NATS is away; the id makes it safe
             else:
                 return ack.duplicate
 
@@ -264,9 +261,7 @@ class Client:
 
     def _bound_of(self, request: Request) -> float:
         deadline_ms = request.deadline_unix_ms
-        left_ms = (
-            DEFAULT_DEADLINE_MS if deadline_ms is None else max(0, deadline_ms - time.time_ns() // 1_000_000)
-        )
+        left_ms = DEFAULT_DEADLINE_MS if deadline_ms is None else max(0, deadline_ms - time.time_ns() // 1_000_000)
         return left_ms / 1000 + BOUND_MARGIN_S
 
     # Watching.
@@ -314,9 +309,7 @@ class Client:
     def close_jobs(self) -> None:
         """End every wait: the client is being closed."""
         for job in list(self._jobs.values()):
-            job.failed(
-                DisconnectedError(f"the client was closed while job {job.id} was open; the job goes on")
-            )
+            job.failed(DisconnectedError(f"the client was closed while job {job.id} was open; the job goes on"))
 
 
 @contextlib.asynccontextmanager

@@ -51,9 +51,7 @@ class Job:
 
     def __repr__(self) -> str:
         state = self._result.status if self._result is not None else "open"
-        return (
-            f"<Job {self.id} {state}, {self._assembly.index} tokens shown, {len(self._inbox)} events waiting>"
-        )
+        return f"<Job {self.id} {state}, {self._assembly.index} tokens shown, {len(self._inbox)} events waiting>"
 
     def __await__(self) -> Generator[Any, None, Result]:
         return self.result().__await__()

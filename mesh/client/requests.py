@@ -19,9 +19,7 @@ def build_request(prompt: str | Sequence[Any] | Request | None, fields: dict[str
     """
     if isinstance(prompt, Request):
         if fields:
-            raise InvalidRequestError(
-                "give a whole Request or single fields, not both", field=next(iter(fields))
-            )
+            raise InvalidRequestError("give a whole Request or single fields, not both", field=next(iter(fields)))
         given = msgspec.to_builtins(prompt)
     else:
         given = dict(fields)

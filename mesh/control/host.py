@@ -6,7 +6,8 @@ Called by `mesh worker`, `mesh up`, and by programs that embed a worker.
 import asyncio
 from collections.abc import Callable
 
-from mesh.broker.connection import ConnectOptions, connect
+from mesh.broker.connection import connect
+from mesh.broker.options import ConnectOptions
 from mesh.control.steering import Steering
 from mesh.control.strays import Strays
 from mesh.engines.base import Engine

@@ -90,9 +90,7 @@ class Steering:
             if found is not None:
                 return found.result.status
             try:
-                _, payload = await self._connection.request(
-                    subject, timeout_s=await self._patience(tenant, job)
-                )
+                _, payload = await self._connection.request(subject, timeout_s=await self._patience(tenant, job))
                 return payload.decode()
             except BrokerError:
                 pass  # nobody runs it, or nobody ended it in time

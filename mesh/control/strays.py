@@ -68,18 +68,12 @@ class Strays:
     async def _reason(self, tokens: list[str]) -> ErrorInfo | None:
         """Why nobody will serve this address; None if somebody may."""
         if len(tokens) != 4:
-            return ErrorInfo(
-                code="invalid_request", message="the subject needs model, tier, tenant and affinity"
-            )
+            return ErrorInfo(code="invalid_request", message="the subject needs model, tier, tenant and affinity")
         model, tier, tenant, _ = tokens
         if not is_token(model) or not is_token(tenant):
-            return ErrorInfo(
-                code="invalid_request", message="model and tenant must be of the form [A-Za-z0-9_-]{1,64}"
-            )
+            return ErrorInfo(code="invalid_request", message="model and tenant must be of the form [A-Za-z0-9_-]{1,64}")
         if tier not in TIERS:
-            return ErrorInfo(
-                code="invalid_request", message=f"tier: {tier!r} is not one of {', '.join(TIERS)}"
-            )
+            return ErrorInfo(code="invalid_request", message=f"tier: {tier!r} is not one of {', '.join(TIERS)}")
         if await topology.has_model(self._connection, self._names, model):
             return None
         return ErrorInfo(code="model_not_found", message=f"no model {model!r} is deployed on this mesh")

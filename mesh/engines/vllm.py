@@ -15,7 +15,7 @@ from mesh.engines.base import Chunk, Embedding, EngineInfo, Work
 from mesh.engines.vllm_api import VllmApi
 from mesh.engines.vllm_attempt import Attempt, attempt_of
 from mesh.engines.vllm_errors import VllmErrors
-from mesh.engines.vllm_params import check_limits, input_field, sampling_arguments, stop_ids_of
+from mesh.engines.vllm_params import blamed_field, check_limits, input_field, sampling_arguments, stop_ids_of
 from mesh.engines.vllm_process import core_processes, end, kill_starting_cores, silence
 from mesh.engines.vllm_prompt import Prompts
 from mesh.engines.vllm_resume import Decoder, resume_index
@@ -225,7 +225,7 @@ class VllmEngine:
             raise UnsupportedError("the model makes vectors, not text; send `input`", field=field)
 
     def _mapped(self, error: Exception, request: Request, *, has_output: bool) -> MeshError:
-        mapped = self._errors.mapped(error, field=input_field(request), has_output=has_output)
+        mapped = self._errors.mapped(error, field=blamed_field(request), has_output=has_output)
         if isinstance(mapped, EngineDeadError):
             self._dead = self._dead or str(mapped)
         return mapped

@@ -46,7 +46,7 @@ class VllmErrors:
         """The mesh's error for one of vLLM's.
 
         Args:
-            field: of the request's input, blamed where vLLM names no other.
+            field: blamed where vLLM names none.
             has_output: the request was good enough to produce output, so it is not at fault any more.
         """
         if isinstance(error, self.dead):

@@ -112,6 +112,13 @@ def input_field(request: Request) -> str:
     return next(name for name in _INPUTS if getattr(request, name) is not None)
 
 
+def blamed_field(request: Request) -> str:
+    """The field at fault when vLLM refuses and names none: of all that is left to it, a grammar can be wrong."""
+    if request.structured_outputs is not None:
+        return "structured_outputs"
+    return "response_format" if structure_of(request) is not None else input_field(request)
+
+
 def check_limits(request: Request, *, vocab_size: int, max_model_len: int) -> None:
     """Refuse what this model cannot honour, whatever the prompt.
 

@@ -167,9 +167,7 @@ class Attempt:
         if self._retry.is_exhausted(history.fruitless):
             return self._give_up("the worker died each time", now_unix_ms)
         if request is not None and request.on_worker_loss == "fail" and history.attempts > 0:
-            reason = ErrorInfo(
-                code="engine_dead", message="its worker was lost, and the request asked not to go on"
-            )
+            reason = ErrorInfo(code="engine_dead", message="its worker was lost, and the request asked not to go on")
             return self._settle("failed", reason, now_unix_ms)
         restart = request is not None and request.on_worker_loss == "restart"
         return self._begin(0 if restart else resume_index, now_unix_ms)
@@ -269,9 +267,7 @@ class Attempt:
         usage = self._usage
         if status != "finished":
             usage = Usage(prompt_tokens=usage.prompt_tokens, completion_tokens=self._history.index)
-        output: dict[str, object] = (
-            {"text": self._history.text} if vectors is None else {"embeddings": vectors}
-        )
+        output: dict[str, object] = {"text": self._history.text} if vectors is None else {"embeddings": vectors}
         return Result(
             id=facts.id,
             tenant=facts.tenant,

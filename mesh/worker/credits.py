@@ -114,18 +114,12 @@ class Credits:
         granted: dict[str, int] = {}
         free = self.free
         while free > 0:
-            open_tiers = {
-                self._sources[name].tier for name in self._states if self._claim(name, granted, now_s) > 0
-            }
+            open_tiers = {self._sources[name].tier for name in self._states if self._claim(name, granted, now_s) > 0}
             if not open_tiers:
                 break
             tier = self._scheduler.choose(open_tiers)
             name = max(
-                (
-                    n
-                    for n in self._states
-                    if self._sources[n].tier == tier and self._claim(n, granted, now_s) > 0
-                ),
+                (n for n in self._states if self._sources[n].tier == tier and self._claim(n, granted, now_s) > 0),
                 key=lambda n: (self._sources[n].lane in owned, self._claim(n, granted, now_s), n),
             )
             granted[name] = granted.get(name, 0) + 1

@@ -133,13 +133,9 @@ class Effects:
             await self.until_answered(lambda: store.put_object(name, large, action.ttl_ms / 1000))
             result = replace(result, text=UNSET, embeddings=UNSET, object=name)
             body = codec.encode(result, encoding)
-        created = await self.until_answered(
-            lambda: store.create(self._tenant, self._job, body, action.ttl_ms)
-        )
+        created = await self.until_answered(lambda: store.create(self._tenant, self._job, body, action.ttl_ms))
         self.result = result
-        if (
-            not created
-        ):  # somebody else's Result, or ours from a try whose answer was lost: the stored one counts
+        if not created:  # somebody else's Result, or ours from a try whose answer was lost: the stored one counts
             stored = await self.until_answered(lambda: store.get(self._tenant, self._job))
             self.result = stored.result if stored is not None else result
         self.step("store", "after")
@@ -154,9 +150,7 @@ class Effects:
 
     async def _bury(self, action: Bury) -> None:
         self.step("dead", "before")
-        await self.until_answered(
-            lambda: self._desk.dead.bury(self._delivery, action.reason, action.attempts)
-        )
+        await self.until_answered(lambda: self._desk.dead.bury(self._delivery, action.reason, action.attempts))
         self.step("dead", "after")
 
     async def _ack(self) -> None:

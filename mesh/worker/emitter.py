@@ -217,9 +217,7 @@ class Emitter:
                 self._lose()
                 return True
             try:
-                self._journal.publish(
-                    self._subject, self._in_flight, self._last, self._answered, PUBLISH_TIMEOUT_S
-                )
+                self._journal.publish(self._subject, self._in_flight, self._last, self._answered, PUBLISH_TIMEOUT_S)
             except MeshError:
                 return False
             return True

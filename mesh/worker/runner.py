@@ -191,9 +191,7 @@ class Runner:
         """The engine's part, in a task of its own so that an interrupt ends it and nothing else."""
         if self._interrupt is not None:
             return None
-        self._engine_task = task = asyncio.create_task(
-            self._engine(begin), name=f"mesh-engine-{self._facts.id}"
-        )
+        self._engine_task = task = asyncio.create_task(self._engine(begin), name=f"mesh-engine-{self._facts.id}")
         try:
             await asyncio.wait({task})
         finally:

@@ -275,10 +275,10 @@ REFUSED: list[tuple[Request, type[RequestError], str]] = [
     (ask(logit_bias={"1000000": 1.0}), InvalidRequestError, "logit_bias"),
     (ask(temperature=float("nan")), InvalidRequestError, "temperature"),
     (ask(bad_words=[f"word{index}" for index in range(4000)]), InvalidRequestError, "bad_words"),
-    (ask(structured_outputs=StructuredOutputs(json={"type": "nonsense"})), InvalidRequestError, "prompt"),
-    (ask(structured_outputs=StructuredOutputs(json="{")), InvalidRequestError, "prompt"),
-    (ask(structured_outputs=StructuredOutputs(regex="(")), InvalidRequestError, "prompt"),
-    (ask(structured_outputs=StructuredOutputs(grammar="nonsense ::")), InvalidRequestError, "prompt"),
+    (ask(structured_outputs=StructuredOutputs(json={"type": "nonsense"})), InvalidRequestError, "structured_outputs"),
+    (ask(structured_outputs=StructuredOutputs(json="{")), InvalidRequestError, "structured_outputs"),
+    (ask(structured_outputs=StructuredOutputs(regex="(")), InvalidRequestError, "structured_outputs"),
+    (ask(structured_outputs=StructuredOutputs(grammar="nonsense ::")), InvalidRequestError, "structured_outputs"),
     # What no decoder lets through, but a caller in this process could build.
     (ask(max_tokens=2.5), InvalidRequestError, "max_tokens"),
     (ask(temperature=True), InvalidRequestError, "temperature"),
@@ -288,7 +288,7 @@ REFUSED: list[tuple[Request, type[RequestError], str]] = [
     (ask(stop_token_ids=[1.5]), InvalidRequestError, "stop_token_ids"),
     (ask(stop=[7]), InvalidRequestError, "stop"),
     (ask(ignore_eos="no"), InvalidRequestError, "ignore_eos"),
-    (ask(structured_outputs={"regex": "a"}), InvalidRequestError, "structured_outputs"),
+    (ask(structured_outputs={"regex": 1}), InvalidRequestError, "structured_outputs"),
 ]
 
 
