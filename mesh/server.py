@@ -16,6 +16,7 @@ import sys
 import tempfile
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from mesh.errors import ConfigError
@@ -83,6 +84,7 @@ class EmbeddedServer:
         self.store.mkdir(parents=True, exist_ok=True)
         if self.port == 0:
             self.port = free_port()
+        _check_free(self.port)
         config = self.store / "nats-server.conf"
         config.write_text(
             _CONFIG.format(
@@ -101,7 +103,8 @@ class EmbeddedServer:
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+                start_new_session=True,  # a Ctrl-C is for us: workers still need NATS to drain
+                preexec_fn=partial(_die_with, os.getpid()) if sys.platform == "linux" else None,
             )
         await self._wait_ready()
 
@@ -147,8 +150,8 @@ async def embedded_server(store: Path | None = None, port: int = 0, extra: str =
         if store is None:
             store = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mesh-nats-")))
         server = EmbeddedServer(store, port, extra=extra)
-        await server.start()
         try:
+            await server.start()
             yield server
         finally:
             await server.stop()
@@ -159,6 +162,18 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def _check_free(port: int) -> None:
+    """Refuse a port that is in use: the server there would answer, and be taken for ours."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as nats-server does: old connections do not count
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise ConfigError(
+                f"port {port} cannot be used: {error.strerror}; take another with --port, or 0 for any", key="port"
+            ) from None
 
 
 async def _answers(port: int) -> bool:
@@ -178,9 +193,9 @@ async def _answers(port: int) -> bool:
     return bool(json.loads(line[5:]).get("jetstream"))
 
 
-def _die_with_parent() -> None:
+def _die_with(parent_pid: int) -> None:
     """In the child, between fork and exec: end when the parent's main thread does, however it ends."""
     with contextlib.suppress(OSError):
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-        if os.getppid() == 1:
+        if os.getppid() != parent_pid:  # it ended before the kernel was told
             os._exit(1)

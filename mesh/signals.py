@@ -8,6 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+When = Literal["before", "after"]
+
 
 @dataclass(frozen=True, slots=True)
 class JobDelivered:
@@ -67,7 +69,7 @@ class Step:
 
     job: str
     name: str  # "started", "delta", "store", "announce", "ack", "nak", "dead"
-    when: Literal["before", "after"]
+    when: When
 
 
 @dataclass(frozen=True, slots=True)

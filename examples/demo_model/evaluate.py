@@ -63,9 +63,7 @@ def held_out_questions(count: int, seed: int) -> list[Question]:
 
 def ask_vllm(model: Path, questions: list[Question]) -> list[Answer]:
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
-    os.environ.setdefault(
-        "OMP_NUM_THREADS", "1"
-    )  # idle OpenMP threads spin, and so take time from the others
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # idle OpenMP threads spin, and so take time from the others
     from vllm import LLM, SamplingParams
 
     engine = LLM(
@@ -163,9 +161,7 @@ def print_samples(questions: list[Question], answers: list[Answer]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, default=Path(__file__).parent / "model")
     parser.add_argument("--questions", type=int, default=300)
     parser.add_argument("--seed", type=int, default=1)

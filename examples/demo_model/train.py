@@ -228,9 +228,7 @@ def train(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, options: 
             break
         for group in optimizer.param_groups:
             group["lr"] = options.learning_rate * rate_factor(step, elapsed / seconds)
-        output = forward(
-            input_ids=batch.ids, attention_mask=batch.mask, position_ids=batch.positions, use_cache=False
-        )
+        output = forward(input_ids=batch.ids, attention_mask=batch.mask, position_ids=batch.positions, use_cache=False)
         loss = weighted_loss(output.logits, batch)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -246,9 +244,7 @@ def train(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, options: 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=38.0)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--resume", type=Path, help="go on with the model in this folder")

@@ -324,6 +324,16 @@ async def _consumers(connection: Connection, stream: str) -> dict[str, dict[str,
             return found
 
 
+async def stream_state(connection: Connection, name: str) -> dict[str, Any]:
+    """A stream's counters: `messages`, `bytes`, `first_seq`, `last_seq`, …
+
+    Raises:
+        TopologyError: there is no such stream.
+    """
+    _, payload = await connection.request(f"$JS.API.STREAM.INFO.{name}")
+    return dict(read_api(payload, f"stream {name}")["state"])
+
+
 async def has_model(connection: Connection, names: Names, model: str) -> bool:
     """Whether anybody declared this model's queue.
 

@@ -33,9 +33,7 @@ def create(
     if name in _BUILT_IN:
         return _BUILT_IN[name](model, max_model_len, engine_args)
     if ":" in name:
-        return _third_party(name)(
-            model=model, max_model_len=max_model_len, engine_args=parse_engine_args(engine_args)
-        )
+        return _third_party(name)(model=model, max_model_len=max_model_len, engine_args=parse_engine_args(engine_args))
     known = ", ".join(_BUILT_IN)
     raise ConfigError(f"engine {name!r} is unknown; give {known} or package.module:factory", key="engine")
 

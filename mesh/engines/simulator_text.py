@@ -37,7 +37,7 @@ _WORDS = {
 }
 _PIECES_OF = {slot: tuple(f" {word}" for word in words.split()) for slot, words in _WORDS.items()}
 _PIECES_OF |= {
-    "D": tuple(["The", "One", "This", "Every", "That", "Another"]),
+    "D": ("The", "One", "This", "Every", "That", "Another"),
     "h": (_FIRST_HALF,),
     ",": (",",),
     "e": (". ", ". ", ". ", "! ", "… ", ".\n\n"),  # the space is here, as no output begins with one

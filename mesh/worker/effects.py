@@ -26,7 +26,7 @@ from mesh.errors import BrokerError, DisconnectedError
 from mesh.policies.retry import RetryPolicy
 from mesh.protocol import codec
 from mesh.protocol.messages import Result
-from mesh.signals import JobEnded, JobReturned, Observer, Step
+from mesh.signals import JobEnded, JobReturned, Observer, Step, When
 from mesh.worker.attempt import Ack, Action, Announce, Begin, Bury, Drop, Nak, Store
 from mesh.worker.emitter import Emitter, LostError
 from mesh.worker.lease import Lease
@@ -51,6 +51,7 @@ class Desk:
     dead: DeadLetters
     retry: RetryPolicy
     observer: Observer
+    shows_deltas: bool  # whether the observer is told of each delta: it costs a call a chunk
     engine_died: Callable[[str], None]  # told once an attempt ended because the engine is dead
 
 
@@ -114,7 +115,7 @@ class Effects:
                 log.debug("job %s: %s; trying again", self._job, error, extra={"event": "effect_retry"})
                 await asyncio.sleep(RETRY_S)
 
-    def step(self, name: str, when: Literal["before", "after"]) -> None:
+    def step(self, name: str, when: When) -> None:
         """Tell the observer where we are."""
         self._desk.observer(Step(self._job, name, when))
 

@@ -15,6 +15,7 @@ from mesh.errors import BrokerError, MeshError
 from mesh.protocol import codec
 from mesh.protocol.codec import Encoding
 from mesh.protocol.messages import Delta, Result, Started, Usage
+from mesh.signals import When
 
 PUBLISH_TIMEOUT_S = 2.0
 RETRY_S = 0.05  # between looks at a journal that does not answer
@@ -36,12 +37,13 @@ class Emitter:
         is_held: Callable[[], bool],
         on_lost: Callable[[], None],
         on_begun: Callable[[], None],
+        step: Callable[[str, When], None] | None = None,
         streams: bool = True,
     ) -> None:
         """`job` is (tenant, id). `is_held` is asked before every publish.
 
         `on_begun` is called when `started` is in the journal, `on_lost` when the job turns out to be another's;
-        each once at most.
+        each once at most. `step` is told before and after each delta, if somebody watches that closely.
 
         Without `streams` the job's readers get the result event alone; its attempts are counted elsewhere.
         """
@@ -54,6 +56,7 @@ class Emitter:
         self._is_held = is_held
         self._on_lost = on_lost
         self._on_begun = on_begun
+        self._step = step
         self._loop = asyncio.get_running_loop()
         self._last = 0  # stream sequence of the subject's last event
         self._attempt = 0
@@ -68,6 +71,7 @@ class Emitter:
         self._recovery: asyncio.Task[None] | None = None
         self._publishes = 0
         self._is_beginning = False
+        self._is_announcing = False
         self.is_refused_first = False  # the first publish met a journal that was not empty
 
     @property
@@ -118,6 +122,7 @@ class Emitter:
             return False
         if self._subject != self._public:
             self._subject, self._last = self._public, 0
+        self._is_announcing = True
         self._send(codec.encode(result, self._encoding))
         await self._idle.wait()
         return not self._is_lost
@@ -149,6 +154,8 @@ class Emitter:
             usage=usage,
         )
         self._index += len(ids)
+        if self._step is not None:
+            self._step("delta", "before")
         self._send(codec.encode(event, self._encoding))
 
     def _send(self, body: bytes) -> None:
@@ -183,6 +190,8 @@ class Emitter:
         if self._is_beginning:
             self._is_beginning = False
             self._on_begun()
+        elif self._step is not None and not self._is_announcing:
+            self._step("delta", "after")
         self._send_delta()
         if self._in_flight is None:
             self._idle.set()

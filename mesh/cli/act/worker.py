@@ -1,0 +1,173 @@
+"""`mesh worker`: one worker process, from its options to its end."""
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import sys
+import threading
+from dataclasses import dataclass
+
+from mesh.broker import topology
+from mesh.broker.connection import connect
+from mesh.broker.options import ConnectOptions
+from mesh.cli import loop, render
+from mesh.cli.act.model import served_name
+from mesh.cli.act.place import connect_options
+from mesh.cli.options import EngineChoice, Nats
+from mesh.control.host import host_worker
+from mesh.engines import registry
+from mesh.engines.base import Engine
+from mesh.errors import ConfigError
+from mesh.policies.retry import RetryPolicy
+from mesh.policies.tiers import TierWeights
+from mesh.protocol.messages import TIERS
+from mesh.protocol.subjects import Names, check_token
+from mesh.signals import ConnectionChanged, EngineDied, JobEnded, JobReturned, RequestRefused, Signal
+from mesh.worker.worker import Worker, WorkerOptions
+
+log = logging.getLogger("mesh.cli")
+
+# For an engine that is still loading to stop: importing vLLM cannot be interrupted, and nobody waits for it.
+UNLOADED_STOP_S = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """Everything one worker needs."""
+
+    engine: Engine
+    connect: ConnectOptions
+    names: Names
+    options: WorkerOptions
+
+
+def order(
+    choice: EngineChoice, nats: Nats, worker_id: str | None, grace_s: float, tier_weights: str, max_attempts: int
+) -> Order:
+    """What the options ask for.
+
+    Raises:
+        ConfigError, InvalidRequestError: one of them cannot be used.
+    """
+    named = {} if worker_id is None else {"name": check_token("worker-id", worker_id)}
+    return Order(
+        engine=registry.create(
+            choice.engine, model=choice.model, max_model_len=choice.max_model_len, engine_args=choice.engine_arg
+        ),
+        connect=connect_options(nats, "mesh-worker"),
+        names=Names(nats.namespace),
+        options=WorkerOptions(
+            model=served_name(choice),
+            capacity=choice.capacity,
+            grace_s=grace_s,
+            weights=read_weights(tier_weights),
+            retry=RetryPolicy(max_attempts=max_attempts),
+            **named,
+        ),
+    )
+
+
+async def serve(order: Order) -> None:
+    """Run the worker until a signal has drained it."""
+    # Before the model loads: a wrong address should not cost minutes.
+    async with connect(order.connect) as connection:
+        topology.check_server(connection.server_version)
+        await topology.read_settings(connection, order.names)
+    ready: list[Worker] = []
+
+    def on_ready(worker: Worker) -> None:
+        ready.append(worker)
+        info, capacity = order.engine.info, worker.statistics().capacity
+        render.say(
+            f"worker {worker.name} ready: model {order.options.model}, "
+            f"engine {info.name} {info.version}, capacity {capacity}"
+        )
+
+    log.info("worker %s loads %s", order.options.name, order.engine.info.model, extra={"event": "loading"})
+    hosting = asyncio.create_task(
+        host_worker(
+            order.engine, order.connect, order.options, names=order.names, observer=_observe, on_ready=on_ready
+        ),
+        name="mesh-host",
+    )
+    unloading = asyncio.Event()
+
+    def stop(number: int) -> None:
+        log.info("%s: stopping", signal.Signals(number).name, extra={"event": "signalled"})
+        if ready:
+            ready[0].drain()
+        else:
+            hosting.cancel()
+            unloading.set()
+
+    loop.on_signals(stop)
+    cut = asyncio.create_task(_cut_short(unloading), name="mesh-cut-short")
+    try:
+        await hosting
+    except asyncio.CancelledError:
+        if not unloading.is_set():
+            raise
+    finally:
+        cut.cancel()
+    log.info("worker %s ended", order.options.name, extra={"event": "ended"})
+
+
+def read_weights(text: str) -> TierWeights:
+    """`interactive=16,standard=4,batch=1`; what is not named keeps its default.
+
+    Raises:
+        ConfigError: it reads otherwise.
+    """
+    found: dict[str, float] = {}
+    for pair in filter(None, (part.strip() for part in text.split(","))):
+        tier, _, value = pair.partition("=")
+        try:
+            found[tier.strip()] = float(value)
+        except ValueError:
+            found[""] = 0
+    if not found.keys() <= set(TIERS):
+        known = ",".join(f"{tier}=N" for tier in TIERS)
+        raise ConfigError(f"--tier-weights {text!r} does not read as {known}", key="tier-weights")
+    return TierWeights(**found)
+
+
+def end_with_stdin() -> None:
+    """End this process, however busy it is, as soon as stdin ends: the pipe of whoever started us."""
+
+    def watch() -> None:
+        with contextlib.suppress(OSError):
+            while os.read(0, 64):
+                pass
+        os._exit(1)  # engine processes watch us in turn
+
+    threading.Thread(target=watch, name="mesh-leash", daemon=True).start()
+
+
+async def _cut_short(unloading: asyncio.Event) -> None:
+    """End the process although a thread still imports vLLM; its engine core, if any, watches us and ends too."""
+    await unloading.wait()
+    await asyncio.sleep(UNLOADED_STOP_S)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
+
+
+def _observe(signal: Signal) -> None:
+    """What happens, in the log."""
+    match signal:
+        case ConnectionChanged(connected=False):
+            log.warning("NATS is away; running jobs go on, and are handed over if it stays away")
+        case ConnectionChanged():
+            log.info("NATS is back")
+        case EngineDied(reason=reason):
+            log.error("the engine died, its jobs go to other workers: %s", reason)
+        case JobReturned(job=job, reason=reason):
+            log.info("job %s handed back: %s", job, reason)
+        case RequestRefused(job=job, code=code):
+            log.info("job %s refused: %s", job, code)
+        case JobEnded(job=job, status=status, tokens=tokens, total_ms=total_ms):
+            log.debug("job %s %s: %d tokens in %d ms", job, status, tokens, total_ms)
+        case _:
+            pass

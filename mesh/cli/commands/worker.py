@@ -1,0 +1,78 @@
+"""`mesh worker`."""
+
+import signal
+import sys
+
+import click
+
+from mesh.cli.options import (
+    EngineChoice,
+    Nats,
+    option,
+    with_engine,
+    with_grace,
+    with_log_level,
+    with_nats,
+)
+
+
+@click.command("worker")
+@with_engine
+@with_nats
+@option("--worker-id", metavar="ID", help="Its name among the workers.  [default: w- and eight random digits]")
+@with_grace
+@option(
+    "--tier-weights",
+    default="interactive=16,standard=4,batch=1",
+    metavar="TIER=N,…",
+    help="Jobs taken from each tier, in proportion, when all of them wait.",
+)
+@option(
+    "--max-attempts",
+    type=click.IntRange(min=1),
+    default=3,
+    metavar="N",
+    help="Fruitless attempts in a row after which a job is buried as a dead letter.",
+)
+@with_log_level
+@click.option("--leash", is_flag=True, hidden=True, help="End at once when stdin ends: whoever started us is gone.")
+def command(
+    choice: EngineChoice,
+    nats: Nats,
+    worker_id: str | None,
+    grace: float,
+    tier_weights: str,
+    max_attempts: int,
+    log_level: str,
+    leash: bool,
+) -> None:
+    """Serve one model to a mesh: load it, pull jobs, stream their tokens back.
+
+    Start as many as you have GPUs, on any machine that reaches NATS; they share the work by themselves. The mesh
+    must be there: `mesh init --apply` declares it once. To try everything on one machine, `mesh up` is shorter.
+
+    When it pulls, it prints one line:
+
+    \b
+        worker w-1f2e3d4c ready: model demo, engine vllm 0.32.0, capacity 64
+
+    SIGTERM or Ctrl-C drains it: it takes no more jobs, lets the running ones finish for --grace seconds, hands
+    the rest to other workers, and exits with 0. A second signal hands them over at once. While the model still
+    loads, one signal is enough.
+
+    \b
+    Examples:
+        mesh worker --model Qwen/Qwen2.5-0.5B-Instruct --nats nats://10.0.0.5:4222
+        mesh worker --model ./my-model --name chat --max-model-len 4096 --engine-arg dtype=float16
+        mesh worker --engine simulator --engine-arg between_tokens_ms=20
+    """
+    # Until the loop takes over (the imports below take a moment) there is nothing to drain.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: sys.exit(0))
+    from mesh.cli import loop
+    from mesh.cli.act import worker
+
+    if leash:
+        worker.end_with_stdin()
+    order = worker.order(choice, nats, worker_id, grace, tier_weights, max_attempts)
+    loop.run(worker.serve(order), log_level=log_level)

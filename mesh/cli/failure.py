@@ -1,0 +1,80 @@
+"""From an error to one line on stderr and an exit code; the only place that knows both."""
+
+import os
+import traceback
+from typing import Final
+
+from mesh import errors
+
+OK: Final = 0
+JOB: Final = 1  # failed, cancelled, expired; or no such job
+USAGE: Final = 2  # click's own
+CONFIG: Final = 3
+NATS: Final = 4
+ENGINE: Final = 5
+INTERRUPTED: Final = 130  # 128 and SIGINT, as shells have it
+
+# The most specific class first; the first that matches decides.
+_CODES: tuple[tuple[type[errors.MeshError], int], ...] = (
+    (errors.JobError, JOB),
+    (errors.ResultNotFoundError, JOB),
+    (errors.WaitTimeoutError, JOB),
+    (errors.QuotaExceededError, JOB),
+    (errors.RequestError, CONFIG),
+    (errors.ConfigError, CONFIG),
+    (errors.TopologyError, CONFIG),
+    (errors.BrokerError, NATS),
+    (errors.EngineError, ENGINE),
+)
+
+
+class SignalledError(Exception):
+    """The command was ended by a signal, after it cleaned up. `number` is the signal's."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        super().__init__(f"ended by signal {number}")
+
+
+def exit_code(error: BaseException) -> int:
+    """What the process exits with when `error` ends it."""
+    if isinstance(error, KeyboardInterrupt):
+        return INTERRUPTED
+    if isinstance(error, SignalledError):
+        return 128 + error.number
+    return next((code for kind, code in _CODES if isinstance(error, kind)), 1)
+
+
+def message(error: Exception) -> str:
+    """One line that says what is wrong and what to do next."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    if not isinstance(error, errors.MeshError):
+        return f"{type(error).__name__}: {text}; this is a fault of mesh, MESH_DEBUG=1 shows where"
+    return text + _next_step(error, text)
+
+
+def _next_step(error: errors.MeshError, text: str) -> str:
+    """What the message itself leaves open."""
+    match error:
+        case errors.UnavailableError() if "$JS." in text:
+            return "; is JetStream switched on there (nats-server -js), for this account?"
+        case errors.UnauthorizedError():
+            return "; give credentials with --creds, --nkey, or --user and --password"
+        case errors.UnsupportedError(field="messages"):
+            return "; --raw-prompt sends it as a bare prompt"
+        case errors.BrokerTimeoutError():
+            return "; try again, the same job id never runs twice"
+        case errors.EngineDeadError():
+            return "; its log above says more, --log-level debug more still"
+        case _:
+            return ""
+
+
+def is_debugging() -> bool:
+    """Whether the user wants tracebacks."""
+    return os.environ.get("MESH_DEBUG", "") not in ("", "0")
+
+
+def trace(error: BaseException) -> str:
+    """The traceback, for whoever asked for it."""
+    return "".join(traceback.format_exception(error))

@@ -1,0 +1,250 @@
+"""The options that commands share, each group handed to the command as one value.
+
+Imports nothing but click and names: `--help` is built from it.
+"""
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import click
+
+DEFAULT_NATS = "nats://127.0.0.1:4222"
+TIERS = ("interactive", "standard", "batch")  # mesh.protocol.messages has them too, and a slow import
+
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+_FILE = click.Path(dir_okay=False, path_type=Path)
+
+
+def option(*names: str, **attributes: Any) -> Decorator:
+    """click's option, with its default and its environment variable in the help."""
+    long = next(name for name in names if name.startswith("--")).split("/")[0]
+    variable = f"MESH_{long.lstrip('-').replace('-', '_').upper()}"
+    attributes.setdefault("show_default", True)
+    return click.option(*names, envvar=variable, show_envvar=True, **attributes)
+
+
+def group(kind: type[Any], parameter: str, *options: Decorator) -> Decorator:
+    """Several options as one argument: `kind`, a dataclass with a field for each of them."""
+    names = [field.name for field in fields(kind)]
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(command)
+        def gathered(*args: Any, **given: Any) -> Any:
+            value = kind(**{name: given.pop(name) for name in names})
+            return command(*args, **given, **{parameter: value})
+
+        decorated: Callable[..., Any] = gathered
+        for each in reversed(options):
+            decorated = each(decorated)
+        return decorated
+
+    return decorate
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Nats:
+    """Where NATS is, who we are, and which mesh on it. No repr: it holds a password."""
+
+    nats: tuple[str, ...]
+    creds: Path | None
+    nkey: Path | None
+    user: str | None
+    password: str | None
+    namespace: str
+
+    @property
+    def servers(self) -> tuple[str, ...]:
+        """The addresses, however they were separated."""
+        given = (each.strip() for several in self.nats for each in several.split(","))
+        return tuple(each for each in given if each)
+
+
+with_nats = group(
+    Nats,
+    "nats",
+    option(
+        "--nats",
+        multiple=True,
+        default=(DEFAULT_NATS,),
+        metavar="URL",
+        help="A NATS server; several of one cluster with commas, or the option again.",
+    ),
+    option("--creds", type=_FILE, help="NATS credentials file (JWT and key)."),
+    option("--nkey", type=_FILE, help="File with an NKey seed."),
+    option("--user", help="NATS user."),
+    option("--password", help="NATS password; the variable keeps it out of the process list."),
+    option("--namespace", default="mesh", help="The mesh's name on this NATS: the first token of its subjects."),
+)
+
+with_tenant = option("--tenant", default="default", help="Whose jobs these are, in a mesh of several tenants.")
+
+
+@dataclass(frozen=True, slots=True)
+class EngineChoice:
+    """Which model is served, by what, under which name."""
+
+    engine: str
+    model: str | None
+    name: str | None
+    engine_arg: tuple[str, ...]
+    max_model_len: int | None
+    capacity: int | None
+
+
+with_engine = group(
+    EngineChoice,
+    "choice",
+    option(
+        "--engine",
+        default="vllm",
+        metavar="NAME",
+        help="vllm; simulator (no model, no GPU: for trying and testing); or package.module:factory.",
+    ),
+    option(
+        "--model",
+        metavar="PATH|ID",
+        help="What to load: a folder, or a Hugging Face id. The simulator needs none.",
+    ),
+    option(
+        "--name",
+        metavar="NAME",
+        help="The name clients ask for.  [default: made from --model; demo for the demo model]",
+    ),
+    option(
+        "--engine-arg",
+        multiple=True,
+        metavar="KEY=VALUE",
+        help="A setting of the engine itself, such as gpu_memory_utilization=0.8; may be repeated.",
+    ),
+    option(
+        "--max-model-len",
+        type=click.IntRange(min=2),
+        metavar="N",
+        help="Context, in tokens of prompt and output together.  [default: the model's own]",
+    ),
+    option(
+        "--capacity",
+        type=click.IntRange(min=1),
+        metavar="N",
+        help="Jobs at once.  [default: what the engine can start]",
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What the operator chooses about a mesh; None: as it is already, else the default."""
+
+    lanes: int | None
+    replicas: int | None
+    storage: str | None
+    events_storage: str | None
+    ack_wait: float | None
+    max_deliver: int | None
+    queue_limit: int | None
+
+
+_STORAGE = click.Choice(["file", "memory"])
+_SHAPE = {
+    "lanes": option(
+        "--lanes",
+        type=int,
+        metavar="N",
+        help="Parts of each model's queue that keep like prompts on one worker's cache.  [default: 4]",
+    ),
+    "replicas": option(
+        "--replicas", type=int, metavar="N", help="Copies of every stream, for a cluster.  [default: 1]"
+    ),
+    "storage": option("--storage", type=_STORAGE, help="Where requests and results are kept.  [default: file]"),
+    "events_storage": option(
+        "--events-storage",
+        type=_STORAGE,
+        help="Where the tokens on their way are kept; memory spares a server that syncs every write.  [default: file]",
+    ),
+    "ack_wait": option(
+        "--ack-wait",
+        type=float,
+        metavar="S",
+        help="Seconds until a dead worker's jobs move; workers renew it.  [default: 10]",
+    ),
+    "max_deliver": option(
+        "--max-deliver", type=int, metavar="N", help="Backstop on deliveries of one job.  [default: 100]"
+    ),
+    "queue_limit": option(
+        "--queue-limit",
+        type=int,
+        metavar="N",
+        help="Jobs waiting per model, tier, tenant and lane; more are refused at once.  [default: 10000]",
+    ),
+}
+with_shape = group(Shape, "shape", *_SHAPE.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How a model shall answer; None: the request's own default."""
+
+    max_tokens: int | None
+    temperature: float | None
+    top_p: float | None
+    seed: int | None
+    stop: tuple[str, ...]
+    deadline: float | None
+
+
+with_sampling = group(
+    Sampling,
+    "sampling",
+    option("--max-tokens", type=int, metavar="N", help="Most tokens of output.  [default: 256]"),
+    option("--temperature", type=float, metavar="T", help="0 always takes the likeliest token.  [default: 1.0]"),
+    option("--top-p", type=float, metavar="P", help="Draw from the likeliest tokens that sum to P.  [default: 1.0]"),
+    option("--seed", type=int, metavar="N", help="Makes the draw repeatable.  [default: made from the job's id]"),
+    option("--stop", multiple=True, metavar="TEXT", help="End before this text; may be repeated."),
+    option(
+        "--deadline",
+        type=click.FloatRange(min=0, min_open=True),
+        metavar="S",
+        help="Seconds from now after which the job expires.  [default: 600]",
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """Whom to ask, and in which form."""
+
+    model: str | None
+    tenant: str
+    tier: str
+    system: str | None
+
+
+with_question = group(
+    Question,
+    "question",
+    option("--model", metavar="NAME", help="Which model; not needed where only one is served."),
+    option("--system", metavar="TEXT", help="A system message, before the prompt."),
+    option("--tier", type=click.Choice(TIERS), default="standard", help="How urgent it is."),
+    with_tenant,
+)
+
+with_raw_prompt = option(
+    "--raw-prompt", is_flag=True, help="Send bare text to go on from, without the model's chat template."
+)
+with_json = option("--json", "as_json", is_flag=True, help="JSON on stdout, for programs.")
+with_log_level = option(
+    "--log-level",
+    type=click.Choice(["debug", "info", "warning", "error"]),
+    default="info",
+    help="How much is logged to stderr.",
+)
+with_grace = option(
+    "--grace",
+    type=click.FloatRange(min=0),
+    default=30.0,
+    metavar="S",
+    help="Seconds that running jobs get to finish when the worker is told to stop.",
+)

@@ -1,0 +1,92 @@
+"""A worker dies between any two steps of its order of effects: the job still ends exactly once.
+
+The child is killed for real. What must hold afterwards is the same for every step: one history without gap or
+repeat, one Result equal to what was streamed and to an undisturbed run, an empty queue.
+"""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+import mesh as mesh_api
+from mesh.broker.topology import MeshSettings
+from mesh.protocol.messages import Delta, Result, Started
+from tests.running import running_mesh
+
+SCRIPT = Path(__file__).with_name("crashing_worker.py")
+TOKENS = 12
+
+STEPS = [
+    f"{step}:{when}:{nth}"
+    for step, nths in (("started", (1,)), ("delta", (1, 4)), ("store", (1,)), ("announce", (1,)), ("ack", (1,)))
+    for when in ("before", "after")
+    for nth in nths
+]
+HOWS = ["kill", "stop"]
+
+
+@pytest.fixture
+async def mesh(tmp_path):
+    # The shortest visibility timeout: a killed worker's job is delivered again after a second.
+    async with running_mesh(tmp_path / "nats", MeshSettings(ack_wait_s=1.0)) as running:
+        yield running
+
+
+def check_history(events, result):
+    """One history: attempts count up, tokens without gap or repeat, one Result, at the end."""
+    attempt, index, text = 0, 0, ""
+    for event in events[:-1]:
+        if isinstance(event, Started):
+            assert event.attempt == attempt + 1
+            assert event.index <= index
+            attempt = event.attempt
+            if event.index == 0:
+                text = ""
+            index = event.index
+        else:
+            assert isinstance(event, Delta)
+            assert event.attempt == attempt
+            assert event.index == index
+            index += len(event.token_ids)
+            text += event.text
+    assert isinstance(events[-1], Result)
+    assert events[-1] == result
+    assert result.text == text
+    assert index == TOKENS
+
+
+@pytest.mark.parametrize("how", HOWS)
+@pytest.mark.parametrize("step", STEPS)
+async def test_a_worker_lost_at_any_step_costs_no_job_and_no_token(mesh, step, how):
+    crashing = await mesh.start_child(SCRIPT, f"{step}:{how}")
+    async with mesh_api.connect(mesh.url) as client:
+        job = await client.submit("simulator", "Tell me of the sea", max_tokens=TOKENS, temperature=0, id="victim")
+        if how == "kill":
+            await asyncio.wait_for(crashing.wait(), 10)
+        await mesh.start_child(SCRIPT)
+        shown = "".join([delta.text async for delta in job])
+        result = await job.result(timeout=20)
+        undisturbed = await client.generate("simulator", "Tell me of the sea", max_tokens=TOKENS, temperature=0)
+    assert result.status == "finished"
+    assert shown == result.text == undisturbed.text
+    await mesh.wait_queue_empty()
+    check_history(await mesh.history("victim"), result)
+    assert await mesh.result("victim") == result
+
+
+async def test_a_suspended_worker_that_wakes_up_changes_nothing(mesh):
+    crashing = await mesh.start_child(SCRIPT, "delta:after:3:stop")
+    async with mesh_api.connect(mesh.url) as client:
+        job = await client.submit("simulator", "Tell me of the sea", max_tokens=TOKENS, temperature=0, id="victim")
+        await mesh.start_child(SCRIPT)
+        result = await job.result(timeout=20)
+        await mesh.wait_queue_empty()
+        before = await mesh.history("victim")
+        crashing.send_signal(18)  # SIGCONT: a zombie, which must find its lease gone
+        # It serves again, and nothing it held is written.
+        after = await client.generate("simulator", "And then?", max_tokens=3)
+    assert after.status == "finished"
+    assert result.attempts == 2
+    assert await mesh.history("victim") == before
+    check_history(before, result)

@@ -1,0 +1,143 @@
+"""A whole mesh for a test: a real nats-server, its topology, and workers in this process or as children."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mesh.broker import topology
+from mesh.broker.connection import Connection, connect
+from mesh.broker.journal import Journal
+from mesh.broker.options import ConnectOptions
+from mesh.broker.store import ResultStore
+from mesh.control.host import host_worker
+from mesh.engines.simulator import SimulatorEngine
+from mesh.engines.simulator_settings import SimulatorSettings
+from mesh.protocol.messages import Event, Result
+from mesh.protocol.subjects import Names
+from mesh.server import EmbeddedServer
+from mesh.worker.worker import Worker, WorkerOptions
+
+MODEL = "simulator"
+
+
+async def wait_until(condition: Callable[[], object | Awaitable[object]], deadline_s: float = 10.0) -> None:
+    """Return once `condition()` is true; fail when it is not by the deadline."""
+    loop = asyncio.get_running_loop()
+    end = loop.time() + deadline_s
+    while True:
+        found = condition()
+        if asyncio.iscoroutine(found):
+            found = await found
+        if found:
+            return
+        assert loop.time() < end, f"not within {deadline_s} s: {condition}"
+        await asyncio.sleep(0.01)
+
+
+@dataclass
+class RunningMesh:
+    """What a test may do with its mesh."""
+
+    server: EmbeddedServer
+    connection: Connection
+    names: Names
+    workers: list[Worker] = field(default_factory=list)
+    tasks: list[asyncio.Task[None]] = field(default_factory=list)
+    children: list[asyncio.subprocess.Process] = field(default_factory=list)
+
+    @property
+    def url(self) -> str:
+        return self.server.url
+
+    def options(self) -> ConnectOptions:
+        return ConnectOptions(servers=(self.url,), name="test")
+
+    async def start_worker(
+        self, settings: SimulatorSettings | None = None, options: WorkerOptions | None = None, **kwargs: object
+    ) -> Worker:
+        """One more worker in this process; returns once it pulls."""
+        ready: asyncio.Future[Worker] = asyncio.get_running_loop().create_future()
+        task = asyncio.create_task(
+            host_worker(
+                SimulatorEngine(settings or SimulatorSettings(model=MODEL)),
+                self.options(),
+                options or WorkerOptions(model=MODEL, grace_s=5.0),
+                names=self.names,
+                on_ready=ready.set_result,
+                **kwargs,  # type: ignore[arg-type]
+            )
+        )
+        self.tasks.append(task)
+        await asyncio.wait({task, ready}, return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            task.result()
+        self.workers.append(ready.result())
+        return ready.result()
+
+    async def start_child(self, script: Path, *arguments: str) -> asyncio.subprocess.Process:
+        """A worker as a child process: `script` gets the server's URL first, and prints `ready` when it pulls."""
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, str(script), self.url, *arguments, stdout=asyncio.subprocess.PIPE
+        )
+        self.children.append(process)
+        assert process.stdout is not None
+        line = await asyncio.wait_for(process.stdout.readline(), 20)
+        assert line.strip() == b"ready", line
+        return process
+
+    async def history(self, job: str, tenant: str = "default") -> list[Event]:
+        """The job's events as they stand in the journal."""
+        journal = Journal(self.connection, self.names)
+        return [entry.event for entry in await journal.read(journal.subject(tenant, job))]
+
+    async def result(self, job: str, tenant: str = "default") -> Result | None:
+        stored = await ResultStore(self.connection, self.names).get(tenant, job)
+        return stored.result if stored is not None else None
+
+    async def queued(self) -> int:
+        """Messages in the request stream: queued and running jobs."""
+        state = (await topology.stream_state(self.connection, self.names.requests_stream))["messages"]
+        return int(state)
+
+    async def wait_queue_empty(self, deadline_s: float = 15.0) -> None:
+        async def is_empty() -> bool:
+            return await self.queued() == 0
+
+        await wait_until(is_empty, deadline_s)
+
+    async def close(self) -> None:
+        for worker in self.workers:
+            worker.drain()
+        await asyncio.gather(*self.tasks, return_exceptions=True)
+        for child in self.children:
+            if child.returncode is None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(child.pid, signal.SIGCONT)
+                    child.kill()
+            await child.wait()
+            if child.stdout is not None:
+                child._transport.close()  # type: ignore[attr-defined]  # asyncio leaves the pipe open otherwise
+
+
+@contextlib.asynccontextmanager
+async def running_mesh(store: Path, settings: topology.MeshSettings | None = None) -> AsyncIterator[RunningMesh]:
+    """A server with the topology on it, and no worker yet."""
+    server = EmbeddedServer(store)
+    await server.start()
+    try:
+        async with connect(ConnectOptions(servers=(server.url,), name="test-mesh")) as connection:
+            names = Names()
+            changes = await topology.plan(connection, names, settings or topology.MeshSettings(), [MODEL])
+            await topology.apply(connection, changes)
+            mesh = RunningMesh(server, connection, names)
+            try:
+                yield mesh
+            finally:
+                await mesh.close()
+    finally:
+        await server.stop()
