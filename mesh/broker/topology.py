@@ -199,7 +199,7 @@ async def plan(
 async def plan_consumers(connection: Connection, names: Names, settings: MeshSettings, model: str) -> list[Change]:
     """The same for one model's consumers."""
     stream = names.requests_stream
-    live = await _consumers(connection, stream)
+    live = {name: each["config"] for name, each in (await consumer_states(connection, stream)).items()}
     changes = []
     for wanted in consumers(names, model, settings):
         name = wanted["durable_name"]
@@ -306,8 +306,12 @@ async def _stream(connection: Connection, name: str) -> dict[str, Any] | None:
         raise
 
 
-async def _consumers(connection: Connection, stream: str) -> dict[str, dict[str, Any]]:
-    """The live configuration of every consumer of a stream, by name."""
+async def consumer_states(connection: Connection, stream: str) -> dict[str, dict[str, Any]]:
+    """What JetStream says of every consumer of a stream, by name: `config`, `num_pending`, `num_ack_pending`, …
+
+    Raises:
+        BrokerError: NATS did not answer.
+    """
     found: dict[str, dict[str, Any]] = {}
     while True:
         body = msgspec.json.encode({"offset": len(found)})
@@ -319,7 +323,7 @@ async def _consumers(connection: Connection, stream: str) -> dict[str, dict[str,
                 return {}
             raise
         for each in page.get("consumers") or ():
-            found[each["name"]] = each["config"]
+            found[each["name"]] = each
         if not page.get("consumers") or len(found) >= page.get("total", 0):
             return found
 

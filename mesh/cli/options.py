@@ -111,7 +111,7 @@ with_engine = group(
     option(
         "--name",
         metavar="NAME",
-        help="The name clients ask for.  [default: made from --model; demo for the demo model]",
+        show_default="made from --model; demo for the demo model", help="The name clients ask for.",
     ),
     option(
         "--engine-arg",
@@ -123,13 +123,13 @@ with_engine = group(
         "--max-model-len",
         type=click.IntRange(min=2),
         metavar="N",
-        help="Context, in tokens of prompt and output together.  [default: the model's own]",
+        show_default="the model's own", help="Context, in tokens of prompt and output together.",
     ),
     option(
         "--capacity",
         type=click.IntRange(min=1),
         metavar="N",
-        help="Jobs at once.  [default: what the engine can start]",
+        show_default="what the engine can start", help="Jobs at once.",
     ),
 )
 
@@ -153,31 +153,31 @@ _SHAPE = {
         "--lanes",
         type=int,
         metavar="N",
-        help="Parts of each model's queue that keep like prompts on one worker's cache.  [default: 4]",
+        show_default="4", help="Parts of each model's queue that keep like prompts on one worker's cache.",
     ),
     "replicas": option(
-        "--replicas", type=int, metavar="N", help="Copies of every stream, for a cluster.  [default: 1]"
+        "--replicas", type=int, metavar="N", show_default="1", help="Copies of every stream, for a cluster."
     ),
-    "storage": option("--storage", type=_STORAGE, help="Where requests and results are kept.  [default: file]"),
+    "storage": option("--storage", type=_STORAGE, show_default="file", help="Where requests and results are kept."),
     "events_storage": option(
         "--events-storage",
         type=_STORAGE,
-        help="Where the tokens on their way are kept; memory spares a server that syncs every write.  [default: file]",
+        show_default="file", help="Where the tokens on their way are kept; memory spares a server that syncs every write.",
     ),
     "ack_wait": option(
         "--ack-wait",
         type=float,
         metavar="S",
-        help="Seconds until a dead worker's jobs move; workers renew it.  [default: 10]",
+        show_default="10", help="Seconds until a dead worker's jobs move; workers renew it.",
     ),
     "max_deliver": option(
-        "--max-deliver", type=int, metavar="N", help="Backstop on deliveries of one job.  [default: 100]"
+        "--max-deliver", type=int, metavar="N", show_default="100", help="Backstop on deliveries of one job."
     ),
     "queue_limit": option(
         "--queue-limit",
         type=int,
         metavar="N",
-        help="Jobs waiting per model, tier, tenant and lane; more are refused at once.  [default: 10000]",
+        show_default="10000", help="Jobs waiting per model, tier, tenant and lane; more are refused at once.",
     ),
 }
 with_shape = group(Shape, "shape", *_SHAPE.values())
@@ -198,16 +198,16 @@ class Sampling:
 with_sampling = group(
     Sampling,
     "sampling",
-    option("--max-tokens", type=int, metavar="N", help="Most tokens of output.  [default: 256]"),
-    option("--temperature", type=float, metavar="T", help="0 always takes the likeliest token.  [default: 1.0]"),
-    option("--top-p", type=float, metavar="P", help="Draw from the likeliest tokens that sum to P.  [default: 1.0]"),
-    option("--seed", type=int, metavar="N", help="Makes the draw repeatable.  [default: made from the job's id]"),
+    option("--max-tokens", type=int, metavar="N", show_default="256", help="Most tokens of output."),
+    option("--temperature", type=float, metavar="T", show_default="1.0", help="0 always takes the likeliest token."),
+    option("--top-p", type=float, metavar="P", show_default="1.0", help="Draw from the likeliest tokens that sum to P."),
+    option("--seed", type=int, metavar="N", show_default="made from the job's id", help="Makes the draw repeatable."),
     option("--stop", multiple=True, metavar="TEXT", help="End before this text; may be repeated."),
     option(
         "--deadline",
         type=click.FloatRange(min=0, min_open=True),
         metavar="S",
-        help="Seconds from now after which the job expires.  [default: 600]",
+        show_default="600", help="Seconds from now after which the job expires.",
     ),
 )
 

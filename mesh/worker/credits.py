@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from mesh.policies.tiers import TierScheduler, TierWeights
 from mesh.protocol.messages import TIERS
 
-WAIT_S = 1.0  # a waiting pull holds a credit, so it is short enough to free it for others
+WAIT_S = 0.5  # a waiting pull holds a credit: short enough to free it soon where jobs pile up
 WAIT_NARROW_S = 0.2  # when there are credits for some consumers only, take turns faster
 STALE_S = 0.25  # a consumer not looked at for so long may have jobs
 

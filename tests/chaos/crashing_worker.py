@@ -1,6 +1,6 @@
 """A worker that kills or stops itself at one named step of one job. Run as a child by the tests.
 
-    python crashing_worker.py URL [STEP:WHEN:NTH:HOW]     e.g. store:after:1:kill
+python crashing_worker.py URL [STEP:WHEN:NTH:HOW]     e.g. store:after:1:kill
 """
 
 import asyncio

@@ -11,7 +11,10 @@ from typing import Any
 import pytest
 
 from mesh.engines.simulator import EXIT_CODE, SimulatorEngine, SimulatorSettings
-from mesh.engines.simulator_text import piece
+from mesh.engines.simulator_batch import CATCH_UP_S, Batch, Job
+from mesh.engines.simulator_cache import PrefixCache
+from mesh.engines.simulator_request import Fault
+from mesh.engines.simulator_text import Plan, Writer, output_key, piece
 from mesh.errors import (
     ConfigError,
     EngineDeadError,
@@ -29,6 +32,7 @@ FAST: dict[str, Any] = {
     "between_tokens_ms": 0.0,
     "per_batch_ms": 0.0,
 }
+NO_FAULT = Fault()
 PATIENCE_S = 20.0  # until what must happen counts as not happening
 
 
@@ -369,18 +373,100 @@ async def test_a_known_prefix_is_counted_and_saves_time() -> None:
         assert engine.load().cached_tokens <= 1024
 
 
-async def test_nothing_wakes_up_while_nothing_runs() -> None:
+async def test_nothing_wakes_up_while_nothing_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = 0
+    look = Batch.next_due_s
+
+    def counted(batch: Batch) -> float | None:
+        nonlocal looks
+        looks += 1
+        return look(batch)
+
+    monkeypatch.setattr(Batch, "next_due_s", counted)
     async with serving() as engine:
         await run(engine, work_for(ask()))
-        turns = 0
-        loop = asyncio.get_running_loop()
-        while loop._ready and turns < 100:  # type: ignore[attr-defined]  # no other way to see an idle loop
+        hung = asyncio.create_task(run(engine, work_for(faulty(hang_after=0))))
+        for _ in range(5):
             await asyncio.sleep(0)
-            turns += 1
-        assert turns < 10
-        assert not loop._scheduled or all(
-            handle.cancelled() or "timeout" in repr(handle).lower() for handle in loop._scheduled
-        )  # type: ignore[attr-defined]
+        before = looks
+        for _ in range(50):
+            await asyncio.sleep(0)
+        assert looks == before
+        hung.cancel()
+
+
+# The batch alone, under a clock of the test's own.
+
+
+def job_of(tokens: int, prompt_tokens: int = 32, fault: Fault = NO_FAULT) -> Job:
+    prompt = range(prompt_tokens)
+    plan = Plan(key=output_key(prompt, 1), vocabulary_tokens=32_000, most_tokens=tokens)
+    return Job("job", Writer(plan), prompt, fault, lambda: None)
+
+
+def run_batch(batch: Batch, *, late_s: float = 0.0) -> list[float]:
+    """Step until nothing is due; the times of the steps, each taken `late_s` after it was due."""
+    times_s = []
+    while (due_s := batch.next_due_s()) is not None:
+        times_s.append(due_s + late_s)
+        batch.step(due_s, due_s + late_s)
+    return times_s
+
+
+def test_a_step_takes_its_time_and_more_for_every_other_job() -> None:
+    settings = SimulatorSettings(
+        first_token_ms=20, per_prompt_token_ms=1, between_tokens_ms=5, per_batch_ms=2, prefix_cache_tokens=0
+    )
+    batch = Batch(settings)
+    batch.enter(job_of(3), 100.0)
+    assert run_batch(batch) == pytest.approx([100.052, 100.057, 100.062])
+    batch.enter(job_of(2, fault=Fault(slow=2)), 200.0)
+    assert run_batch(batch) == pytest.approx([200.104, 200.109, 200.114])
+    for _ in range(4):
+        batch.enter(job_of(3), 300.0)
+    assert run_batch(batch) == pytest.approx([300.052, 300.063, 300.074])
+
+
+def test_a_prompt_is_computed_beside_the_steps_of_others() -> None:
+    batch = Batch(SimulatorSettings(first_token_ms=20, per_prompt_token_ms=0, between_tokens_ms=8, per_batch_ms=0))
+    batch.enter(job_of(5), 0.0)
+    batch.step(0.020, 0.020)
+    late = job_of(1)
+    batch.enter(late, 0.021)
+    assert run_batch(batch) == pytest.approx([0.028, 0.036, 0.044, 0.052])
+    assert late.take() is not None
+
+
+def test_steps_missed_by_a_busy_loop_are_made_good_but_not_for_ever() -> None:
+    batch = Batch(SimulatorSettings(first_token_ms=0, per_prompt_token_ms=0, between_tokens_ms=10, per_batch_ms=0))
+    batch.enter(job_of(1000), 0.0)
+    batch.step(0.0, 0.035)
+    assert batch.next_due_s() == pytest.approx(0.010)
+    batch.step(0.010, 60.0)
+    assert batch.next_due_s() == pytest.approx(60.0 - CATCH_UP_S + 0.010)
+
+
+def test_a_job_that_leaves_makes_room_and_a_second_leave_does_nothing() -> None:
+    batch = Batch(SimulatorSettings(capacity=1))
+    jobs = [job_of(5) for _ in range(3)]
+    for job in jobs:
+        batch.enter(job, 0.0)
+    batch.leave(jobs[1], 0.0)
+    batch.leave(jobs[1], 0.0)
+    assert (list(batch.running), list(batch.waiting)) == ([jobs[0]], [jobs[2]])
+    batch.leave(jobs[0], 0.0)
+    assert (list(batch.running), list(batch.waiting)) == ([jobs[2]], [])
+
+
+def test_the_prefix_cache_forgets_what_was_used_longest_ago() -> None:
+    cache = PrefixCache(64)
+    first, second = [1] * 33, [2] * 33
+    assert [cache.enter(prompt) for prompt in (first, second, first, second)] == [0, 0, 32, 32]
+    assert cache.enter([*first[:32], 9]) == 32  # used: now the second is the oldest
+    assert cache.enter([3] * 32) == 0
+    assert (cache.tokens, cache.enter(first)) == (64, 32)
+    assert cache.enter(second) == 0
+    assert PrefixCache(0).enter(first) == 0
 
 
 # Life.

@@ -2,7 +2,16 @@
 
 import pytest
 
+from mesh.server import EmbeddedServer
 from tests.running import running_mesh
+
+
+@pytest.fixture
+async def server(tmp_path):
+    running = EmbeddedServer(tmp_path / "nats")
+    await running.start()
+    yield running
+    await running.stop()
 
 
 @pytest.fixture

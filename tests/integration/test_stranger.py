@@ -7,8 +7,9 @@ import asyncio
 import json
 
 import msgspec
-import nats
 import pytest
+
+import nats
 
 
 async def connect(server):
@@ -141,7 +142,9 @@ async def test_three_hundred_streams_at_once(mesh):
     client = await connect(mesh.server)
     readers = await asyncio.gather(
         *(
-            submit(client, f"many-{n}", {"id": f"many-{n}", "prompt": f"story {n}", "max_tokens": 16}, msgpack=n % 2 == 1)
+            submit(
+                client, f"many-{n}", {"id": f"many-{n}", "prompt": f"story {n}", "max_tokens": 16}, msgpack=n % 2 == 1
+            )
             for n in range(300)
         )
     )

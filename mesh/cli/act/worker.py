@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from mesh.broker import topology
@@ -71,27 +72,8 @@ def order(
 
 async def serve(order: Order) -> None:
     """Run the worker until a signal has drained it."""
-    # Before the model loads: a wrong address should not cost minutes.
-    async with connect(order.connect) as connection:
-        topology.check_server(connection.server_version)
-        await topology.read_settings(connection, order.names)
     ready: list[Worker] = []
-
-    def on_ready(worker: Worker) -> None:
-        ready.append(worker)
-        info, capacity = order.engine.info, worker.statistics().capacity
-        render.say(
-            f"worker {worker.name} ready: model {order.options.model}, "
-            f"engine {info.name} {info.version}, capacity {capacity}"
-        )
-
-    log.info("worker %s loads %s", order.options.name, order.engine.info.model, extra={"event": "loading"})
-    hosting = asyncio.create_task(
-        host_worker(
-            order.engine, order.connect, order.options, names=order.names, observer=_observe, on_ready=on_ready
-        ),
-        name="mesh-host",
-    )
+    hosting = asyncio.create_task(_host(order, ready.append), name="mesh-host")
     unloading = asyncio.Event()
 
     def stop(number: int) -> None:
@@ -112,6 +94,26 @@ async def serve(order: Order) -> None:
     finally:
         cut.cancel()
     log.info("worker %s ended", order.options.name, extra={"event": "ended"})
+
+
+async def _host(order: Order, on_ready: Callable[[Worker], None]) -> None:
+    # Before the model loads: a wrong address should not cost minutes.
+    async with connect(order.connect) as connection:
+        topology.check_server(connection.server_version)
+        await topology.read_settings(connection, order.names)
+
+    def announce(worker: Worker) -> None:
+        on_ready(worker)
+        info, capacity = order.engine.info, worker.statistics().capacity
+        render.say(
+            f"worker {worker.name} ready: model {order.options.model}, "
+            f"engine {info.name} {info.version}, capacity {capacity}"
+        )
+
+    log.info("worker %s loads %s", order.options.name, order.engine.info.model, extra={"event": "loading"})
+    await host_worker(
+        order.engine, order.connect, order.options, names=order.names, observer=_observe, on_ready=announce
+    )
 
 
 def read_weights(text: str) -> TierWeights:

@@ -19,7 +19,7 @@ from mesh.cli.options import (
 @click.command("worker")
 @with_engine
 @with_nats
-@option("--worker-id", metavar="ID", help="Its name among the workers.  [default: w- and eight random digits]")
+@option("--worker-id", metavar="ID", show_default="w- and eight random digits", help="Its name among the workers.")
 @with_grace
 @option(
     "--tier-weights",

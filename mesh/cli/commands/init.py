@@ -1,0 +1,33 @@
+"""`mesh init`."""
+
+import click
+
+from mesh.cli.options import Nats, Shape, option, with_json, with_nats, with_shape
+
+
+@click.command("init")
+@with_nats
+@option("--model", multiple=True, metavar="NAME", help="Declare this model's queue too; may be repeated.")
+@with_shape
+@option("--apply", is_flag=True, help="Create what is missing.")
+@with_json
+def command(nats: Nats, model: tuple[str, ...], shape: Shape, apply: bool, as_json: bool) -> None:
+    """Show what the mesh needs on NATS, and with --apply declare it.
+
+    The plan is a table of streams, buckets and consumers: `create` is missing, `keep` is as it should be,
+    `differs` exists with other settings. Without --apply nothing is changed. With it, what is missing is
+    created; what differs is never changed, and makes it exit with 3. Run it as often as you like.
+
+    A setting you do not give stays as the mesh has it. Workers declare the queue of their own model when they
+    start; --model is for accounts in which they may not.
+
+    \b
+    Examples:
+        mesh init
+        mesh init --apply
+        mesh init --apply --nats nats://n1:4222,nats://n2:4222 --replicas 3 --lanes 8 --model chat
+    """
+    from mesh.cli import loop
+    from mesh.cli.act import init
+
+    loop.run(init.run(nats, model, shape, apply, as_json))

@@ -1,0 +1,58 @@
+"""`mesh up`."""
+
+from pathlib import Path
+
+import click
+
+from mesh.cli.options import EngineChoice, Shape, option, with_engine, with_grace, with_log_level, with_shape
+
+
+@click.command("up")
+@with_engine
+@option("--workers", type=click.IntRange(1, 64), default=1, metavar="N", help="Worker processes.")
+@option("--port", type=click.IntRange(0, 65535), default=4222, metavar="N", help="Where NATS listens; 0: any free one.")
+@option(
+    "--data",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("mesh-data"),
+    metavar="DIR",
+    help="Queue, events and results; kept when it ends.",
+)
+@option("--namespace", default="mesh", help="The mesh's name on this NATS.")
+@with_shape
+@with_grace
+@with_log_level
+def command(
+    choice: EngineChoice,
+    workers: int,
+    port: int,
+    data: Path,
+    namespace: str,
+    shape: Shape,
+    grace: float,
+    log_level: str,
+) -> None:
+    """Run a whole mesh on this machine: NATS, its streams, and N workers with a model.
+
+    For development and for a single server. It starts nats-server (on loopback only), declares what is missing,
+    starts the workers, and starts again whatever dies. Jobs, events and results lie in --data and are there
+    again the next time; what exists is not changed, differences are reported. For more machines run your own
+    NATS, then `mesh init --apply` once and `mesh worker` on each.
+
+    SIGTERM or Ctrl-C drains the workers (see --grace) and ends everything; a second one makes them hand their
+    jobs back now, which then wait in --data. If it is killed, its children end too.
+
+    \b
+    Examples:
+        mesh up --model Qwen/Qwen2.5-0.5B-Instruct
+        mesh up --model ./my-model --name chat --workers 2 --data /var/lib/mesh
+        mesh up --engine simulator --workers 4 --port 0
+
+    Exit codes: 0 after a signal, 3 if something cannot start as configured, 4 or 5 if NATS or a worker died five
+    times in a row, each time within ten seconds.
+    """
+    from mesh.cli import loop
+    from mesh.cli.act import up
+
+    order = up.Order(choice, shape, namespace, port, data, workers, grace, log_level)
+    loop.run(up.serve(order))

@@ -1,0 +1,233 @@
+"""The worker against a real server: capacity, tiers, drain, faults of the connection."""
+
+import asyncio
+
+import pytest
+
+import mesh as mesh_api
+from mesh.broker import topology
+from mesh.broker.connection import connect
+from mesh.broker.topology import MeshSettings
+from mesh.engines.simulator_settings import SimulatorSettings
+from mesh.errors import EngineDeadError
+from mesh.signals import AttemptStarted, JobDelivered, JobEnded
+from mesh.worker.worker import WorkerOptions
+from tests.running import running_mesh, wait_until
+
+FAST = SimulatorSettings(model="simulator", first_token_ms=1, between_tokens_ms=1)
+
+
+@pytest.fixture
+async def bare(tmp_path):
+    """A mesh without a worker."""
+    async with running_mesh(tmp_path / "nats") as running:
+        yield running
+
+
+async def ack_pending(mesh) -> int:
+    """Jobs in flight, as the server counts them."""
+    consumers = await topology.consumer_states(mesh.connection, mesh.names.requests_stream)
+    return sum(state["num_ack_pending"] for state in consumers.values())
+
+
+@pytest.mark.parametrize("capacity", [1, 5, 20])
+async def test_no_more_jobs_run_than_the_engine_can_start(bare, capacity):
+    running, most = 0, 0
+
+    def watch(signal):
+        nonlocal running, most
+        if isinstance(signal, AttemptStarted):
+            running += 1
+            most = max(most, running)
+        elif isinstance(signal, JobEnded):
+            running -= 1
+
+    settings = SimulatorSettings(model="simulator", first_token_ms=1, between_tokens_ms=1, capacity=capacity)
+    await bare.start_worker(settings, observer=watch)
+    async with mesh_api.connect(bare.url) as client:
+        jobs = [await client.submit("simulator", f"Job {n}", max_tokens=8) for n in range(60)]
+        results = await asyncio.wait_for(asyncio.gather(*jobs), 40)
+    assert {result.status for result in results} == {"finished"}
+    assert most <= capacity
+    if capacity > 1:
+        assert most > 1
+
+
+async def test_a_full_worker_leaves_the_rest_in_the_queue(bare):
+    await bare.start_worker(SimulatorSettings(model="simulator", between_tokens_ms=20, capacity=16))
+    async with mesh_api.connect(bare.url) as client:
+        jobs = [await client.submit("simulator", f"Job {n}", max_tokens=20) for n in range(60)]
+        seen = []
+        while len(seen) < 20:
+            seen.append(await ack_pending(bare))
+        assert max(seen) <= 16
+        await asyncio.gather(*jobs)
+
+
+async def test_every_slot_is_used_when_one_tier_is_busy(bare):
+    worker = await bare.start_worker(SimulatorSettings(model="simulator", between_tokens_ms=20, capacity=32))
+    async with mesh_api.connect(bare.url) as client:
+        jobs = [await client.submit("simulator", "the same start", max_tokens=500) for _ in range(40)]
+        await wait_until(lambda: worker.statistics().running == 32, 5)
+        await asyncio.gather(*(job.cancel() for job in jobs))
+
+
+async def test_a_small_engine_serves_at_once_whatever_tier_and_lane(bare):
+    await bare.start_worker(SimulatorSettings(model="simulator", first_token_ms=1, between_tokens_ms=1, capacity=1))
+    async with mesh_api.connect(bare.url) as client:
+        for tier in ("batch", "standard", "interactive"):
+            for n in range(4):
+                result = await asyncio.wait_for(
+                    client.generate("simulator", f"{tier} {n}", max_tokens=1, tier=tier), 1.0
+                )
+                assert result.timing.queued_ms < 400
+
+
+async def test_higher_tiers_go_first_and_the_lowest_is_not_starved(bare):
+    order = []
+
+    def watch(signal):
+        if isinstance(signal, JobDelivered):
+            order.append(signal.tier)
+
+    async with mesh_api.connect(bare.url) as client:
+        jobs = []
+        for tier in ("batch", "standard", "interactive"):
+            jobs += [await client.submit("simulator", f"{tier} {n}", max_tokens=4, tier=tier) for n in range(40)]
+        settings = SimulatorSettings(model="simulator", first_token_ms=5, between_tokens_ms=2, capacity=13)
+        await bare.start_worker(settings, observer=watch)
+        await asyncio.wait_for(asyncio.gather(*jobs), 40)
+    first = order[:60]
+    assert first.count("interactive") > first.count("standard") > first.count("batch") >= 1
+
+
+async def test_two_workers_share_the_queue(bare):
+    one = await bare.start_worker(FAST)
+    two = await bare.start_worker(FAST)
+    async with mesh_api.connect(bare.url) as client:
+        results = await asyncio.gather(*[client.generate("simulator", f"Job {n}", max_tokens=10) for n in range(300)])
+    assert {result.status for result in results} == {"finished"}
+    assert one.statistics().finished > 20
+    assert two.statistics().finished > 20
+
+
+async def test_drain_lets_running_jobs_finish(bare):
+    worker = await bare.start_worker()
+    async with mesh_api.connect(bare.url) as client:
+        job = await client.submit("simulator", "Finish me", max_tokens=100)
+        async for _ in job:
+            break
+        worker.drain()
+        await asyncio.wait_for(bare.tasks[0], 10)
+        result = await job
+        assert result.status == "finished"
+        assert result.attempts == 1
+        late = await client.submit("simulator", "Too late", max_tokens=1)
+        assert await bare.result(late.id) is None
+    assert await bare.queued() == 1
+
+
+async def test_a_second_drain_hands_running_jobs_to_another_worker_at_once(bare):
+    first = await bare.start_worker(options=WorkerOptions(model="simulator", grace_s=60))
+    async with mesh_api.connect(bare.url) as client:
+        job = await client.submit("simulator", "Move me", max_tokens=200, temperature=0)
+        reader = aiter(job)
+        shown = (await anext(reader)).text
+        await bare.start_worker()
+        first.drain()
+        first.drain()
+        await asyncio.wait_for(bare.tasks[0], 5)
+        shown += "".join([delta.text async for delta in reader])
+        result = await job
+    assert result.status == "finished"
+    assert result.attempts == 2
+    assert shown == result.text
+    assert result.usage.completion_tokens == 200
+
+
+async def test_a_drained_worker_leaves_no_presence_and_no_pull(bare):
+    worker = await bare.start_worker()
+    async with mesh_api.connect(bare.url) as client:
+        await wait_until(lambda: worker.statistics().open_pulls > 0)
+        assert [each.worker for each in await client.workers()] == [worker.name]
+        worker.drain()
+        await asyncio.wait_for(bare.tasks[0], 5)
+        assert await client.workers() == []
+
+
+async def test_a_lease_is_renewed_while_a_job_runs_longer_than_ack_wait(tmp_path):
+    async with running_mesh(tmp_path / "nats", MeshSettings(ack_wait_s=1.0)) as mesh:
+        await mesh.start_worker()
+        async with mesh_api.connect(mesh.url) as client:
+            result = await client.generate("simulator", "Longer than a lease", max_tokens=500, stream=True)
+        assert result.attempts == 1
+        assert result.timing.total_ms > 2000
+
+
+async def test_a_worker_goes_on_after_the_server_was_away_for_longer_than_a_lease(tmp_path):
+    async with running_mesh(tmp_path / "nats", MeshSettings(ack_wait_s=1.0)) as mesh:
+        worker = await mesh.start_worker()
+        async with mesh_api.connect(mesh.url) as client:
+            job = await client.submit("simulator", "Through the dark", max_tokens=300, temperature=0)
+            reader = aiter(job)
+            shown = (await anext(reader)).text
+            await mesh.server.stop(kill=True)
+            await wait_until(lambda: worker.statistics().running == 0, 5)
+            await mesh.server.start()
+            shown += "".join([delta.text async for delta in reader])
+            result = await job
+        assert result.status == "finished"
+        assert shown == result.text
+        assert result.usage.completion_tokens == 300
+
+
+async def test_a_worker_recreates_its_consumers_when_somebody_deletes_them(bare):
+    await bare.start_worker(FAST)
+    async with connect(bare.options()) as connection, mesh_api.connect(bare.url) as client:
+        for lane in range(4):
+            name = bare.names.consumer("simulator", "standard", lane)
+            await connection.request(f"$JS.API.CONSUMER.DELETE.{bare.names.requests_stream}.{name}")
+        result = await asyncio.wait_for(client.generate("simulator", "Still there?", max_tokens=2), 15)
+    assert result.status == "finished"
+
+
+async def test_an_engine_failure_is_tried_again_and_then_buried(bare):
+    await bare.start_worker(FAST)
+    async with mesh_api.connect(bare.url) as client:
+        result = await client.generate("simulator", "Fail", metadata={"simulate": {"fail": True}}, stream=True)
+    assert result.status == "failed"
+    assert result.error.code == "attempts_exhausted"
+    assert result.attempts == 3
+    assert (await topology.stream_state(bare.connection, bare.names.dead_stream))["messages"] == 1
+    await bare.wait_queue_empty()
+
+
+async def test_a_poison_request_does_not_take_the_worker_with_it_for_ever(bare):
+    async with mesh_api.connect(bare.url) as client:
+        dies = {"simulate": {"die_after": 2}}
+        job = await client.submit("simulator", "Die", metadata=dies, max_tokens=10, on_worker_loss="restart")
+        for _ in range(5):
+            await bare.start_worker(FAST)
+            worker_task = bare.tasks[-1]
+            done, _ = await asyncio.wait(
+                {worker_task, asyncio.ensure_future(job.result())}, timeout=10, return_when=asyncio.FIRST_COMPLETED
+            )
+            assert done
+            if worker_task in done:
+                with pytest.raises(EngineDeadError):
+                    worker_task.result()
+                continue
+            break
+        result = await job.result(timeout=10)
+    assert result.status == "failed"
+    assert result.error.code == "attempts_exhausted"
+    await bare.wait_queue_empty()
+
+
+async def test_statistics_and_repr_show_the_books(bare):
+    worker = await bare.start_worker(FAST)
+    async with mesh_api.connect(bare.url) as client:
+        await client.generate("simulator", "Count me", max_tokens=7)
+    await wait_until(lambda: worker.statistics().finished == 1)
+    assert worker.statistics().tokens == 7
+    assert "1 finished" in repr(worker)
