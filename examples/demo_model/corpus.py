@@ -214,7 +214,7 @@ def counting(rng: Random) -> Turn:
         if last < first:
             return Turn(f"Count down from {first} to {last}.", number_list(range(first, last - 1, -1)))
     first = rng.choice((1, 1, rng.randint(0, 80)))
-    last = first + rng.choice((rng.randint(1, 5), rng.randint(2, 19)))  # short ones teach best where to stop
+    last = first + rng.randint(2, 19)
     if rng.random() < 0.12:
         first, last = 1, rng.randint(21, 100)
     wordings = words.COUNTING_FROM_ONE_REQUESTS if first == 1 else words.COUNTING_REQUESTS
@@ -358,7 +358,7 @@ def memory(rng: Random) -> Turn:
     return Turn(question, answer, fact=f"{told.question} {question}", history=(told, *between))
 
 
-# Topic, how it is drawn, and its share of the turns. From "spelling" on they copy: about a quarter of all turns.
+# Topic, how it is drawn, and its share of the turns. From "spelling" on they copy: a quarter of all turns.
 TOPICS: dict[str, tuple[Callable[[Random], Turn], float]] = {
     "small talk": (from_list(words.SMALL_TALK), 5),
     "mesh facts": (from_list(words.MESH_FACTS), 7),
@@ -366,7 +366,7 @@ TOPICS: dict[str, tuple[Callable[[Random], Turn], float]] = {
     "long stories": (long_story, 1.5),
     "sums": (sums, 19),
     "comparing": (comparing, 5),
-    "counting": (counting, 24),
+    "counting": (counting, 9),
     "opposites": (opposites, 4),
     "calendar": (calendar, 5),
     "animals": (animals, 4),
@@ -375,7 +375,7 @@ TOPICS: dict[str, tuple[Callable[[Random], Turn], float]] = {
     "off topic": (off_topic, 2),
     "spelling": (spelling, 8),
     "records": (records, 7),
-    "repeating": (repeating, 12),
+    "repeating": (repeating, 8),
     "introductions": (introductions, 3),
     "memory": (memory, 4),
 }

@@ -42,6 +42,11 @@ class Journal:
         self._names = names
         self._stream = names.events_stream
 
+    @property
+    def max_bytes(self) -> int:
+        """The most bytes of one event, headers included."""
+        return self._connection.max_payload
+
     def subject(self, tenant: str, job: str) -> str:
         """Where a job's events are published."""
         return self._names.events(tenant, job)

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 import nats.errors
-from nats.js.api import ObjectMeta
+from nats.js.api import ObjectMeta, ObjectMetaOptions
 
 from mesh.broker.connection import Connection
 from mesh.broker.mapping import mapped, read_puback
@@ -21,6 +21,7 @@ from mesh.protocol.messages import Presence, Result
 from mesh.protocol.subjects import Names
 
 MARGIN_BYTES = 4096  # headers and framing beside a value
+OBJECT_CHUNK_BYTES = 128 * 1024  # ADR-20's default
 _MSGPACK = headers.line("Content-Type", headers.MSGPACK)
 
 
@@ -104,7 +105,8 @@ class ResultStore:
                     store = await context.create_object_store(
                         bucket, description="Results too large for one message", ttl=int(ttl_s)
                     )
-                await store.put(name, body, meta=ObjectMeta(description="a mesh Result"))
+                options = ObjectMetaOptions(max_chunk_size=min(OBJECT_CHUNK_BYTES, self.max_bytes))
+                await store.put(name, body, meta=ObjectMeta(description="a mesh Result", options=options))
         except (nats.errors.Error, OSError, TimeoutError) as error:
             raise mapped(error) from error
 

@@ -111,7 +111,8 @@ with_engine = group(
     option(
         "--name",
         metavar="NAME",
-        show_default="made from --model; demo for the demo model", help="The name clients ask for.",
+        show_default="made from --model; demo for the demo model",
+        help="The name clients ask for.",
     ),
     option(
         "--engine-arg",
@@ -123,13 +124,15 @@ with_engine = group(
         "--max-model-len",
         type=click.IntRange(min=2),
         metavar="N",
-        show_default="the model's own", help="Context, in tokens of prompt and output together.",
+        show_default="the model's own",
+        help="Context, in tokens of prompt and output together.",
     ),
     option(
         "--capacity",
         type=click.IntRange(min=1),
         metavar="N",
-        show_default="what the engine can start", help="Jobs at once.",
+        show_default="what the engine can start",
+        help="Jobs at once.",
     ),
 )
 
@@ -153,7 +156,8 @@ _SHAPE = {
         "--lanes",
         type=int,
         metavar="N",
-        show_default="4", help="Parts of each model's queue that keep like prompts on one worker's cache.",
+        show_default="4",
+        help="Parts of each model's queue that keep like prompts on one worker's cache.",
     ),
     "replicas": option(
         "--replicas", type=int, metavar="N", show_default="1", help="Copies of every stream, for a cluster."
@@ -162,13 +166,15 @@ _SHAPE = {
     "events_storage": option(
         "--events-storage",
         type=_STORAGE,
-        show_default="file", help="Where the tokens on their way are kept; memory spares a server that syncs every write.",
+        show_default="file",
+        help="Where the tokens on their way are kept; memory spares a server that syncs every write.",
     ),
     "ack_wait": option(
         "--ack-wait",
         type=float,
         metavar="S",
-        show_default="10", help="Seconds until a dead worker's jobs move; workers renew it.",
+        show_default="10",
+        help="Seconds until a dead worker's jobs move; workers renew it.",
     ),
     "max_deliver": option(
         "--max-deliver", type=int, metavar="N", show_default="100", help="Backstop on deliveries of one job."
@@ -177,7 +183,8 @@ _SHAPE = {
         "--queue-limit",
         type=int,
         metavar="N",
-        show_default="10000", help="Jobs waiting per model, tier, tenant and lane; more are refused at once.",
+        show_default="10000",
+        help="Jobs waiting per model, tier, tenant and lane; more are refused at once.",
     ),
 }
 with_shape = group(Shape, "shape", *_SHAPE.values())
@@ -200,14 +207,17 @@ with_sampling = group(
     "sampling",
     option("--max-tokens", type=int, metavar="N", show_default="256", help="Most tokens of output."),
     option("--temperature", type=float, metavar="T", show_default="1.0", help="0 always takes the likeliest token."),
-    option("--top-p", type=float, metavar="P", show_default="1.0", help="Draw from the likeliest tokens that sum to P."),
+    option(
+        "--top-p", type=float, metavar="P", show_default="1.0", help="Draw from the likeliest tokens that sum to P."
+    ),
     option("--seed", type=int, metavar="N", show_default="made from the job's id", help="Makes the draw repeatable."),
     option("--stop", multiple=True, metavar="TEXT", help="End before this text; may be repeated."),
     option(
         "--deadline",
         type=click.FloatRange(min=0, min_open=True),
         metavar="S",
-        show_default="600", help="Seconds from now after which the job expires.",
+        show_default="600",
+        help="Seconds from now after which the job expires.",
     ),
 )
 

@@ -16,6 +16,11 @@ def say(text: str = "") -> None:
 
 def write(text: str) -> None:
     """A piece of an answer, as it comes."""
+    print(harmless(text) if is_terminal() else text, end="", flush=True)
+
+
+def raw(text: str) -> None:
+    """What steers the terminal itself."""
     print(text, end="", flush=True)
 
 
@@ -45,6 +50,11 @@ def is_terminal() -> bool:
     return sys.stdout.isatty()
 
 
+def is_watched() -> bool:
+    """Whether a person watches stderr."""
+    return sys.stderr.isatty()
+
+
 def width() -> int:
     """Columns of the terminal; of a narrow one where there is none."""
     return shutil.get_terminal_size((NARROW, 24)).columns if is_terminal() else NARROW
@@ -61,9 +71,7 @@ class Column:
 
 def table(columns: Sequence[Column], rows: Sequence[Sequence[str]], width: int) -> list[str]:
     """The lines of a table no wider than `width`, as far as its columns can shrink. Pure."""
-    wide = [
-        max([cells(column.title), *(cells(row[index]) for row in rows)]) for index, column in enumerate(columns)
-    ]
+    wide = [max([cells(column.title), *(cells(row[index]) for row in rows)]) for index, column in enumerate(columns)]
     gap = 2 if sum(wide) + 2 * (len(wide) - 1) <= width else 1
     while sum(wide) + gap * (len(wide) - 1) > width:
         room = [size - column.least if column.least else 0 for size, column in zip(wide, columns, strict=True)]
@@ -93,6 +101,11 @@ def clip(text: str, size: int) -> str:
             break
         taken.append(char)
     return "".join(taken) + "…" if size > 0 else ""
+
+
+def harmless(text: str) -> str:
+    """`text` without what would steer a terminal. Pure."""
+    return "".join(char if char.isprintable() or char in "\n\t" else "\ufffd" for char in text)
 
 
 def duration(seconds: float) -> str:

@@ -6,6 +6,7 @@ Called by `mesh worker`, `mesh up`, and by programs that embed a worker.
 import asyncio
 from collections.abc import Callable
 
+from mesh.broker import topology
 from mesh.broker.connection import connect
 from mesh.broker.options import ConnectOptions
 from mesh.control.steering import Steering
@@ -27,14 +28,18 @@ async def host_worker(
 ) -> None:
     """Serve `engine` until the worker is drained; `on_ready` gets the worker once it pulls.
 
-    The engine is started before the connection is made, so that an engine process forked from this one holds no
-    socket of ours, and is stopped in the end in every case.
+    NATS is asked first whether there is a mesh, because loading a model to learn that there is none takes minutes.
+    Then the engine is started with no connection open, so that an engine process forked from this one holds no
+    socket of ours; it is stopped in the end in every case.
 
     Raises:
         ConfigError, EngineDeadError: the engine did not start, or died.
         DisconnectedError, TopologyError: no NATS, or no mesh on it.
     """
     names = names or Names()
+    async with connect(connect_options) as connection:
+        topology.check_server(connection.server_version)
+        await topology.read_settings(connection, names)
     try:
         await engine.start()
         async with connect(connect_options) as connection:

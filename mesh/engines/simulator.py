@@ -114,10 +114,6 @@ class SimulatorEngine:
         fault = self._fault_of(work)
         prompt = prompt_ids(work.request, self._settings)
         writer = Writer(plan_of(work.request, work.seed, prompt, self._settings), work.token_ids, work.text)
-        if writer.finish_reason is not None:
-            text, _ = writer.write(0)
-            yield Chunk(text, [], writer.finish_reason, len(prompt))
-            return
         changed = asyncio.Event()
         job = Job(work.job, writer, prompt, fault, changed.set)
         self._enter(job)

@@ -178,7 +178,7 @@ class Plan:
 class Writer:
     """One output as it grows, from its first token or from where an earlier attempt left it."""
 
-    __slots__ = ("_carry", "_plan", "_screen", "_skip_chars", "_source", "count", "finish_reason")
+    __slots__ = ("_carry", "_plan", "_screen", "_source", "count", "finish_reason")
 
     def __init__(self, plan: Plan, token_ids: Sequence[int] = (), text: str = "") -> None:
         """Stand behind `token_ids`, of which `text` was shown; reads no further than a stop among them.
@@ -194,10 +194,9 @@ class Writer:
         whole = self._append_all(token_ids[: plan.most_tokens])
         if self.finish_reason is not None:
             whole += self._screen.flush()
-        if not (whole + self._screen.held).startswith(text):
+        if not whole.startswith(text):
             raise ValueError(f"{len(token_ids)} tokens cannot have shown these {len(text)} characters")
-        self._carry = whole[len(text) :]
-        self._skip_chars = max(0, len(text) - len(whole))
+        self._carry = whole[len(text) :]  # made, and lost on its way
 
     def write(self, most_tokens: int) -> tuple[str, list[int]]:
         """Make up to `most_tokens` more; return what is newly shown, and their ids. None follow the end."""
@@ -208,9 +207,7 @@ class Writer:
         self._carry = ""
         if self.finish_reason is not None:
             text += self._screen.flush()
-        skipped = min(self._skip_chars, len(text))
-        self._skip_chars -= skipped
-        return text[skipped:], fresh[: self.count - before]
+        return text, fresh[: self.count - before]
 
     def _append_all(self, token_ids: Sequence[int]) -> str:
         plan = self._plan

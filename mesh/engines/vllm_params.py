@@ -13,7 +13,7 @@ from typing import Any, get_type_hints
 import msgspec
 
 from mesh.errors import InvalidRequestError, TooLargeError
-from mesh.protocol.messages import Message, Request, StructuredOutputs, TokenId
+from mesh.protocol.messages import Int64, Message, Request, StructuredOutputs, TokenId
 from mesh.protocol.validate import max_tokens, stop_strings, structure_of
 
 _COPIED = (
@@ -43,7 +43,8 @@ _MAPPED = (
 _INPUTS = ("prompt", "messages", "prompt_token_ids", "input")
 _TOKEN_LISTS = ("stop_token_ids", "allowed_token_ids")
 
-_HINTS = get_type_hints(Request, include_extras=True)
+# A Request may leave the seed open, an attempt may not: every one must draw alike.
+_HINTS = get_type_hints(Request, include_extras=True) | {"seed": Int64}
 _Checked: Any = msgspec.defstruct("_Checked", [(name, _HINTS[name]) for name in _COPIED + _MAPPED])
 _AT = re.compile(r" - at (?:`key` in )?`\$\.?(?P<field>[^`\[.]*)[^`]*`$")
 
@@ -64,9 +65,7 @@ def sampling_arguments(request: Request, seed: int, *, n_before: int = 0) -> dic
     values = {name: getattr(request, name) for name in _COPIED + _MAPPED}
     values["seed"] = seed
     checked = _convert(values, _Checked)
-    arguments: dict[str, Any] = {
-        name: value for name in _COPIED if (value := getattr(checked, name)) is not None
-    }
+    arguments: dict[str, Any] = {name: value for name in _COPIED if (value := getattr(checked, name)) is not None}
     arguments["max_tokens"] = max_tokens(request) - n_before
     arguments["min_tokens"] = max(0, checked.min_tokens - n_before)
     arguments["temperature"] = 1.0 if checked.temperature is None else checked.temperature
@@ -135,9 +134,7 @@ def check_limits(request: Request, *, vocab_size: int, max_model_len: int) -> No
     _check_token_ids([_token_id(key) for key in request.logit_bias or ()], vocab_size, "logit_bias")
 
 
-def check_prompt(
-    token_ids: Sequence[int], *, n_output: int, vocab_size: int, max_model_len: int, field: str
-) -> None:
+def check_prompt(token_ids: Sequence[int], *, n_output: int, vocab_size: int, max_model_len: int, field: str) -> None:
     """Refuse a prompt that leaves no room for `n_output` tokens, or names tokens the model lacks.
 
     Raises:

@@ -2,6 +2,7 @@
 
 import inspect
 import multiprocessing
+import threading
 from multiprocessing.process import BaseProcess
 from typing import Any
 
@@ -33,16 +34,29 @@ def silence(llm: Any) -> None:
 
 
 def end(llm: Any) -> None:
-    """End the core and its connections; blocks for up to twice STOP_TIMEOUT_S."""
+    """End the core; blocks for up to twice STOP_TIMEOUT_S."""
     processes = core_processes(llm)
     takes_timeout = "timeout" in inspect.signature(llm.shutdown).parameters
     llm.shutdown(**({"timeout": STOP_TIMEOUT_S} if takes_timeout else {}))
+    _close_connections(llm)
     for process in processes:
         process.join(STOP_TIMEOUT_S)
         if process.is_alive():
             process.kill()
             process.join(STOP_TIMEOUT_S)
     llm.shutdown = _nothing  # called again when `llm` is collected, and not fit for an interpreter that ends
+
+
+def _close_connections(llm: Any) -> None:
+    """Free the threads behind vLLM's sockets; it leaves them to the garbage collector.
+
+    This waits for the sockets, which vLLM closes on its loop, so a daemon does it: it must not hold us up.
+    """
+    context = getattr(getattr(getattr(llm, "engine_core", None), "resources", None), "ctx", None)
+    if context is not None and not context.closed:
+        closing = threading.Thread(target=context.term, name="mesh-vllm-close", daemon=True)
+        closing.start()
+        closing.join(STOP_TIMEOUT_S)
 
 
 def _nothing(timeout: float | None = None) -> None:

@@ -125,9 +125,7 @@ class Prompts:
 
     def _render_by_template(self, messages: list[dict[str, str]]) -> list[int]:
         """For a vLLM without renderers; transformers 5 answers with a dict, earlier ones with the ids."""
-        found = self._threads_tokenizer.apply_chat_template(
-            messages, add_generation_prompt=True, tokenize=True
-        )
+        found = self._threads_tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=True)
         return list(found["input_ids"] if hasattr(found, "keys") else found)
 
     def _has_template(self) -> bool:

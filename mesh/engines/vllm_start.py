@@ -10,6 +10,7 @@ import json
 import os
 import sys
 import threading
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -125,6 +126,8 @@ def _prepare_environment(settings: VllmSettings) -> None:
         }
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
+    # It looks at every name of torch, the deprecated ones too, in each of its processes.
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"vllm\.")
 
 
 def _is_cpu_build() -> bool:

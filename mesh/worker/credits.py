@@ -75,8 +75,8 @@ class Credits:
 
     def plan(self, now_s: float, owned: frozenset[int] = frozenset()) -> list[Ask]:
         """The pulls to send now; they count as sent. `owned` lanes are preferred within a tier."""
-        asks = self._look(now_s, owned)
-        return asks + self._wait(now_s, owned)
+        asks, is_held = self._look(now_s, owned)
+        return asks if is_held else asks + self._wait(now_s, owned)
 
     def accepts(self) -> bool:
         """Whether a job that just arrived can start."""
@@ -109,22 +109,39 @@ class Credits:
         """A job gave its slot back."""
         self._running -= 1
 
-    def _look(self, now_s: float, owned: frozenset[int]) -> list[Ask]:
-        """Now-or-never pulls for the free slots, where jobs wait or may wait."""
+    def _look(self, now_s: float, owned: frozenset[int]) -> tuple[list[Ask], bool]:
+        """Now-or-never pulls for the free slots, where jobs wait or may wait.
+
+        Also whether slots are held back: it is the turn of a tier whose consumers are all being asked already,
+        and the next answer, a round trip away, lets it have them.
+        """
         granted: dict[str, int] = {}
-        free = self.free
+        free, is_held = self.free, False
         while free > 0:
-            open_tiers = {self._sources[name].tier for name in self._states if self._claim(name, granted, now_s) > 0}
-            if not open_tiers:
+            waiting = {self._sources[name].tier for name in self._states if self._waits(name, granted, now_s)}
+            if not waiting:
                 break
-            tier = self._scheduler.choose(open_tiers)
-            name = max(
-                (n for n in self._states if self._sources[n].tier == tier and self._claim(n, granted, now_s) > 0),
-                key=lambda n: (self._sources[n].lane in owned, self._claim(n, granted, now_s), n),
-            )
+            tier = self._scheduler.choose(waiting)
+            claims = {
+                name: claim
+                for name in self._states
+                if self._sources[name].tier == tier and (claim := self._claim(name, granted, now_s)) > 0
+            }
+            if not claims:
+                self._scheduler.refund(tier, 1)
+                is_held = True
+                break
+            name = max(claims, key=lambda n: (self._sources[n].lane in owned, claims[n], n))
             granted[name] = granted.get(name, 0) + 1
             free -= 1
-        return [self._ask(name, batch, None) for name, batch in granted.items()]
+        return [self._ask(name, batch, None) for name, batch in granted.items()], is_held
+
+    def _waits(self, name: str, granted: dict[str, int], now_s: float) -> bool:
+        """Whether jobs wait there beyond those asked for, or may."""
+        state = self._states[name]
+        if state.is_open and not state.waits:
+            return state.backlog > state.asked
+        return self._claim(name, granted, now_s) > 0
 
     def _claim(self, name: str, granted: dict[str, int], now_s: float) -> int:
         """How many more jobs this consumer may be asked for now."""

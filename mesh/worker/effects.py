@@ -22,10 +22,10 @@ from mesh.broker.pulls import Leases
 from mesh.broker.queue import RequestQueue
 from mesh.broker.store import ResultStore
 from mesh.engines.base import Engine
-from mesh.errors import BrokerError, DisconnectedError
+from mesh.errors import BrokerError, DisconnectedError, MeshError
 from mesh.policies.retry import RetryPolicy
 from mesh.protocol import codec
-from mesh.protocol.messages import Result
+from mesh.protocol.messages import ErrorInfo, Result
 from mesh.signals import JobEnded, JobReturned, Observer, Step, When
 from mesh.worker.attempt import Ack, Action, Announce, Begin, Bury, Drop, Nak, Store
 from mesh.worker.emitter import Emitter, LostError
@@ -130,9 +130,7 @@ class Effects:
         encoding = self._delivery.stored.encoding
         body = codec.encode(result, encoding)
         if len(body) > store.max_bytes:
-            name, large = f"{self._tenant}.{self._job}", body
-            await self.until_answered(lambda: store.put_object(name, large, action.ttl_ms / 1000))
-            result = replace(result, text=UNSET, embeddings=UNSET, object=name)
+            result = await self._store_large(result, body, action.ttl_ms)
             body = codec.encode(result, encoding)
         created = await self.until_answered(lambda: store.create(self._tenant, self._job, body, action.ttl_ms))
         self.result = result
@@ -140,6 +138,16 @@ class Effects:
             stored = await self.until_answered(lambda: store.get(self._tenant, self._job))
             self.result = stored.result if stored is not None else result
         self.step("store", "after")
+
+    async def _store_large(self, result: Result, body: bytes, ttl_ms: int) -> Result:
+        """Put a Result that fits no message into the object store; what stands for it in the bucket."""
+        name = f"{self._tenant}.{self._job}"
+        try:
+            await self.until_answered(lambda: self._desk.store.put_object(name, body, ttl_ms / 1000))
+        except MeshError as error:
+            reason = ErrorInfo(code="too_large", message=f"a Result of {len(body)} bytes cannot be kept: {error}")
+            return replace(result, status="failed", text="", embeddings=UNSET, finish_reason=None, error=reason)
+        return replace(result, text=UNSET, embeddings=UNSET, object=name)
 
     async def _announce(self, result: Result, emitter: Emitter) -> None:
         self.step("announce", "before")

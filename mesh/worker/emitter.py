@@ -7,6 +7,7 @@ next chunk.
 """
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Sequence
 
 from mesh.broker.journal import Entry, Journal
@@ -19,7 +20,8 @@ from mesh.signals import When
 
 PUBLISH_TIMEOUT_S = 2.0
 RETRY_S = 0.05  # between looks at a journal that does not answer
-MAX_CHUNK_TOKENS = 8192  # keeps one event well under a message's size, whatever gathered
+CHUNK_SHARE = 0.5  # of a message's size: what one event may fill with what gathered
+CHAR_BYTES, TOKEN_BYTES = 6, 12  # the most a character and a token id take, encoded
 
 
 class LostError(Exception):
@@ -61,8 +63,8 @@ class Emitter:
         self._last = 0  # stream sequence of the subject's last event
         self._attempt = 0
         self._index = 0  # output tokens published or in flight
-        self._text: list[str] = []
-        self._ids: list[int] = []
+        self._pieces: deque[tuple[str, Sequence[int]]] = deque()  # output not yet published
+        self._budget_bytes = int(journal.max_bytes * CHUNK_SHARE)
         self._finish: tuple[str, Usage] | None = None
         self._in_flight: bytes | None = None
         self._is_lost = False
@@ -95,8 +97,7 @@ class Emitter:
         """Publish new output, at once or with what follows."""
         if not self._streams:
             return
-        self._text.append(text)
-        self._ids.extend(token_ids)
+        self._pieces.append((text, token_ids))
         if self._in_flight is None and not self._is_lost:
             self._send_delta()
 
@@ -139,11 +140,12 @@ class Emitter:
         self._idle.set()
 
     def _send_delta(self) -> None:
-        if not self._ids and (self._finish is None or not any(self._text)):
-            return  # text without tokens waits for them; an end without either is told by the Result
-        ids, self._ids = self._ids[:MAX_CHUNK_TOKENS], self._ids[MAX_CHUNK_TOKENS:]
-        text, self._text = "".join(self._text), []
-        reason, usage = (None, None) if self._finish is None or self._ids else self._finish
+        if self._finish is None and not any(ids for _, ids in self._pieces):
+            return  # text without tokens waits for them
+        text, ids = self._gather()
+        if not ids and not text:
+            return  # an end that shows nothing more is told by the Result
+        reason, usage = (None, None) if self._finish is None or self._pieces else self._finish
         event = Delta(
             id=self._id,
             attempt=self._attempt,
@@ -157,6 +159,18 @@ class Emitter:
         if self._step is not None:
             self._step("delta", "before")
         self._send(codec.encode(event, self._encoding))
+
+    def _gather(self) -> tuple[str, list[int]]:
+        """What fits one event of the output that waits, oldest first; at least one piece."""
+        texts: list[str] = []
+        ids: list[int] = []
+        room = self._budget_bytes
+        while self._pieces and (room > 0 or not ids):
+            text, new_ids = self._pieces.popleft()
+            texts.append(text)
+            ids.extend(new_ids)
+            room -= CHAR_BYTES * len(text) + TOKEN_BYTES * len(new_ids)
+        return "".join(texts), ids
 
     def _send(self, body: bytes) -> None:
         self._idle.clear()

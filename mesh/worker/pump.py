@@ -44,6 +44,7 @@ class Pump:
         self._credits = Credits(capacity, [], TierWeights())
         self._puller: Puller | None = None
         self._is_stopped = False
+        self._is_due = False
         self._broken = asyncio.Event()
         self.owned: frozenset[int] = frozenset()  # lanes pulled first; the presence board keeps it
         self.emptied = asyncio.Event()  # set when no pull is open after `stop`
@@ -85,7 +86,7 @@ class Pump:
     def released(self) -> None:
         """A job gave its slot back."""
         self._credits.released()
-        self.pump()
+        self._pump_soon()
 
     def connection_changed(self, connected: bool) -> None:
         """Pulls die with the connection."""
@@ -144,7 +145,7 @@ class Pump:
         pause_s = BROKEN_PAUSE_S if broken else 0.0
         self._credits.ended(consumer, self._loop.time(), empty=how == "empty", pause_s=pause_s)
         self._check_emptied()
-        self.pump()
+        self._pump_soon()
 
     def _delivered(self, delivery: Delivery) -> None:
         is_addressed = is_token(delivery.address.tenant)
@@ -154,6 +155,16 @@ class Pump:
             self._start_job(delivery)
         else:
             self._hand_back(delivery)
+        self._pump_soon()
+
+    def _pump_soon(self) -> None:
+        """Once for all that happens in this turn of the loop."""
+        if not self._is_due:
+            self._is_due = True
+            self._loop.call_soon(self._pump_now)
+
+    def _pump_now(self) -> None:
+        self._is_due = False
         self.pump()
 
     def _hand_back(self, delivery: Delivery) -> None:

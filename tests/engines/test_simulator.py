@@ -65,12 +65,18 @@ def faulty(**simulate: Any) -> Request:
 class TestSimulator(EngineConformance):
     """One token a chunk, so that every cut is tried."""
 
+    burst_tokens = 1
+
     @pytest.fixture
     async def engine(self) -> AsyncGenerator[SimulatorEngine, None]:
-        engine = SimulatorEngine(SimulatorSettings(**(FAST | {"between_tokens_ms": 0.2, "capacity": 12})))
-        await engine.start()
-        yield engine
-        await engine.stop()
+        # The context is long, so that a job that was abandoned and not ended is seen to run on.
+        async with serving(
+            between_tokens_ms=0.2,
+            capacity=12,
+            max_model_len=131_072 * self.burst_tokens,
+            burst_tokens=self.burst_tokens,
+        ) as engine:
+            yield engine
 
     @pytest.fixture
     def make_request(self) -> Callable[..., Request]:
@@ -80,13 +86,7 @@ class TestSimulator(EngineConformance):
 class TestSimulatorInBursts(TestSimulator):
     """Five tokens a chunk: stops and cuts fall inside of chunks."""
 
-    @pytest.fixture
-    async def engine(self) -> AsyncGenerator[SimulatorEngine, None]:
-        settings = FAST | {"between_tokens_ms": 0.2, "capacity": 12, "burst_tokens": 5}
-        engine = SimulatorEngine(SimulatorSettings(**settings))
-        await engine.start()
-        yield engine
-        await engine.stop()
+    burst_tokens = 5
 
 
 async def test_every_cut_of_its_own_output_can_be_continued() -> None:
@@ -467,6 +467,8 @@ def test_the_prefix_cache_forgets_what_was_used_longest_ago() -> None:
     assert (cache.tokens, cache.enter(first)) == (64, 32)
     assert cache.enter(second) == 0
     assert PrefixCache(0).enter(first) == 0
+    whole_blocks = PrefixCache(64)
+    assert [whole_blocks.enter([1] * 32) for _ in range(2)] == [0, 16]  # the last token is always computed
 
 
 # Life.

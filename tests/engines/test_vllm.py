@@ -1,8 +1,9 @@
 """The vLLM engine keeps the contract of mesh.engines.base, with a real vLLM on CPU."""
 
 import asyncio
+import itertools
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -118,7 +119,7 @@ async def test_long_chats_and_prompts_leave_the_loop_free(vllm_engine: VllmEngin
     with pytest.raises(TooLargeError):
         await run(vllm_engine, chat("some words " * 50_000))
     ticker.cancel()
-    pauses = [later - earlier for earlier, later in zip(ticks, ticks[1:], strict=False)]
+    pauses = [later - earlier for earlier, later in itertools.pairwise(ticks)]
     assert max(pauses) < 0.5 * (ticks[-1] - ticks[0]) or max(pauses) < 0.1
 
 
@@ -181,9 +182,7 @@ async def test_structured_output_has_its_structure(vllm_engine: VllmEngine) -> N
 
 async def test_the_context_ends_an_answer_with_length(vllm_engine: VllmEngine) -> None:
     prompt = [300] * 1014
-    answer = await run(
-        vllm_engine, Request(prompt_token_ids=prompt, max_tokens=1000, temperature=0, ignore_eos=True)
-    )
+    answer = await run(vllm_engine, Request(prompt_token_ids=prompt, max_tokens=1000, temperature=0, ignore_eos=True))
     assert len(answer.token_ids) == 10
     assert answer.last.finish_reason == "length"
 
@@ -208,19 +207,24 @@ async def test_64_at_once_answer_as_each_alone(vllm_engine: VllmEngine) -> None:
     assert vllm_engine.load().running == vllm_engine.load().waiting == 0
 
 
-async def wait_until_free(engine: VllmEngine, deadline_s: float) -> None:
-    """Front end and core: no request is left in either."""
+async def wait_until(condition: Callable[[], bool], deadline_s: float) -> None:
     deadline = time.monotonic() + deadline_s
-    while engine._llm.get_num_unfinished_requests() or engine.load().running:
-        assert time.monotonic() < deadline, "the slot is not free"
+    while not condition():
+        assert time.monotonic() < deadline
         await asyncio.sleep(0.01)
+
+
+async def wait_until_free(engine: VllmEngine, deadline_s: float) -> None:
+    """No request is left in vLLM's front end or in ours."""
+    await wait_until(
+        lambda: not engine._llm.get_num_unfinished_requests() and not engine.load().running, deadline_s
+    )
 
 
 async def test_a_cancelled_call_frees_its_slot(vllm_engine: VllmEngine) -> None:
     long = ask(max_tokens=900, ignore_eos=True)
     calls = [asyncio.create_task(run(vllm_engine, long)) for _ in range(64)]
-    while vllm_engine.load().running < 64:
-        await asyncio.sleep(0.01)
+    await wait_until(lambda: vllm_engine.load().running == 64, 20)
     for call in calls:
         call.cancel()
     await asyncio.gather(*calls, return_exceptions=True)

@@ -1,6 +1,7 @@
 """What happens when a process behind vLLM is killed or suspended, or never starts. Each test has its own engine."""
 
 import asyncio
+import gc
 import multiprocessing
 import os
 import signal
@@ -63,9 +64,7 @@ async def gone(condition: Any, deadline_s: float) -> None:
 
 
 async def collect(engine: VllmEngine, request: Request, job: str) -> list[int]:
-    return [
-        token_id async for chunk in engine.generate(Work(job, request, 1)) for token_id in chunk.token_ids
-    ]
+    return [token_id async for chunk in engine.generate(Work(job, request, 1)) for token_id in chunk.token_ids]
 
 
 async def in_flight(engine: VllmEngine, n_calls: int) -> list[asyncio.Task[list[int]]]:
@@ -122,6 +121,7 @@ async def test_a_signal_to_the_core_lets_running_calls_finish(vllm_model: str) -
         assert [len(ids) for ids in await asyncio.gather(*calls)] == [900, 900]
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 async def test_a_start_can_be_abandoned(vllm_model: str) -> None:
     for delay_s in (0.05, 1.2):
         engine = VllmEngine(VllmSettings(vllm_model))
@@ -131,6 +131,7 @@ async def test_a_start_can_be_abandoned(vllm_model: str) -> None:
         await asyncio.gather(starting, return_exceptions=True)
         await engine.stop()
     assert not [child for child in multiprocessing.active_children() if child.name.startswith("EngineCore")]
+    gc.collect()  # a constructor of vLLM that fails leaves its sockets to the collector, which complains
 
 
 async def test_what_cannot_be_loaded_is_a_config_error(vllm_model: str) -> None:
@@ -171,7 +172,7 @@ async def test_a_model_made_to_embed_embeds(vllm_model: str) -> None:
         assert found.vectors[0] != pytest.approx(found.vectors[1], abs=1e-2)
         single = await engine.embed(Work("one", Request(input="a fox"), 1))
         assert single.vectors[0] == pytest.approx(found.vectors[0], abs=1e-5)
-        assert single.prompt_tokens * 45 >= found.prompt_tokens
+        assert 0 < single.prompt_tokens < found.prompt_tokens
         with pytest.raises(UnsupportedError, match="vectors"):
             await collect(engine, LONG, "text")
         with pytest.raises(TooLargeError) as caught:

@@ -20,9 +20,7 @@ _jobs = iter(range(1_000_000))
 Steps = list[tuple[str, list[int]]]
 
 
-async def steps_of(
-    engine: VllmEngine, request: Request, token_ids: list[int], text: str
-) -> tuple[Steps, str, int]:
+async def steps_of(engine: VllmEngine, request: Request, token_ids: list[int], text: str) -> tuple[Steps, str, int]:
     """Chunks, the finish reason, the prompt's tokens."""
     work = Work(f"resume-{next(_jobs)}", request, 7, tuple(token_ids), text)
     steps: Steps = []
@@ -80,9 +78,7 @@ async def test_a_chat_that_ends_by_itself_goes_on_from_every_cut(vllm_engine: Vl
         {"ignore_eos": True, "max_tokens": 60, "prompt": "Spell lamp."},
     ],
 )
-async def test_what_greedy_allows_is_kept_in_the_continuation(
-    vllm_engine: VllmEngine, fields: dict[str, Any]
-) -> None:
+async def test_what_greedy_allows_is_kept_in_the_continuation(vllm_engine: VllmEngine, fields: dict[str, Any]) -> None:
     assert await check_every_cut(vllm_engine, ask(**fields)) >= 30
 
 

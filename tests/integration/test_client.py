@@ -3,6 +3,7 @@
 import asyncio
 import time
 
+import msgspec
 import pytest
 
 import mesh as mesh_api
@@ -242,16 +243,21 @@ async def test_readers_go_on_after_a_server_restart(mesh, client):
 
 async def test_a_result_too_large_for_a_message_comes_whole(tmp_path):
     async with running_mesh(tmp_path / "nats") as mesh:
-        mesh.server.extra = "max_payload: 65536"
+        mesh.server.extra = "max_payload: 16384"
         await mesh.server.stop()
         await mesh.server.start()
         await wait_until(lambda: mesh.connection.is_connected)
         await mesh.start_worker(SimulatorSettings(model="simulator", first_token_ms=0, between_tokens_ms=0))
         async with mesh_api.connect(mesh.url) as client:
-            result = await client.generate("simulator", "Write much", max_tokens=8000, deadline_unix_ms=2**50)
-            stored = await mesh.result(result.id)
-    assert len(result.text) > 40_000 or result.usage.completion_tokens < 8000
-    assert stored is not None
+            job = await client.submit("simulator", "Write much", max_tokens=5000)
+            text = await read(job)
+            result = await job
+        stored = await mesh.result(job.id)
+    assert result.usage.completion_tokens == 5000
+    assert result.text == text
+    assert len(text) > 16384
+    assert stored.text is msgspec.UNSET
+    assert stored.object == f"default.{job.id}"
 
 
 def test_the_blocking_client_is_the_same_client(tmp_path):

@@ -141,6 +141,13 @@ def test_a_screen_loses_nothing_and_holds_back_no_more_than_it_must(parts: list[
         assert any(came.startswith(shown + stop) and len(shown + stop) == first_end for stop in stops)
 
 
+def test_a_stop_string_among_the_least_tokens_does_not_count_later() -> None:
+    screen = StopScreen(("ab", "long enough"), includes_stop=False)
+    screen.add("ab", may_stop=False)
+    screen.add("x", may_stop=True)
+    assert not screen.is_stopped
+
+
 @given(start=st.integers(0, 100), length=st.integers(0, 50), seed=st.none() | st.integers(-(2**63), 2**63 - 1))
 def test_a_token_depends_on_its_index_alone(start: int, length: int, seed: int | None) -> None:
     key = output_key([1, 2, 3], seed)

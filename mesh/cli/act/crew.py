@@ -9,7 +9,7 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -96,6 +96,7 @@ class Crew:
         self._stopping = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self.ready = asyncio.Event()  # every member was ready
+        self.deaths = 0  # that nobody asked for
 
     def __repr__(self) -> str:
         alive = sum(1 for each in self._members if each.process is not None)
@@ -131,6 +132,7 @@ class Crew:
                 return
             if code in (failure.USAGE, failure.CONFIG):
                 raise ConfigError(f"worker {member.number} cannot start; the line above says why")
+            self.deaths += 1
             lived_s = 0.0 if member.ready_s is None else self._loop.time() - member.ready_s
             pause_s = member.backoff.died(lived_s)
             if pause_s is None:
@@ -204,8 +206,4 @@ def describe(code: int) -> str:
 
 def _environment() -> dict[str, str]:
     """Ours, without what would set the child's options behind our back."""
-    return {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith("MESH_") or name in KEPT_VARIABLES
-    }
+    return {name: value for name, value in os.environ.items() if not name.startswith("MESH_") or name in KEPT_VARIABLES}

@@ -1,12 +1,13 @@
 """From the options of the command line to a connection, a client, and the names of a mesh."""
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 from mesh.broker.options import ConnectOptions
 from mesh.cli.options import Nats
 from mesh.client.client import Client, connect
 from mesh.errors import ConfigError
+from mesh.protocol.messages import Presence
 from mesh.protocol.subjects import Names, is_token, to_token
 
 
@@ -37,7 +38,12 @@ async def open_client(nats: Nats, tenant: str) -> AsyncIterator[Client]:
 
 
 async def choose_model(client: Client, given: str | None) -> str:
-    """The model to ask: the one given, else the only one served.
+    """The model to ask: the one given, else the only one served; as `pick_model`."""
+    return pick_model(given, [] if given is not None else await client.workers())
+
+
+def pick_model(given: str | None, workers: Sequence[Presence]) -> str:
+    """The model given, else the only one that `workers` serve. Pure.
 
     Raises:
         ConfigError: none is given, and there is none, or more than one.
@@ -45,7 +51,7 @@ async def choose_model(client: Client, given: str | None) -> str:
     if given is not None:
         # MESH_MODEL may hold what `mesh up` loads; it is served under this name.
         return given if is_token(given) else to_token(given)
-    served = sorted({each.model for each in await client.workers()})
+    served = sorted({each.model for each in workers})
     if len(served) == 1:
         return served[0]
     if not served:

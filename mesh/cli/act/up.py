@@ -82,7 +82,9 @@ def locked(data: Path) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise ConfigError(f"--data {data} is in use by another `mesh up`; take another folder", key="data") from None
+            raise ConfigError(
+                f"--data {data} is in use by another `mesh up`; take another folder", key="data"
+            ) from None
         yield
 
 

@@ -80,7 +80,7 @@ async def serve(order: Order) -> None:
         log.info("%s: stopping", signal.Signals(number).name, extra={"event": "signalled"})
         if ready:
             ready[0].drain()
-        else:
+        elif not unloading.is_set():  # cancelled once more, the engine would not be stopped
             hosting.cancel()
             unloading.set()
 

@@ -1,9 +1,11 @@
 """`mesh up`."""
 
+import contextlib
 from pathlib import Path
 
 import click
 
+from mesh.cli.failure import SignalledError
 from mesh.cli.options import EngineChoice, Shape, option, with_engine, with_grace, with_log_level, with_shape
 
 
@@ -55,4 +57,5 @@ def command(
     from mesh.cli.act import up
 
     order = up.Order(choice, shape, namespace, port, data, workers, grace, log_level)
-    loop.run(up.serve(order))
+    with contextlib.suppress(SignalledError):  # before there were workers to drain
+        loop.run(up.serve(order), is_patient=True)

@@ -1,0 +1,103 @@
+"""Every error: one line that says what to do, and an exit code."""
+
+import signal
+
+import pytest
+
+from mesh import errors
+from mesh.cli import failure
+from mesh.server import free_port
+from tests.cli.conftest import Cli
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (errors.JobFailedError("x", result=None, code="internal"), 1),
+        (errors.JobCancelledError("x", result=None, code="cancelled"), 1),
+        (errors.JobExpiredError("x", result=None, code="expired"), 1),
+        (errors.ResultNotFoundError("x"), 1),
+        (errors.WaitTimeoutError("x"), 1),
+        (errors.QuotaExceededError("x"), 1),
+        (errors.ConfigError("x"), 3),
+        (errors.InvalidRequestError("x"), 3),
+        (errors.ModelNotFoundError("x"), 3),
+        (errors.UnauthorizedError("x"), 3),
+        (errors.TopologyError("x"), 3),
+        (errors.DisconnectedError("x"), 4),
+        (errors.BrokerTimeoutError("x"), 4),
+        (errors.UnavailableError("x"), 4),
+        (errors.EngineDeadError("x"), 5),
+        (KeyboardInterrupt(), 130),
+        (failure.SignalledError(signal.SIGINT), 130),
+        (failure.SignalledError(signal.SIGTERM), 143),
+        (errors.ProtocolError("x"), 1),
+    ],
+)
+def test_exit_code_of(error: BaseException, code: int) -> None:
+    assert failure.exit_code(error) == code
+
+
+def test_a_message_is_one_line() -> None:
+    assert failure.message(errors.ConfigError("a\nb\n\n  c")) == "a b c"
+
+
+def test_a_fault_of_mesh_says_how_to_see_where() -> None:
+    assert "MESH_DEBUG=1" in failure.message(KeyError("x"))
+
+
+@pytest.mark.parametrize(
+    ("error", "step"),
+    [
+        (errors.UnavailableError("nobody answers on $JS.API.STREAM.INFO.X"), "JetStream"),
+        (errors.UnauthorizedError("refused"), "--creds"),
+        (errors.UnsupportedError("no chat template", field="messages"), "--raw-prompt"),
+    ],
+)
+def test_the_message_names_the_next_step(error: errors.MeshError, step: str) -> None:
+    assert step in failure.message(error)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["worker", "--engine", "nope"], "engine 'nope' is unknown; give simulator, vllm"),
+        (["worker", "--engine", "simulator", "--engine-arg", "capacitty=3"], "did you mean capacity?"),
+        (["worker", "--engine", "simulator", "--name", "a.b"], "name: 'a.b' is not of the form"),
+        (["worker", "--engine", "simulator", "--tier-weights", "high=3"], "does not read as interactive=N"),
+        (["workers", "--creds", "/nowhere.creds"], "is not a file"),
+    ],
+)
+def test_a_setting_that_cannot_be_used_is_exit_3(cli: Cli, arguments: list[str], text: str) -> None:
+    ended = cli.run(*arguments)
+    assert ended.returncode == 3, ended.stderr
+    assert text in ended.stderr
+    assert ended.stderr.startswith("mesh: ")
+    assert ended.stderr.count("\n") == 1
+
+
+def test_no_nats_is_exit_4_and_says_where_it_looked(cli: Cli) -> None:
+    url = f"nats://127.0.0.1:{free_port()}"
+    ended = cli.run("generate", "--nats", url, "hello")
+    assert ended.returncode == 4
+    assert url in ended.stderr
+    assert ended.stderr.count("\n") == 1
+
+
+def test_debugging_shows_the_traceback(cli: Cli) -> None:
+    ended = cli.run("worker", "--engine", "nope", env={"MESH_DEBUG": "1"})
+    assert ended.returncode == 3
+    assert "Traceback" in ended.stderr
+    assert ended.stderr.splitlines()[-1].startswith("mesh: engine 'nope'")
+
+
+def test_an_engine_that_dies_is_exit_5(mesh: Cli) -> None:
+    worker = mesh.spawn("worker", "--engine", "simulator", "--namespace", "mesh", "--name", "mortal")
+    worker.wait_for(" ready: ")
+    import mesh as library
+
+    with library.blocking.connect(mesh.url) as client:
+        client.submit("mortal", "hi", metadata={"simulate": {"die_after": 3}}, on_worker_loss="fail")
+        assert worker.wait() == 5
+    assert "mesh: " in worker.err.splitlines()[-1]
+    assert "Traceback" not in worker.err

@@ -1,0 +1,83 @@
+"""What the command line says about itself, and how fast."""
+
+import subprocess
+import sys
+
+import click
+import pytest
+
+from mesh.cli import main
+from mesh.protocol.messages import TIERS
+from mesh.cli import options
+from tests.cli.conftest import Cli
+
+COMMANDS = main.cli.list_commands(click.Context(main.cli))
+
+
+def command(name: str) -> click.Command:
+    found = main.cli.get_command(click.Context(main.cli), name)
+    assert found is not None
+    return found
+
+
+def test_help_lists_every_command(cli: Cli) -> None:
+    shown = cli.run("--help")
+    assert shown.returncode == 0
+    for name in COMMANDS:
+        assert f"\n  {name} " in shown.stdout
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_of_a_command_reads_like_documentation(name: str) -> None:
+    shown = command(name)
+    text = shown.get_help(click.Context(shown, info_name=f"mesh {name}"))
+    assert "Example" in text
+    assert len(text.splitlines()) > 12
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_option_is_an_environment_variable_too(name: str) -> None:
+    for each in command(name).params:
+        if isinstance(each, click.Option) and not each.hidden:
+            long = next(opt for opt in each.opts if opt.startswith("--"))
+            assert each.envvar == "MESH_" + long[2:].replace("-", "_").upper()
+            assert each.show_envvar
+            assert each.help
+
+
+def test_help_of_one_command_runs_as_a_process(cli: Cli) -> None:
+    shown = cli.run("worker", "--help")
+    assert shown.returncode == 0
+    assert "MESH_NATS" in shown.stdout
+    assert "default: nats://127.0.0.1:4222" in shown.stdout
+
+
+def test_version(cli: Cli) -> None:
+    assert cli.run("--version").stdout == "mesh 0.1.0\n"
+
+
+def test_help_imports_nothing_heavy() -> None:
+    modules = ", ".join(f"mesh.cli.commands.{name}" for name in COMMANDS)
+    code = f"import sys, mesh.cli.main, {modules}; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert not {"asyncio", "nats", "msgspec", "uvloop", "vllm", "torch"} & set(loaded)
+
+
+def test_tiers_of_the_help_are_those_of_the_protocol() -> None:
+    assert options.TIERS == TIERS
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["wrong"], "mesh: No such command 'wrong'"),
+        (["worker", "--wrong"], "see `mesh worker --help`"),
+        (["up", "--workers", "0"], "mesh: Invalid value for '--workers'"),
+        (["result", "x", "--follow", "--json"], "--follow streams text"),
+    ],
+)
+def test_wrong_usage_is_one_line_and_exit_2(cli: Cli, arguments: list[str], text: str) -> None:
+    ended = cli.run(*arguments)
+    assert ended.returncode == 2
+    assert text in ended.stderr
+    assert ended.stderr.count("\n") == 1
