@@ -216,9 +216,7 @@ async def wait_until(condition: Callable[[], bool], deadline_s: float) -> None:
 
 async def wait_until_free(engine: VllmEngine, deadline_s: float) -> None:
     """No request is left in vLLM's front end or in ours."""
-    await wait_until(
-        lambda: not engine._llm.get_num_unfinished_requests() and not engine.load().running, deadline_s
-    )
+    await wait_until(lambda: not engine._llm.get_num_unfinished_requests() and not engine.load().running, deadline_s)
 
 
 async def test_a_cancelled_call_frees_its_slot(vllm_engine: VllmEngine) -> None:

@@ -1,0 +1,78 @@
+"""Figures of several rounds as a table of medians and ratios, and as JSON."""
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+WIDTH = 100
+_NAME, _VALUE, _RATIO = 34, 10, 19
+
+
+@dataclass(slots=True)
+class Report:
+    """What was measured: per row and side, one value a round. Ratios are taken within a round."""
+
+    title: str
+    sides: Sequence[str]  # the first is the mesh; each other gets a ratio column
+    rows: dict[str, dict[str, list[float]]] = field(default_factory=dict)
+    checked: dict[str, int] = field(default_factory=dict)  # streams compared token by token, by side
+
+    def add(self, row: str, side: str, value: float) -> None:
+        """One more round's value."""
+        self.rows.setdefault(row, {}).setdefault(side, []).append(value)
+
+    def count(self, side: str, streams: int) -> None:
+        """So many more streams were right."""
+        self.checked[side] = self.checked.get(side, 0) + streams
+
+    def ratios(self, row: str, other: str) -> list[float]:
+        """The mesh's value over the other's, for each round."""
+        first, second = self.rows[row].get(self.sides[0], []), self.rows[row].get(other, [])
+        return [a / b for a, b in zip(first, second, strict=False) if b and math.isfinite(a / b)]
+
+    def table(self) -> str:
+        """Text of at most `WIDTH` columns."""
+        mesh, others = self.sides[0], self.sides[1:]
+        head = f"{self.title:<{_NAME}}" + "".join(f"{side:>{_VALUE}}" for side in self.sides)
+        lines = [(head + "".join(f"{'mesh / ' + other:>{_RATIO}}" for other in others)).rstrip()]
+        lines.append("-" * len(lines[0]))
+        for name, values in self.rows.items():
+            line = f"{name:<{_NAME}}" + "".join(f"{_value(values.get(side, [])):>{_VALUE}}" for side in self.sides)
+            lines.append((line + "".join(f"{_spread(self.ratios(name, o)):>{_RATIO}}" for o in others)).rstrip())
+        rounds = max((len(each.get(mesh, [])) for each in self.rows.values()), default=0)
+        lines.append(f"medians of {rounds} rounds; ratios within a round: median [min..max]")
+        lines.append("streams checked token by token: " + _counts(self.checked))
+        return "\n".join(lines)
+
+    def as_json(self) -> dict[str, Any]:
+        """Everything, values in the order of the rounds."""
+        return {
+            "title": self.title,
+            "sides": list(self.sides),
+            "rows": self.rows,
+            "ratios": {row: {other: self.ratios(row, other) for other in self.sides[1:]} for row in self.rows},
+            "checked": self.checked,
+        }
+
+
+def _counts(counts: dict[str, int]) -> str:
+    return ", ".join(f"{name} {count}" for name, count in counts.items())
+
+
+def _value(values: list[float]) -> str:
+    return _number(statistics.median(values)) if values else "-"
+
+
+def _number(value: float) -> str:
+    if not math.isfinite(value):
+        return "-"
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def _spread(ratios: list[float]) -> str:
+    if not ratios:
+        return "-"
+    low, middle, high = (f"{each:.2f}" for each in (min(ratios), statistics.median(ratios), max(ratios)))
+    return f"{middle} [{low}..{high}]"

@@ -1,0 +1,71 @@
+"""The worker processes of the benchmark.
+
+python -m tests.bench.worker mesh|floor URL            the bench engine behind the mesh, or on the floor
+python -m tests.bench.worker vllm URL MODEL            vLLM behind the mesh
+"""
+
+import asyncio
+import sys
+from typing import Any
+
+import nats
+import uvloop
+
+from mesh.broker.options import ConnectOptions
+from mesh.control.host import host_worker
+from mesh.engines.base import Engine
+from mesh.engines.registry import create
+from mesh.worker.worker import Worker, WorkerOptions
+from tests.bench.child import answer, keep_stdout
+from tests.bench.engine import BenchEngine
+from tests.bench.floor import FloorWorker
+
+MODEL = "bench"
+
+
+async def serve_mesh(url: str, engine: Engine) -> None:
+    ready: asyncio.Future[Worker] = asyncio.get_running_loop().create_future()
+    options = WorkerOptions(model=MODEL, grace_s=5.0)
+    serving = asyncio.create_task(
+        host_worker(engine, ConnectOptions(servers=(url,), name="bench"), options, on_ready=ready.set_result)
+    )
+    await asyncio.wait({serving, ready}, return_when=asyncio.FIRST_COMPLETED)
+    if ready.done():
+        await answer(_responder(engine))
+        ready.result().drain()
+    await serving
+
+
+async def serve_floor(url: str) -> None:
+    engine = BenchEngine()
+    await engine.start()
+    async with await nats.connect(url) as connection:
+        await FloorWorker(connection, engine).start()
+        await answer(_responder(engine))
+    await engine.stop()
+
+
+def _responder(engine: Engine) -> Any:
+    async def respond(question: Any) -> object:
+        if question == "times" and isinstance(engine, BenchEngine):
+            return engine.take_times()
+        if question == "capacity":
+            return engine.info.capacity
+        return None
+
+    return respond
+
+
+def main(kind: str, url: str, model: str = "") -> None:
+    keep_stdout()
+    match kind:
+        case "mesh":
+            uvloop.run(serve_mesh(url, BenchEngine()))
+        case "vllm":
+            uvloop.run(serve_mesh(url, create("vllm", model=model)))
+        case "floor":
+            uvloop.run(serve_floor(url))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
