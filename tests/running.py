@@ -14,12 +14,14 @@ from mesh.broker.connection import Connection, connect
 from mesh.broker.journal import Journal
 from mesh.broker.options import ConnectOptions
 from mesh.broker.store import ResultStore
-from mesh.control.host import host_worker
+from mesh.control.host import host_worker, serve_engine
+from mesh.engines.base import Engine
 from mesh.engines.simulator import SimulatorEngine
 from mesh.engines.simulator_settings import SimulatorSettings
 from mesh.protocol.messages import Event, Result
 from mesh.protocol.subjects import Names
 from mesh.server import EmbeddedServer
+from mesh.signals import Observer, ignore
 from mesh.worker.worker import Worker, WorkerOptions
 
 MODEL = "simulator"
@@ -58,18 +60,23 @@ class RunningMesh:
         return ConnectOptions(servers=(self.url,), name="test")
 
     async def start_worker(
-        self, settings: SimulatorSettings | None = None, options: WorkerOptions | None = None, **kwargs: object
+        self,
+        settings: SimulatorSettings | None = None,
+        options: WorkerOptions | None = None,
+        engine: Engine | None = None,
+        observer: Observer = ignore,
     ) -> Worker:
-        """One more worker in this process; returns once it pulls."""
+        """One more worker in this process, on a simulator or a started `engine`; returns once it pulls."""
         ready: asyncio.Future[Worker] = asyncio.get_running_loop().create_future()
+        serve = host_worker if engine is None else serve_engine
         task = asyncio.create_task(
-            host_worker(
-                SimulatorEngine(settings or SimulatorSettings(model=MODEL)),
+            serve(
+                engine or SimulatorEngine(settings or SimulatorSettings(model=MODEL)),
                 self.options(),
                 options or WorkerOptions(model=MODEL, grace_s=5.0),
                 names=self.names,
+                observer=observer,
                 on_ready=ready.set_result,
-                **kwargs,  # type: ignore[arg-type]
             )
         )
         self.tasks.append(task)

@@ -53,7 +53,7 @@ def layout(panes: Sequence[Pane], width: int, height: int) -> list[str]:
             lines += [""] * (body_lines - len(body))
     if len(shown) < len(panes):
         lines.append(render.clip(f"… and {len(panes) - len(shown)} more", columns))
-    return lines
+    return [render.clip(line, columns) for line in lines]
 
 
 def wrap(text: str, columns: int) -> list[str]:

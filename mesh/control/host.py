@@ -42,17 +42,34 @@ async def host_worker(
         await topology.read_settings(connection, names)
     try:
         await engine.start()
-        async with connect(connect_options) as connection:
-            worker = Worker(engine, connection, names, options, observer)
-            steering, strays = Steering(connection, names), Strays(connection, names)
-            announcing = asyncio.create_task(_announce(worker, on_ready), name="mesh-announce")
-            try:
-                await worker.serve()
-            finally:
-                announcing.cancel()
-                await asyncio.gather(announcing, steering.close(), strays.close(), return_exceptions=True)
+        await serve_engine(engine, connect_options, options, names=names, observer=observer, on_ready=on_ready)
     finally:
         await engine.stop()
+
+
+async def serve_engine(
+    engine: Engine,
+    connect_options: ConnectOptions,
+    options: WorkerOptions,
+    *,
+    names: Names,
+    observer: Observer = ignore,
+    on_ready: Callable[[Worker], None] | None = None,
+) -> None:
+    """The same for an engine that is started already, and that the caller stops.
+
+    Raises:
+        EngineDeadError, DisconnectedError, TopologyError: as `host_worker`.
+    """
+    async with connect(connect_options) as connection:
+        worker = Worker(engine, connection, names, options, observer)
+        steering, strays = Steering(connection, names), Strays(connection, names)
+        announcing = asyncio.create_task(_announce(worker, on_ready), name="mesh-announce")
+        try:
+            await worker.serve()
+        finally:
+            announcing.cancel()
+            await asyncio.gather(announcing, steering.close(), strays.close(), return_exceptions=True)
 
 
 async def _announce(worker: Worker, on_ready: Callable[[Worker], None] | None) -> None:

@@ -75,12 +75,14 @@ class BenchEngine:
         The engine's steps are a grid; the token that was fetched with the least delay shows where it lies.
         """
         entered_s, due_s, count = time.monotonic(), float("inf"), 0
-        async with contextlib.aclosing(engine.generate(work)) as stream:
-            async for chunk in stream:
-                count += len(chunk.token_ids)
-                due_s = min(due_s, time.monotonic() - (count - 1) * INTERVAL_S)
-                yield chunk
-        self._times[work.job.rpartition(".")[2]] = (entered_s, due_s)
+        try:
+            async with contextlib.aclosing(engine.generate(work)) as stream:
+                async for chunk in stream:
+                    count += len(chunk.token_ids)
+                    due_s = min(due_s, time.monotonic() - (count - 1) * INTERVAL_S)
+                    yield chunk
+        finally:  # a reader that has the last chunk closes us there
+            self._times[work.job.rpartition(".")[2]] = (entered_s, due_s)
 
     def take_times(self) -> dict[str, tuple[float, float]]:
         """By job: when the engine got it and when its first token was due, monotonic seconds; then forgotten."""

@@ -14,7 +14,6 @@ import time
 from typing import Literal
 
 import msgspec
-import nats
 from nats.aio.client import Client as Nats
 from nats.aio.msg import Msg
 from nats.js.api import AckPolicy, ConsumerConfig, RetentionPolicy
@@ -45,9 +44,16 @@ _decode_pieces = msgspec.json.Decoder(list[Piece]).decode
 _decode_request = msgspec.json.Decoder(Request).decode
 
 
+async def connect(url: str) -> Nats:
+    """A connection of nats-py as it comes; an async context that closes it."""
+    connection = Nats()
+    await connection.connect(url)
+    return connection
+
+
 async def prepare(url: str) -> None:
     """Declare the queue and the bucket."""
-    async with await nats.connect(url) as connection:
+    async with await connect(url) as connection:
         context = connection.jetstream()
         await context.add_stream(name=STREAM, subjects=["floor.req.>"], retention=RetentionPolicy.WORK_QUEUE)
         config = ConsumerConfig(durable_name=CONSUMER, ack_policy=AckPolicy.EXPLICIT, max_ack_pending=100_000)

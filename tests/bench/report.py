@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 WIDTH = 100
-_NAME, _VALUE, _RATIO = 34, 10, 19
+_VALUE, _RATIO = 10, 18  # columns
 
 
 @dataclass(slots=True)
@@ -35,11 +35,12 @@ class Report:
     def table(self) -> str:
         """Text of at most `WIDTH` columns."""
         mesh, others = self.sides[0], self.sides[1:]
-        head = f"{self.title:<{_NAME}}" + "".join(f"{side:>{_VALUE}}" for side in self.sides)
+        wide = 1 + max(map(len, (self.title, *self.rows)))
+        head = f"{self.title:<{wide}}" + "".join(f"{side:>{_VALUE}}" for side in self.sides)
         lines = [(head + "".join(f"{'mesh / ' + other:>{_RATIO}}" for other in others)).rstrip()]
         lines.append("-" * len(lines[0]))
         for name, values in self.rows.items():
-            line = f"{name:<{_NAME}}" + "".join(f"{_value(values.get(side, [])):>{_VALUE}}" for side in self.sides)
+            line = f"{name:<{wide}}" + "".join(f"{_value(values.get(side, [])):>{_VALUE}}" for side in self.sides)
             lines.append((line + "".join(f"{_spread(self.ratios(name, o)):>{_RATIO}}" for o in others)).rstrip())
         rounds = max((len(each.get(mesh, [])) for each in self.rows.values()), default=0)
         lines.append(f"medians of {rounds} rounds; ratios within a round: median [min..max]")
@@ -74,5 +75,9 @@ def _number(value: float) -> str:
 def _spread(ratios: list[float]) -> str:
     if not ratios:
         return "-"
-    low, middle, high = (f"{each:.2f}" for each in (min(ratios), statistics.median(ratios), max(ratios)))
+    low, middle, high = map(_ratio, (min(ratios), statistics.median(ratios), max(ratios)))
     return f"{middle} [{low}..{high}]"
+
+
+def _ratio(value: float) -> str:
+    return f"{value:.{2 if value < 9.995 else 1 if value < 99.95 else 0}f}"

@@ -8,7 +8,6 @@ import asyncio
 import sys
 from typing import Any
 
-import nats
 import uvloop
 
 from mesh.broker.options import ConnectOptions
@@ -18,7 +17,7 @@ from mesh.engines.registry import create
 from mesh.worker.worker import Worker, WorkerOptions
 from tests.bench.child import answer, keep_stdout
 from tests.bench.engine import BenchEngine
-from tests.bench.floor import FloorWorker
+from tests.bench.floor import FloorWorker, connect
 
 MODEL = "bench"
 
@@ -39,7 +38,7 @@ async def serve_mesh(url: str, engine: Engine) -> None:
 async def serve_floor(url: str) -> None:
     engine = BenchEngine()
     await engine.start()
-    async with await nats.connect(url) as connection:
+    async with await connect(url) as connection:
         await FloorWorker(connection, engine).start()
         await answer(_responder(engine))
     await engine.stop()

@@ -9,14 +9,14 @@ import pytest
 import mesh as library
 from tests.cli.conftest import Cli, wait_until
 
-LONG = ("--max-tokens", "2000")
+LONG = ("--max-tokens", "8000", "--seed", "3")  # minutes
 
 
 @pytest.fixture(scope="module", autouse=True)
 def worker(tmp_path_factory: pytest.TempPathFactory, nats_url: str) -> Iterator[None]:
     """The one worker of this module's tests."""
     cli = Cli(tmp_path_factory.mktemp("worker"), nats_url)
-    running = cli.spawn("worker", "--engine", "simulator", "--name", "sim", "--engine-arg", "between_tokens_ms=2")
+    running = cli.spawn("worker", "--engine", "simulator", "--name", "sim", "--engine-arg", "between_tokens_ms=10")
     running.wait_for(" ready: ")
     yield
     running.send(signal.SIGKILL)
@@ -28,7 +28,9 @@ def test_generate_streams_the_answer_and_counts_on_stderr(mesh: Cli) -> None:
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout.endswith("\n")
     assert "[sim, 12 tokens, first after" in ended.stderr
-    asked = mesh.run("generate", "-", "--model", "sim", "--max-tokens", "12", "--seed", "7", "--json", stdin="Hello there\n")
+    asked = mesh.run(
+        "generate", "-", "--model", "sim", "--max-tokens", "12", "--seed", "7", "--json", stdin="Hello there\n"
+    )
     result = json.loads(asked.stdout)
     assert (result["status"], result["text"]) == ("finished", ended.stdout[:-1])
     assert asked.stderr == ""
@@ -83,11 +85,11 @@ def test_a_job_is_submitted_followed_read_and_cancelled(mesh: Cli) -> None:
 
 def test_a_result_is_awaited(mesh: Cli) -> None:
     with library.blocking.connect(mesh.url) as client:
-        id = client.submit("sim", "Hello", max_tokens=300, ignore_eos=True).id
+        id = client.submit("sim", "Hello", max_tokens=100, ignore_eos=True).id
     assert mesh.run("result", id, "--wait", "0.01").returncode in (0, 1)
     ended = mesh.run("result", id, "--wait")
     assert ended.returncode == 0
-    assert "300 tokens" in ended.stderr
+    assert "100 tokens" in ended.stderr
     again = mesh.run("cancel", id)
     assert (again.returncode, again.stdout) == (0, f"job {id} had finished already\n")
 

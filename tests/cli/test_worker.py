@@ -16,9 +16,7 @@ SLOW = ("--engine-arg", "between_tokens_ms=50")
 def test_the_simulator_alone_is_enough(mesh: Cli) -> None:
     worker = mesh.spawn("worker", "--engine", "simulator", "--nats", mesh.url)
     worker.wait_for(" ready: ")
-    assert re.fullmatch(
-        r"worker w-[0-9a-f]{8} ready: model simulator, engine simulator 1, capacity 64\n", worker.out
-    )
+    assert re.fullmatch(r"worker w-[0-9a-f]{8} ready: model simulator, engine simulator 1, capacity 64\n", worker.out)
     worker.send(signal.SIGINT)
     assert worker.wait() == 0
     mesh.wait_gone()
@@ -70,7 +68,7 @@ def test_without_nats_it_ends_before_it_loads_anything(cli: Cli) -> None:
     url = f"nats://127.0.0.1:{free_port()}"
     ended = cli.run("worker", "--engine", "simulator", "--engine-arg", "start_ms=60000", "--nats", url)
     assert ended.returncode == 4
-    assert time.monotonic() - start_s < 10
+    assert time.monotonic() - start_s < 15
     assert url in ended.stderr
 
 

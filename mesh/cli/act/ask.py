@@ -18,6 +18,8 @@ from mesh.errors import BrokerError, ConfigError, UnsupportedError
 from mesh.protocol import codec
 from mesh.protocol.messages import Result
 
+Prompt = str | list[dict[str, str]]  # bare text, or the turns of a chat
+
 CANCEL_S = 5.0  # for a job to end when its asker leaves
 
 
@@ -34,7 +36,7 @@ def read_prompt(given: str | None) -> str:
     return sys.stdin.read().rstrip("\n")
 
 
-def inputs(text: str, question: Question, is_raw: bool) -> dict[str, Any]:
+def inputs(text: str, question: Question, is_raw: bool) -> Prompt:
     """The request's input: chat messages, or bare text.
 
     Raises:
@@ -42,10 +44,10 @@ def inputs(text: str, question: Question, is_raw: bool) -> dict[str, Any]:
     """
     if not is_raw:
         system = [{"role": "system", "content": question.system}] if question.system else []
-        return {"messages": [*system, {"role": "user", "content": text}]}
+        return [*system, {"role": "user", "content": text}]
     if question.system:
         raise ConfigError("--raw-prompt has no place for --system; put it into the prompt", key="system")
-    return {"prompt": text}
+    return text
 
 
 def request_fields(sampling: Sampling) -> dict[str, Any]:
@@ -59,7 +61,7 @@ def request_fields(sampling: Sampling) -> dict[str, Any]:
 
 
 async def generate(
-    nats: Nats, question: Question, inputs: dict[str, Any], sampling: Sampling, no_stream: bool, as_json: bool
+    nats: Nats, question: Question, prompt: Prompt, sampling: Sampling, no_stream: bool, as_json: bool
 ) -> None:
     """Ask, show the answer, and report how it went.
 
@@ -70,7 +72,7 @@ async def generate(
     async with open_client(nats, question.tenant) as client:
         model = await choose_model(client, question.model)
         fields = request_fields(sampling) | {"stream": is_streamed}
-        job = await client.submit(model, None, tier=question.tier, **inputs, **fields)
+        job = await client.submit(model, prompt, tier=question.tier, **fields)
         try:
             if is_streamed:
                 await show(job)
@@ -87,14 +89,12 @@ async def generate(
         render.note(statistics(result))
 
 
-async def submit(
-    nats: Nats, question: Question, inputs: dict[str, Any], sampling: Sampling, job_id: str | None
-) -> None:
+async def submit(nats: Nats, question: Question, prompt: Prompt, sampling: Sampling, job_id: str | None) -> None:
     """Queue a job, print its id, and say how to read it."""
     async with open_client(nats, question.tenant) as client:
         model = await choose_model(client, question.model)
         fields = request_fields(sampling) | ({} if job_id is None else {"id": job_id})
-        job = await client.submit(model, None, tier=question.tier, **inputs, **fields)
+        job = await client.submit(model, prompt, tier=question.tier, **fields)
         render.say(job.id)
         render.note(f"queued for {model}; `mesh result {job.id} --wait` prints the answer, --follow streams it")
 

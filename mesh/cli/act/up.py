@@ -63,7 +63,7 @@ async def declare(url: str, names: Names, shape: Shape, model: str) -> None:
     for change in changes:
         if change.verb == "differs":
             render.event(f"{change.kind} {change.name} is kept as it is: {change.detail}")
-    render.say(f"mesh ready: {created} streams, buckets and consumers created, {len(changes) - created} kept")
+    render.say(f"mesh ready: {created} of {len(changes)} streams, buckets and consumers created")
 
 
 @contextlib.contextmanager

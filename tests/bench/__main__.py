@@ -1,0 +1,56 @@
+"""Benchmarks. Figures are ratios of what ran in turn on one machine in one run; no absolute time is asserted.
+
+python -m tests.bench simulated [--rounds 5] [--json FILE]
+python -m tests.bench vllm [--model FOLDER] [--rounds 3] [--levels 1,8,32,64] [--json FILE]
+"""
+
+import argparse
+import asyncio
+import json
+from pathlib import Path
+
+import uvloop
+
+from tests.bench.report import Report
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m tests.bench")
+    commands = parser.add_subparsers(dest="command", required=True)
+    simulated = commands.add_parser("simulated", help="the mesh against a minimum of stock nats-py")
+    simulated.add_argument("--rounds", type=int, default=5)
+    vllm = commands.add_parser("vllm", help="the mesh on vLLM against AsyncLLM in one process")
+    vllm.add_argument("--model", type=_model, default="examples/demo_model/model", help="a folder, or a hub id")
+    vllm.add_argument("--rounds", type=int, default=3)
+    vllm.add_argument("--levels", type=_levels, default=[1, 8, 32, 64], help="requests at once, e.g. 1,8,32,64")
+    for command in (simulated, vllm):
+        command.add_argument("--json", type=Path, help="write the values of every round there")
+    arguments = parser.parse_args()
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        report = runner.run(_measure(arguments))
+    print(report.table())
+    if arguments.json is not None:
+        arguments.json.write_text(json.dumps(report.as_json(), indent=1))
+
+
+async def _measure(arguments: argparse.Namespace) -> Report:
+    if arguments.command == "simulated":
+        from tests.bench import simulated
+
+        return await simulated.measure(arguments.rounds)
+    from tests.bench import inprocess
+
+    return await inprocess.measure(arguments.model, arguments.rounds, arguments.levels)
+
+
+def _model(text: str) -> str:
+    """The children run where we do, but vLLM tells a folder from a hub id best by a whole path."""
+    return str(Path(text).resolve()) if Path(text).is_dir() else text
+
+
+def _levels(text: str) -> list[int]:
+    return [int(each) for each in text.split(",")]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,122 @@
+"""What is compared, behind one face: the mesh, and the floor in its variants.
+
+Each side has its own server and worker process; all of them stay up, one at a time is loaded.
+"""
+
+import asyncio
+import contextlib
+import os
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import mesh
+from mesh.broker import topology
+from mesh.broker.connection import connect
+from mesh.broker.options import ConnectOptions
+from mesh.client.client import Client
+from mesh.protocol.messages import Delta, Request
+from mesh.protocol.subjects import Names
+from mesh.server import embedded_server
+from tests.bench import floor
+from tests.bench.child import Child, child
+from tests.bench.cpu import Meter
+from tests.bench.stream import BenchError, Stream
+from tests.bench.worker import MODEL
+
+SETTLE_S = 0.1  # after the last answer: what a worker still does for the jobs is theirs too
+
+
+class Asker(Protocol):
+    """Runs one request and returns what its reader saw."""
+
+    async def run(self, request: Request) -> Stream: ...
+
+
+@dataclass(slots=True)
+class MeshAsker:
+    """The mesh's own client."""
+
+    client: Client
+
+    async def run(self, request: Request) -> Stream:
+        stream = Stream("", time.monotonic())
+        if not request.stream:
+            result = await self.client.generate(MODEL, request)
+        else:
+            job = await self.client.submit(MODEL, request)
+            async for delta in job:
+                if not isinstance(delta, Delta):
+                    raise BenchError(f"job {job.id} was begun again")
+                stream.add(delta.text, delta.token_ids)
+            result = await job
+        result.raise_for_status()
+        stream.job, stream.result_text, stream.done_s = result.id, str(result.text), time.monotonic()
+        return stream
+
+
+@dataclass(slots=True)
+class FloorAsker:
+    """The floor's, for one of its variants."""
+
+    client: floor.FloorClient
+    variant: floor.Variant
+
+    async def run(self, request: Request) -> Stream:
+        stream = await self.client.run(request, self.variant)
+        stream.done_s = time.monotonic()
+        return stream
+
+
+@dataclass(slots=True)
+class Side:
+    """One thing that is measured."""
+
+    name: str
+    asker: Asker
+    worker: Child
+    broker_pid: int
+
+    def meter(self) -> Meter:
+        """Of the three processes a job passes through; this one is the client."""
+        return Meter({"client": os.getpid(), "worker": self.worker.pid, "broker": self.broker_pid})
+
+    async def settle(self) -> None:
+        """Let the worker finish what the answers did not wait for."""
+        await asyncio.sleep(SETTLE_S)
+
+
+@contextlib.asynccontextmanager
+async def running_mesh(kind: str, *arguments: str) -> AsyncIterator[tuple[Client, Child, int]]:
+    """A mesh of its own: client, worker process of `kind` (see tests.bench.worker), and the broker's pid."""
+    async with embedded_server() as server:
+        async with connect(ConnectOptions(servers=(server.url,), name="bench-init")) as connection:
+            changes = await topology.plan(connection, Names(), topology.MeshSettings(), [MODEL])
+            await topology.apply(connection, changes)
+        async with (
+            child("tests.bench.worker", kind, server.url, *arguments) as worker,
+            mesh.connect(server.url) as client,
+        ):
+            assert server.process is not None
+            yield client, worker, server.process.pid
+
+
+@contextlib.asynccontextmanager
+async def simulated_sides() -> AsyncIterator[list[Side]]:
+    """The mesh first, then the floor and the floor that coalesces."""
+    async with running_mesh("mesh") as (client, worker, broker_pid), embedded_server() as server:
+        await floor.prepare(server.url)
+        async with (
+            child("tests.bench.worker", "floor", server.url) as floor_worker,
+            await floor.connect(server.url) as connection,
+        ):
+            floor_client = floor.FloorClient(connection)
+            await floor_client.start()
+            assert server.process is not None
+            floor_pid = server.process.pid
+            yield [
+                Side("mesh", MeshAsker(client), worker, broker_pid),
+                Side("floor", FloorAsker(floor_client, "token"), floor_worker, floor_pid),
+                Side("coalesced", FloorAsker(floor_client, "turn"), floor_worker, floor_pid),
+            ]

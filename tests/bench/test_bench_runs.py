@@ -1,0 +1,42 @@
+"""The benchmark runs from end to end and checks what it measures. How fast anything is, is not asserted."""
+
+import math
+
+from tests.bench.report import WIDTH
+from tests.bench.simulated import SMALL, measure
+
+ROWS = [
+    "unary alone p50, µs",
+    "unary alone p99, µs",
+    "one token streamed alone p50, µs",
+    "one token streamed alone p99, µs",
+    "unary at 4, req/s",
+    "unary at 4, CPU µs/req",
+    "4 streams, burst 1, tokens/s",
+    "4 streams, burst 1, CPU µs/token",
+    "4 streams, burst 16, tokens/s",
+    "4 streams, burst 16, CPU µs/token",
+    "paced: token late by p50, ms",
+    "paced: token late by p99, ms",
+    "paced: first token p50, ms",
+    "paced: first token p99, ms",
+    "paced: client CPU µs/token",
+    "paced: worker CPU µs/token",
+    "paced: broker CPU µs/token",
+    "paced: CPU µs/token",
+]
+
+
+async def test_every_measure_gives_a_row_and_every_stream_is_checked():
+    report = await measure(rounds=1, sizes=SMALL)
+    assert list(report.rows) == ROWS
+    for row, values in report.rows.items():
+        for side, found in values.items():
+            assert len(found) == 1, (row, side)
+            assert all(math.isfinite(value) for value in found), (row, side)
+    streamed = 2 * SMALL.streams + SMALL.paced
+    plain = 2 * SMALL.alone + SMALL.many
+    assert report.checked == {"mesh": plain + streamed, "floor": plain + streamed, "coalesced": streamed}
+    table = report.table().splitlines()
+    assert all(any(line.startswith(row) for line in table) for row in ROWS)
+    assert max(map(len, table)) <= WIDTH
