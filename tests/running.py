@@ -106,6 +106,9 @@ class RunningMesh:
         stored = await ResultStore(self.connection, self.names).get(tenant, job)
         return stored.result if stored is not None else None
 
+    async def result_is_gone(self, job: str) -> bool:
+        return await self.result(job) is None
+
     async def queued(self) -> int:
         """Messages in the request stream: queued and running jobs."""
         state = (await topology.stream_state(self.connection, self.names.requests_stream))["messages"]

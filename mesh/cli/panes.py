@@ -43,7 +43,7 @@ def layout(panes: Sequence[Pane], width: int, height: int) -> list[str]:
     """
     columns, room = max(1, width - 1), max(1, height - 1)
     shown = panes if len(panes) <= room else panes[: room - 1]
-    body_lines = min(MOST_BODY_LINES, room // len(shown) - 1) if shown else 0
+    body_lines = min(MOST_BODY_LINES, room // len(panes) - 1) if panes else 0
     lines: list[str] = []
     for pane in shown:
         lines.append(_title(pane, columns))

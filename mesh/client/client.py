@@ -32,6 +32,7 @@ from mesh.errors import (
     BrokerError,
     BrokerTimeoutError,
     DisconnectedError,
+    MeshError,
     ModelNotFoundError,
     ResultNotFoundError,
     TooLargeError,
@@ -305,6 +306,22 @@ class Client:
         now = self._loop.time()
         job.check_s = now + min(MAX_QUIET_S, max(QUIET_S, 2 * (now - job.heard_s)))
         self._store.check(self._tenant, job.id, found)
+        if job.is_doubtful:
+            self._ask_whether_known(job)
+
+    def _ask_whether_known(self, job: Job) -> None:
+        """A job that nobody of ours submitted may not exist: say so, rather than wait for its Result."""
+
+        def answered(error: MeshError | None, header: bytes, payload: bytes) -> None:
+            if error is None and payload:
+                answer = codec.decode_json(payload)
+                if isinstance(answer, dict) and answer.get("status") == "unknown" and job.is_doubtful:
+                    reason = "it never existed, or ended longer ago than its result_ttl_ms"
+                    job.failed(ResultNotFoundError(f"job {job.id} is unknown: {reason}"))
+
+        subject = self._names.control(self._tenant, "status", job.id)
+        with contextlib.suppress(MeshError):  # asked again with the next look
+            self._connection.call(subject, b"", b"", answered)
 
     def close_jobs(self) -> None:
         """End every wait: the client is being closed."""

@@ -38,6 +38,7 @@ class Job:
         self._link = link
         self._loop = asyncio.get_running_loop()
         self._inbox: deque[Event] = deque()
+        self.is_doubtful = not is_new  # nothing was heard of it yet: it may not exist
         self._has_missed = not is_new  # events before or between those in the inbox
         self._assembly = Assembly()
         self._sequence = 0  # of the last event read from the journal
@@ -146,6 +147,7 @@ class Job:
     def heard(self, event: Event) -> None:
         """A live event; called for each, so it only files it."""
         self.heard_s = self._loop.time()
+        self.is_doubtful = False
         if isinstance(event, Result):
             self.settled(event)
         if len(self._inbox) >= INBOX_EVENTS:
@@ -207,6 +209,7 @@ class Job:
                 self._has_missed = True
             return []
         if page:
+            self.is_doubtful = False
             self._sequence = page[-1].sequence
         if len(page) == PAGE_EVENTS:
             self._has_missed = True

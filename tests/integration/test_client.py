@@ -204,6 +204,21 @@ async def test_waiting_has_a_bound(tmp_path):
             await client.result("elsewhere")
 
 
+async def test_a_job_nobody_knows_is_said_to_be_unknown(client):
+    with pytest.raises(errors.ResultNotFoundError, match="unknown"):
+        await client.job("never-was").result(timeout=10)
+    with pytest.raises(errors.ResultNotFoundError, match="unknown"):
+        await read(client.job("never-was"))
+
+
+async def test_a_result_that_is_kept_no_longer_is_not_waited_for(mesh, client):
+    result = await client.generate("simulator", "Forget me", max_tokens=2, result_ttl_ms=1000, id="short")
+    assert result.status == "finished"
+    await wait_until(lambda: mesh.result_is_gone("short"), 10)
+    with pytest.raises(errors.ResultNotFoundError, match="result_ttl_ms"):
+        await client.result("short")
+
+
 async def test_closing_the_client_ends_its_waits(mesh):
     async with mesh_api.connect(mesh.url) as client:
         job = await client.submit("simulator", "Long", max_tokens=4000, id="left")
@@ -272,8 +287,7 @@ def test_the_blocking_client_is_the_same_client(tmp_path):
                 await mesh.start_worker()
                 found["url"] = mesh.url
                 started.set()
-                while not stop.is_set():
-                    await asyncio.sleep(0.02)
+                await asyncio.to_thread(stop.wait)
 
         asyncio.run(run())
 

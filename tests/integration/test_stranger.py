@@ -240,8 +240,7 @@ async def test_an_unknown_tier_ends_failed(mesh):
 async def test_cancel_and_status_by_request_and_reply(mesh):
     client = await connect(mesh.server)
     reader, _ = await submit(client, "long", {"id": "long", "prompt": "hi", "max_tokens": 4000})
-    while "delta" not in reader.types:
-        await asyncio.sleep(0.005)
+    await wait_until(lambda: "delta" in reader.types)
     status = json.loads((await client.request("mesh.ctl.default.status.long", b"", timeout=5)).data)
     assert status["status"] == "running"
     assert status["attempt"] == 1

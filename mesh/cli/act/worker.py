@@ -85,6 +85,7 @@ async def serve(order: Order) -> None:
             unloading.set()
 
     loop.on_signals(stop)
+    os.register_at_fork(after_in_child=_leave_signals_to_us)
     cut = asyncio.create_task(_cut_short(unloading), name="mesh-cut-short")
     try:
         await hosting
@@ -145,6 +146,16 @@ def end_with_stdin() -> None:
         os._exit(1)  # engine processes watch us in turn
 
     threading.Thread(target=watch, name="mesh-leash", daemon=True).start()
+
+
+def _leave_signals_to_us() -> None:
+    """In a forked engine core: we drain first, and end it then.
+
+    It inherited the loop's wakeup socket, through which a signal to it would reach us as our own; and the Ctrl-C
+    of a terminal goes to a whole process group.
+    """
+    signal.set_wakeup_fd(-1)
+    os.setpgid(0, 0)
 
 
 async def _cut_short(unloading: asyncio.Event) -> None:
