@@ -43,7 +43,7 @@ def test_ci_runs_the_readmes_test_command_word_for_word():
 
 @pytest.mark.parametrize("words", mesh_commands(), ids=" ".join)
 def test_every_command_and_option_exists(words):
-    command = [word for word in words if not word.startswith("-")][0]
+    command = next(word for word in words if not word.startswith("-"))
     shown = subprocess.run(
         [sys.executable, "-m", "mesh", command, "--help"], capture_output=True, text=True, timeout=30, check=False
     )

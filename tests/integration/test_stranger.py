@@ -7,9 +7,10 @@ import asyncio
 import json
 
 import msgspec
+import nats
 import pytest
 
-import nats
+from tests.running import wait_until
 
 
 async def connect(server):
