@@ -5,8 +5,8 @@ CPU: vLLM's CPU build, with torch's CPU wheels and without four packages that it
 """
 
 import ctypes.util
+import importlib.machinery
 import importlib.metadata
-import importlib.util
 import os
 import shlex
 import shutil
@@ -51,13 +51,13 @@ class Machine:
 def inspect_machine(environ: Mapping[str, str] = os.environ) -> Machine:
     """Look at this interpreter and this machine; nothing is started."""
     uv = shutil.which("uv")
-    own = (sys.executable, "-m", "uv") if importlib.util.find_spec("uv") else None
+    own = (sys.executable, "-m", "uv") if _is_importable("uv") else None
     return Machine(
         python=sys.executable,
         has_cuda=_has_cuda(),
         uv=own or ((uv,) if uv else None),
-        has_pip=importlib.util.find_spec("pip") is not None,
-        has_ensurepip=importlib.util.find_spec("ensurepip") is not None,
+        has_pip=_is_importable("pip"),
+        has_ensurepip=_is_importable("ensurepip"),
         torch_wheels=_torch_wheels(environ.get("PIP_FIND_LINKS", "").split()),
     )
 
@@ -113,6 +113,11 @@ def _get_uv(machine: Machine) -> list[Command]:
     if machine.has_ensurepip:
         return [Command((machine.python, "-m", "ensurepip")), pip]
     raise ConfigError(f"{machine.python} has no pip, and there is no uv on PATH; install uv first", key="uv")
+
+
+def _is_importable(name: str) -> bool:
+    # Not util.find_spec: asked for pip, a hook of setuptools answers with a warning.
+    return importlib.machinery.PathFinder.find_spec(name) is not None
 
 
 def _has_cuda() -> bool:

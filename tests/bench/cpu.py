@@ -20,7 +20,7 @@ def cpu_s(pid: int) -> float:
 
 def _by_psutil(pid: int) -> float:
     try:
-        import psutil
+        import psutil  # type: ignore[import-untyped]  # its stubs are not worth a dependency
     except ImportError:
         return float("nan")
     try:

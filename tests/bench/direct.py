@@ -15,6 +15,7 @@ from typing import Any
 
 import uvloop
 
+from mesh.engines.vllm_process import end, silence
 from mesh.engines.vllm_start import VllmSettings, build
 from tests.bench.child import answer, keep_stdout
 from tests.bench.load import keep_open
@@ -47,7 +48,8 @@ async def main(model: str) -> None:
     try:
         await answer(respond)
     finally:
-        llm.shutdown()
+        silence(llm)
+        await asyncio.to_thread(end, llm)
 
 
 if __name__ == "__main__":

@@ -120,11 +120,11 @@ class Round:
 
 
 async def _burst_1(now: Round, side: Side) -> None:
-    await now.streams(side, "fast", f"{now.sizes.at_once} streams, burst 1")
+    await now.streams(side, "fast", f"{now.sizes.at_once} streams burst 1")
 
 
 async def _burst_16(now: Round, side: Side) -> None:
-    await now.streams(side, "burst", f"{now.sizes.at_once} streams, burst 16")
+    await now.streams(side, "burst", f"{now.sizes.at_once} streams burst 16")
 
 
 # What is measured, and whether the coalescing floor differs there.

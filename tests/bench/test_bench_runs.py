@@ -12,10 +12,10 @@ ROWS = [
     "one token streamed alone p99, µs",
     "unary at 4, req/s",
     "unary at 4, CPU µs/req",
-    "4 streams, burst 1, tokens/s",
-    "4 streams, burst 1, CPU µs/token",
-    "4 streams, burst 16, tokens/s",
-    "4 streams, burst 16, CPU µs/token",
+    "4 streams burst 1, tokens/s",
+    "4 streams burst 1, CPU µs/token",
+    "4 streams burst 16, tokens/s",
+    "4 streams burst 16, CPU µs/token",
     "paced: token late by p50, ms",
     "paced: token late by p99, ms",
     "paced: first token p50, ms",
@@ -27,7 +27,7 @@ ROWS = [
 ]
 
 
-async def test_every_measure_gives_a_row_and_every_stream_is_checked():
+async def test_every_measure_gives_a_row_and_every_stream_is_checked() -> None:
     report = await measure(rounds=1, sizes=SMALL)
     assert list(report.rows) == ROWS
     for row, values in report.rows.items():

@@ -28,7 +28,8 @@ async def serve_mesh(url: str, engine: Engine) -> None:
     serving = asyncio.create_task(
         host_worker(engine, ConnectOptions(servers=(url,), name="bench"), options, on_ready=ready.set_result)
     )
-    await asyncio.wait({serving, ready}, return_when=asyncio.FIRST_COMPLETED)
+    waits: set[asyncio.Future[Any]] = {serving, ready}
+    await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
     if ready.done():
         await answer(_responder(engine))
         ready.result().drain()

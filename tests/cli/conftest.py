@@ -1,6 +1,8 @@
 """Runs `mesh` as users do: as a process, against a real nats-server, with the simulator."""
 
 import contextlib
+import io
+import logging
 import os
 import signal
 import subprocess
@@ -10,10 +12,12 @@ import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import pytest_asyncio
 
+from mesh.cli.main import main
 from mesh.server import EmbeddedServer
 
 ROOT = Path(__file__).parents[2]
@@ -27,6 +31,15 @@ def wait_until(condition: Callable[[], object], what: str, deadline_s: float = D
     while not condition():
         assert time.monotonic() < end, f"not within {deadline_s:g} s: {what}"
         time.sleep(0.02)
+
+
+@dataclass(frozen=True)
+class Ended:
+    """What a command left."""
+
+    returncode: int
+    stdout: str
+    stderr: str
 
 
 @dataclass
@@ -91,6 +104,27 @@ class Cli:
             timeout=deadline_s,
             check=False,
         )
+
+    def call(self, *arguments: str, stdin: str = "", env: dict[str, str] | None = None) -> "Ended":
+        """The same in this process, where imports are paid once; for what no process boundary changes."""
+        out, err = io.StringIO(), io.StringIO()
+        handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        root = list(logging.getLogger().handlers)
+        with (
+            mock.patch.dict(os.environ, self.environment(**(env or {})), clear=True),
+            mock.patch.object(sys, "argv", ["mesh", *arguments]),
+            mock.patch.object(sys, "stdin", io.StringIO(stdin)),
+            contextlib.redirect_stdout(out),
+            contextlib.redirect_stderr(err),
+            contextlib.chdir(self.folder),
+            pytest.raises(SystemExit) as ended,
+        ):
+            main()
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        logging.getLogger().handlers[:] = root
+        assert isinstance(ended.value.code, int)
+        return Ended(ended.value.code, out.getvalue(), err.getvalue())
 
     def spawn(self, *arguments: str, env: dict[str, str] | None = None) -> Running:
         """A command that goes on; ended with the test."""

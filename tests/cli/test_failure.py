@@ -1,6 +1,7 @@
 """Every error: one line that says what to do, and an exit code."""
 
 import signal
+import time
 
 import pytest
 
@@ -69,7 +70,7 @@ def test_the_message_names_the_next_step(error: errors.MeshError, step: str) -> 
     ],
 )
 def test_a_setting_that_cannot_be_used_is_exit_3(cli: Cli, arguments: list[str], text: str) -> None:
-    ended = cli.run(*arguments)
+    ended = cli.call(*arguments)
     assert ended.returncode == 3, ended.stderr
     assert text in ended.stderr
     assert ended.stderr.startswith("mesh: ")
@@ -78,10 +79,16 @@ def test_a_setting_that_cannot_be_used_is_exit_3(cli: Cli, arguments: list[str],
 
 def test_no_nats_is_exit_4_and_says_where_it_looked(cli: Cli) -> None:
     url = f"nats://127.0.0.1:{free_port()}"
-    ended = cli.run("generate", "--nats", url, "hello")
-    assert ended.returncode == 4
-    assert url in ended.stderr
-    assert ended.stderr.count("\n") == 1
+    start_s = time.monotonic()
+    started = [
+        cli.spawn("generate", "--nats", url, "hello"),
+        cli.spawn("worker", "--engine", "simulator", "--engine-arg", "start_ms=60000", "--nats", url),
+    ]
+    for each in started:
+        assert each.wait() == 4
+        assert url in each.err.splitlines()[-1]
+        assert each.err.splitlines()[-1].startswith("mesh: cannot reach NATS")
+    assert time.monotonic() - start_s < 15  # before anything was loaded
 
 
 def test_debugging_shows_the_traceback(cli: Cli) -> None:

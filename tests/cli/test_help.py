@@ -6,9 +6,8 @@ import sys
 import click
 import pytest
 
-from mesh.cli import main
+from mesh.cli import main, options
 from mesh.protocol.messages import TIERS
-from mesh.cli import options
 from tests.cli.conftest import Cli
 
 COMMANDS = main.cli.list_commands(click.Context(main.cli))

@@ -16,32 +16,32 @@ def plan(mesh: Cli, *arguments: str) -> dict[str, list[str]]:
 
 
 def test_a_plan_changes_nothing_and_applying_it_twice_changes_nothing_more(mesh: Cli) -> None:
-    first = mesh.run("init", *NS)
+    first = mesh.call("init", *NS)
     assert first.returncode == 0
     assert "create  stream  INITIATED_REQUESTS" in first.stdout
     assert "Add --apply" in first.stderr
     assert all(len(line) <= 80 for line in first.stdout.splitlines())
     assert len(plan(mesh)["create"]) == 6
 
-    applied = mesh.run("init", *NS, "--apply", "--lanes", "2", "--model", "chat", "--events-storage", "memory")
+    applied = mesh.call("init", *NS, "--apply", "--lanes", "2", "--model", "chat", "--events-storage", "memory")
     assert applied.returncode == 0, applied.stderr
     assert "created 12" in applied.stderr
     # What is not given stays as the mesh has it.
     assert list(plan(mesh, "--model", "chat")) == ["keep"]
-    again = mesh.run("init", *NS, "--apply", "--model", "chat")
+    again = mesh.call("init", *NS, "--apply", "--model", "chat")
     assert again.returncode == 0
     assert "created 0" in again.stderr
 
-    drift = mesh.run("init", *NS, "--lanes", "3")
+    drift = mesh.call("init", *NS, "--lanes", "3")
     assert drift.returncode == 0
     assert "differs" in drift.stdout
-    refused = mesh.run("init", *NS, "--lanes", "3", "--apply")
+    refused = mesh.call("init", *NS, "--lanes", "3", "--apply")
     assert refused.returncode == 3
     assert "nats stream edit" in refused.stderr
     assert list(plan(mesh)) == ["keep"]
 
 
 def test_a_setting_out_of_range_is_refused(mesh: Cli) -> None:
-    ended = mesh.run("init", "--replicas", "9")
+    ended = mesh.call("init", "--replicas", "9")
     assert ended.returncode == 3
     assert "replicas = 9" in ended.stderr

@@ -7,7 +7,6 @@ import time
 import pytest
 
 import mesh as library
-from mesh.server import free_port
 from tests.cli.conftest import Cli, wait_until
 
 SLOW = ("--engine-arg", "between_tokens_ms=50")
@@ -61,15 +60,6 @@ def test_a_signal_while_it_loads_ends_it_at_once(mesh: Cli, number: int) -> None
     assert worker.wait(5) == 0
     assert "Traceback" not in worker.err
     mesh.wait_gone()
-
-
-def test_without_nats_it_ends_before_it_loads_anything(cli: Cli) -> None:
-    start_s = time.monotonic()
-    url = f"nats://127.0.0.1:{free_port()}"
-    ended = cli.run("worker", "--engine", "simulator", "--engine-arg", "start_ms=60000", "--nats", url)
-    assert ended.returncode == 4
-    assert time.monotonic() - start_s < 15
-    assert url in ended.stderr
 
 
 def test_without_a_mesh_it_says_how_to_make_one(mesh: Cli) -> None:

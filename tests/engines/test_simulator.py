@@ -49,7 +49,8 @@ async def serving(**fields: Any) -> AsyncGenerator[SimulatorEngine, None]:
 
 
 def ask(**fields: Any) -> Request:
-    return Request(**({"prompt": "Once upon a time", "max_tokens": 20} | fields))
+    usual: dict[str, Any] = {"prompt": "Once upon a time", "max_tokens": 20}
+    return Request(**(usual | fields))
 
 
 async def read_into(seen: list[int], engine: SimulatorEngine, request: Request) -> None:

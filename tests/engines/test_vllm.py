@@ -248,7 +248,8 @@ async def test_a_closed_generator_frees_its_slot(vllm_engine: VllmEngine) -> Non
     stream = vllm_engine.generate(Work("closed", ask(max_tokens=900, ignore_eos=True), 1))
     await anext(stream)
     await stream.aclose()
-    await wait_until_free(vllm_engine, 1)
+    assert not vllm_engine._llm.get_num_unfinished_requests()
+    assert not vllm_engine.load().running
 
 
 async def test_a_slow_reader_gets_every_token_and_every_character(vllm_engine: VllmEngine) -> None:
