@@ -245,7 +245,8 @@ class VllmEngine:
     async def _abandon(self, stream: AsyncGenerator[Any, None], job: str) -> None:
         """Free the slot of a call that ended early. vLLM aborts on closing, unless it was still adding it."""
         await stream.aclose()
-        await self._abort([job])
+        if not self._dead:
+            await self._abort([job])
 
     async def _abort(self, request_ids: list[str]) -> None:
         with contextlib.suppress(TimeoutError, *self._errors.all):

@@ -24,6 +24,8 @@ from mesh.errors import ConfigError, EngineDeadError
 EXPECTED_JOB_TOKENS = 1024
 # How long the core goes on with running requests after a SIGTERM or Ctrl-C that also reached it.
 SHUTDOWN_TIMEOUT_S = 30
+# With so few cores, spinning OpenMP threads cost a small model, and every engine beside it, up to five times.
+FEW_CORES = 4
 CPU_KV_CACHE_BYTES = 256 << 20  # 64 small-model jobs; a laptop keeps its memory
 CPU_KV_CACHE_SEQUENCES = 4  # but at least as much as so many whole contexts take, if the machine has it
 CPU_KV_CACHE_MAX_SHARE = 0.25  # of the machine's memory
@@ -119,8 +121,9 @@ def _prepare_environment(settings: VllmSettings) -> None:
     if Path(settings.model).is_dir():
         defaults["HF_HUB_OFFLINE"] = "1"
     if _is_cpu_build():
+        if (os.cpu_count() or 1) <= FEW_CORES:
+            defaults["OMP_NUM_THREADS"] = "1"
         defaults |= {
-            "OMP_NUM_THREADS": "1",  # spinning OpenMP threads of several engines cost each other 5 times
             "TORCHDYNAMO_DISABLE": "1",  # one C++ compilation inside a step stalls every job for seconds
             "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # lets the executor stay in the core's process on CPU
         }

@@ -86,8 +86,9 @@ class Round:
         """Streams as fast as the engine can."""
         total, tokens = self.sizes.streams, self.sizes.stream_tokens
         meter, watch = side.meter(), Watch()
-        await self.run(side, profile, total, tokens, at_once=self.sizes.at_once, stream=True)
+        found = await self.run(side, profile, total, tokens, at_once=self.sizes.at_once, stream=True)
         self.report.add(f"{label}, tokens/s", side.name, total * tokens / watch.elapsed_s())
+        self._events(f"{label},", side, found)
         await side.settle()
         self._cpu(f"{label}, CPU µs/token", side, meter.spent_s(), total * tokens)
 
@@ -107,6 +108,7 @@ class Round:
         # Without the engine's own share, from getting the job to the step that makes its first token.
         first = [each.first_token_s() - (times[each.job][1] - times[each.job][0]) for each in found]
         self._times("paced: first token", side, first, 1e3, "ms")
+        self._events("paced:", side, found)
         for name, seconds in spent_s.items():
             self.report.add(f"paced: {name} CPU µs/token", side.name, seconds / (total * tokens) * 1e6)
         self._cpu("paced: CPU µs/token", side, spent_s, total * tokens)
@@ -114,6 +116,11 @@ class Round:
     def _times(self, label: str, side: Side, times_s: list[float], scale: float, unit: str) -> None:
         for share in (50, 99):
             self.report.add(f"{label} p{share}, {unit}", side.name, percentile(times_s, share / 100) * scale)
+
+    def _events(self, label: str, side: Side, found: list[Stream]) -> None:
+        """How far tokens gathered on their way: it explains the rest."""
+        n_events = sum(len(each.counts) for each in found)
+        self.report.add(f"{label} tokens/event", side.name, sum(sum(each.counts) for each in found) / n_events)
 
     def _cpu(self, label: str, side: Side, spent_s: dict[str, float], units: int) -> None:
         self.report.add(label, side.name, sum(spent_s.values()) / units * 1e6)
