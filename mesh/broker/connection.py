@@ -88,6 +88,7 @@ class Connection:
         self._calls = Calls(f"{options.inbox_prefix}.{secrets.token_hex(11)}.")
         self._subscriptions: list[Subscription] = []
         self._listeners: list[Listener] = []
+        self._is_open = False  # it stood once
         self._is_closing = False
         self._connected = asyncio.Event()
         self._reviver: asyncio.Task[None] | None = None
@@ -135,7 +136,7 @@ class Connection:
             async with asyncio.timeout(timeout_s):
                 await self._connected.wait()
         except TimeoutError:
-            raise DisconnectedError(f"no connection to {self._options!r} within {timeout_s:g} s") from None
+            raise DisconnectedError(f"no connection to {self._options.shown} within {timeout_s:g} s") from None
 
     # Sending.
 
@@ -150,7 +151,7 @@ class Connection:
         if size > self._link.max_payload:
             raise TooLargeError(f"{size} bytes are more than the server's max_payload, {self.max_payload}")
         if not self._link.is_connected:
-            raise DisconnectedError(f"no connection to {self._options!r}")
+            raise DisconnectedError(f"no connection to {self._options.shown}")
         if header:
             head = f"HPUB {subject} {reply} {len(header)} {size}\r\n".encode()
             self._link.write(b"%b%b%b\r\n" % (head, header, payload))
@@ -234,6 +235,7 @@ class Connection:
 
     async def _open(self) -> None:
         await self._establish(self._link, self._options.connect_timeout_s)
+        self._is_open = True
         self.subscribe(self._calls.wildcard, self._calls.heard)
 
     async def _establish(self, link: Link, timeout_s: float) -> None:
@@ -246,7 +248,7 @@ class Connection:
             await link.close()
             reason = f": {seen[-1]}" if seen and str(seen[-1]) else ""
             raise DisconnectedError(
-                f"cannot reach NATS at {self._options!r} within {timeout_s:g} s{reason}; "
+                f"cannot reach NATS at {self._options.shown} within {timeout_s:g} s{reason}; "
                 "is nats-server running there, with JetStream (-js)?"
             ) from None
         except Exception as error:
@@ -268,7 +270,8 @@ class Connection:
                 self._on_found()
 
         async def on_closed() -> None:
-            if link is self._link and not self._is_closing:
+            # Only a connection that once stood is made anew; the first one's failure is the caller's to hear.
+            if link is self._link and self._is_open and not self._is_closing:
                 self._reviver = self._loop.create_task(self._revive(), name="mesh-revive")
 
         options = self._options
@@ -383,5 +386,9 @@ async def open_connection(options: ConnectOptions) -> Connection:
         if path is not None and not path.is_file():
             raise ConfigError(f"{path} is not a file; give the path of a NATS credentials file", key="creds")
     connection = Connection(options)
-    await connection._open()
+    try:
+        await connection._open()
+    except BaseException:
+        await connection.close()
+        raise
     return connection

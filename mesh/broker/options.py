@@ -19,7 +19,12 @@ class ConnectOptions:
     connect_timeout_s: float = 5.0  # for the first connection; later ones are tried for ever
 
     def __repr__(self) -> str:
-        return f"ConnectOptions({', '.join(_shown(each) for each in self.servers)})"
+        return f"ConnectOptions({self.shown})"
+
+    @property
+    def shown(self) -> str:
+        """The servers' addresses, for messages."""
+        return ", ".join(_shown(each) for each in self.servers)
 
 
 def _shown(server: str) -> str:

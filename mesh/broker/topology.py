@@ -172,11 +172,16 @@ async def read_settings(connection: Connection, names: Names) -> MeshSettings:
     metadata = live.get("metadata") or {}
     try:
         return MeshSettings(
+            replicas=int(live.get("num_replicas", 1)),
+            storage=live["storage"],
+            events_storage=metadata["mesh.events_storage"],
             lanes=int(metadata["mesh.lanes"]),
             ack_wait_s=int(metadata["mesh.ack_wait_ms"]) / 1000,
             max_deliver=int(metadata["mesh.max_deliver"]),
-            replicas=int(live.get("num_replicas", 1)),
             queue_limit=int(live.get("max_msgs_per_subject", 1)),
+            events_bytes=int(metadata["mesh.events_bytes"]),
+            events_age_s=int(metadata["mesh.events_age_ms"]) / 1000,
+            duplicate_window_s=int(live["duplicate_window"]) / NS,
         )
     except (KeyError, ValueError) as error:
         raise TopologyError(
@@ -251,6 +256,9 @@ def _metadata(settings: MeshSettings) -> dict[str, str]:
         "mesh.lanes": str(settings.lanes),
         "mesh.ack_wait_ms": str(int(settings.ack_wait_s * 1000)),
         "mesh.max_deliver": str(settings.max_deliver),
+        "mesh.events_storage": settings.events_storage,
+        "mesh.events_bytes": str(settings.events_bytes),
+        "mesh.events_age_ms": str(int(settings.events_age_s * 1000)),
     }
 
 

@@ -169,7 +169,7 @@ class VllmEngine:
         except TimeoutError:
             await self._condemn(f"vLLM's engine core gave no sign of life for {timeout_s:g} s")
             raise EngineDeadError(self._dead) from None
-        except self._errors.all as error:
+        except Exception as error:  # also the bare Exception of a core that shuts down on a signal of its own
             await self._condemn(f"vLLM's engine core is dead: {error!r}")
             raise EngineDeadError(self._dead) from error
 

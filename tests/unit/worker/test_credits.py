@@ -126,12 +126,12 @@ def test_a_full_worker_asks_for_nothing():
 
 def test_a_tier_that_is_being_asked_keeps_its_turn():
     """Slots are not given away to a lower tier while the answer of the higher one is a round trip away."""
-    credits = looked(books(4))
+    credits = looked(books(5))
     credits.plan(0.0)
     for tier in ("interactive", "batch"):
         credits.delivered(f"m-{tier}-0", pending=50, accepted=True)
         credits.ended(f"m-{tier}-0", 0.0, empty=False)
-    assert asked(credits.plan(0.0)) == {"m-interactive-0": 1}
+    assert asked(credits.plan(0.0)) == {"m-interactive-0": 1, "m-batch-0": 1}
     credits.released()
     assert credits.plan(0.0) == []
     assert credits.free == 1

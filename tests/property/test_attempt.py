@@ -1,0 +1,159 @@
+"""Whatever becomes of an attempt, and whatever its job went through before: the promises of its end hold."""
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mesh.errors import EngineDeadError, EngineFailedError, InvalidRequestError, UnsupportedError
+from mesh.policies.retry import RetryPolicy
+from mesh.protocol.history import History, read_history
+from mesh.protocol.messages import Delta, Request, Result, Started, Usage
+from mesh.worker.attempt import Ack, Announce, Attempt, Begin, Bury, Drop, JobFacts, Nak, Store
+
+ENDS = (Ack, Nak, Drop)
+NOW = 1_000_000
+RESULT = Result(id="j", tenant="t", model="m", status="finished", text="whole")
+LOSS = st.sampled_from(["resume", "restart", "fail"])
+
+
+@st.composite
+def journals(draw: st.DrawFn) -> list:
+    """Events of earlier attempts, as a fenced journal can hold them."""
+    events: list = []
+    ids: list[int] = []
+    for number in range(1, draw(st.integers(0, 4)) + 1):
+        index = draw(st.sampled_from([0, len(ids)]))
+        del ids[index:]
+        sequence = draw(st.sampled_from([0, 9, 17]))
+        events.append(Started(id="j", attempt=number, index=index, worker="v", unix_ms=1, sequence=sequence))
+        for _ in range(draw(st.integers(0, 3))):
+            new = draw(st.lists(st.integers(0, 99), min_size=1, max_size=3))
+            text = draw(st.text("abc", max_size=3))
+            events.append(Delta(id="j", attempt=number, index=len(ids), text=text, token_ids=new))
+            ids += new
+    if events and draw(st.booleans()):
+        last = Delta(id="j", attempt=events[-1].attempt, index=len(ids), text="", token_ids=[5], finish_reason="stop")
+        events.append(last)
+    if events and draw(st.integers(0, 5)) == 0:
+        events.append(RESULT)
+    return events
+
+
+@dataclass
+class Job:
+    """One attempt driven as the runner drives it, with books of its own about the text."""
+
+    attempt: Attempt
+    history: History
+    text: str = ""
+    tokens: int = 0
+    actions: tuple = ()
+
+
+def begin(draw: st.DrawFn, request: Request, events: list, now: int) -> Job:
+    facts = JobFacts("j", "t", "m", "w", 17, NOW, NOW, request)
+    attempt = Attempt(facts, RetryPolicy(max_attempts=draw(st.integers(1, 4))))
+    history = read_history(events)
+    job = Job(attempt, read_history(events), history.text, history.index)
+    if not events and draw(st.booleans()):
+        actions = attempt.first(now)
+    else:
+        index = draw(st.sampled_from([0, history.index]))
+        actions = attempt.taken_over(history, index, draw(st.booleans()), now)
+    if isinstance(actions[0], Begin):
+        (start,) = actions
+        assert start.event.attempt == job.history.attempts + 1
+        assert start.event.index == len(start.token_ids)
+        if start.event.index == 0 and job.tokens:
+            job.text, job.tokens = "", 0
+        assert (start.text, len(start.token_ids)) == (job.text, job.tokens)
+        run(draw, job, now)
+    else:
+        job.actions = tuple(actions)
+    return job
+
+
+def run(draw: st.DrawFn, job: Job, now: int) -> None:
+    """The engine's output, and then one of the ends there are."""
+    for _ in range(draw(st.integers(0, 4))):
+        text, ids = draw(st.text("xyz", max_size=3)), draw(st.lists(st.integers(0, 9), min_size=1, max_size=3))
+        job.attempt.produced(text, ids, now)
+        job.text += text
+        job.tokens += len(ids)
+    attempt, usage = job.attempt, Usage(prompt_tokens=2, completion_tokens=job.tokens)
+    end = draw(
+        st.sampled_from(
+            [
+                lambda: attempt.finished("stop", usage, now),
+                lambda: attempt.embedded([[0.5]], usage, now),
+                lambda: attempt.failed(EngineFailedError("broke"), now),
+                lambda: attempt.failed(EngineDeadError("gone"), now),
+                lambda: attempt.failed(InvalidRequestError("bad", field="prompt"), now),
+                lambda: attempt.failed(UnsupportedError("no", field="n"), now),
+                lambda: attempt.cancelled(now),
+                lambda: attempt.expired(now),
+                lambda: attempt.found(RESULT, True),
+                lambda: attempt.found(RESULT, False),
+                attempt.returned,
+                attempt.lost,
+            ]
+        )
+    )
+    job.actions = tuple(end())
+
+
+@given(journals(), LOSS, st.sampled_from([NOW, NOW + 700_000]), st.data())
+def test_every_attempt_keeps_the_promises_of_its_end(events, loss, now, data):
+    request = Request(prompt="a", on_worker_loss=loss, metadata={"k": 1})
+    job = begin(data.draw, request, events, now)
+    actions = job.actions
+    assert job.attempt.is_over
+
+    # Exactly one of Ack, Nak and Drop, and it is the last.
+    assert [isinstance(action, ENDS) for action in actions] == [False] * (len(actions) - 1) + [True]
+
+    # Stored, then announced, then acknowledged; buried before all of it.
+    order = [kind for kind in (Bury, Store, Announce, Ack) if any(isinstance(action, kind) for action in actions)]
+    if not isinstance(actions[-1], Nak | Drop):
+        assert [type(action) for action in actions] == order
+    else:
+        assert len(actions) == 1
+    for before, after in pairwise(actions):
+        assert not (isinstance(before, Announce) and isinstance(after, Store))
+
+    stores = [action for action in actions if isinstance(action, Store)]
+    announced = [action.result for action in actions if isinstance(action, Announce)]
+    if stores:
+        assert announced == [stores[0].result]
+        check_result(job, stores[0].result, request)
+    else:
+        assert announced in ([], [RESULT])
+    if any(isinstance(action, Bury) for action in actions):
+        assert stores[0].result.error.code == "attempts_exhausted"
+
+
+def check_result(job: Job, result: Result, request: Request) -> None:
+    assert (result.id, result.tenant, result.model, result.worker) == ("j", "t", "m", "w")
+    assert (result.error is None) == (result.status == "finished")
+    assert result.attempts == job.attempt.number
+    assert result.metadata == request.metadata
+    assert min(result.timing.queued_ms, result.timing.total_ms) >= 0
+    if isinstance(result.text, str):
+        assert result.text == job.text, "the Result's text is what the events showed"
+    else:
+        assert result.embeddings == [[0.5]]
+    if result.status != "finished":
+        assert result.usage.completion_tokens == job.tokens
+        assert result.finish_reason is None
+
+
+@given(journals(), st.booleans(), st.data())
+def test_a_job_acknowledged_without_a_result_is_somebody_elses_or_over(events, is_queued, data):
+    """The only plain Ack of a takeover: its journal has the Result, or a first request of that id is in the queue."""
+    facts = JobFacts("j", "t", "m", "w", 17, NOW, NOW, Request(prompt="a"))
+    history = read_history(events)
+    actions = Attempt(facts, RetryPolicy()).taken_over(history, 0, is_queued, NOW)
+    if actions == [Ack()]:
+        assert history.result is not None or (is_queued and history.request_sequence not in (0, 17))

@@ -1,0 +1,246 @@
+"""One attempt, decision by decision."""
+
+import pytest
+
+from mesh.errors import EngineDeadError, EngineFailedError, TooLargeError
+from mesh.policies.retry import RetryPolicy
+from mesh.protocol.history import History, read_history
+from mesh.protocol.messages import DEFAULT_DEADLINE_MS, Delta, Request, Result, Started, Usage
+from mesh.worker.attempt import Ack, Announce, Attempt, Begin, Bury, Drop, JobFacts, Nak, Store
+
+STORED = 1_000_000
+USAGE = Usage(prompt_tokens=3, completion_tokens=2)
+
+
+def facts(request: Request | None = None, sequence: int = 17) -> JobFacts:
+    return JobFacts(
+        id="j",
+        tenant="t",
+        model="m",
+        worker="w",
+        sequence=sequence,
+        stored_unix_ms=STORED,
+        received_unix_ms=STORED + 5,
+        request=request or Request(prompt="a", metadata={"team": "x"}),
+    )
+
+
+def attempt(request: Request | None = None, retry: RetryPolicy | None = None) -> Attempt:
+    return Attempt(facts(request), retry or RetryPolicy())
+
+
+def journal(*ids: int, attempts: int = 1, sequence: int = 17, **last: object) -> History:
+    events: list = [
+        Started(id="j", attempt=n, index=0, worker="v", unix_ms=1, sequence=sequence) for n in range(1, attempts + 1)
+    ]
+    if ids:
+        events.append(Delta(id="j", attempt=attempts, index=0, text="x" * len(ids), token_ids=list(ids), **last))
+    return read_history(events)
+
+
+def kinds(actions: list) -> list[type]:
+    return [type(action) for action in actions]
+
+
+def test_a_new_job_begins_at_once():
+    one = attempt()
+    (begin,) = one.first(STORED + 10)
+    assert begin == Begin(
+        Started(id="j", attempt=1, index=0, worker="w", unix_ms=STORED + 10, sequence=17), token_ids=(), text=""
+    )
+    assert (one.number, one.resumed_at, one.is_over) == (1, 0, False)
+
+
+def test_a_job_that_finishes_is_stored_then_announced_then_acknowledged():
+    one = attempt()
+    one.first(STORED + 10)
+    one.produced("He", [1], STORED + 40)
+    one.produced("llo", [2], STORED + 50)
+    actions = one.finished("stop", USAGE, STORED + 60)
+    assert kinds(actions) == [Store, Announce, Ack]
+    store, announce, _ = actions
+    result = store.result
+    assert announce.result is result
+    assert (result.text, result.status, result.finish_reason, result.usage) == ("Hello", "finished", "stop", USAGE)
+    assert (result.id, result.tenant, result.model, result.worker, result.attempts) == ("j", "t", "m", "w", 1)
+    assert (result.timing.queued_ms, result.timing.first_token_ms, result.timing.total_ms) == (10, 40, 60)
+    assert (result.created_unix_ms, result.finished_unix_ms) == (STORED, STORED + 60)
+    assert result.metadata == {"team": "x"}
+    assert store.ttl_ms == 3_600_000
+    assert one.is_over
+
+
+def test_vectors_stand_in_place_of_text():
+    one = attempt(Request(input="a", result_ttl_ms=5000))
+    one.first(STORED)
+    store, *_ = one.embedded([[1.0, 2.0]], Usage(prompt_tokens=1), STORED + 1)
+    assert store.result.embeddings == [[1.0, 2.0]]
+    assert not isinstance(store.result.text, str)
+    assert store.ttl_ms == 5000
+
+
+def test_another_worker_goes_on_after_what_stands():
+    one = attempt()
+    (begin,) = one.taken_over(journal(5, 6, 7), 3, False, STORED + 10)
+    assert (begin.event.attempt, begin.event.index, begin.token_ids, begin.text) == (2, 3, (5, 6, 7), "xxx")
+    one.produced("y", [8], STORED + 20)
+    store, *_ = one.finished("stop", USAGE, STORED + 30)
+    assert store.result.text == "xxxy"
+    assert store.result.timing.first_token_ms is None, "another worker made the first token"
+    assert (one.tokens, one.resumed_at) == (4, 3)
+
+
+def test_a_request_may_ask_to_start_again_instead():
+    one = attempt(Request(prompt="a", on_worker_loss="restart"))
+    (begin,) = one.taken_over(journal(5, 6, 7), 3, False, STORED + 10)
+    assert (begin.event.index, begin.token_ids, begin.text) == (0, (), "")
+
+
+def test_a_request_may_ask_to_fail_instead():
+    one = attempt(Request(prompt="a", on_worker_loss="fail"))
+    store, *rest = one.taken_over(journal(5), 1, False, STORED + 10)
+    assert kinds(rest) == [Announce, Ack]
+    assert (store.result.status, store.result.error.code, store.result.text) == ("failed", "engine_dead", "x")
+    one = attempt(Request(prompt="a", on_worker_loss="fail"))
+    assert kinds(one.taken_over(History(), 0, False, STORED + 10)) == [Begin]
+
+
+def test_a_journal_that_says_how_it_ended_needs_no_engine():
+    one = attempt()
+    history = journal(5, 6, finish_reason="length", usage=USAGE)
+    store, announce, ack = one.taken_over(history, 2, False, STORED + 10)
+    assert (store.result.status, store.result.finish_reason, store.result.usage) == ("finished", "length", USAGE)
+    assert (store.result.text, store.result.attempts) == ("xx", 1)
+    assert isinstance(announce, Announce)
+    assert isinstance(ack, Ack)
+
+
+def test_a_journal_that_holds_the_result_needs_only_the_ack():
+    history = journal(5)
+    history.apply(Result(id="j", tenant="t", model="m", status="finished", text="x"))
+    assert kinds(attempt().taken_over(history, 1, False, STORED + 10)) == [Ack]
+
+
+def test_a_second_request_of_the_same_id_is_acknowledged_while_the_first_one_is_there():
+    history = journal(5, sequence=9)
+    assert kinds(attempt().taken_over(history, 1, True, STORED + 10)) == [Ack]
+    assert kinds(attempt().taken_over(history, 1, False, STORED + 10)) == [Begin]
+    assert kinds(attempt().taken_over(journal(5, sequence=17), 1, True, STORED + 10)) == [Begin]
+
+
+@pytest.mark.parametrize("begins", [True, False])
+def test_a_job_past_its_deadline_is_not_begun(begins):
+    one = attempt(Request(prompt="a", deadline_unix_ms=STORED + 10))
+    actions = one.first(STORED + 10) if begins else one.taken_over(journal(5), 1, False, STORED + 10)
+    assert kinds(actions) == [Store, Announce, Ack]
+    assert (actions[0].result.status, actions[0].result.error.code) == ("expired", "expired")
+    where = "before it started" if begins else "while it ran"
+    assert where in actions[0].result.error.message
+
+
+def test_without_a_deadline_a_job_has_ten_minutes():
+    assert facts().deadline_unix_ms == STORED + DEFAULT_DEADLINE_MS
+    assert facts(Request(prompt="a", deadline_unix_ms=7)).deadline_unix_ms == 7
+
+
+def test_a_failed_attempt_is_handed_back_with_growing_patience_and_then_buried():
+    waits = []
+    for number in (1, 2):
+        one = attempt()
+        one.taken_over(journal(attempts=number - 1), 0, False, STORED + 10)
+        (nak,) = one.failed(EngineFailedError("out of memory"), STORED + 20)
+        assert isinstance(nak, Nak)
+        waits.append(nak.delay_s)
+    assert waits == [0.2, 0.4]
+    one = attempt()
+    one.taken_over(journal(attempts=2), 0, False, STORED + 10)
+    bury, store, announce, ack = one.failed(EngineFailedError("out of memory"), STORED + 20)
+    assert isinstance(bury, Bury)
+    assert (bury.attempts, bury.reason.code) == (3, "attempts_exhausted")
+    assert store.result.error == bury.reason
+    assert "out of memory" in bury.reason.message
+    assert [type(announce), type(ack)] == [Announce, Ack]
+
+
+def test_a_job_that_killed_its_workers_is_not_begun_again():
+    actions = attempt().taken_over(journal(attempts=3), 0, False, STORED + 10)
+    assert kinds(actions) == [Bury, Store, Announce, Ack]
+
+
+def test_attempts_that_brought_it_further_are_not_held_against_a_job():
+    history = journal()
+    for number in range(2, 20):
+        history.apply(Started(id="j", attempt=number, index=history.index, worker="v", unix_ms=1))
+        history.apply(Delta(id="j", attempt=number, index=history.index, text="x", token_ids=[number]))
+    (begin,) = attempt().taken_over(history, history.index, False, STORED + 10)
+    assert begin.event.attempt == 20
+
+
+def test_a_refused_request_fails_at_once_with_its_code():
+    one = attempt()
+    one.first(STORED + 10)
+    store, *_ = one.failed(TooLargeError("too long", field="prompt"), STORED + 20)
+    error = store.result.error
+    assert (error.code, error.message, error.retryable) == ("too_large", "prompt: too long", False)
+    assert store.result.usage.completion_tokens == 0
+
+
+def test_a_dead_engine_hands_the_job_back():
+    one = attempt()
+    one.first(STORED + 10)
+    assert kinds(one.failed(EngineDeadError("gone"), STORED + 20)) == [Nak]
+
+
+def test_a_cancelled_job_keeps_what_it_had():
+    one = attempt()
+    one.first(STORED + 10)
+    one.produced("He", [1], STORED + 40)
+    store, *_ = one.cancelled(STORED + 50)
+    assert (store.result.status, store.result.text, store.result.usage.completion_tokens) == ("cancelled", "He", 1)
+    assert store.result.finish_reason is None
+
+
+def test_a_result_found_is_announced_if_nobody_did():
+    result = Result(id="j", tenant="t", model="m", status="finished", text="x")
+    assert attempt().found(result, is_announced=True) == [Ack()]
+    assert attempt().found(result, is_announced=False) == [Announce(result), Ack()]
+
+
+def test_a_job_given_back_is_nakked_and_a_lost_one_is_left_alone():
+    assert attempt().returned() == [Nak(0.0)]
+    assert attempt().lost() == [Drop()]
+
+
+def test_after_its_end_an_attempt_decides_nothing():
+    one = attempt()
+    one.lost()
+    result = Result(id="j", tenant="t", model="m", status="finished", text="x")
+    for ask in (
+        lambda: one.first(STORED),
+        lambda: one.taken_over(History(), 0, False, STORED),
+        lambda: one.finished("stop", USAGE, STORED),
+        lambda: one.embedded([], USAGE, STORED),
+        lambda: one.failed(EngineFailedError("x"), STORED),
+        lambda: one.failed(TooLargeError("x"), STORED),
+        lambda: one.cancelled(STORED),
+        lambda: one.expired(STORED),
+        lambda: one.found(result, True),
+        one.returned,
+        one.lost,
+    ):
+        with pytest.raises(RuntimeError, match="over"):
+            ask()
+
+
+def test_the_same_attempt_can_be_decided_anew():
+    one = attempt()
+    one.first(STORED + 10)
+    again = one.restarted()
+    assert (again.number, again.is_over) == (0, False)
+    assert kinds(again.taken_over(journal(5), 1, False, STORED + 10)) == [Begin]
+
+
+def test_a_body_that_is_no_request_can_still_be_answered():
+    one = Attempt(JobFacts("s9", "t", "m", "w", 9, STORED, STORED, None), RetryPolicy())
+    store, *_ = one.failed(TooLargeError("much"), STORED + 1)
+    assert (store.result.id, store.result.metadata, store.ttl_ms) == ("s9", None, 3_600_000)
