@@ -27,10 +27,12 @@ PROMPTS = (
     "Who are you?",
     "Tell me a story about a fox.",
     "What is 7 plus 5?",
-    "Count from 1 to 30.",
+    "Write the table of 7.",
     "What happens when a worker dies?",
-    "Spell river.",
+    "How does a mesh work?",
 )
+MODEL_TOKENS = 300  # it ends its answers itself, mostly
+SIMULATOR_TOKENS = 40  # it never does
 LOOK_S = 0.2  # between updates of the line that says how long it has been loading
 QUIET_LOOK_S = 5.0  # the same where nobody watches a terminal
 LOG_LINES = 15  # of a worker that did not start
@@ -142,7 +144,9 @@ async def _perform(url: str, order: Order) -> None:
     """Ask, show, read back."""
     asked = dict(enumerate(itertools.islice(itertools.cycle(PROMPTS), order.prompts), 1))
     async with connect(url) as client:
-        results = await ask_all(client, DEMO_NAME, {f"demo-{number}": text for number, text in asked.items()})
+        questions = {f"demo-{number}": text for number, text in asked.items()}
+        most = SIMULATOR_TOKENS if order.choice.engine == "simulator" else MODEL_TOKENS
+        results = await ask_all(client, DEMO_NAME, questions, most)
         await show_results(client, results)
     show_commands(url, results[0].id, Names(), order.is_kept)
 

@@ -26,12 +26,14 @@ _COLUMNS = (
 )
 
 
-async def ask_all(client: Client, model: str, questions: Mapping[str, str]) -> list[Result]:
+async def ask_all(client: Client, model: str, questions: Mapping[str, str], max_tokens: int) -> list[Result]:
     """Submit every question at once, by its job's id, and show the answers while they come."""
     render.say(f"asking {len(questions)} questions at once:\n")
     panes = {id: Pane(f"{id}  {question}") for id, question in questions.items()}
     submits = [
-        client.submit(model, [{"role": "user", "content": question}], id=id, temperature=0)
+        client.submit(
+            model, [{"role": "user", "content": question}], id=id, temperature=0, max_tokens=max_tokens
+        )
         for id, question in questions.items()
     ]
     jobs = await asyncio.gather(*submits)
