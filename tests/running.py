@@ -109,6 +109,19 @@ class RunningMesh:
     async def result_is_gone(self, job: str) -> bool:
         return await self.result(job) is None
 
+    def is_attempted(self, job: str, times: int) -> Callable[[], Awaitable[bool]]:
+        """Whether a job that streams nothing has been begun so often."""
+
+        async def found() -> bool:
+            journal = Journal(self.connection, self.names)
+            return len(await journal.read(journal.attempts_subject("default", job))) >= times
+
+        return found
+
+    def is_running(self, job: str) -> Callable[[], Awaitable[bool]]:
+        """Whether a job that streams nothing has been begun."""
+        return self.is_attempted(job, 1)
+
     async def queued(self) -> int:
         """Messages in the request stream: queued and running jobs."""
         state = (await topology.stream_state(self.connection, self.names.requests_stream))["messages"]

@@ -131,8 +131,7 @@ def imports_of(tree: ast.Module, where: str) -> Iterator[tuple[str, str]]:
             assert node.level == 0, f"{where}:{node.lineno}: a relative import hides the floor it crosses"
             yield from ((node.module or "", alias.name) for alias in node.names)
         elif isinstance(node, ast.Call) and ast.unparse(node.func) in ("importlib.import_module", "__import__"):
-            if node.args and isinstance(node.args[0], ast.Constant):
-                yield str(node.args[0].value), ""
+            yield from ((str(each.value), "") for each in node.args[:1] if isinstance(each, ast.Constant))
 
 
 def faults_in(tree: ast.Module, here: str, where: str) -> list[str]:

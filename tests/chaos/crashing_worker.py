@@ -8,8 +8,9 @@ import os
 import signal
 import sys
 
+from mesh.broker.delivery import Delivery
 from mesh.broker.options import ConnectOptions
-from mesh.control.host import host_worker
+from mesh.control import host
 from mesh.engines.simulator import SimulatorEngine
 from mesh.engines.simulator_settings import SimulatorSettings
 from mesh.signals import Signal, Step
@@ -30,13 +31,29 @@ class CrashAt:
                 os.kill(os.getpid(), signal.SIGKILL if self.how == "kill" else signal.SIGSTOP)
 
 
+class BlindWorker(Worker):
+    """What a worker would be without the clock of its own: only the server's fences are left to stop it."""
+
+    def _start_job(self, delivery: Delivery) -> None:
+        super()._start_job(delivery)
+        for runner in self._runners.values():
+            runner.lease.ack_wait_s = 1e9
+
+    def _extend(self, *arguments: object) -> None:
+        pass
+
+
 async def main(url: str, plan: str | None) -> None:
+    if plan == "blind":
+        host.Worker = BlindWorker
+        plan = None
+
     def ready(worker: Worker) -> None:
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, worker.drain)
         print("ready", flush=True)
 
     arguments = {"observer": CrashAt(plan)} if plan else {}
-    await host_worker(
+    await host.host_worker(
         SimulatorEngine(SimulatorSettings(model="simulator", first_token_ms=5, between_tokens_ms=5)),
         ConnectOptions(servers=(url,)),
         WorkerOptions(model="simulator", grace_s=5),

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 import mesh as mesh_api
+from mesh.broker import topology
 from mesh.broker.topology import MeshSettings
 from mesh.protocol.messages import Delta, Result, Started
-from tests.running import running_mesh
+from tests.running import running_mesh, wait_until
 
 SCRIPT = Path(__file__).with_name("crashing_worker.py")
 TOKENS = 12
@@ -33,7 +34,7 @@ async def mesh(tmp_path):
         yield running
 
 
-def check_history(events, result):
+def check_history(events, result, tokens=TOKENS):
     """One history: attempts count up, tokens without gap, repeat or restart, one Result, at the end."""
     attempt, index, text = 0, 0, ""
     for event in events[:-1]:
@@ -50,7 +51,7 @@ def check_history(events, result):
     assert isinstance(events[-1], Result)
     assert events[-1] == result
     assert result.text == text
-    assert index == TOKENS
+    assert index == tokens
 
 
 @pytest.mark.parametrize("how", HOWS)
@@ -87,3 +88,35 @@ async def test_a_suspended_worker_that_wakes_up_changes_nothing(mesh):
     assert result.attempts == 2
     assert await mesh.history("victim") == before
     check_history(before, result)
+
+
+async def test_a_worker_that_does_not_know_it_lost_the_job_is_refused_by_its_journal(mesh):
+    await mesh.start_child(SCRIPT, "blind")
+    async with mesh_api.connect(mesh.url) as client:
+        # Longer than a lease, so that the job is delivered to the second worker while the first goes on.
+        job = await client.submit("simulator", "Tell me of the sea", max_tokens=500, temperature=0, id="victim")
+        async for _ in job:
+            break
+        await mesh.start_child(SCRIPT)
+        result = await job.result(timeout=30)
+        undisturbed = await client.generate("simulator", "Tell me of the sea", max_tokens=500, temperature=0)
+    await mesh.wait_queue_empty()
+    assert result.attempts >= 2
+    assert result.text == undisturbed.text
+    check_history(await mesh.history("victim"), result, 500)
+
+
+async def test_of_two_workers_that_both_finish_a_job_one_stores_its_result(mesh):
+    await mesh.start_child(SCRIPT, "blind")
+    async with mesh_api.connect(mesh.url) as client:
+        job = await client.submit("simulator", "Tell me of the sea", max_tokens=400, stream=False, id="victim")
+        await wait_until(mesh.is_running("victim"))
+        await mesh.start_child(SCRIPT)
+        result = await job.result(timeout=30)
+        # The other one ends too, and its Result is refused.
+        await mesh.wait_queue_empty()
+        await wait_until(mesh.is_attempted("victim", 2))
+        await client.generate("simulator", "A word", max_tokens=1)
+    assert await mesh.result("victim") == result
+    assert await mesh.history("victim") == [result]
+    assert (await topology.stream_state(mesh.connection, "KV_mesh_results"))["last_seq"] == 2

@@ -199,10 +199,11 @@ async def test_a_call_under_way_when_the_server_dies_is_told_at_once(connection,
 
 async def test_nothing_is_kept_for_later_while_there_is_no_connection(connection, server):
     """What nats-py would send after a reconnect is a zombie's: its job may be another's by then."""
-    heard = Heard()
+    heard, changes = Heard(), []
     connection.subscribe("news", heard)
+    connection.listen(changes.append)
     await server.stop(kill=True)
-    await wait_until(lambda: not connection.is_connected)
+    await wait_until(lambda: changes == [False])
     with pytest.raises(DisconnectedError):
         connection.publish("news", b"late")
     with pytest.raises(DisconnectedError):
@@ -332,9 +333,11 @@ async def test_only_the_forbidden_request_fails(guarded):
             await allowed
 
 
-@pytest.mark.parametrize("user", [{"user": "all", "password": "wrong"}, {}, {"token": "x"}], ids=["wrong", "none", "token"])
+@pytest.mark.parametrize(
+    "user", [{"user": "all", "password": "wrong"}, {}, {"token": "x"}], ids=["wrong", "none", "token"]
+)
 async def test_a_user_whom_the_server_does_not_know_is_told(guarded, user):
-    with pytest.raises((UnauthorizedError, DisconnectedError), match=r"(?i)authorization"):
+    with pytest.raises(MeshError, match=r"(?i)authorization"):
         await open_connection(options(guarded, connect_timeout_s=1.0, **user))
 
 
@@ -407,8 +410,8 @@ async def test_its_repr_says_how_it_is(connection):
     assert connection.server_version.startswith("2.")
 
 
-async def test_every_error_of_a_connection_is_one_of_ours(server):
-    """Whatever nats-py raises while connecting: one `except MeshError` is enough."""
-    for address in ("nats://256.256.256.256:4222", "tls://127.0.0.1:" + str(server.port), "not a url"):
-        with pytest.raises(MeshError):
-            await open_connection(ConnectOptions(servers=(address,), connect_timeout_s=0.5))
+@pytest.mark.parametrize("address", ["nats://256.256.256.256:4222", "not a url"])
+async def test_every_error_of_connecting_is_one_of_ours(address):
+    """Whatever nats-py raises: one `except MeshError` is enough."""
+    with pytest.raises(MeshError):
+        await open_connection(ConnectOptions(servers=(address,), connect_timeout_s=0.3))

@@ -5,7 +5,9 @@ from hypothesis import strategies as st
 
 from mesh.protocol import headers
 
-NAMES = st.from_regex(r"[A-Za-z][A-Za-z0-9-]{0,20}", fullmatch=True).filter(lambda n: n not in ("Status", "Description"))
+NAMES = st.from_regex(r"[A-Za-z][A-Za-z0-9-]{0,20}", fullmatch=True).filter(
+    lambda n: n not in ("Status", "Description")
+)
 VALUES = st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=30).map(str.strip)
 
 

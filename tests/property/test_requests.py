@@ -11,8 +11,10 @@ from mesh.protocol.validate import validate
 
 ANYTHING = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.binary(max_size=4) | st.dates(),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3) | st.sets(
-        st.integers(), max_size=2
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.text(max_size=4), inner, max_size=3)
+        | st.sets(st.integers(), max_size=2)
     ),
     max_leaves=6,
 )
@@ -23,8 +25,7 @@ FIELDS = st.sampled_from(Request.__struct_fields__) | st.text(max_size=6)
 def test_anything_is_a_request_or_refused(prompt, fields, encoding):
     try:
         request = build_request(prompt, fields)
-    except RequestError as refused:
-        assert str(refused)
+    except RequestError:
         return
     # What was taken here is taken by the worker: it decodes to the same and passes the same checks.
     arrived = codec.decode_request(codec.encode(request, encoding), encoding)

@@ -4,10 +4,10 @@ import inspect
 import types
 
 import msgspec
-import pytest
-
 import nats.errors
 import nats.js.errors
+import pytest
+
 from mesh import errors
 from mesh.broker.mapping import (
     FULL,
@@ -190,7 +190,9 @@ def test_what_is_no_puback_is_a_protocol_error(payload):
 def test_an_api_answer_is_read():
     assert read_api(b'{"type":"io.nats","config":{}}', "x") == {"type": "io.nats", "config": {}}
     with pytest.raises(errors.TopologyError) as refused:
-        read_api(msgspec.json.encode({"error": {"code": 404, "err_code": NO_STREAM, "description": "gone"}}), "stream S")
+        read_api(
+            msgspec.json.encode({"error": {"code": 404, "err_code": NO_STREAM, "description": "gone"}}), "stream S"
+        )
     assert refused.value.err_code == NO_STREAM
 
 

@@ -13,7 +13,9 @@ def delta(attempt: int, index: int, text: str, *ids: int) -> Delta:
 
 
 def result(text: str, **fields: object) -> Result:
-    return Result(**{"id": "j", "tenant": "t", "model": "m", "status": "finished", "text": text, "attempts": 2} | fields)
+    return Result(
+        **{"id": "j", "tenant": "t", "model": "m", "status": "finished", "text": text, "attempts": 2} | fields
+    )
 
 
 def fed(*events: object) -> tuple[Assembly, list]:
@@ -22,7 +24,9 @@ def fed(*events: object) -> tuple[Assembly, list]:
 
 
 def texts(shown: list) -> list:
-    return [each if isinstance(each, Gap) else type(each) if isinstance(each, Restarted) else each.text for each in shown]
+    return [
+        each if isinstance(each, Gap) else type(each) if isinstance(each, Restarted) else each.text for each in shown
+    ]
 
 
 def test_deltas_are_shown_as_they_come():
@@ -100,7 +104,12 @@ def test_an_attempt_that_repeats_may_be_repeated_in_turn():
 
 def test_a_repeating_attempt_may_be_taken_over():
     _, shown = fed(
-        started(1), delta(1, 0, "abc", 1, 2, 3), started(2), delta(2, 0, "a", 1), started(3, 1), delta(3, 1, "bcd", 2, 3, 4)
+        started(1),
+        delta(1, 0, "abc", 1, 2, 3),
+        started(2),
+        delta(2, 0, "a", 1),
+        started(3, 1),
+        delta(3, 1, "bcd", 2, 3, 4),
     )
     assert texts(shown) == ["abc", "d"]
 
@@ -111,9 +120,7 @@ def test_a_gap_while_repeating_is_seen():
 
 
 def test_tokens_that_showed_nothing_may_come_out_differently():
-    assembly, shown = fed(
-        started(1), delta(1, 0, "a", 1), delta(1, 1, "", 2), started(2, 1), delta(2, 1, "é", 7, 8)
-    )
+    assembly, shown = fed(started(1), delta(1, 0, "a", 1), delta(1, 1, "", 2), started(2, 1), delta(2, 1, "é", 7, 8))
     assert texts(shown) == ["a", "", "é"]
     assert assembly.index == 3
 

@@ -42,9 +42,9 @@ def test_what_was_not_there_is_given_back():
     one, other = TierScheduler(TierWeights()), TierScheduler(TierWeights())
     for _ in range(7):
         other.refund(other.choose(["standard"]), 1)
-    assert [one.choose(TIERS) for _ in range(21)].count("standard") == [
-        other.choose(TIERS) for _ in range(21)
-    ].count("standard")
+    assert [one.choose(TIERS) for _ in range(21)].count("standard") == [other.choose(TIERS) for _ in range(21)].count(
+        "standard"
+    )
 
 
 @pytest.mark.parametrize("weight", [0, -1, 1e6, math.inf, math.nan])

@@ -104,7 +104,11 @@ BODIES: dict[str, tuple[str, bytes, str | None]] = {
     "maps without end, packed": ("msgpack", b"\x81\xa8metadata" + b"\x81\xa1a" * DEEP + b"\x01", None),
     "lists without end, unknown field": ("json", b'{"x": ' + b"[" * DEEP + b"]" * DEEP + b"}", None),
     "an open list without end": ("json", b'{"prompt": ' + b"[" * DEEP, None),
-    "depth in a field that is not served": ("json", b'{"prompt": "a", "tools": ' + b"[" * DEEP + b"]" * DEEP + b"}", None),
+    "depth in a field that is not served": (
+        "json",
+        b'{"prompt": "a", "tools": ' + b"[" * DEEP + b"]" * DEEP + b"}",
+        None,
+    ),
     "invalid UTF-8": ("json", b'{"prompt": "\xff\xfe"}', None),
     "invalid UTF-8, packed": ("msgpack", b"\x81\xa6prompt\xa2\xff\xfe", None),
     "an overlong NUL": ("json", b'{"prompt": "\xc0\x80"}', None),
@@ -148,7 +152,11 @@ BODIES: dict[str, tuple[str, bytes, str | None]] = {
     "an unknown way to go on": ("json", b'{"prompt": "a", "on_worker_loss": "cry"}', "on_worker_loss"),
     "stream is a word": ("json", b'{"prompt": "a", "stream": "yes"}', "stream"),
     "a format nobody knows": ("json", b'{"prompt": "a", "response_format": {"type": "xml"}}', "response_format.type"),
-    "a format without schema": ("json", b'{"prompt": "a", "response_format": {"type": "json_schema"}}', "response_format"),
+    "a format without schema": (
+        "json",
+        b'{"prompt": "a", "response_format": {"type": "json_schema"}}',
+        "response_format",
+    ),
     "two structures": (
         "json",
         b'{"prompt": "a", "structured_outputs": {"regex": "a", "choice": ["b"]}}',

@@ -29,7 +29,9 @@ REQUESTS = [
     Request(prompt="Once upon a time"),
     Request(prompt="Line\nbreak \u2028 and 🦜", id="job-1", max_tokens=1, temperature=0.0, seed=-(2**63), stop="\n\n"),
     Request(messages=[Message(role="system", content=""), Message(role="user", content="Hello")], top_p=0.5, top_k=-1),
-    Request(prompt_token_ids=[0, 2**31 - 1], stop=["a", "b"], logit_bias={"7": -100.0}, stream=False, session="chat-42"),
+    Request(
+        prompt_token_ids=[0, 2**31 - 1], stop=["a", "b"], logit_bias={"7": -100.0}, stream=False, session="chat-42"
+    ),
     Request(input=["one", "two"], metadata={"team": "search", "deep": {"list": [1, None, 2.5, True]}}),
     Request(prompt="a", response_format=ResponseFormat(type="json_schema", json_schema={"schema": {"type": "object"}})),
     Request(prompt="a", structured_outputs=StructuredOutputs(choice=["yes", "no"]), on_worker_loss="fail", min_p=1.0),
@@ -195,7 +197,7 @@ def test_what_stands_as_id_in_a_hostile_body_is_a_token_or_nothing(name):
 
 
 def test_the_message_of_a_refusal_starts_small_and_says_what_was_expected():
-    with pytest.raises(InvalidRequestError, match="^max_tokens: expected `int"):
+    with pytest.raises(InvalidRequestError, match=r"^max_tokens: expected `int"):
         codec.decode_request(b'{"prompt": "a", "max_tokens": "5"}', "json")
 
 

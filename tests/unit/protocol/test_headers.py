@@ -82,7 +82,9 @@ def test_without_a_media_type_there_is_none():
     assert headers.content_type(headers.block(("X-Content-Type", "application/msgpack"))) == ""
 
 
-@pytest.mark.parametrize("raw", [b"\xff\xfe", b"NATS", b"NATS/1.0\r\nno colon\r\n\r\n", b"NATS/1.0\r\n: x\r\n\r\n", b":::"])
+@pytest.mark.parametrize(
+    "raw", [b"\xff\xfe", b"NATS", b"NATS/1.0\r\nno colon\r\n\r\n", b"NATS/1.0\r\n: x\r\n\r\n", b":::"]
+)
 def test_garbage_is_read_without_a_fuss(raw):
     headers.parse(raw)
     headers.status(raw)
