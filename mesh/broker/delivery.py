@@ -53,7 +53,7 @@ def read_stored(names: Names, subject: str, sequence: int, body: bytes, header: 
     encoding: Encoding = "json"
     job: str | None = None
     try:
-        encoding = codec.encoding_of(headers.content_type(header) if header else "")
+        encoding = codec.encoding_of(headers.media_type(fields.get("content-type", "")))
         request = codec.decode_request(body, encoding)
         validate(request)
         job = request.id

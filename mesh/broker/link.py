@@ -22,6 +22,9 @@ log = logging.getLogger("mesh.broker")
 Handler = Callable[[bytes, bytes, bytes, bytes], None]
 
 
+UNSUBSCRIBE_WITHIN_S = 0.02
+
+
 class _Interest:
     """What nats-py must find in its table of subscriptions to replay ours after a reconnect."""
 
@@ -45,6 +48,7 @@ class Link(Client):  # type: ignore[misc]  # nats-py is not typed
     def __init__(self) -> None:
         super().__init__()
         self._kick_due = False
+        self._late_kick_due = False
         self._late: list[_Interest] = []  # attached while there was no connection
 
     def write(self, command: bytes) -> None:
@@ -74,9 +78,18 @@ class Link(Client):  # type: ignore[misc]  # nats-py is not typed
                 self._announce(entry)  # a second SUB with the same id changes nothing
 
     def detach(self, sid: int) -> None:
-        """End a subscription made by `attach`. Unknown ids are ignored."""
+        """End a subscription made by `attach`. Unknown ids are ignored.
+
+        The server is told with whatever is sent next, or a little later: nobody waits for it, and one write less
+        for every job is worth the few messages that may still come and are dropped.
+        """
         if self._subs.pop(sid, None) is not None and self.is_connected:
-            self.write(b"UNSUB %d\r\n" % sid)
+            command = b"UNSUB %d\r\n" % sid
+            self._pending.append(command)
+            self._pending_data_size += len(command)
+            if not self._late_kick_due:
+                self._late_kick_due = True
+                asyncio.get_running_loop().call_later(UNSUBSCRIBE_WITHIN_S, self._kick_late)
 
     def discard_unsent(self) -> None:
         """Forget what was not sent before a disconnect: its senders were told that it failed."""
@@ -85,6 +98,10 @@ class Link(Client):  # type: ignore[misc]  # nats-py is not typed
 
     def _announce(self, entry: _Interest) -> None:
         self.write(f"SUB {entry._subject} {entry._queue} {entry._id}\r\n".encode())
+
+    def _kick_late(self) -> None:
+        self._late_kick_due = False
+        self._kick()
 
     def _kick(self) -> None:
         self._kick_due = False

@@ -35,7 +35,7 @@ class Assembly:
     def __init__(self) -> None:
         self._attempt = 0
         self._ids: list[int] = []  # output tokens shown
-        self._text = ""  # what was shown
+        self._pieces: list[str] = []  # what was shown, in order
         # While an attempt repeats from index 0 what was shown: what it has repeated so far. None: it does not.
         self._again: tuple[list[int], str] | None = None
         self._is_over = False
@@ -48,7 +48,7 @@ class Assembly:
     @property
     def text(self) -> str:
         """Everything shown that stands."""
-        return self._text
+        return "".join(self._pieces)
 
     def take(self, event: Event) -> list[Shown]:
         """The next event that arrived; what its reader sees of it, possibly nothing."""
@@ -87,36 +87,37 @@ class Assembly:
             return []  # shown before
         if self._again is None:
             self._ids += delta.token_ids
-            self._text += delta.text
+            self._pieces.append(delta.text)
             return [delta]
         return self._repeat(delta)
 
     def _repeat(self, delta: Delta) -> list[Shown]:
         """An attempt that began again: silent while it says the same, told once it does not."""
         assert self._again is not None
-        ids, text = self._again[0] + delta.token_ids, self._again[1] + delta.text
+        ids, text, shown = self._again[0] + delta.token_ids, self._again[1] + delta.text, self.text
         common = min(len(ids), len(self._ids))
-        if ids[:common] != self._ids[:common] or not (text.startswith(self._text) or self._text.startswith(text)):
-            self._again, self._ids, self._text = None, ids, text
+        if ids[:common] != self._ids[:common] or not (text.startswith(shown) or shown.startswith(text)):
+            self._again, self._ids, self._pieces = None, ids, [text]
             whole = Delta(id=delta.id, attempt=delta.attempt, index=0, text=text, token_ids=list(ids))
             return [Restarted(delta.attempt), whole]
         if len(ids) <= len(self._ids):
             self._again = (ids, text)
             return []
-        new_ids, new_text, start = ids[len(self._ids) :], text[len(self._text) :], len(self._ids)
-        self._again, self._ids, self._text = None, ids, text
+        new_ids, new_text, start = ids[len(self._ids) :], text[len(shown) :], len(self._ids)
+        self._again, self._ids, self._pieces = None, ids, [text]
         return [Delta(id=delta.id, attempt=delta.attempt, index=start, text=new_text, token_ids=new_ids)]
 
     def rest_of(self, result: Result) -> list[Shown]:
         """What a finished Result shows beyond what was shown, when its events can be read no more."""
-        if not isinstance(result.text, str) or result.text == self._text:
+        text = self.text
+        if not isinstance(result.text, str) or result.text == text:
             return []
-        if result.text.startswith(self._text):
-            rest = result.text[len(self._text) :]
+        if result.text.startswith(text):
+            rest = result.text[len(text) :]
             shown: list[Shown] = []
         else:
             rest, shown = result.text, [Restarted(result.attempts)]
-        self._text = result.text
+        self._pieces = [result.text]
         return [
             *shown,
             Delta(id=result.id, attempt=result.attempts, index=self.index, text=rest, token_ids=[]),

@@ -71,9 +71,6 @@ def status(raw: bytes) -> int:
     return 0
 
 
-def content_type(raw: bytes) -> str:
-    """The media type a block announces, in lower case and without parameters; "" if it announces none."""
-    for name, value in parse(raw).items():
-        if name.lower() == "content-type":
-            return value.partition(";")[0].strip().lower()
-    return ""
+def media_type(value: str) -> str:
+    """The media type in a `Content-Type`, in lower case and without parameters; "" stays ""."""
+    return value.partition(";")[0].strip().lower()

@@ -17,12 +17,17 @@ class History:
     fruitless: int = 0  # attempts in a row, the running one included, that brought the job no further
     best: int = 0  # the most output tokens any attempt reached
     token_ids: list[int] = field(default_factory=list)  # the output that stands
-    text: str = ""  # what they show
+    pieces: list[str] = field(default_factory=list)  # what they show, in order
     finish_reason: str | None = None  # set once the last delta is there
     usage: Usage | None = None
     result: Result | None = None
     worker: str = ""  # of the newest attempt
     request_sequence: int = 0  # the stream sequence of the request that is being served
+
+    @property
+    def text(self) -> str:
+        """What the output tokens show."""
+        return "".join(self.pieces)
 
     @property
     def index(self) -> int:
@@ -48,7 +53,7 @@ class History:
     def grow(self, text: str, token_ids: Sequence[int]) -> None:
         """Add new output at the end."""
         self.token_ids.extend(token_ids)
-        self.text += text
+        self.pieces.append(text)
         if self.index > self.best:
             self.best = self.index
             self.fruitless = 0
@@ -60,7 +65,7 @@ class History:
         del self.token_ids[index:]
         self.finish_reason = self.usage = None
         if index == 0:
-            self.text = ""
+            self.pieces.clear()
 
 
 def read_history(events: Iterable[Event]) -> History:

@@ -17,6 +17,7 @@ from mesh.policies.tiers import TierScheduler, TierWeights
 from mesh.protocol.messages import TIERS
 
 WAIT_S = 0.5  # a waiting pull holds a credit: short enough to free it soon where jobs pile up
+WAIT_IDLE_S = 1.0  # while nothing runs there is no hurry, and an idle worker should cost the server little
 WAIT_NARROW_S = 0.2  # when there are credits for some consumers only, take turns faster
 STALE_S = 0.25  # a consumer not looked at for so long may have jobs
 
@@ -165,7 +166,8 @@ class Credits:
         if free <= 0:
             return []
         room = len(idle) if self._is_tiny else free
-        expires_s = WAIT_S if room >= len(idle) else WAIT_NARROW_S
+        is_idle = self._running == 0
+        expires_s = WAIT_NARROW_S if room < len(idle) else WAIT_IDLE_S if is_idle else WAIT_S
         return [self._ask(name, 1, expires_s) for name in idle[:room]]
 
     def _ask(self, name: str, batch: int, expires_s: float | None) -> Ask:

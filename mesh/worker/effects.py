@@ -51,7 +51,7 @@ class Desk:
     dead: DeadLetters
     retry: RetryPolicy
     observer: Observer
-    shows_deltas: bool  # whether the observer is told of each delta: it costs a call a chunk
+    shows_steps: bool  # whether the observer is told of each step: it costs a call for each
     engine_died: Callable[[str], None]  # told once an attempt ended because the engine is dead
 
 
@@ -116,8 +116,9 @@ class Effects:
                 await asyncio.sleep(RETRY_S)
 
     def step(self, name: str, when: When) -> None:
-        """Tell the observer where we are."""
-        self._desk.observer(Step(self._job, name, when))
+        """Tell the observer where we are, if it looks so closely."""
+        if self._desk.shows_steps:
+            self._desk.observer(Step(self._job, name, when))
 
     def give_up(self, reason: Literal["lost", "drain", "retry", "duplicate"]) -> None:
         """The job is no longer ours, and has no Result by us."""

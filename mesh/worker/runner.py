@@ -116,7 +116,7 @@ class Runner:
             self._effects.is_held,
             lambda: self.interrupt("lost"),
             self._begun,
-            self._effects.step if self._desk.shows_deltas else None,
+            self._effects.step if self._desk.shows_steps else None,
             streams=self._request is None or self._request.stream,
         )
         if self._interrupt in ("lost", "found"):

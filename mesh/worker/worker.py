@@ -103,7 +103,7 @@ class Worker:
             dead=DeadLetters(connection, names),
             retry=options.retry,
             observer=self._observe,
-            shows_deltas=observer is not ignore,
+            shows_steps=observer is not ignore,
             engine_died=self._engine_died,
         )
 

@@ -256,12 +256,16 @@ async def test_what_nats_closes_for_good_is_opened_anew_with_every_subscription(
 
 @pytest.mark.slow
 async def test_a_server_that_is_frozen_is_noticed_within_three_pings(connection, server):
+    changes: list[bool] = []
+    connection.listen(changes.append)
     await flushed(connection)
     began = time.monotonic()
     os.kill(server.process.pid, signal.SIGSTOP)
     try:
+        for _ in range(40):  # more than the sockets hold: nats-py would wait for ever for the rest to be taken
+            connection.publish("news", b"x" * 500_000)
         bound_s = PING_INTERVAL_S * (MAX_OUTSTANDING_PINGS + 1) + 2
-        await wait_until(lambda: not connection.is_connected, bound_s)
+        await wait_until(lambda: changes == [False], bound_s)
         assert time.monotonic() - began > PING_INTERVAL_S
         with pytest.raises(DisconnectedError):
             connection.publish("news", b"")

@@ -37,7 +37,7 @@ class Journal:
 
 
 @st.composite
-def journals(draw: st.DrawFn) -> Journal:
+def journals(draw: st.DrawFn, ways: tuple[str, ...] = ("resume", "cut", "again", "differently")) -> Journal:
     """Attempts that go on where the last stopped, or begin again: saying the same, or something else."""
     journal, ids = Journal(), []
     script = draw(st.lists(st.integers(0, 30), min_size=1, max_size=12))
@@ -45,7 +45,7 @@ def journals(draw: st.DrawFn) -> Journal:
     for number in range(1, attempts + 1):
         index = len(ids)
         if number > 1:
-            how = draw(st.sampled_from(["resume", "cut", "again", "differently"]))
+            how = draw(st.sampled_from(ways))
             if how == "cut" and ids and ids[-1] % HELD == 0:
                 index -= 1
             elif how in ("again", "differently"):
@@ -153,6 +153,20 @@ def test_the_reader_who_comes_late_sees_the_same(journal, data):
     for event in journal.events[heard:]:
         reader.take(event)
     assert not reader.has_missed
+    check(reader, journal)
+
+
+@given(journals(ways=("resume", "cut")), st.data())
+def test_a_loss_nobody_told_of_is_seen_by_its_gap(journal, data):
+    """Where every attempt went on from the last, the next event shows that one before it is missing."""
+    reader, last = Reader(journal.events), len(journal.events) - 1
+    for position, event in enumerate(journal.events):
+        if position == last and reader.assembly.text != event.text:
+            reader.catch_up(position)
+        if position == last or data.draw(st.booleans()):
+            reader.take(event)
+            if reader.has_missed:
+                reader.catch_up(position + 1)
     check(reader, journal)
 
 

@@ -9,7 +9,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from mesh.policies.tiers import TierWeights
 from mesh.protocol.messages import TIERS
-from mesh.worker.credits import WAIT_S, Ask, Credits, Source
+from mesh.worker.credits import WAIT_IDLE_S, Ask, Credits, Source
 
 CONSUMER = st.integers(0, 11)
 
@@ -48,7 +48,7 @@ class Worker(RuleBasedStateMachine):
             assert self.now_s >= self.paused_until[ask.source.consumer]
             if ask.expires_s is not None:
                 assert ask.batch == 1
-                assert 0 < ask.expires_s <= WAIT_S
+                assert 0 < ask.expires_s <= WAIT_IDLE_S
             self.open[ask.source.consumer] = (ask, ask.batch)
         self.is_planned = True
 
@@ -151,7 +151,7 @@ class Worker(RuleBasedStateMachine):
         while sum(self.queue.values()):
             rounds -= 1
             assert rounds > 0, f"stuck with {self.queue}, open {self.open}"
-            self.now_s += WAIT_S
+            self.now_s += WAIT_IDLE_S
             for number in [*range(len(self.names)), *range(len(self.names))]:
                 self.answer(number)
                 self.plan()  # as the worker does after each answer

@@ -31,9 +31,7 @@ async def ask_all(client: Client, model: str, questions: Mapping[str, str], max_
     render.say(f"asking {len(questions)} questions at once:\n")
     panes = {id: Pane(f"{id}  {question}") for id, question in questions.items()}
     submits = [
-        client.submit(
-            model, [{"role": "user", "content": question}], id=id, temperature=0, max_tokens=max_tokens
-        )
+        client.submit(model, [{"role": "user", "content": question}], id=id, temperature=0, max_tokens=max_tokens)
         for id, question in questions.items()
     ]
     jobs = await asyncio.gather(*submits)

@@ -4,7 +4,7 @@ import pytest
 
 from mesh.policies.tiers import TierWeights
 from mesh.protocol.messages import TIERS
-from mesh.worker.credits import STALE_S, WAIT_NARROW_S, WAIT_S, Credits, Source
+from mesh.worker.credits import STALE_S, WAIT_NARROW_S, WAIT_IDLE_S, WAIT_S, Credits, Source
 
 
 def sources(lanes: int = 1) -> list[Source]:
@@ -41,7 +41,7 @@ def test_where_nothing_was_found_it_waits_on_every_consumer():
     credits = looked(books(10))
     asks = credits.plan(0.0)
     assert asked(asks) == dict.fromkeys(["m-interactive-0", "m-standard-0", "m-batch-0"], 1)
-    assert {ask.expires_s for ask in asks} == {WAIT_S}
+    assert {ask.expires_s for ask in asks} == {WAIT_IDLE_S}
     assert credits.free == 7
     assert credits.plan(0.0) == []
 
@@ -94,7 +94,7 @@ def test_an_engine_with_one_slot_waits_on_every_consumer_at_once():
         looked(credits, 0.0)
     asks = credits.plan(0.0)
     assert len(asks) == 12
-    assert {ask.expires_s for ask in asks} == {WAIT_S}
+    assert {ask.expires_s for ask in asks} == {WAIT_IDLE_S}
     assert credits.accepts()
     credits.delivered("m-batch-0", 0, accepted=True)
     credits.ended("m-batch-0", 0.0, empty=False)
