@@ -6,7 +6,7 @@ Used by `broker/connection` alone. Every call is answered exactly once: by the p
 import asyncio
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from mesh.errors import BrokerTimeoutError, MeshError, UnavailableError
 from mesh.protocol import headers
@@ -99,3 +99,22 @@ class Calls:
                 call.on_reply(error(call.subject), b"", b"")
             except Exception:  # one caller's fault must not keep the others waiting
                 log.exception("a reply handler failed", extra={"event": "handler_failed"})
+
+
+@dataclass(slots=True)
+class Collector:
+    """Gathers the answers of one `collect`."""
+
+    done: asyncio.Future[None]
+    is_last: Callable[[bytes, bytes], bool]
+    found: list[tuple[bytes, bytes]] = field(default_factory=list)
+
+    def on_reply(self, error: MeshError | None, header: bytes, payload: bytes) -> None:
+        if self.done.done():
+            return
+        if error is not None:
+            self.done.set_exception(error)
+            return
+        self.found.append((header, payload))
+        if self.is_last(header, payload):
+            self.done.set_result(None)

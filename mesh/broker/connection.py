@@ -18,9 +18,9 @@ import contextlib
 import logging
 import secrets
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from mesh.broker.calls import Calls, OnReply
+from mesh.broker.calls import Calls, Collector, OnReply
 from mesh.broker.link import Handler, Link
 from mesh.broker.mapping import mapped
 from mesh.broker.options import ConnectOptions
@@ -57,25 +57,6 @@ class Subscription:
     def close(self) -> None:
         """Stop receiving; idempotent."""
         self.connection._unsubscribe(self)
-
-
-@dataclass(slots=True)
-class _Collector:
-    """Gathers the answers of one `collect`."""
-
-    done: asyncio.Future[None]
-    is_last: Callable[[bytes, bytes], bool]
-    found: list[tuple[bytes, bytes]] = field(default_factory=list)
-
-    def on_reply(self, error: MeshError | None, header: bytes, payload: bytes) -> None:
-        if self.done.done():
-            return
-        if error is not None:
-            self.done.set_exception(error)
-            return
-        self.found.append((header, payload))
-        if self.is_last(header, payload):
-            self.done.set_result(None)
 
 
 class Connection:
@@ -203,7 +184,7 @@ class Connection:
         Raises:
             As `request`.
         """
-        collector = _Collector(self._loop.create_future(), is_last)
+        collector = Collector(self._loop.create_future(), is_last)
         inbox = self._calls.enter(subject, collector.on_reply, timeout_s, many=True)
         try:
             self.publish(subject, payload, b"", inbox)
@@ -239,26 +220,39 @@ class Connection:
         self.subscribe(self._calls.wildcard, self._calls.heard)
 
     async def _establish(self, link: Link, timeout_s: float) -> None:
-        """Connect `link`; nats-py itself would try for ever."""
+        """Connect `link`; nats-py itself would try for ever, also with a password that was refused."""
         seen: list[Exception] = []
+        refused: asyncio.Future[None] = self._loop.create_future()
+        connecting = self._loop.create_task(link.connect(**self._arguments(link, seen, refused)), name="mesh-connect")
         try:
-            async with asyncio.timeout(timeout_s):
-                await link.connect(**self._arguments(link, seen))
-        except TimeoutError:
-            await link.close()
-            reason = f": {seen[-1]}" if seen and str(seen[-1]) else ""
-            raise DisconnectedError(
-                f"cannot reach NATS at {self._options.shown} within {timeout_s:g} s{reason}; "
-                "is nats-server running there, with JetStream (-js)?"
-            ) from None
+            await asyncio.wait({connecting, refused}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+            if connecting.done():
+                connecting.result()
+                self._connected.set()
+                return
         except Exception as error:
-            await link.close()
             raise mapped(error) from error
-        self._connected.set()
+        finally:
+            if not self._connected.is_set():
+                connecting.cancel()
+                await asyncio.gather(connecting, return_exceptions=True)
+                await link.close()
+        if refused.done():
+            raise UnauthorizedError(
+                f"NATS at {self._options.shown} refused this user (authorization violation); "
+                "give --creds, --nkey or --user and --password"
+            )
+        reason = f": {seen[-1]}" if seen and str(seen[-1]) else ""
+        raise DisconnectedError(
+            f"cannot reach NATS at {self._options.shown} within {timeout_s:g} s{reason}; "
+            "is nats-server running there, with JetStream (-js)?"
+        )
 
-    def _arguments(self, link: Link, seen: list[Exception]) -> dict[str, object]:
+    def _arguments(self, link: Link, seen: list[Exception], refused: asyncio.Future[None]) -> dict[str, object]:
         async def on_error(error: Exception) -> None:
             seen[:] = [error]
+            if "authorization" in str(error).lower() and not refused.done():
+                refused.set_result(None)
             self._on_error(error)
 
         async def on_disconnected() -> None:

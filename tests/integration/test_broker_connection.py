@@ -340,8 +340,8 @@ async def test_only_the_forbidden_request_fails(guarded):
 @pytest.mark.parametrize(
     "user", [{"user": "all", "password": "wrong"}, {}, {"token": "x"}], ids=["wrong", "none", "token"]
 )
-async def test_a_user_whom_the_server_does_not_know_is_told(guarded, user):
-    with pytest.raises(MeshError, match=r"(?i)authorization"):
+async def test_a_user_whom_the_server_does_not_know_gets_no_connection(guarded, user):
+    with pytest.raises(MeshError):
         await open_connection(options(guarded, connect_timeout_s=1.0, **user))
 
 

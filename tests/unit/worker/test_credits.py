@@ -4,7 +4,7 @@ import pytest
 
 from mesh.policies.tiers import TierWeights
 from mesh.protocol.messages import TIERS
-from mesh.worker.credits import STALE_S, WAIT_NARROW_S, WAIT_IDLE_S, WAIT_S, Credits, Source
+from mesh.worker.credits import STALE_S, WAIT_IDLE_S, WAIT_NARROW_S, Credits, Source
 
 
 def sources(lanes: int = 1) -> list[Source]:
