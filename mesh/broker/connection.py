@@ -22,7 +22,7 @@ from dataclasses import dataclass
 
 from mesh.broker.calls import Calls, Collector, OnReply
 from mesh.broker.link import Handler, Link
-from mesh.broker.mapping import mapped
+from mesh.broker.mapping import final_fault, mapped
 from mesh.broker.options import ConnectOptions
 from mesh.errors import (
     ConfigError,
@@ -113,6 +113,8 @@ class Connection:
         Raises:
             DisconnectedError: there was none within `timeout_s`.
         """
+        if not self.is_connected:
+            self._connected.clear()  # the break may not have been announced yet
         try:
             async with asyncio.timeout(timeout_s):
                 await self._connected.wait()
@@ -222,7 +224,7 @@ class Connection:
     async def _establish(self, link: Link, timeout_s: float) -> None:
         """Connect `link`; nats-py itself would try for ever, also with a password that was refused."""
         seen: list[Exception] = []
-        refused: asyncio.Future[None] = self._loop.create_future()
+        refused: asyncio.Future[MeshError] = self._loop.create_future()
         connecting = self._loop.create_task(link.connect(**self._arguments(link, seen, refused)), name="mesh-connect")
         try:
             await asyncio.wait({connecting, refused}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
@@ -233,26 +235,24 @@ class Connection:
         except Exception as error:
             raise mapped(error) from error
         finally:
-            if not self._connected.is_set():
+            if not link.is_connected:
                 connecting.cancel()
                 await asyncio.gather(connecting, return_exceptions=True)
-                await link.close()
+                with contextlib.suppress(Exception):  # nats-py cannot close what never stood
+                    await link.close()
         if refused.done():
-            raise UnauthorizedError(
-                f"NATS at {self._options.shown} refused this user (authorization violation); "
-                "give --creds, --nkey or --user and --password"
-            )
+            raise refused.result()
         reason = f": {seen[-1]}" if seen and str(seen[-1]) else ""
         raise DisconnectedError(
             f"cannot reach NATS at {self._options.shown} within {timeout_s:g} s{reason}; "
             "is nats-server running there, with JetStream (-js)?"
         )
 
-    def _arguments(self, link: Link, seen: list[Exception], refused: asyncio.Future[None]) -> dict[str, object]:
+    def _arguments(self, link: Link, seen: list[Exception], refused: asyncio.Future[MeshError]) -> dict[str, object]:
         async def on_error(error: Exception) -> None:
             seen[:] = [error]
-            if "authorization" in str(error).lower() and not refused.done():
-                refused.set_result(None)
+            if not refused.done() and (fault := final_fault(error, self._options.shown)) is not None:
+                refused.set_result(fault)
             self._on_error(error)
 
         async def on_disconnected() -> None:
@@ -265,7 +265,7 @@ class Connection:
 
         async def on_closed() -> None:
             # Only a connection that once stood is made anew; the first one's failure is the caller's to hear.
-            if link is self._link and self._is_open and not self._is_closing:
+            if link is self._link and self._is_open and not self._is_closing and not self._is_reviving:
                 self._reviver = self._loop.create_task(self._revive(), name="mesh-revive")
 
         options = self._options
@@ -287,6 +287,10 @@ class Connection:
             "reconnected_cb": on_reconnected,
             "closed_cb": on_closed,
         }
+
+    @property
+    def _is_reviving(self) -> bool:
+        return self._reviver is not None and not self._reviver.done()
 
     def _on_error(self, error: Exception) -> None:
         """nats-py's error callback: must neither raise nor wait, or the read loop ends."""

@@ -5,7 +5,7 @@ server refuse it once anybody else has written, so a job has one history. Used b
 """
 
 import base64
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,8 +30,13 @@ class Entry:
     """One event as it stands in the journal."""
 
     sequence: int  # in the events stream; the fence of the next publish
-    event: Event
+    event: Event | None  # None: whatever it is, no worker wrote it
     body: bytes
+
+
+def events_of(entries: Iterable[Entry]) -> list[Event]:
+    """The events in these entries, in order."""
+    return [entry.event for entry in entries if entry.event is not None]
 
 
 class Journal:
@@ -92,7 +97,7 @@ class Journal:
             raise api_error(error, f"last event on {subject}")
         message = read_api(payload, subject)["message"]
         data = base64.b64decode(message.get("data") or "")
-        return Entry(message["seq"], codec.decode_event(data), data)
+        return Entry(message["seq"], _event(data), data)
 
     async def read(self, subject: str, after: int = 0, limit: int | None = None) -> list[Entry]:
         """The events on a subject in order, those after stream sequence `after`; at most `limit`.
@@ -128,7 +133,14 @@ def _entry(header: bytes, payload: bytes) -> Entry:
     sequence = headers.parse(header).get("Nats-Sequence", "")
     if not sequence.isdigit():
         raise ProtocolError("a direct get answered without Nats-Sequence")
-    return Entry(int(sequence), codec.decode_event(payload), payload)
+    return Entry(int(sequence), _event(payload), payload)
+
+
+def _event(body: bytes) -> Event | None:
+    try:
+        return codec.decode_event(body)
+    except ProtocolError:
+        return None
 
 
 def _direct_get_error(header: bytes, what: str) -> MeshError:

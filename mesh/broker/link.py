@@ -14,6 +14,7 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
+import nats.errors
 from nats.aio.client import Client
 
 log = logging.getLogger("mesh.broker")
@@ -23,6 +24,10 @@ Handler = Callable[[bytes, bytes, bytes, bytes], None]
 
 
 UNSUBSCRIBE_WITHIN_S = 0.02
+
+
+class NoTlsError(nats.errors.Error):  # type: ignore[misc]  # nats-py is not typed
+    """A server that should speak TLS does not."""
 
 
 class _Interest:
@@ -120,6 +125,12 @@ class Link(Client):  # type: ignore[misc]  # nats-py is not typed
             entry.handler(subject, reply, data, headers or b"")
         except Exception:  # an exception here would end nats-py's read loop for good, without a word
             log.exception("a message handler failed", extra={"event": "handler_failed"})
+
+    async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
+        """Called by nats-py with the server's greeting, before anything is sent."""
+        if initial_connection and self._current_server.uri.scheme == "tls" and not info.get("tls_required"):
+            raise NoTlsError("tls:// was asked for, and the server offers none")  # nats-py would go on in clear text
+        await super()._process_info(info, initial_connection)
 
     async def _attempt_reconnect(self) -> None:
         """Called by nats-py when the connection broke."""

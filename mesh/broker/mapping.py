@@ -10,6 +10,7 @@ import msgspec
 import nats.errors
 import nats.js.errors
 
+from mesh.broker.link import NoTlsError
 from mesh.errors import (
     BrokerError,
     BrokerTimeoutError,
@@ -29,6 +30,7 @@ from mesh.errors import (
 NATS_ERRORS: tuple[tuple[type[BaseException], type[MeshError]], ...] = (
     (nats.errors.MaxPayloadError, TooLargeError),
     (nats.errors.AuthorizationError, UnauthorizedError),
+    (NoTlsError, ConfigError),
     (nats.errors.InvalidUserCredentialsError, ConfigError),
     (nats.errors.SecureConnRequiredError, ConfigError),
     (nats.errors.SecureConnWantedError, ConfigError),
@@ -47,8 +49,8 @@ NATS_ERRORS: tuple[tuple[type[BaseException], type[MeshError]], ...] = (
     (nats.js.errors.NoStreamResponseError, UnavailableError),
     (nats.js.errors.NotFoundError, TopologyError),
     (nats.errors.Error, BrokerError),
+    (TimeoutError, BrokerTimeoutError),  # Python's own; an OSError too, so it comes first
     (OSError, DisconnectedError),
-    (TimeoutError, BrokerTimeoutError),
 )
 
 _LAST_SEQUENCE = re.compile(r"wrong last sequence: (\d+)")
@@ -89,6 +91,18 @@ def mapped(error: BaseException) -> MeshError:
         if isinstance(error, theirs):
             return ours(str(error) or type(error).__name__)
     return BrokerError(f"{type(error).__name__}: {error}")
+
+
+def final_fault(error: BaseException, where: str) -> MeshError | None:
+    """Our error for one met while connecting to `where` that trying again cannot mend; None: it may."""
+    if isinstance(error, NoTlsError):
+        return ConfigError(f"{where}: {error}; use nats:// if that is meant", key="nats")
+    if "authorization" in str(error).lower():
+        return UnauthorizedError(
+            f"NATS at {where} refused this user (authorization violation); "
+            "give --creds, --nkey or --user and --password"
+        )
+    return None
 
 
 def api_error(error: ApiError, what: str) -> MeshError:

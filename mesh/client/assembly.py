@@ -38,7 +38,8 @@ class Assembly:
         self._pieces: list[str] = []  # what was shown, in order
         # While an attempt repeats from index 0 what was shown: what it has repeated so far. None: it does not.
         self._again: tuple[list[int], str] | None = None
-        self._is_over = False
+        self._is_finished = False  # the attempt's last delta was taken
+        self._is_over = False  # the Result was
 
     @property
     def index(self) -> int:
@@ -69,9 +70,10 @@ class Assembly:
     def _begin(self, attempt: int, index: int) -> list[Shown]:
         if attempt == self._attempt:
             return []  # heard before
-        if index > self.index:
+        if index > self.index or attempt > self._attempt + 1:
             return [Gap(self.index)]  # before the attempt counts: what came before it is still to be read
         self._attempt = attempt
+        self._is_finished = False
         if index == 0:
             self._again = ([], "") if self._ids else None
         elif self._again is None:
@@ -83,8 +85,9 @@ class Assembly:
     def _extend(self, delta: Delta) -> list[Shown]:
         if delta.index > self.index:
             return [Gap(self.index)]
-        if delta.index < self.index:
+        if delta.index < self.index or self._is_finished:
             return []  # shown before
+        self._is_finished = delta.finish_reason is not None
         if self._again is None:
             self._ids += delta.token_ids
             self._pieces.append(delta.text)
@@ -100,21 +103,23 @@ class Assembly:
             self._again, self._ids, self._pieces = None, ids, [text]
             whole = Delta(id=delta.id, attempt=delta.attempt, index=0, text=text, token_ids=list(ids))
             return [Restarted(delta.attempt), whole]
-        if len(ids) <= len(self._ids):
+        if len(ids) < len(self._ids) or len(text) < len(shown):
             self._again = (ids, text)
             return []
         new_ids, new_text, start = ids[len(self._ids) :], text[len(shown) :], len(self._ids)
         self._again, self._ids, self._pieces = None, ids, [text]
+        if not new_ids and not new_text:
+            return []
         return [Delta(id=delta.id, attempt=delta.attempt, index=start, text=new_text, token_ids=new_ids)]
 
-    def rest_of(self, result: Result) -> list[Shown]:
+    def rest_of(self, result: Result) -> list[Delta | Restarted]:
         """What a finished Result shows beyond what was shown, when its events can be read no more."""
         text = self.text
         if not isinstance(result.text, str) or result.text == text:
             return []
         if result.text.startswith(text):
             rest = result.text[len(text) :]
-            shown: list[Shown] = []
+            shown: list[Delta | Restarted] = []
         else:
             rest, shown = result.text, [Restarted(result.attempts)]
         self._pieces = [result.text]

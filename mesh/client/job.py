@@ -6,12 +6,12 @@ is read back from the journal. A handle that nobody reads costs the same few kil
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Generator
+from collections.abc import AsyncIterator, Generator, Iterable
 from typing import Any, Protocol
 
 from mesh.broker.connection import Subscription
-from mesh.broker.journal import Entry
-from mesh.client.assembly import Assembly, Gap, Restarted
+from mesh.broker.journal import Entry, events_of
+from mesh.client.assembly import Assembly, Restarted
 from mesh.errors import BrokerError, MeshError, WaitTimeoutError
 from mesh.protocol.messages import Delta, Event, Result
 
@@ -92,26 +92,21 @@ class Job:
         """
         while True:
             while self._inbox and not self._has_missed:
-                for shown in self._assembly.take(self._inbox.popleft()):
-                    if isinstance(shown, Gap):
-                        self._has_missed = True
-                    elif isinstance(shown, Result):
-                        for rest in await self._complete(shown):
-                            yield rest
-                        return
-                    else:
+                event = self._inbox.popleft()
+                if isinstance(event, Result):
+                    break  # `_result` holds it, and what was missed before it comes first
+                for shown in self._assembly.take(event):
+                    if isinstance(shown, Delta | Restarted):
                         yield shown
+                    else:
+                        self._has_missed = True
             if self._has_missed:
-                for event in await self._catch_up():
-                    for shown in self._assembly.take(event):
-                        if isinstance(shown, Delta | Restarted):
-                            yield shown
-                        elif isinstance(shown, Result):
-                            return
+                for shown in self._shown(await self._catch_up()):
+                    yield shown
                 continue
             if self._result is not None:
-                for rest in await self._complete(self._result):
-                    yield rest
+                for shown in await self._complete(self._result):
+                    yield shown
                 return
             await self._wait()
 
@@ -213,18 +208,23 @@ class Job:
             self._sequence = page[-1].sequence
         if len(page) == PAGE_EVENTS:
             self._has_missed = True
-        return [entry.event for entry in page]
+        return events_of(page)
+
+    def _shown(self, events: Iterable[Event]) -> list[Delta | Restarted]:
+        """What the reader sees of events from the journal; a Result among them ends the wait for it."""
+        shown: list[Delta | Restarted] = []
+        for event in events:
+            if isinstance(event, Result):
+                self.settled(event)
+            else:
+                shown += [each for each in self._assembly.take(event) if isinstance(each, Delta | Restarted)]
+        return shown
 
     async def _complete(self, result: Result) -> list[Delta | Restarted]:
         """What the reader has not seen when the Result is there."""
-        result = await self._link.load_result(result)
-        self._result = result
-        if result.text == self._assembly.text:
-            return []
+        self._result = result = await self._link.load_result(result)
         shown: list[Delta | Restarted] = []
-        self._has_missed = True
+        self._has_missed = result.text != self._assembly.text
         while self._has_missed:
-            for event in await self._catch_up():
-                shown += [each for each in self._assembly.take(event) if isinstance(each, Delta | Restarted)]
-        shown += [each for each in self._assembly.rest_of(result) if isinstance(each, Delta | Restarted)]
-        return shown
+            shown += self._shown(await self._catch_up())
+        return shown + self._assembly.rest_of(result)

@@ -17,10 +17,11 @@ def build_request(prompt: str | Sequence[Any] | Request | None, fields: dict[str
     Raises:
         InvalidRequestError, UnsupportedError, TooLargeError: with the field at fault.
     """
+    given: dict[str, Any] | Request
     if isinstance(prompt, Request):
         if fields:
             raise InvalidRequestError("give a whole Request or single fields, not both", field=next(iter(fields)))
-        given = msgspec.to_builtins(prompt)
+        given = prompt
     else:
         given = dict(fields)
         unknown = given.keys() - set(Request.__struct_fields__)

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from mesh.broker.connection import Connection
+from mesh.broker.journal import events_of
 from mesh.control.endings import Endings
 from mesh.errors import BrokerError, MeshError
 from mesh.protocol import codec, headers
@@ -119,7 +120,7 @@ class Steering:
         entries = await journal.read(journal.subject(tenant, job))
         if not entries:
             entries = await journal.read(journal.attempts_subject(tenant, job))
-        history = read_history(entry.event for entry in entries)
+        history = read_history(events_of(entries))
         answer = {"id": job, "attempt": history.attempts, "index": history.index, "worker": history.worker}
         found = await self._endings.store.get(tenant, job)
         result = found.result if found is not None else history.result
@@ -151,7 +152,7 @@ class Steering:
                 event = entry.event
                 if isinstance(event, Delta) and event.index + len(event.token_ids) <= index:
                     continue
-                if isinstance(event, Delta | Result) or event.index >= index:
+                if isinstance(event, Delta | Result) or (event is not None and event.index >= index):
                     self._connection.publish(to, entry.body)
             if len(page) < PAGE:
                 break

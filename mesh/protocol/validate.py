@@ -177,8 +177,8 @@ def _check_structure(request: Request) -> None:
             raise InvalidRequestError(
                 "give exactly one of json, regex, choice, grammar, json_object", field="structured_outputs"
             )
-        if own.choice is not None and not all(own.choice):
-            raise InvalidRequestError("each choice needs a character", field="structured_outputs.choice")
+        if own.choice is not None and not (own.choice and all(own.choice)):
+            raise InvalidRequestError("needs a choice, and each a character", field="structured_outputs.choice")
     structure = structure_of(request)
     if structure is not None and _encoded_size(structure, "structured_outputs") > MAX_SCHEMA_BYTES:
         raise TooLargeError(f"more than {MAX_SCHEMA_BYTES} bytes", field="structured_outputs")

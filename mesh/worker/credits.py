@@ -47,6 +47,7 @@ class _State:
     waits: bool = False  # the open pull is a waiting one
     backlog: int = 0  # jobs that wait there, as far as is known
     looked_s: float = float("-inf")  # when it was last seen empty
+    asked_s: float = 0.0  # when its pull was sent
     paused_until_s: float = float("-inf")  # not asked before
 
 
@@ -62,6 +63,7 @@ class Credits:
         self._scheduler = TierScheduler(weights)
         self._running = 0
         self._is_tiny = capacity < len(sources)
+        self._stale_s = STALE_S
 
     @property
     def running(self) -> int:
@@ -104,6 +106,8 @@ class Credits:
         if empty:
             state.backlog = 0
             state.looked_s = now_s
+            if not state.waits:  # far from the server a look takes long: let there be time to look everywhere
+                self._stale_s = max(STALE_S, (now_s - state.asked_s) * (len(self._states) + 1))
         state.paused_until_s = now_s + pause_s
 
     def released(self) -> None:
@@ -135,7 +139,7 @@ class Credits:
             name = max(claims, key=lambda n: (self._sources[n].lane in owned, claims[n], n))
             granted[name] = granted.get(name, 0) + 1
             free -= 1
-        return [self._ask(name, batch, None) for name, batch in granted.items()], is_held
+        return [self._ask(name, batch, None, now_s) for name, batch in granted.items()], is_held
 
     def _waits(self, name: str, granted: dict[str, int], now_s: float) -> bool:
         """Whether jobs wait there beyond those asked for, or may."""
@@ -149,7 +153,7 @@ class Credits:
         state = self._states[name]
         if state.is_open or now_s < state.paused_until_s:
             return 0
-        suspected = max(state.backlog, 1 if now_s - state.looked_s > STALE_S else 0)
+        suspected = max(state.backlog, 1 if now_s - state.looked_s > self._stale_s else 0)
         return suspected - granted.get(name, 0)
 
     def _wait(self, now_s: float, owned: frozenset[int]) -> list[Ask]:
@@ -168,10 +172,11 @@ class Credits:
         room = len(idle) if self._is_tiny else free
         is_idle = self._running == 0
         expires_s = WAIT_NARROW_S if room < len(idle) else WAIT_IDLE_S if is_idle else WAIT_S
-        return [self._ask(name, 1, expires_s) for name in idle[:room]]
+        return [self._ask(name, 1, expires_s, now_s) for name in idle[:room]]
 
-    def _ask(self, name: str, batch: int, expires_s: float | None) -> Ask:
+    def _ask(self, name: str, batch: int, expires_s: float | None, now_s: float) -> Ask:
         state = self._states[name]
+        state.asked_s = now_s
         state.asked = batch
         state.is_open = True
         state.waits = expires_s is not None

@@ -12,7 +12,7 @@ from collections.abc import AsyncGenerator
 from typing import Literal
 
 from mesh.broker.delivery import Delivery, refusal
-from mesh.broker.journal import Entry
+from mesh.broker.journal import Entry, events_of
 from mesh.broker.store import Stored
 from mesh.engines.base import Chunk, Work
 from mesh.errors import EngineDeadError, EngineFailedError, MeshError
@@ -144,7 +144,7 @@ class Runner:
         entry = await self._effects.until_answered(lambda: self._desk.journal.last(self._public))
         if entry is None:
             return self._attempt.failed(error, now_unix_ms())
-        return self._attempt.taken_over(read_history([entry.event]), 0, True, now_unix_ms())
+        return self._attempt.taken_over(read_history(events_of([entry])), 0, True, now_unix_ms())
 
     async def _take_over(self) -> list[Action] | None:
         """The job may have run before: go on from its journal. None: the journal grew meanwhile, look again."""
@@ -157,7 +157,7 @@ class Runner:
         if not self._request.stream and not entries:
             subject = desk.journal.attempts_subject(*self.job)
             entries = await until_answered(lambda: desk.journal.read(subject))
-        history = read_history(entry.event for entry in entries)
+        history = read_history(events_of(entries))
         is_queued = False
         if history.request_sequence not in (0, self._facts.sequence):
             first = await until_answered(lambda: desk.queue.get(history.request_sequence))

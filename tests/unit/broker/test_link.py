@@ -106,9 +106,15 @@ def test_the_names_are_those_of_nats_own_subscriptions():
     assert {"_id", "_subject", "_queue", "_max_msgs", "_received"} <= own
 
 
+def test_the_greeting_is_processed_before_anything_is_sent():
+    assert list(inspect.signature(Client._process_info).parameters) == ["self", "info", "initial_connection"]
+    text = inspect.getsource(Client._process_connect_init)
+    assert text.index("_process_info(") < text.index("_connect_command(")
+
+
 def test_nothing_else_of_nats_client_is_overridden():
     ours = {name for name in vars(Link) if callable(getattr(Link, name)) and name in dir(Client)}
-    assert ours == {"__init__", "_process_msg", "_attempt_reconnect"}
+    assert ours == {"__init__", "_process_msg", "_process_info", "_attempt_reconnect"}
 
 
 async def test_what_is_attached_without_a_connection_waits_for_one():

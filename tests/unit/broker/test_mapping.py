@@ -200,3 +200,13 @@ def test_an_api_answer_is_read():
 def test_what_is_no_api_answer_is_a_protocol_error(payload):
     with pytest.raises(errors.ProtocolError):
         read_api(payload, "stream S")
+
+
+def test_a_timeout_of_pythons_own_is_a_timeout():
+    assert type(mapped(TimeoutError())) is errors.BrokerTimeoutError
+
+
+def test_the_specific_class_comes_before_the_general():
+    for number, (theirs, _) in enumerate(NATS_ERRORS):
+        for before, _ in NATS_ERRORS[:number]:
+            assert not issubclass(theirs, before), f"{theirs.__name__} is never reached"

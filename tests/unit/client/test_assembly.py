@@ -8,8 +8,8 @@ def started(attempt: int, index: int = 0) -> Started:
     return Started(id="j", attempt=attempt, index=index, worker="w", unix_ms=1)
 
 
-def delta(attempt: int, index: int, text: str, *ids: int) -> Delta:
-    return Delta(id="j", attempt=attempt, index=index, text=text, token_ids=list(ids))
+def delta(attempt: int, index: int, text: str, *ids: int, **more: object) -> Delta:
+    return Delta(id="j", attempt=attempt, index=index, text=text, token_ids=list(ids), **more)
 
 
 def result(text: str, **fields: object) -> Result:
@@ -149,3 +149,24 @@ def test_a_result_that_differs_from_what_was_shown_begins_anew():
 def test_a_result_without_text_has_no_rest():
     assembly, _ = fed(started(1))
     assert assembly.rest_of(Result(id="j", tenant="t", model="m", status="finished", embeddings=[[1.0]])) == []
+
+
+def test_an_end_that_has_text_but_no_tokens_is_shown_once():
+    """The protocol: the last delta alone may have no token_ids."""
+    events = [started(1), delta(1, 0, "a", 1), delta(1, 1, "b", finish_reason="stop")]
+    assembly, shown = fed(*events, *events)
+    assert [each.text for each in shown] == ["a", "b"]
+    assert assembly.text == "ab"
+
+
+def test_a_repeat_that_shows_more_text_for_the_same_tokens_shows_it():
+    """Attempt 1 held the character back; attempt 2 repeats the token and ends, so it lets it go."""
+    assembly, shown = fed(started(1), delta(1, 0, "", 7), started(2), delta(2, 0, "a", 7, finish_reason="stop"))
+    assert "".join(each.text for each in shown) == "a"
+    assert assembly.text == "a"
+
+
+def test_a_whole_attempt_that_was_missed_is_a_gap():
+    """Attempt 2 began again and said something else; attempt 3 goes on from its second token."""
+    _, shown = fed(started(1), delta(1, 0, "ab", 1, 2), started(3, 2), delta(3, 2, "z", 26))
+    assert any(isinstance(each, Gap) for each in shown)

@@ -99,3 +99,18 @@ def test_what_surely_does_not_fit_the_context_is_refused_before_it_is_sent():
     with pytest.raises(TooLargeError, match="8 tokens leave no room") as refused:
         check_limits(Request(prompt_token_ids=[1] * 8), 8)
     assert refused.value.field == "prompt_token_ids"
+
+
+LOOP: dict[str, object] = {}
+LOOP["x"] = LOOP
+
+
+@pytest.mark.parametrize("metadata", [{"k": object()}, LOOP], ids=["object", "loop"])
+def test_a_whole_request_that_cannot_be_sent_is_refused(metadata):
+    with pytest.raises(InvalidRequestError):
+        build_request(Request(prompt="a", metadata=metadata), {})
+
+
+def test_a_choice_among_nothing_is_refused():
+    with pytest.raises(InvalidRequestError):
+        build_request("a", {"structured_outputs": {"choice": []}})
