@@ -44,7 +44,7 @@ FIRST_CONNECT_S = 5.0
 Listener = Callable[[bool], None]  # True: connected again; False: connection lost
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Subscription:
     """Interest in a subject until `close()`. Survives reconnects."""
 
@@ -67,7 +67,7 @@ class Connection:
         self._link = Link()
         self._loop = asyncio.get_running_loop()
         self._calls = Calls(f"{options.inbox_prefix}.{secrets.token_hex(11)}.")
-        self._subscriptions: list[Subscription] = []
+        self._subscriptions: dict[Subscription, None] = {}  # in the order they were made
         self._listeners: list[Listener] = []
         self._is_open = False  # it stood once
         self._is_closing = False
@@ -201,7 +201,7 @@ class Connection:
         """Call `handler` for each message. It must not block; what it raises is logged."""
         entry = Subscription(self, subject, queue, handler)
         entry.sid = self._link.attach(subject, queue, handler)
-        self._subscriptions.append(entry)
+        self._subscriptions[entry] = None
         return entry
 
     def new_inbox(self) -> str:
@@ -212,7 +212,7 @@ class Connection:
         if entry.sid:
             self._link.detach(entry.sid)
             entry.sid = 0
-            self._subscriptions.remove(entry)
+            del self._subscriptions[entry]
 
     # The life of the link.
 
@@ -358,6 +358,7 @@ class Connection:
                 self._link._kick()
                 async with asyncio.timeout(1.0):
                     await self._link.flush()
+        self._link.abort()  # what a stopped server did not take in a second it never will
         await self._link.close()
         self._calls.fail(lambda subject: DisconnectedError(f"the connection was closed before {subject} answered"))
         self._calls.close()

@@ -75,6 +75,12 @@ class Link(Client):  # type: ignore[misc]  # nats-py is not typed
             self._late.append(entry)
         return sid
 
+    def abort(self) -> None:
+        """Drop the socket, with what it holds unsent; closing would wait for a stopped server to take it."""
+        writer = getattr(self._transport, "_io_writer", None)
+        if writer is not None:
+            writer.transport.abort()
+
     def announce_late(self) -> None:
         """After a reconnect: nats-py replays its table, but misses what was attached while it did."""
         late, self._late = self._late, []
@@ -135,7 +141,5 @@ class Link(Client):  # type: ignore[misc]  # nats-py is not typed
     async def _attempt_reconnect(self) -> None:
         """Called by nats-py when the connection broke."""
         # nats-py waits for the old socket to flush; one to a stopped server never does.
-        writer = getattr(self._transport, "_io_writer", None)
-        if writer is not None:
-            writer.transport.abort()
+        self.abort()
         await super()._attempt_reconnect()

@@ -86,7 +86,8 @@ class RequestQueue:
         """
         if job[:1] == "s" and job[1:].isdigit():
             found = await self.get(int(job[1:]))
-            return found if found and found.address and found.address.tenant == tenant else None
+            if found and found.job == job and found.address and found.address.tenant == tenant:
+                return found
         after = 0
         while True:
             ask = {
@@ -109,6 +110,27 @@ class RequestQueue:
                     return stored
             if len(answers) == 1:
                 return None
+
+    async def subjects(self) -> list[str]:
+        """Every subject that has requests.
+
+        Raises:
+            BrokerError: NATS did not answer.
+        """
+        body = msgspec.json.encode({"subjects_filter": f"{self._names.ns}.req.>"})
+        _, payload = await self._connection.request(f"$JS.API.STREAM.INFO.{self._stream}", body, timeout_s=10.0)
+        return list(read_api(payload, "queued subjects")["state"].get("subjects") or ())
+
+    async def oldest(self, subject: str) -> int | None:
+        """The stream sequence of a subject's oldest request, None if it has none.
+
+        Raises:
+            BrokerError: NATS did not answer.
+        """
+        ask = msgspec.json.encode({"seq": 1, "next_by_subj": subject})
+        _, payload = await self._connection.request(f"$JS.API.STREAM.MSG.GET.{self._stream}", ask)
+        message = msgspec.json.decode(payload).get("message")
+        return int(message["seq"]) if message else None
 
     async def remove(self, sequence: int) -> bool:
         """Take a request out of the queue; whether it was there. Its Result must exist already.

@@ -15,9 +15,10 @@ from nats.js.api import ObjectMeta, ObjectMetaOptions
 
 from mesh.broker.connection import Connection
 from mesh.broker.mapping import mapped, read_puback
-from mesh.errors import BrokerError, MeshError, SequenceError, TopologyError, UnavailableError
+from mesh.broker.topology import read_settings
+from mesh.errors import BrokerError, MeshError, ProtocolError, SequenceError, TopologyError, UnavailableError
 from mesh.protocol import codec, headers
-from mesh.protocol.messages import Presence, Result
+from mesh.protocol.messages import MAX_RESULT_TTL_MS, Presence, Result
 from mesh.protocol.subjects import Names
 
 MARGIN_BYTES = 4096  # headers and framing beside a value
@@ -89,7 +90,7 @@ class ResultStore:
         with contextlib.suppress(MeshError):
             self._connection.call(self._direct + self._names.result_key(tenant, job), b"", b"", answered, timeout_s=2.0)
 
-    async def put_object(self, name: str, body: bytes, ttl_s: float) -> None:
+    async def put_object(self, name: str, body: bytes) -> None:
         """Store a large value; the bucket is made on first use. Readable with `nats object get`.
 
         Raises:
@@ -102,8 +103,13 @@ class ResultStore:
                 try:
                     store = await context.object_store(bucket)
                 except nats.js.errors.NotFoundError:
+                    settings = await read_settings(self._connection, self._names)
                     store = await context.create_object_store(
-                        bucket, description="Results too large for one message", ttl=int(ttl_s)
+                        bucket,
+                        description="Results too large for one message",
+                        ttl=MAX_RESULT_TTL_MS // 1000,  # one for all: as long as any Result may be kept
+                        storage=settings.storage,
+                        replicas=settings.replicas,
                     )
                 options = ObjectMetaOptions(max_chunk_size=min(OBJECT_CHUNK_BYTES, self.max_bytes))
                 await store.put(name, body, meta=ObjectMeta(description="a mesh Result", options=options))
@@ -168,5 +174,9 @@ class PresenceStore:
             raise TopologyError(
                 f"bucket {self._names.workers_bucket} is missing; declare it with `mesh init --apply`"
             ) from None
-        found = [codec.decode_presence(payload) for _, payload in answers if payload]
+        found: list[Presence] = []
+        for _, payload in answers:
+            with contextlib.suppress(ProtocolError):  # a worker of another version, or nobody of ours
+                if payload:
+                    found.append(codec.decode_presence(payload))
         return sorted(found, key=lambda presence: presence.worker)

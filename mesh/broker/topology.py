@@ -19,7 +19,7 @@ from mesh.protocol.subjects import Names
 
 GROUP = "w"  # the one priority group of every consumer (ADR-42)
 NS = 1_000_000_000
-MIN_SERVER = (2, 12, 0)  # prioritized consumers; `mesh doctor` asks for the release with the security fixes
+MIN_SERVER = (2, 12, 0)  # the first with prioritized consumers
 PRESENCE_BEAT_S = 2.0
 PRESENCE_BEATS = 3  # a worker is gone after missing this many
 
@@ -33,7 +33,9 @@ class MeshSettings:
     events_storage: Literal["file", "memory"] = "file"  # memory where the server fsyncs every write
     lanes: int = 4  # cache-affinity partitions of each model's queue
     ack_wait_s: float = 10.0  # the visibility timeout; workers renew it
-    max_deliver: int = 100  # a coarse backstop: attempts are counted in the job's own events
+    # A coarse backstop, far above what restarts and hand-backs use up: JetStream keeps a message beyond it for ever
+    # and delivers it no more. Attempts are counted in the job's own events.
+    max_deliver: int = 10_000
     queue_limit: int = 10_000  # jobs per model, tier, tenant and lane; more are refused at once
     events_bytes: int = 1 << 30
     events_age_s: float = 900.0
@@ -44,7 +46,7 @@ class MeshSettings:
             ("replicas", 1, 5),
             ("lanes", 1, 1024),
             ("ack_wait_s", 1, 3600),
-            ("max_deliver", 4, 1_000_000),
+            ("max_deliver", 100, 1_000_000),
             ("queue_limit", 1, 100_000_000),
             ("events_bytes", 1 << 20, 1 << 50),
             ("events_age_s", 60, 86_400),

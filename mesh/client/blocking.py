@@ -40,6 +40,8 @@ class _Loop:
             raise
 
     def stop(self) -> None:
+        """End what still runs, so that no thread waits for it for ever, and the loop."""
+        self.run(_cancel_others())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
@@ -137,6 +139,13 @@ def connect(servers: str | Sequence[str] = DEFAULT_URL, **arguments: Any) -> Ite
             loop.run(_exit(context))
     finally:
         loop.stop()
+
+
+async def _cancel_others() -> None:
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
 
 
 async def _next(stream: Any) -> Delta | Restarted | None:

@@ -40,7 +40,7 @@ from mesh.errors import (
     WaitTimeoutError,
 )
 from mesh.policies.affinity import affinity_token
-from mesh.protocol import codec
+from mesh.protocol import codec, headers
 from mesh.protocol.codec import Encoding
 from mesh.protocol.messages import DEFAULT_DEADLINE_MS, Presence, Request, Result
 from mesh.protocol.subjects import DEFAULT_NAMESPACE, Names, check_tier, check_token
@@ -70,7 +70,7 @@ class Client:
         self._journal = Journal(connection, names)
         self._store = ResultStore(connection, names)
         self._presence = PresenceStore(connection, names)
-        self._jobs: dict[str, Job] = {}
+        self._jobs: dict[Job, None] = {}  # open handles, oldest first; several may be of one job
         self._known: set[str] = set()  # models whose queue exists
         self._limits: dict[str, int] = {}  # model to its longest context, of the workers last seen
         self._limits_s = float("-inf")
@@ -109,7 +109,8 @@ class Client:
         if request.id is None:
             request = msgspec.structs.replace(request, id=new_job_id())
         assert request.id is not None
-        await self._check_model(model, request)
+        deadline = self._loop.time() + timeout
+        await self._check_model(model, request, timeout)
         body = codec.encode(request, self._encoding)
         if len(body) + HEADER_ROOM_BYTES > self._connection.max_payload:
             raise TooLargeError(
@@ -118,7 +119,7 @@ class Client:
         job = self._open_job(request.id, self._bound_of(request), is_new=True)
         subject = self._names.request(model, tier, self._tenant, affinity_token(request))
         try:
-            is_duplicate = await self._store_request(subject, body, request.id, traceparent, timeout)
+            is_duplicate = await self._store_request(subject, body, request.id, traceparent, deadline)
         except BaseException:
             job.close()
             raise
@@ -150,8 +151,6 @@ class Client:
             timeout: seconds after which waits on this handle end.
         """
         check_token("id", id)
-        if id in self._jobs:
-            return self._jobs[id]
         job = self._open_job(id, timeout, is_new=False)
         job.check_s = 0.0  # at once: it may have ended long ago
         self._look(job)
@@ -195,26 +194,27 @@ class Client:
         return await self._steer("status", job, timeout_s)
 
     def forget(self, job: Job) -> None:
-        if self._jobs.get(job.id) is job:
-            del self._jobs[job.id]
+        self._jobs.pop(job, None)
 
     async def _steer(self, verb: str, job: str, timeout_s: float) -> dict[str, Any]:
         subject = self._names.control(self._tenant, verb, job)
         try:
-            _, payload = await self._connection.request(subject, timeout_s=timeout_s)
+            header, payload = await self._connection.request(subject, timeout_s=timeout_s)
         except UnavailableError:
             raise UnavailableError(
                 f"nobody answers {subject}: no worker is running; start one with `mesh worker`"
             ) from None
+        refusal = headers.parse(header).get("Nats-Service-Error")
+        if refusal is not None:
+            raise UnavailableError(f"{verb} of job {job}: {refusal}")
         answer = codec.decode_json(payload)
         return answer if isinstance(answer, dict) else {}
 
     # Submitting.
 
-    async def _store_request(self, subject: str, body: bytes, job: str, traceparent: str, timeout_s: float) -> bool:
+    async def _store_request(self, subject: str, body: bytes, job: str, traceparent: str, deadline: float) -> bool:
         """Publish until it is surely stored; whether it was stored before."""
         message_id = f"{self._tenant}.{job}"
-        deadline = self._loop.time() + timeout_s
         while True:
             left_s = deadline - self._loop.time()
             try:
@@ -233,8 +233,16 @@ class Client:
             else:
                 return ack.duplicate
 
-    async def _check_model(self, model: str, request: Request) -> None:
+    async def _check_model(self, model: str, request: Request, timeout_s: float) -> None:
         """Refuse a model nobody deployed, and what its workers say they cannot take."""
+        try:
+            async with asyncio.timeout(timeout_s / 2):
+                await self._learn_of(model)
+        except TimeoutError:
+            return  # the mesh itself refuses what it cannot serve
+        check_limits(request, self._limits.get(model, 0))
+
+    async def _learn_of(self, model: str) -> None:
         if model not in self._known:
             try:
                 exists = await topology.has_model(self._connection, self._names, model)
@@ -247,7 +255,6 @@ class Client:
             self._known.add(model)
         if self._loop.time() - self._limits_s > MODELS_FRESH_S:
             await self._look_at_workers()
-        check_limits(request, self._limits.get(model, 0))
 
     async def _look_at_workers(self) -> None:
         self._limits_s = self._loop.time()
@@ -271,7 +278,7 @@ class Client:
         job = Job(self, id, bound_s, is_new)
         job.attach(self._journal.subscribe(self._tenant, id, job.heard))
         job.check_s = self._loop.time() + QUIET_S
-        self._jobs[id] = job
+        self._jobs[job] = None
         return job
 
     async def watch(self) -> None:
@@ -279,7 +286,7 @@ class Client:
         while True:
             await asyncio.sleep(WATCH_S)
             now = self._loop.time()
-            for job in list(self._jobs.values()):
+            for job in list(self._jobs):
                 if now >= job.bound_s:
                     job.failed(
                         WaitTimeoutError(
@@ -293,7 +300,7 @@ class Client:
     def connection_changed(self, connected: bool) -> None:
         """Listener of the connection: after a loss, every job may have missed events."""
         if connected:
-            for job in list(self._jobs.values()):
+            for job in list(self._jobs):
                 job.missed()
                 self._look(job)
 
@@ -325,7 +332,7 @@ class Client:
 
     def close_jobs(self) -> None:
         """End every wait: the client is being closed."""
-        for job in list(self._jobs.values()):
+        for job in list(self._jobs):
             job.failed(DisconnectedError(f"the client was closed while job {job.id} was open; the job goes on"))
 
 

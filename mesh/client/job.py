@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from mesh.broker.connection import Subscription
 from mesh.broker.journal import Entry, events_of
 from mesh.client.assembly import Assembly, Restarted
-from mesh.errors import BrokerError, MeshError, WaitTimeoutError
+from mesh.errors import BrokerError, DisconnectedError, MeshError, WaitTimeoutError
 from mesh.protocol.messages import Delta, Event, Result
 
 INBOX_EVENTS = 256  # live events kept for a reader; beyond, it reads the journal
@@ -129,6 +129,9 @@ class Job:
 
     def close(self) -> None:
         """Hear no more of the job, which goes on. Idempotent; done by itself once the Result is there."""
+        if self._result is None and self._error is None:
+            self._error = DisconnectedError(f"this handle of job {self.id} was closed; `client.job(id)` makes another")
+            self._wake()
         if self._subscription is not None:
             self._subscription.close()
             self._subscription = None
@@ -155,7 +158,7 @@ class Job:
     def settled(self, result: Result) -> None:
         """The Result, live or from the store."""
         if self._result is None:
-            self._result = result
+            self._result, self._error = result, None
             self.close()
             self._wake()
 

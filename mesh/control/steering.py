@@ -23,8 +23,8 @@ log = logging.getLogger("mesh.control")
 
 QUEUE = "mesh-ctl"
 MAX_AT_ONCE = 256  # requests being answered; more are refused with 503, so a flood costs no memory
-WORKER_ANSWER_S = 5.0  # for the worker that runs a job to end it
-CANCEL_TRIES = 4  # a job may start, or move, between looking and acting
+WORKER_ANSWER_S = 1.5  # for the worker that runs a job to end it
+CANCEL_TRIES = 3  # a job may start, or move, between looking and acting
 PAGE = 200
 
 
@@ -53,10 +53,10 @@ class Steering:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def _heard(self, subject: bytes, reply: bytes, payload: bytes, header: bytes) -> None:
-        if not reply:
+        to = reply.decode("utf-8", "replace")
+        if not self._names.may_answer(to):
             return
         tenant, verb, job = subject.decode("utf-8", "replace").split(".")[-3:]
-        to = reply.decode("utf-8", "replace")
         if len(self._tasks) >= MAX_AT_ONCE:
             self._refuse(to, 503, "too many control requests at once; try again")
         elif not (is_token(tenant) and is_token(job)):
@@ -86,7 +86,7 @@ class Steering:
     async def _cancel(self, tenant: str, job: str) -> str:
         """End the job wherever it is; its terminal status, or `unknown`."""
         subject = self._names.system("cancel", tenant, job)
-        for _ in range(CANCEL_TRIES):
+        for attempt in range(1, CANCEL_TRIES + 1):
             found = await self._endings.store.get(tenant, job)
             if found is not None:
                 return found.result.status
@@ -99,8 +99,8 @@ class Steering:
             if stored is None:
                 found = await self._endings.store.get(tenant, job)
                 return found.result.status if found is not None else "unknown"
-            if await self._is_running(tenant, job):
-                continue
+            if attempt < CANCEL_TRIES and await self._is_running(tenant, job):
+                continue  # it may be on its way to another worker; in the end the fence makes it safe to end it here
             reason = ErrorInfo(code="cancelled", message="cancelled before it started")
             return (await self._endings.end(stored, "cancelled", reason, now_unix_ms())).status
         raise BrokerError(f"job {job} runs, and its worker does not end it; it is moved when its lease ends")

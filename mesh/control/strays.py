@@ -11,7 +11,7 @@ import logging
 from mesh.broker import topology
 from mesh.broker.connection import Connection
 from mesh.control.endings import Endings
-from mesh.errors import BrokerError
+from mesh.errors import MeshError
 from mesh.protocol import headers
 from mesh.protocol.messages import TIERS, ErrorInfo
 from mesh.protocol.subjects import Names, is_token
@@ -20,7 +20,8 @@ from mesh.worker.runner import now_unix_ms
 log = logging.getLogger("mesh.control")
 
 QUEUE = "mesh-strays"
-MAX_AT_ONCE = 64  # strays being ended; further ones wait in the stream for the next worker that looks
+MAX_WAITING = 10_000  # notices not yet looked at; beyond, the next sweep finds the requests
+SWEEP_S = 30.0  # between looks at the whole stream, for requests stored while nobody watched
 
 
 class Strays:
@@ -32,8 +33,12 @@ class Strays:
         self._endings = Endings(connection, names)
         self._served: set[tuple[bytes, bytes]] = set()  # (model, tier) that have consumers
         self._skip = len(names.system("queued")) + 1
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._waiting: asyncio.Queue[tuple[list[bytes], int]] = asyncio.Queue(MAX_WAITING)
         self._subscription = connection.subscribe(names.system("queued", ">"), self._heard, QUEUE)
+        self._tasks = [
+            asyncio.create_task(self._work(), name="mesh-strays"),
+            asyncio.create_task(self._sweep(), name="mesh-strays-sweep"),
+        ]
 
     async def close(self) -> None:
         """Watch no more."""
@@ -45,25 +50,51 @@ class Strays:
     def _heard(self, subject: bytes, reply: bytes, payload: bytes, header: bytes) -> None:
         """A request was stored. Called for every one, so the usual case is one look into a set."""
         parts = subject[self._skip :].split(b".")
-        if len(parts) == 4 and (parts[0], parts[1]) in self._served:
+        if self._is_served(parts):
             return
-        if len(self._tasks) >= MAX_AT_ONCE:
-            return
-        task = asyncio.create_task(self._look(parts, header), name="mesh-stray")
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def _look(self, parts: list[bytes], header: bytes) -> None:
-        tokens = [part.decode("utf-8", "replace") for part in parts]
         sequence = headers.parse(header).get("Nats-Sequence", "")
+        if sequence.isdigit() and not self._waiting.full():
+            self._waiting.put_nowait((parts, int(sequence)))
+
+    async def _work(self) -> None:
+        while True:
+            parts, sequence = await self._waiting.get()
+            if not self._is_served(parts):
+                await self._look(parts, sequence)
+
+    async def _sweep(self) -> None:
+        """Look at every subject that has requests; there are few, however many requests there are."""
+        while True:
+            try:
+                for subject in await self._endings.queue.subjects():
+                    await self._clear(subject)
+            except MeshError as error:
+                log.debug("the sweep for strays was put off: %s", error)
+            await asyncio.sleep(SWEEP_S)
+
+    async def _clear(self, subject: str) -> None:
+        """End every request on one subject, if nobody serves it."""
+        parts, last = subject.encode().split(b".")[2:], 0
+        while not self._is_served(parts):
+            sequence = await self._endings.queue.oldest(subject)
+            if sequence is None or sequence == last:
+                return
+            last = sequence
+            await self._look(parts, sequence)
+
+    def _is_served(self, parts: list[bytes]) -> bool:
+        return len(parts) == 4 and (parts[0], parts[1]) in self._served
+
+    async def _look(self, parts: list[bytes], sequence: int) -> None:
+        tokens = [part.decode("utf-8", "replace") for part in parts]
         try:
             reason = await self._reason(tokens)
             if reason is None:
                 self._served.add((parts[0], parts[1]))
-            elif sequence.isdigit():
-                await self._end(int(sequence), tokens, reason)
-        except BrokerError as error:
-            log.warning("a stray request was left in the queue: %s", error, extra={"event": "stray_left"})
+            else:
+                await self._end(sequence, tokens, reason)
+        except MeshError as error:
+            log.warning("a stray request was left for the next sweep: %s", error, extra={"event": "stray_left"})
 
     async def _reason(self, tokens: list[str]) -> ErrorInfo | None:
         """Why nobody will serve this address; None if somebody may."""
@@ -93,6 +124,11 @@ class Strays:
             )
             await self._endings.queue.remove(sequence)
             return
+        journal = self._endings.journal
+        for subject in (journal.subject, journal.attempts_subject):
+            if await journal.last(subject(stored.address.tenant, stored.job)) is not None:
+                await self._endings.queue.remove(sequence)  # its name is that of a job which is, or was, served
+                return
         if reason.code == "model_not_found" and stored.error is not None:
             reason = ErrorInfo(code=stored.error.code, message=str(stored.error))
         await self._endings.end(stored, "failed", reason, now_unix_ms())

@@ -16,7 +16,7 @@ from mesh.engines.vllm_api import VllmApi
 from mesh.engines.vllm_attempt import Attempt, attempt_of
 from mesh.engines.vllm_errors import VllmErrors
 from mesh.engines.vllm_params import blamed_field, check_limits, input_field, sampling_arguments, stop_ids_of
-from mesh.engines.vllm_process import core_processes, end, kill_starting_cores, silence
+from mesh.engines.vllm_process import core_processes, end, kill_starting_cores, running_cores, silence
 from mesh.engines.vllm_prompt import Prompts
 from mesh.engines.vllm_resume import Decoder, resume_index
 from mesh.engines.vllm_start import Cancelled, VllmSettings, build, parse_engine_args
@@ -59,6 +59,7 @@ class VllmEngine:
         self._settings = settings
         self._info = EngineInfo(name="vllm", version="", model=settings.model, capacity=0, max_model_len=0)
         self._is_started = False
+        self._others: frozenset[int] = frozenset()  # cores of other engines in this process
         self._cancelled = threading.Event()
         self._loading: asyncio.Future[tuple[Any, VllmErrors]] | None = None
         self._stopping: asyncio.Future[None] | None = None
@@ -84,6 +85,7 @@ class VllmEngine:
         if self._is_started:
             raise RuntimeError("an engine starts once; make a new one")
         self._is_started = True
+        self._others = running_cores()
         self._loading = asyncio.ensure_future(asyncio.to_thread(build, self._settings, self._cancelled))
         try:
             # Cancelled here, the thread goes on; `stop` waits for it and ends what it made.
@@ -275,7 +277,7 @@ class VllmEngine:
         self._dead = self._dead or "the engine was stopped"
         llm = self._llm
         if llm is None and self._loading is not None:
-            kill_starting_cores()
+            kill_starting_cores(self._others)
             await asyncio.wait([self._loading])
             if not self._loading.cancelled() and self._loading.exception() is None:
                 llm, self._errors = self._loading.result()

@@ -19,10 +19,19 @@ def core_processes(llm: Any) -> list[BaseProcess]:
     return [process for process in found or () if isinstance(process, BaseProcess)]
 
 
-def kill_starting_cores() -> None:
-    """Kill the engine cores that this process started, whoever waits for them."""
+def running_cores() -> frozenset[int]:
+    """The process ids of the engine cores that this process started and that run."""
+    return frozenset(
+        process.pid
+        for process in multiprocessing.active_children()
+        if process.name.startswith(_CORE_NAME) and process.pid
+    )
+
+
+def kill_starting_cores(others: frozenset[int]) -> None:
+    """Kill the engine cores that this process started, whoever waits for them, but `others`."""
     for process in multiprocessing.active_children():
-        if process.name.startswith(_CORE_NAME):
+        if process.pid in running_cores() - others:
             process.kill()
 
 

@@ -128,6 +128,13 @@ class Names:
     def worker_key(self, worker: str) -> str:
         return f"$KV.{self.workers_bucket}.{worker}"
 
+    def may_answer(self, reply: str) -> bool:
+        """Whether a request's reply subject may be published to for its sender.
+
+        A server process may publish where its client may not; so never into JetStream, a bucket or the mesh itself.
+        """
+        return bool(reply) and not reply.startswith(("$", f"{self.ns}."))
+
     def read_request(self, subject: str) -> RequestAddress | None:
         """The address in a stored request's subject; None if it is not one."""
         parts = subject.split(".")

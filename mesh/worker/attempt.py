@@ -154,8 +154,8 @@ class Attempt:
         self._require_open()
         self._history = history
         request = self._facts.request
-        if history.result is not None:
-            return self._end([Ack()])
+        if history.result is not None:  # kept no longer, or stored by a server that lost it: it is this one
+            return self._end([Store(history.result, self._facts.result_ttl_ms), Ack()])
         if history.request_sequence not in (0, self._facts.sequence) and request_is_queued:
             return self._end([Ack()])  # a second submit of the same id: the first one is served
         if now_unix_ms >= self._facts.deadline_unix_ms:
@@ -209,6 +209,11 @@ class Attempt:
         where = "while it ran" if self._history.attempts else "before it started"
         reason = ErrorInfo(code="expired", message=f"the deadline passed {where}")
         return self._settle("expired", reason, now_unix_ms)
+
+    def repeated(self) -> list[Action]:
+        """The delivery is a second request under the name of a job that is served already."""
+        self._require_open()
+        return self._end([Ack()])
 
     def found(self, result: Result, is_announced: bool) -> list[Action]:
         """The job has a Result already: somebody else ended it, or this worker did before a crash."""

@@ -131,7 +131,7 @@ class Effects:
         encoding = self._delivery.stored.encoding
         body = codec.encode(result, encoding)
         if len(body) > store.max_bytes:
-            result = await self._store_large(result, body, action.ttl_ms)
+            result = await self._store_large(result, body)
             body = codec.encode(result, encoding)
         created = await self.until_answered(lambda: store.create(self._tenant, self._job, body, action.ttl_ms))
         self.result = result
@@ -140,11 +140,11 @@ class Effects:
             self.result = stored.result if stored is not None else result
         self.step("store", "after")
 
-    async def _store_large(self, result: Result, body: bytes, ttl_ms: int) -> Result:
+    async def _store_large(self, result: Result, body: bytes) -> Result:
         """Put a Result that fits no message into the object store; what stands for it in the bucket."""
         name = f"{self._tenant}.{self._job}"
         try:
-            await self.until_answered(lambda: self._desk.store.put_object(name, body, ttl_ms / 1000))
+            await self.until_answered(lambda: self._desk.store.put_object(name, body))
         except MeshError as error:
             reason = ErrorInfo(code="too_large", message=f"a Result of {len(body)} bytes cannot be kept: {error}")
             return replace(result, status="failed", text="", embeddings=UNSET, finish_reason=None, error=reason)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 
 from mesh.broker.journal import Entry, Journal
 from mesh.broker.mapping import read_puback
-from mesh.errors import BrokerError, MeshError
+from mesh.errors import MeshError, SequenceError, TooLargeError
 from mesh.protocol import codec
 from mesh.protocol.codec import Encoding
 from mesh.protocol.messages import Delta, Result, Started, Usage
@@ -193,8 +193,10 @@ class Emitter:
             return
         try:
             ack = read_puback(payload, self._subject)
-        except MeshError:  # refused, or a publish that landed and was repeated: the journal tells which
+        except SequenceError:  # refused, or a publish that landed and was repeated: the journal tells which
             self._recover()
+        except MeshError:  # JetStream cannot take it just now
+            self._recover(RETRY_S)
         else:
             self._landed(ack.seq)
 
@@ -210,19 +212,20 @@ class Emitter:
         if self._in_flight is None:
             self._idle.set()
 
-    def _recover(self) -> None:
+    def _recover(self, pause_s: float = 0.0) -> None:
         if self._recovery is None or self._recovery.done():
-            self._recovery = self._loop.create_task(self._find_out(), name=f"mesh-recover-{self._id}")
+            self._recovery = self._loop.create_task(self._find_out(pause_s), name=f"mesh-recover-{self._id}")
 
-    async def _find_out(self) -> None:
+    async def _find_out(self, pause_s: float) -> None:
         """The outcome of the publish in flight is unknown: read the journal's end until it is known."""
+        await asyncio.sleep(pause_s)
         while not self._is_lost:
             if not self._is_held():
                 self._lose()
                 return
             try:
                 entry = await self._journal.last(self._subject)
-            except BrokerError:
+            except MeshError:
                 await asyncio.sleep(RETRY_S)  # no answer: the lease bounds how long this goes on
                 continue
             if self._judge(entry):
@@ -241,6 +244,8 @@ class Emitter:
                 return True
             try:
                 self._journal.publish(self._subject, self._in_flight, self._last, self._answered, PUBLISH_TIMEOUT_S)
+            except TooLargeError:
+                self._lose()
             except MeshError:
                 return False
             return True

@@ -45,6 +45,7 @@ class Pump:
         self._puller: Puller | None = None
         self._is_stopped = False
         self._is_due = False
+        self._ticked_s = float("inf")  # when the loop was last seen to turn; until then nothing can be late
         self._broken = asyncio.Event()
         self.owned: frozenset[int] = frozenset()  # lanes pulled first; the presence board keeps it
         self.emptied = asyncio.Event()  # set when no pull is open after `stop`
@@ -107,6 +108,7 @@ class Pump:
     async def tick(self) -> None:
         """Side task: give up forgotten pulls, look at consumers that were not looked at."""
         while True:
+            self._ticked_s = self._loop.time()
             await asyncio.sleep(TICK_S)
             if self._puller is not None:
                 self._puller.expire()
@@ -148,6 +150,12 @@ class Pump:
         self._pump_soon()
 
     def _delivered(self, delivery: Delivery) -> None:
+        if self._loop.time() - self._ticked_s > self._settings.ack_wait_s / 2:
+            # This process was suspended: the job may have lain in the socket until its lease ended, and be another's.
+            # It is left alone, since even handing it back would disturb whoever has it; if it is ours it comes again.
+            self._credits.delivered(delivery.consumer, delivery.pending, accepted=False)
+            log.warning("a delivery came late and was left alone", extra={"event": "late_delivery"})
+            return
         is_addressed = is_token(delivery.address.tenant)
         accepted = is_addressed and self._credits.accepts() and not self._is_stopped
         self._credits.delivered(delivery.consumer, delivery.pending, accepted)

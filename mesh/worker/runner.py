@@ -27,6 +27,9 @@ from mesh.worker.lease import Lease
 
 log = logging.getLogger("mesh.worker")
 
+# How long a job that ended keeps its slot while its last tokens cannot be journaled; then it is delivered again.
+JOURNAL_PATIENCE_S = 30.0
+
 # Why the engine's work on a job is cut short. lost: the job is another's. found: it has a Result already.
 Interrupt = Literal["lost", "found", "cancelled", "expired", "drain"]
 # What the engine's work came to: how it finished, vectors, or an error; None if it was interrupted.
@@ -141,10 +144,11 @@ class Runner:
         """A body that is no request is answered in its own name, unless that name is another job's."""
         error = refusal(self._delivery)
         self._desk.observer(RequestRefused(self._facts.id, self._facts.tenant, error.code, str(error)))
-        entry = await self._effects.until_answered(lambda: self._desk.journal.last(self._public))
-        if entry is None:
-            return self._attempt.failed(error, now_unix_ms())
-        return self._attempt.taken_over(read_history(events_of([entry])), 0, True, now_unix_ms())
+        journal = self._desk.journal
+        for subject in (self._public, journal.attempts_subject(*self.job)):
+            if await self._effects.until_answered(lambda subject=subject: journal.last(subject)) is not None:  # type: ignore[misc]
+                return self._attempt.repeated()
+        return self._attempt.failed(error, now_unix_ms())
 
     async def _take_over(self) -> list[Action] | None:
         """The job may have run before: go on from its journal. None: the journal grew meanwhile, look again."""
@@ -154,10 +158,11 @@ class Runner:
         if stored is not None:
             return self._settle_found(stored, entries[-1] if entries else None)
         assert self._request is not None
-        if not self._request.stream and not entries:
+        history = read_history(events_of(entries))
+        if not self._request.stream and history.result is None:
             subject = desk.journal.attempts_subject(*self.job)
             entries = await until_answered(lambda: desk.journal.read(subject))
-        history = read_history(events_of(entries))
+            history = read_history(events_of(entries))
         is_queued = False
         if history.request_sequence not in (0, self._facts.sequence):
             first = await until_answered(lambda: desk.queue.get(history.request_sequence))
@@ -245,7 +250,10 @@ class Runner:
     async def _conclude(self, outcome: Outcome) -> list[Action] | None:
         """The actions for what came out, once every token that was made is in the journal."""
         try:
-            await self._emitter.wait_idle()
+            async with asyncio.timeout(JOURNAL_PATIENCE_S):
+                await self._emitter.wait_idle()
+        except TimeoutError:
+            raise LostError from None
         except LostError:
             if self._emitter.is_refused_first:
                 return None

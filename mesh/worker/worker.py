@@ -239,9 +239,11 @@ class Worker:
     def _cancel_asked(self, subject: bytes, reply: bytes, payload: bytes, header: bytes) -> None:
         """`<ns>.sys.cancel.<tenant>.<job>`: only the worker that runs the job answers, once it has its Result."""
         tenant, job = subject.decode("utf-8", "replace").split(".")[-2:]
+        if not self._names.may_answer(reply.decode("utf-8", "replace")):
+            return
         for task, runner in self._runners.items():
-            if runner.job == (tenant, job) and runner.result is None:
-                runner.interrupt("cancelled")
+            if runner.job == (tenant, job):
+                runner.interrupt("cancelled")  # changes nothing where the engine is done
                 task.add_done_callback(lambda _, r=runner: self._cancel_done(r, reply))  # type: ignore[misc]
 
     def _cancel_done(self, runner: Runner, reply: bytes) -> None:

@@ -2,7 +2,6 @@
 
 import asyncio
 import gc
-import multiprocessing
 import os
 import signal
 import sys
@@ -19,7 +18,7 @@ import pytest
 
 from mesh.engines.base import Embedding, Work
 from mesh.engines.vllm import VllmEngine, VllmSettings
-from mesh.engines.vllm_process import core_processes
+from mesh.engines.vllm_process import core_processes, running_cores
 from mesh.errors import ConfigError, EngineDeadError, RequestError, TooLargeError, UnsupportedError
 from mesh.protocol.messages import Request
 
@@ -103,13 +102,14 @@ async def test_probe_finds_a_suspended_core_and_everybody_learns_of_it(vllm_mode
 
 
 async def test_stop_ends_calls_in_flight(vllm_model: str) -> None:
+    others = running_cores()
     async with started(vllm_model) as engine:
         calls = await in_flight(engine, 4)
         await engine.stop()
         ended = await asyncio.wait_for(asyncio.gather(*calls, return_exceptions=True), 2)
         assert all(isinstance(error, EngineDeadError) for error in ended), ended
         engine._is_started = True
-    assert not [child for child in multiprocessing.active_children() if child.name.startswith("EngineCore")]
+    assert running_cores() == others
 
 
 async def test_a_signal_to_the_core_lets_running_calls_finish(vllm_model: str) -> None:
@@ -123,6 +123,7 @@ async def test_a_signal_to_the_core_lets_running_calls_finish(vllm_model: str) -
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 async def test_a_start_can_be_abandoned(vllm_model: str) -> None:
+    others = running_cores()
     for delay_s in (0.05, 1.2):
         engine = VllmEngine(VllmSettings(vllm_model))
         starting = asyncio.create_task(engine.start())
@@ -130,7 +131,7 @@ async def test_a_start_can_be_abandoned(vllm_model: str) -> None:
         starting.cancel()
         await asyncio.gather(starting, return_exceptions=True)
         await engine.stop()
-    assert not [child for child in multiprocessing.active_children() if child.name.startswith("EngineCore")]
+    assert running_cores() == others
     gc.collect()  # a constructor of vLLM that fails leaves its sockets to the collector, which complains
 
 
@@ -191,7 +192,7 @@ async def test_a_model_made_to_embed_embeds(vllm_model: str) -> None:
 WORKER = textwrap.dedent("""
     import asyncio, sys
     from mesh.engines.vllm import VllmEngine, VllmSettings
-    from mesh.engines.vllm_process import core_processes
+    from mesh.engines.vllm_process import core_processes, running_cores
 
     async def main():
         engine = VllmEngine(VllmSettings(sys.argv[1]))

@@ -94,16 +94,16 @@ async def test_without_a_bucket_no_result_is_taken(connection):
 @pytest.mark.parametrize("size", [0, 1, 128 * 1024, 3_000_000])
 async def test_a_large_value_is_kept_beside(store, size):
     body = bytes(range(256)) * (size // 256) + b"x" * (size % 256)
-    await store.put_object("t.j", body, 60)
+    await store.put_object("t.j", body)
     assert await store.get_object("t.j") == body
-    await store.put_object("t.j", b"again", 60)
+    await store.put_object("t.j", b"again")
     assert await store.get_object("t.j") == b"again"
 
 
 async def test_an_object_that_is_not_there_is_one_of_our_errors(store):
     with pytest.raises(MeshError):
         await store.get_object("nobody")
-    await store.put_object("t.j", b"x", 60)
+    await store.put_object("t.j", b"x")
     with pytest.raises(MeshError):
         await store.get_object("nobody")
 

@@ -10,7 +10,7 @@ from mesh.errors import BrokerError, ConfigError, TopologyError
 from mesh.protocol.subjects import Names
 
 NAMES = Names()
-SETTINGS = MeshSettings(lanes=2, ack_wait_s=7.5, max_deliver=50, queue_limit=123)
+SETTINGS = MeshSettings(lanes=2, ack_wait_s=7.5, max_deliver=500, queue_limit=123)
 MODELS = ["demo", "other"]
 
 
@@ -55,12 +55,12 @@ async def test_what_was_applied_is_kept_by_the_next_plan(connection):
 async def test_what_the_operator_chose_is_read_back(connection):
     await topology.apply(connection, await planned(connection))
     found = await topology.read_settings(connection, NAMES)
-    assert (found.lanes, found.ack_wait_s, found.max_deliver, found.queue_limit) == (2, 7.5, 50, 123)
+    assert (found.lanes, found.ack_wait_s, found.max_deliver, found.queue_limit) == (2, 7.5, 500, 123)
 
 
 async def test_what_differs_is_told_and_left_alone(connection):
     await topology.apply(connection, await planned(connection))
-    wanted = MeshSettings(lanes=2, ack_wait_s=20, max_deliver=50, queue_limit=9)
+    wanted = MeshSettings(lanes=2, ack_wait_s=20, max_deliver=500, queue_limit=9)
     changes = await planned(connection, wanted)
     differing = {change.name: change.detail for change in changes if change.verb == "differs"}
     assert set(differing) == {"MESH_REQUESTS"} | {c.name for c in changes if c.kind == "consumer"}

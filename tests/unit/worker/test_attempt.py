@@ -115,10 +115,12 @@ def test_a_journal_that_says_how_it_ended_needs_no_engine():
     assert isinstance(ack, Ack)
 
 
-def test_a_journal_that_holds_the_result_needs_only_the_ack():
+def test_a_journal_that_holds_the_result_is_stored_where_it_is_not_and_acknowledged():
     history = journal(5)
     history.apply(Result(id="j", tenant="t", model="m", status="finished", text="x"))
-    assert kinds(attempt().taken_over(history, 1, False, STORED + 10)) == [Ack]
+    actions = attempt().taken_over(history, 1, False, STORED + 10)
+    assert kinds(actions) == [Store, Ack]
+    assert actions[0].result is history.result
 
 
 def test_a_second_request_of_the_same_id_is_acknowledged_while_the_first_one_is_there():
