@@ -13,10 +13,10 @@ import msgspec
 
 from mesh.broker.calls import OnReply
 from mesh.broker.connection import Connection, Subscription
-from mesh.broker.mapping import NO_MESSAGE, ApiError, api_error, read_api
+from mesh.broker.mapping import NO_MESSAGE, ApiError, api_error, read_api, read_puback
 from mesh.errors import BrokerError, MeshError, ProtocolError
 from mesh.protocol import codec, headers
-from mesh.protocol.messages import Event
+from mesh.protocol.messages import Event, Returned
 from mesh.protocol.subjects import Names
 
 PAGE = 500  # events a read-back asks for at once
@@ -68,6 +68,25 @@ class Journal:
         """
         rest = b"" if body[:1] == b"{" else _CONTENT_TYPE_MSGPACK
         self._connection.call(subject, body, headers.expecting(last, rest), on_reply, timeout_s)
+
+    async def note_returned(self, tenant: str, job: str, attempt: int) -> None:
+        """Keep that an attempt was given back, out of the readers' sight.
+
+        Raises:
+            BrokerError: JetStream did not take it.
+        """
+        subject = self.attempts_subject(tenant, job)
+        _, payload = await self._connection.request(subject, codec.encode(Returned(id=job, attempt=attempt)))
+        read_puback(payload, subject)
+
+    async def returned(self, tenant: str, job: str) -> set[int]:
+        """The attempts at a job that were given back.
+
+        Raises:
+            BrokerError: NATS did not answer.
+        """
+        notes = [codec.decode_returned(entry.body) for entry in await self.read(self.attempts_subject(tenant, job))]
+        return {note.attempt for note in notes if note is not None}
 
     def subscribe(self, tenant: str, job: str, on_event: OnEvent) -> Subscription:
         """Hear a job's events live; what does not decode as one is skipped (nobody but workers may publish)."""

@@ -11,7 +11,7 @@ import msgspec
 
 from mesh.errors import InvalidRequestError, ProtocolError, UnsupportedError
 from mesh.protocol import headers
-from mesh.protocol.messages import Event, Presence, Request, Result
+from mesh.protocol.messages import Event, Presence, Request, Result, Returned
 from mesh.protocol.subjects import is_token
 
 Encoding = Literal["json", "msgpack"]
@@ -37,6 +37,7 @@ class _Decoders:
         self.request = kind(Request)
         self.event = kind(Event)
         self.result = kind(Result)
+        self.returned = kind(Returned)
         self.identity = kind(_Identity)
         self.presence = kind(Presence)
         self.any = kind()
@@ -108,6 +109,15 @@ def decode_event(body: bytes) -> Event:
     except _BROKEN as error:
         raise ProtocolError(f"not an event: {error}") from None
     return event
+
+
+def decode_returned(body: bytes) -> Returned | None:
+    """The note that an attempt was given back, None if it is something else."""
+    try:
+        note: Returned = _DECODERS[sniff(body)].returned.decode(body)
+    except _BROKEN:
+        return None
+    return note
 
 
 def decode_result(body: bytes) -> Result:

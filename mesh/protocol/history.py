@@ -3,7 +3,7 @@
 Events are applied in journal order; the journal is fenced, so they tell one story.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from mesh.protocol.messages import Delta, Event, Result, Started, Usage
@@ -49,6 +49,11 @@ class History:
             self.usage = event.usage
         else:
             self.result = event
+
+    def excuse(self, returned: Collection[int]) -> None:
+        """These attempts were given back by workers that stopped; they do not count as fruitless."""
+        newest = range(self.attempts - self.fruitless + 1, self.attempts + 1)
+        self.fruitless -= sum(1 for attempt in newest if attempt in returned)
 
     def grow(self, text: str, token_ids: Sequence[int]) -> None:
         """Add new output at the end."""

@@ -142,6 +142,13 @@ class Started(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="
     sequence: int = 0  # the request's own stream sequence: tells a takeover from a duplicate submit
 
 
+class Returned(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="returned"):
+    """A worker that stops gave an attempt back: it does not count against the job. Private to the mesh."""
+
+    id: str
+    attempt: int
+
+
 class Delta(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="type", tag="delta"):
     """New output. The next delta's index is this one's plus len(token_ids)."""
 

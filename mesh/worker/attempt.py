@@ -84,6 +84,13 @@ class Bury:
 
 
 @dataclass(frozen=True, slots=True)
+class Excuse:
+    """Note that this attempt was given back by a worker that stops, so that it is not counted."""
+
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
 class Ack:
     """Acknowledge the delivery, confirmed."""
 
@@ -100,7 +107,7 @@ class Drop:
     """Do nothing more: the job is somebody else's."""
 
 
-Action = Begin | Store | Announce | Bury | Ack | Nak | Drop
+Action = Begin | Store | Announce | Bury | Excuse | Ack | Nak | Drop
 
 
 class Attempt:
@@ -223,7 +230,7 @@ class Attempt:
     def returned(self) -> list[Action]:
         """This worker stops: another is to go on at once."""
         self._require_open()
-        return self._end([Nak(0.0)])
+        return self._end([Excuse(self.number), Nak(0.0)] if self.number else [Nak(0.0)])
 
     def lost(self) -> list[Action]:
         """The lease ran out, or somebody else wrote to the journal."""

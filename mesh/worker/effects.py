@@ -27,7 +27,7 @@ from mesh.policies.retry import RetryPolicy
 from mesh.protocol import codec
 from mesh.protocol.messages import ErrorInfo, Result
 from mesh.signals import JobEnded, JobReturned, Observer, Step, When
-from mesh.worker.attempt import Ack, Action, Announce, Begin, Bury, Drop, Nak, Store
+from mesh.worker.attempt import Ack, Action, Announce, Begin, Bury, Drop, Excuse, Nak, Store
 from mesh.worker.emitter import Emitter, LostError
 from mesh.worker.lease import Lease
 
@@ -87,6 +87,8 @@ class Effects:
                     await self._announce(self.result or action.result, emitter)
                 case Bury():
                     await self._bury(action)
+                case Excuse():
+                    await self._excuse(action)
                 case Ack():
                     await self._ack()
                 case Nak():
@@ -162,6 +164,10 @@ class Effects:
         self.step("dead", "before")
         await self.until_answered(lambda: self._desk.dead.bury(self._delivery, action.reason, action.attempts))
         self.step("dead", "after")
+
+    async def _excuse(self, action: Excuse) -> None:
+        journal = self._desk.journal
+        await self.until_answered(lambda: journal.note_returned(self._tenant, self._job, action.attempt))
 
     async def _ack(self) -> None:
         self.step("ack", "before")

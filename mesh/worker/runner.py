@@ -163,6 +163,8 @@ class Runner:
             subject = desk.journal.attempts_subject(*self.job)
             entries = await until_answered(lambda: desk.journal.read(subject))
             history = read_history(events_of(entries))
+        if history.fruitless:
+            history.excuse(await until_answered(lambda: desk.journal.returned(*self.job)))
         is_queued = False
         if history.request_sequence not in (0, self._facts.sequence):
             first = await until_answered(lambda: desk.queue.get(history.request_sequence))

@@ -145,6 +145,22 @@ async def test_a_second_drain_hands_running_jobs_to_another_worker_at_once(bare)
     assert result.usage.completion_tokens == 200
 
 
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_job_that_every_worker_hands_back_is_not_given_up(bare, stream):
+    """Rolling restarts with less grace than the job needs, before it has shown a token."""
+    slow = SimulatorSettings(model="simulator", first_token_ms=3000)
+    async with mesh_api.connect(bare.url) as client:
+        job = await client.submit("simulator", "Patience", max_tokens=3, stream=stream)
+        for number in range(5):
+            worker = await bare.start_worker(slow, WorkerOptions(model="simulator", grace_s=0))
+            await wait_until(lambda worker=worker: worker.statistics().running == 1)
+            worker.drain()
+            await asyncio.wait_for(bare.tasks[number], 5)
+        await bare.start_worker(FAST)
+        result = await job.result(timeout=20)
+    assert result.status == "finished"
+
+
 async def test_a_drained_worker_leaves_no_presence_and_no_pull(bare):
     worker = await bare.start_worker()
     async with mesh_api.connect(bare.url) as client:
