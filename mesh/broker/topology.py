@@ -352,7 +352,7 @@ async def has_model(connection: Connection, names: Names, model: str) -> bool:
     """Whether anybody declared this model's queue.
 
     Raises:
-        UnavailableError: this account cannot ask (a tenant's account, where the front door checks instead).
+        UnavailableError: this account cannot ask JetStream; then the mesh itself refuses the job.
     """
     subject = f"$JS.API.CONSUMER.INFO.{names.requests_stream}.{names.consumer(model, TIERS[0], 0)}"
     _, payload = await connection.request(subject)

@@ -114,7 +114,7 @@ class Job:
         """Ask for the job to stop. Returns its status: `cancelled`, or the one it already had, or `unknown`.
 
         Raises:
-            UnavailableError: no worker or front door is there to do it.
+            UnavailableError: no worker is there to do it.
             BrokerTimeoutError: no answer within `timeout` seconds; the job may or may not stop.
         """
         return await self._link.cancel_job(self.id, timeout)

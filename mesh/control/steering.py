@@ -1,6 +1,6 @@
 """Answers `<ns>.ctl.<tenant>.cancel|status|replay.<job>`: one queue group over all workers of a mesh.
 
-Source: nats/PROTOCOL.md, "The front door".
+Source: nats/PROTOCOL.md, "Steering a job".
 """
 
 import asyncio
@@ -35,7 +35,7 @@ class ReplayRequest(msgspec.Struct, frozen=True):
 
 
 class Steering:
-    """The control service of one process. `start`, then `close`."""
+    """The control service of one process, until `close`."""
 
     def __init__(self, connection: Connection, names: Names) -> None:
         self._connection = connection

@@ -163,7 +163,7 @@ class Delta(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_f
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="result"):
-    """How a job ended: the stored value, the last event, and the front door's answer."""
+    """How a job ended: the stored value and the last event."""
 
     id: str
     tenant: str

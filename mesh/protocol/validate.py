@@ -1,4 +1,4 @@
-"""What a request must satisfy beyond its types, checked alike by client, front door and worker. Pure.
+"""What a request must satisfy beyond its types, checked alike by client and worker. Pure.
 
 Raises the first fault found, with its field; what depends on the model (context length, features)
 is the engine's to refuse.

@@ -143,10 +143,6 @@ class Attempt:
     def is_over(self) -> bool:
         return self._is_over
 
-    def restarted(self) -> "Attempt":
-        """The same attempt before anything was decided: `first` met a journal that was not empty."""
-        return Attempt(self._facts, self._retry)
-
     def first(self, now_unix_ms: int) -> list[Action]:
         """The job is probably new: begin without reading its journal. A refusal leads to `taken_over`."""
         return self._begin(0, now_unix_ms)

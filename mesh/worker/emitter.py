@@ -71,7 +71,6 @@ class Emitter:
         self._idle = asyncio.Event()
         self._idle.set()
         self._recovery: asyncio.Task[None] | None = None
-        self._publishes = 0
         self._is_beginning = False
         self._is_announcing = False
         self.is_refused_first = False  # the first publish met a journal that was not empty
@@ -80,10 +79,6 @@ class Emitter:
     def last(self) -> int:
         """The fence: the stream sequence of the job's last event."""
         return self._last
-
-    @property
-    def publishes(self) -> int:
-        return self._publishes
 
     def begin(self, event: Started, last: int) -> None:
         """Publish `started`, expecting the journal to end at `last`; deltas given from now on follow it."""
@@ -178,7 +173,6 @@ class Emitter:
         if not self._is_held():
             self._lose()
             return
-        self._publishes += 1
         try:
             self._journal.publish(self._subject, body, self._last, self._answered, PUBLISH_TIMEOUT_S)
         except MeshError:

@@ -27,7 +27,7 @@ REPAIR_S = 2.0  # between looks whether our consumers still exist, while pulls o
 
 
 class Pump:
-    """Pulls for one worker, from `start` to `stop`."""
+    """Pulls for one worker, from `prepare` to `stop`."""
 
     def __init__(
         self, connection: Connection, names: Names, model: str, capacity: int, start_job: Callable[[Delivery], None]

@@ -234,14 +234,6 @@ def test_after_its_end_an_attempt_decides_nothing():
             ask()
 
 
-def test_the_same_attempt_can_be_decided_anew():
-    one = attempt()
-    one.first(STORED + 10)
-    again = one.restarted()
-    assert (again.number, again.is_over) == (0, False)
-    assert kinds(again.taken_over(journal(5), 1, False, STORED + 10)) == [Begin]
-
-
 def test_a_body_that_is_no_request_can_still_be_answered():
     one = Attempt(JobFacts("s9", "t", "m", "w", 9, STORED, STORED, None), RetryPolicy())
     store, *_ = one.failed(TooLargeError("much"), STORED + 1)
