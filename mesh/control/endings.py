@@ -51,7 +51,7 @@ class Endings:
         ttl_ms = request.result_ttl_ms if request is not None else DEFAULT_RESULT_TTL_MS
         body = codec.encode(result, stored.encoding)
         if not await self.store.create(tenant, stored.job, body, ttl_ms):
-            found = await self.store.get(tenant, stored.job)
+            found = await self.store.get_written(tenant, stored.job)
             result = found.result if found is not None else result
         await self.announce(tenant, stored.job, result, stored.encoding)
         await self.queue.remove(stored.sequence)

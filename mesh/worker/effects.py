@@ -22,7 +22,7 @@ from mesh.broker.pulls import Leases
 from mesh.broker.queue import RequestQueue
 from mesh.broker.store import ResultStore
 from mesh.engines.base import Engine
-from mesh.errors import BrokerError, DisconnectedError, MeshError
+from mesh.errors import DisconnectedError, MeshError
 from mesh.policies.retry import RetryPolicy
 from mesh.protocol import codec
 from mesh.protocol.messages import ErrorInfo, Result
@@ -111,7 +111,7 @@ class Effects:
                 raise LostError
             try:
                 return await effect()
-            except BrokerError as error:
+            except MeshError as error:  # a full store is no broker's fault, and also passes
                 if not error.retryable:
                     raise
                 log.debug("job %s: %s; trying again", self._job, error, extra={"event": "effect_retry"})
@@ -138,7 +138,7 @@ class Effects:
         created = await self.until_answered(lambda: store.create(self._tenant, self._job, body, action.ttl_ms))
         self.result = result
         if not created:  # somebody else's Result, or ours from a try whose answer was lost: the stored one counts
-            stored = await self.until_answered(lambda: store.get(self._tenant, self._job))
+            stored = await self.until_answered(lambda: store.get_written(self._tenant, self._job))
             self.result = stored.result if stored is not None else result
         self.step("store", "after")
 

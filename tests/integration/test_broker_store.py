@@ -193,3 +193,11 @@ async def test_a_journal_and_a_result_of_one_job_do_not_meet(store, connection):
     """Their subjects are of different streams: the fence of one says nothing about the other."""
     await store.create("t", "j", codec.encode(result()), 60_000)
     assert await Journal(connection, NAMES).last("mesh.out.t.j") is None
+
+
+async def test_what_was_written_is_read_from_the_leader(connection, mesh_server):
+    store = ResultStore(connection, Names())
+    assert await store.get_written("t", "j") is None
+    body = codec.encode(Result(id="j", tenant="t", model="m", status="finished", text="x"))
+    assert await store.create("t", "j", body, 60_000)
+    assert (await store.get_written("t", "j")).body == body
