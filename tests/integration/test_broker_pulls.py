@@ -52,7 +52,23 @@ async def submit(
     connection, job: str, *pairs: tuple[str, str], tenant: str = "default", tier: str = "standard"
 ) -> None:
     subject = NAMES.request("simulator", tier, tenant, "x")
-    await connection.request(subject, b'{"id":"%s","prompt":"a"}' % job.encode(), headers.block(*pairs))
+    await store(connection, subject, b'{"id":"%s","prompt":"a"}' % job.encode(), headers.block(*pairs))
+
+
+async def store(connection, subject: str, body: bytes, header: bytes) -> None:
+    """Publish, and wait until the consumers know: JetStream acknowledges before they do."""
+
+    async def seen() -> int:
+        states = (await topology.consumer_states(connection, NAMES.requests_stream)).values()
+        return sum(each["num_pending"] + each["delivered"]["consumer_seq"] for each in states)
+
+    before = await seen()
+    await connection.request(subject, body, header)
+
+    async def is_known() -> bool:
+        return await seen() > before
+
+    await wait_until(is_known)
 
 
 async def state(connection, consumer: str = CONSUMER) -> dict:
@@ -131,7 +147,7 @@ async def test_a_tenants_headers_are_never_a_status(worker, connection):
 
 
 async def test_an_empty_body_is_a_delivery_that_is_refused_and_no_status(worker, connection):
-    await connection.request(NAMES.request("simulator", "standard", "t", "x"), b"", headers.block(("Status", "503")))
+    await store(connection, NAMES.request("simulator", "standard", "t", "x"), b"", headers.block(("Status", "503")))
     worker.pull()
     assert await worker.wait_end() == "filled"
     (delivery,) = worker.deliveries
