@@ -4,19 +4,16 @@ One publish is both the live message and the journal entry. `Nats-Expected-Last-
 server refuse it once anybody else has written, so a job has one history. Used by worker/emitter and client/job.
 """
 
-import base64
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
-
-import msgspec
 
 from mesh.broker.calls import OnReply
 from mesh.broker.connection import Connection, Subscription
-from mesh.broker.mapping import NO_MESSAGE, ApiError, api_error, read_api, read_puback
-from mesh.errors import BrokerError, MeshError, ProtocolError
+from mesh.broker.mapping import read_puback
+from mesh.broker.reads import StoredMessage, get_batch, get_from_leader
+from mesh.errors import ProtocolError
 from mesh.protocol import codec, headers
-from mesh.protocol.messages import Event, Returned
+from mesh.protocol.messages import Event
 from mesh.protocol.subjects import Names
 
 PAGE = 500  # events a read-back asks for at once
@@ -39,6 +36,12 @@ def events_of(entries: Iterable[Entry]) -> list[Event]:
     return [entry.event for entry in entries if entry.event is not None]
 
 
+def returned_in(entries: Iterable[Entry]) -> set[int]:
+    """The attempts that were handed back, by the notes on the job's attempts subject."""
+    notes = [codec.decode_returned(entry.body) for entry in entries]
+    return {note.attempt for note in notes if note is not None}
+
+
 class Journal:
     """The events stream of one mesh."""
 
@@ -57,7 +60,9 @@ class Journal:
         return self._names.events(tenant, job)
 
     def attempts_subject(self, tenant: str, job: str) -> str:
-        """Where the `started` events of a job that streams nothing are kept, out of its readers' sight."""
+        """Where what its readers need not see is kept: attempts that were handed back, and the `started` events
+        of a job that streams nothing.
+        """
         return self._names.attempts(tenant, job)
 
     def publish(self, subject: str, body: bytes, last: int, on_reply: OnReply, timeout_s: float) -> None:
@@ -66,27 +71,18 @@ class Journal:
         Raises:
             DisconnectedError, TooLargeError: nothing was sent.
         """
-        rest = b"" if body[:1] == b"{" else _CONTENT_TYPE_MSGPACK
-        self._connection.call(subject, body, headers.expecting(last, rest), on_reply, timeout_s)
+        self._connection.call(subject, body, headers.expecting(last, _content_type(body)), on_reply, timeout_s)
 
-    async def note_returned(self, tenant: str, job: str, attempt: int) -> None:
-        """Keep that an attempt was given back, out of the readers' sight.
+    async def append(self, subject: str, body: bytes, last: int | None = None) -> None:
+        """As `publish`, awaited; without `last`, whatever the subject ends with.
 
         Raises:
-            BrokerError: JetStream did not take it.
+            SequenceError: the subject does not end at `last`.
+            BrokerError: JetStream did not take it, or did not answer.
         """
-        subject = self.attempts_subject(tenant, job)
-        _, payload = await self._connection.request(subject, codec.encode(Returned(id=job, attempt=attempt)))
+        header = b"" if last is None else headers.expecting(last, _content_type(body))
+        _, payload = await self._connection.request(subject, body, header)
         read_puback(payload, subject)
-
-    async def returned(self, tenant: str, job: str) -> set[int]:
-        """The attempts at a job that were given back.
-
-        Raises:
-            BrokerError: NATS did not answer.
-        """
-        notes = [codec.decode_returned(entry.body) for entry in await self.read(self.attempts_subject(tenant, job))]
-        return {note.attempt for note in notes if note is not None}
 
     def subscribe(self, tenant: str, job: str, on_event: OnEvent) -> Subscription:
         """Hear a job's events live; what does not decode as one is skipped (nobody but workers may publish)."""
@@ -106,17 +102,8 @@ class Journal:
         Raises:
             BrokerError: NATS did not answer, or there is no events stream.
         """
-        body = msgspec.json.encode({"last_by_subj": subject})
-        _, payload = await self._connection.request(f"$JS.API.STREAM.MSG.GET.{self._stream}", body)
-        answer: dict[str, Any] = msgspec.json.decode(payload)
-        if answer.get("error"):
-            error = msgspec.convert(answer["error"], ApiError, strict=False)
-            if error.err_code == NO_MESSAGE:
-                return None
-            raise api_error(error, f"last event on {subject}")
-        message = read_api(payload, subject)["message"]
-        data = base64.b64decode(message.get("data") or "")
-        return Entry(message["seq"], _event(data), data)
+        message = await get_from_leader(self._connection, self._stream, {"last_by_subj": subject})
+        return _entry(message) if message is not None else None
 
     async def read(self, subject: str, after: int = 0, limit: int | None = None) -> list[Entry]:
         """The events on a subject in order, those after stream sequence `after`; at most `limit`.
@@ -130,29 +117,20 @@ class Journal:
         while limit is None or len(found) < limit:
             want = PAGE if limit is None else min(PAGE, limit - len(found))
             ask = {"seq": after + 1, "next_by_subj": subject, "batch": want}
-            answers = await self._connection.collect(
-                f"$JS.API.DIRECT.GET.{self._stream}", msgspec.json.encode(ask), _is_end_of_batch
-            )
-            page = [_entry(header, payload) for header, payload in answers[:-1]]
+            page = [_entry(message) for message in await get_batch(self._connection, self._stream, ask)]
             found += page
-            status = headers.status(answers[-1][0])
-            if status not in (204, 404):
-                raise _direct_get_error(answers[-1][0], subject)
             if len(page) < want:
                 break
             after = page[-1].sequence
         return found
 
 
-def _is_end_of_batch(header: bytes, payload: bytes) -> bool:
-    return not payload and headers.status(header) != 0
+def _entry(message: StoredMessage) -> Entry:
+    return Entry(message.sequence, _event(message.body), message.body)
 
 
-def _entry(header: bytes, payload: bytes) -> Entry:
-    sequence = headers.parse(header).get("Nats-Sequence", "")
-    if not sequence.isdigit():
-        raise ProtocolError("a direct get answered without Nats-Sequence")
-    return Entry(int(sequence), _event(payload), payload)
+def _content_type(body: bytes) -> bytes:
+    return b"" if codec.sniff(body) == "json" else _CONTENT_TYPE_MSGPACK
 
 
 def _event(body: bytes) -> Event | None:
@@ -160,8 +138,3 @@ def _event(body: bytes) -> Event | None:
         return codec.decode_event(body)
     except ProtocolError:
         return None
-
-
-def _direct_get_error(header: bytes, what: str) -> MeshError:
-    found = headers.parse(header)
-    return BrokerError(f"{what}: {found.get('Status', '?')} {found.get('Description', '')}")

@@ -3,14 +3,14 @@
 Used by client (submit), and by control (find and remove a queued job).
 """
 
-import base64
 from typing import Any
 
 import msgspec
 
 from mesh.broker.connection import Connection
 from mesh.broker.delivery import StoredRequest, read_stored
-from mesh.broker.mapping import NO_MESSAGE, ApiError, PubAck, api_error, read_api, read_puback
+from mesh.broker.mapping import PubAck, read_api, read_puback
+from mesh.broker.reads import StoredMessage, get_batch, get_from_leader
 from mesh.errors import UnavailableError
 from mesh.protocol import headers
 from mesh.protocol.codec import Encoding
@@ -65,18 +65,8 @@ class RequestQueue:
         Raises:
             BrokerError: NATS did not answer.
         """
-        subject = f"$JS.API.STREAM.MSG.GET.{self._stream}"
-        _, payload = await self._connection.request(subject, msgspec.json.encode({"seq": sequence}))
-        answer: dict[str, Any] = msgspec.json.decode(payload)
-        if answer.get("error"):
-            error = msgspec.convert(answer["error"], ApiError, strict=False)
-            if error.err_code == NO_MESSAGE:
-                return None
-            raise api_error(error, f"request {sequence}")
-        message = read_api(payload, subject)["message"]
-        header = base64.b64decode(message.get("hdrs") or "")
-        body = base64.b64decode(message.get("data") or "")
-        return read_stored(self._names, message["subject"], message["seq"], body, header)
+        message = await get_from_leader(self._connection, self._stream, {"seq": sequence})
+        return self._read(message) if message is not None else None
 
     async def find(self, tenant: str, job: str) -> StoredRequest | None:
         """The stored request of a job, None if it is not in the queue. Reads the tenant's queue: rare use only.
@@ -96,20 +86,14 @@ class RequestQueue:
                 "batch": PAGE,
                 "max_bytes": SEARCH_BYTES,
             }
-            answers = await self._connection.collect(
-                f"$JS.API.DIRECT.GET.{self._stream}",
-                msgspec.json.encode(ask),
-                lambda header, payload: not payload and headers.status(header) != 0,
-                timeout_s=10.0,
-            )
-            for header, payload in answers[:-1]:
-                fields = headers.parse(header)
-                after = int(fields.get("Nats-Sequence", "0"))
-                stored = read_stored(self._names, fields.get("Nats-Subject", ""), after, payload, header)
+            page = await get_batch(self._connection, self._stream, ask, timeout_s=10.0)
+            for message in page:
+                stored = self._read(message)
                 if stored.job == job:
                     return stored
-            if len(answers) == 1:
+            if not page:
                 return None
+            after = page[-1].sequence
 
     async def subjects(self) -> list[str]:
         """Every subject that has requests.
@@ -127,10 +111,12 @@ class RequestQueue:
         Raises:
             BrokerError: NATS did not answer.
         """
-        ask = msgspec.json.encode({"seq": 1, "next_by_subj": subject})
-        _, payload = await self._connection.request(f"$JS.API.STREAM.MSG.GET.{self._stream}", ask)
-        message = msgspec.json.decode(payload).get("message")
-        return int(message["seq"]) if message else None
+        ask = {"seq": 1, "next_by_subj": subject}
+        message = await get_from_leader(self._connection, self._stream, ask)
+        return message.sequence if message is not None else None
+
+    def _read(self, message: StoredMessage) -> StoredRequest:
+        return read_stored(self._names, message.subject, message.sequence, message.body, message.header)
 
     async def remove(self, sequence: int) -> bool:
         """Take a request out of the queue; whether it was there. Its Result must exist already.

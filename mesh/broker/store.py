@@ -4,7 +4,6 @@
 """
 
 import asyncio
-import base64
 import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,7 +14,8 @@ import nats.errors
 from nats.js.api import ObjectMeta, ObjectMetaOptions
 
 from mesh.broker.connection import Connection
-from mesh.broker.mapping import NO_MESSAGE, mapped, read_api, read_puback
+from mesh.broker.mapping import mapped, read_puback
+from mesh.broker.reads import get_from_leader
 from mesh.broker.topology import read_settings
 from mesh.errors import BrokerError, MeshError, ProtocolError, SequenceError, TopologyError, UnavailableError
 from mesh.protocol import codec, headers
@@ -87,17 +87,9 @@ class ResultStore:
         Raises:
             BrokerError: as `get`.
         """
-        subject = f"$JS.API.STREAM.MSG.GET.KV_{self._names.results_bucket}"
-        ask = msgspec.json.encode({"last_by_subj": self._names.result_key(tenant, job)})
-        _, payload = await self._connection.request(subject, ask)
-        try:
-            message = read_api(payload, f"read the Result of {job}")["message"]
-        except BrokerError as error:
-            if error.err_code == NO_MESSAGE:
-                return None
-            raise
-        body = base64.b64decode(message.get("data") or "")
-        return Stored(codec.decode_result(body), body)
+        ask = {"last_by_subj": self._names.result_key(tenant, job)}
+        message = await get_from_leader(self._connection, f"KV_{self._names.results_bucket}", ask)
+        return Stored(codec.decode_result(message.body), message.body) if message is not None else None
 
     def check(self, tenant: str, job: str, on_found: Callable[[Stored], None]) -> None:
         """Call `on_found` if the job has a Result; whatever goes wrong is as if it had none. Never raises."""

@@ -131,7 +131,8 @@ class Client:
         self, model: str, prompt: str | Sequence[dict[str, str]] | Request | None = None, **fields: Any
     ) -> Result:
         """Submit and await the Result; takes what `submit` takes. Events are not streamed unless `stream=True`."""
-        fields.setdefault("stream", False) if not isinstance(prompt, Request) else None
+        if not isinstance(prompt, Request):
+            fields.setdefault("stream", False)
         return await (await self.submit(model, prompt, **fields))
 
     async def embed(self, model: str, input: str | Sequence[str], **fields: Any) -> list[list[float]]:

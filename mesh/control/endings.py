@@ -4,22 +4,18 @@ The order is the worker's: store, announce, remove. A worker that begins the job
 Result when it wants to create its own, announces this one, and acknowledges.
 """
 
-import asyncio
-
 from mesh.broker.connection import Connection
 from mesh.broker.delivery import StoredRequest
 from mesh.broker.journal import Journal
-from mesh.broker.mapping import read_puback
 from mesh.broker.queue import RequestQueue
 from mesh.broker.store import ResultStore
-from mesh.errors import BrokerError, MeshError, SequenceError
+from mesh.errors import BrokerError, SequenceError
 from mesh.protocol import codec
 from mesh.protocol.codec import Encoding
 from mesh.protocol.messages import DEFAULT_RESULT_TTL_MS, ErrorInfo, Result, Status
 from mesh.protocol.subjects import Names
 
 TRIES = 5
-PUBLISH_TIMEOUT_S = 2.0
 
 
 class Endings:
@@ -70,26 +66,8 @@ class Endings:
             if last is not None and isinstance(last.event, Result):
                 return
             try:
-                await self._publish(subject, body, last.sequence if last is not None else 0)
+                await self.journal.append(subject, body, last.sequence if last is not None else 0)
             except SequenceError:
                 continue
             return
         raise BrokerError(f"the Result of {job} could not be announced: its journal keeps growing")
-
-    async def _publish(self, subject: str, body: bytes, last: int) -> None:
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-        def answered(error: MeshError | None, header: bytes, payload: bytes) -> None:
-            if done.done():
-                return
-            try:
-                if error is not None:
-                    raise error
-                read_puback(payload, subject)
-            except MeshError as refused:
-                done.set_exception(refused)
-            else:
-                done.set_result(None)
-
-        self.journal.publish(subject, body, last, answered, PUBLISH_TIMEOUT_S)
-        await done

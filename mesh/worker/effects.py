@@ -25,7 +25,7 @@ from mesh.engines.base import Engine
 from mesh.errors import DisconnectedError, MeshError
 from mesh.policies.retry import RetryPolicy
 from mesh.protocol import codec
-from mesh.protocol.messages import ErrorInfo, Result
+from mesh.protocol.messages import ErrorInfo, Result, Returned
 from mesh.signals import JobEnded, JobReturned, Observer, Step, When
 from mesh.worker.attempt import Ack, Action, Announce, Begin, Bury, Drop, Excuse, Nak, Store
 from mesh.worker.emitter import Emitter, LostError
@@ -167,7 +167,8 @@ class Effects:
 
     async def _excuse(self, action: Excuse) -> None:
         journal = self._desk.journal
-        await self.until_answered(lambda: journal.note_returned(self._tenant, self._job, action.attempt))
+        note = codec.encode(Returned(id=self._job, attempt=action.attempt))
+        await self.until_answered(lambda: journal.append(journal.attempts_subject(self._tenant, self._job), note))
 
     async def _ack(self) -> None:
         self.step("ack", "before")

@@ -12,7 +12,7 @@ from collections.abc import AsyncGenerator
 from typing import Literal
 
 from mesh.broker.delivery import Delivery, refusal
-from mesh.broker.journal import Entry, events_of
+from mesh.broker.journal import Entry, events_of, returned_in
 from mesh.broker.store import Stored
 from mesh.engines.base import Chunk, Work
 from mesh.errors import EngineDeadError, EngineFailedError, MeshError
@@ -159,12 +159,12 @@ class Runner:
             return self._settle_found(stored, entries[-1] if entries else None)
         assert self._request is not None
         history = read_history(events_of(entries))
-        if not self._request.stream and history.result is None:
+        if history.result is None and (history.fruitless or not self._request.stream):
             subject = desk.journal.attempts_subject(*self.job)
-            entries = await until_answered(lambda: desk.journal.read(subject))
-            history = read_history(events_of(entries))
-        if history.fruitless:
-            history.excuse(await until_answered(lambda: desk.journal.returned(*self.job)))
+            private = await until_answered(lambda: desk.journal.read(subject))
+            if not self._request.stream:
+                entries, history = private, read_history(events_of(private))
+            history.excuse(returned_in(private))
         is_queued = False
         if history.request_sequence not in (0, self._facts.sequence):
             first = await until_answered(lambda: desk.queue.get(history.request_sequence))

@@ -195,10 +195,12 @@ class Worker:
                 self._options.grace_s,
                 extra={"event": "draining"},
             )
-            await _first_of(self._hurry.wait(), self._idle.wait(), timeout_s=self._options.grace_s)
+            grace_s = self._options.grace_s
+            await _wait(self._hurry.wait(), self._idle.wait(), timeout_s=grace_s, how=asyncio.FIRST_COMPLETED)
         for runner in list(self._runners.values()):
             runner.interrupt("drain")
-        await _all_of(self._idle.wait(), self._pump.emptied.wait(), timeout_s=HAND_BACK_S)
+        ended = (self._idle.wait(), self._pump.emptied.wait())
+        await _wait(*ended, timeout_s=HAND_BACK_S, how=asyncio.ALL_COMPLETED)
 
     async def _abandon(self) -> None:
         """End what is left: jobs that NATS did not let us hand back come again when their leases end."""
@@ -313,17 +315,9 @@ class Worker:
                 return
 
 
-async def _first_of(*waits: Coroutine[Any, Any, Any], timeout_s: float) -> None:
-    """Return when one of these is over, or the time is."""
+async def _wait(*waits: Coroutine[Any, Any, Any], timeout_s: float, how: str) -> None:
+    """Return when one or all of these are over, as asyncio's constant `how` says, or the time is."""
     tasks = [asyncio.ensure_future(wait) for wait in waits]
-    await asyncio.wait(tasks, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
-    for task in tasks:
-        task.cancel()
-
-
-async def _all_of(*waits: Coroutine[Any, Any, Any], timeout_s: float) -> None:
-    """Return when all of these are over, or the time is."""
-    tasks = [asyncio.ensure_future(wait) for wait in waits]
-    await asyncio.wait(tasks, timeout=timeout_s)
+    await asyncio.wait(tasks, timeout=timeout_s, return_when=how)
     for task in tasks:
         task.cancel()
