@@ -13,7 +13,7 @@ from mesh.broker.mapping import read_puback
 from mesh.broker.reads import StoredMessage, get_batch, get_from_leader
 from mesh.errors import ProtocolError
 from mesh.protocol import codec, headers
-from mesh.protocol.messages import Event
+from mesh.protocol.messages import Event, Note
 from mesh.protocol.subjects import Names
 
 PAGE = 500  # events a read-back asks for at once
@@ -36,10 +36,10 @@ def events_of(entries: Iterable[Entry]) -> list[Event]:
     return [entry.event for entry in entries if entry.event is not None]
 
 
-def returned_in(entries: Iterable[Entry]) -> set[int]:
-    """The attempts that were handed back, by the notes on the job's attempts subject."""
-    notes = [codec.decode_returned(entry.body) for entry in entries]
-    return {note.attempt for note in notes if note is not None}
+def notes_in(entries: Iterable[Entry]) -> list[Note]:
+    """What is noted on the job's attempts subject."""
+    notes = [codec.decode_note(entry.body) for entry in entries]
+    return [note for note in notes if note is not None]
 
 
 class Journal:
@@ -60,9 +60,7 @@ class Journal:
         return self._names.events(tenant, job)
 
     def attempts_subject(self, tenant: str, job: str) -> str:
-        """Where what its readers need not see is kept: attempts that were handed back, and the `started` events
-        of a job that streams nothing.
-        """
+        """Where what its readers need not see is kept: notes on attempts, and a silent job's `started` events."""
         return self._names.attempts(tenant, job)
 
     def publish(self, subject: str, body: bytes, last: int, on_reply: OnReply, timeout_s: float) -> None:

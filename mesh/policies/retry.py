@@ -1,19 +1,28 @@
-"""Whether a job that failed is tried again, and when. Pure."""
+"""Whether a job that failed is tried again, when, and in what company. Pure.
 
+When a worker dies, nobody can tell which of its jobs killed it. So a death in company says little: however often
+it happens, it counts once. A job that lost two workers without getting any further is a suspect, and runs alone
+from then on: what dies alone is at fault, and what is innocent gets through. A job is never buried for its company.
+"""
+
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mesh.errors import ConfigError
+from mesh.protocol.history import Trial
+
+SUSPECT_DEATHS = 2  # one may be chance; that the same job meets a second one is rare unless it is the cause
 
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
     """How much patience one job gets.
 
-    Only attempts that brought the job no further are counted: a job that was moved between workers and grew each
+    Only attempts that brought the job no further are trials: a job that was moved between workers and grew each
     time is not at fault, and ends because it grows.
     """
 
-    max_attempts: int = 3  # fruitless attempts in a row before the job is buried
+    max_attempts: int = 3  # trials that speak against the job before it is buried
     backoff_s: float = 0.2  # before the second attempt, after a failure the worker survived
     backoff_factor: float = 2.0
     max_backoff_s: float = 10.0
@@ -22,10 +31,16 @@ class RetryPolicy:
         if self.max_attempts < 1:
             raise ConfigError(f"max_attempts = {self.max_attempts} must be 1 or more", key="max-attempts")
 
-    def is_exhausted(self, fruitless: int) -> bool:
-        """Whether so many fruitless attempts in a row are enough."""
-        return fruitless >= self.max_attempts
+    def is_exhausted(self, trials: Sequence[Trial]) -> bool:
+        """Whether these trials in a row are enough."""
+        certain = sum(1 for trial in trials if trial.verdict == "failed" or trial.alone)
+        in_company = any(trial.verdict == "died" and not trial.alone for trial in trials)
+        return certain + in_company >= self.max_attempts
 
-    def delay_s(self, fruitless: int) -> float:
+    def is_suspect(self, trials: Sequence[Trial]) -> bool:
+        """Whether the job is to run alone."""
+        return sum(1 for trial in trials if trial.verdict == "died") >= SUSPECT_DEATHS
+
+    def delay_s(self, trials: int) -> float:
         """Seconds to wait before the next attempt."""
-        return min(self.max_backoff_s, self.backoff_s * self.backoff_factor ** max(0, fruitless - 1))
+        return min(self.max_backoff_s, self.backoff_s * self.backoff_factor ** max(0, trials - 1))

@@ -11,7 +11,7 @@ import msgspec
 
 from mesh.errors import InvalidRequestError, ProtocolError, UnsupportedError
 from mesh.protocol import headers
-from mesh.protocol.messages import Event, Presence, Request, Result, Returned
+from mesh.protocol.messages import Event, Note, Presence, Request, Result
 from mesh.protocol.subjects import is_token
 
 Encoding = Literal["json", "msgpack"]
@@ -37,7 +37,7 @@ class _Decoders:
         self.request = kind(Request)
         self.event = kind(Event)
         self.result = kind(Result)
-        self.returned = kind(Returned)
+        self.note = kind(Note)
         self.identity = kind(_Identity)
         self.presence = kind(Presence)
         self.any = kind()
@@ -111,10 +111,10 @@ def decode_event(body: bytes) -> Event:
     return event
 
 
-def decode_returned(body: bytes) -> Returned | None:
-    """The note that an attempt was given back, None if it is something else."""
+def decode_note(body: bytes) -> Note | None:
+    """The note on an attempt, None if it is something else."""
     try:
-        note: Returned = _DECODERS[sniff(body)].returned.decode(body)
+        note: Note = _DECODERS[sniff(body)].note.decode(body)
     except _BROKEN:
         return None
     return note

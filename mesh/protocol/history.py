@@ -3,10 +3,20 @@
 Events are applied in journal order; the journal is fenced, so they tell one story.
 """
 
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
 
-from mesh.protocol.messages import Delta, Event, Result, Started, Usage
+from mesh.protocol.messages import Delta, Event, Note, Result, Started, Usage
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """One attempt that brought its job no further."""
+
+    attempt: int
+    alone: bool  # nothing else ran in its worker
+    verdict: Literal["died", "failed"] = "died"  # died: with its worker or engine, whoever was at fault
 
 
 @dataclass(slots=True)
@@ -14,7 +24,8 @@ class History:
     """The state of one job after the events applied so far."""
 
     attempts: int = 0
-    fruitless: int = 0  # attempts in a row, the running one included, that brought the job no further
+    # The attempts in a row, the running one included, that brought the job no further.
+    trials: list[Trial] = field(default_factory=list)
     best: int = 0  # the most output tokens any attempt reached
     token_ids: list[int] = field(default_factory=list)  # the output that stands
     pieces: list[str] = field(default_factory=list)  # what they show, in order
@@ -23,6 +34,7 @@ class History:
     result: Result | None = None
     worker: str = ""  # of the newest attempt
     request_sequence: int = 0  # the stream sequence of the request that is being served
+    is_ending: bool = False  # somebody closed the journal in order to end the job, and has not done so yet
 
     @property
     def text(self) -> str:
@@ -38,7 +50,9 @@ class History:
         """Take the next event into account."""
         if isinstance(event, Started):
             self.attempts = event.attempt
-            self.fruitless += 1
+            self.is_ending = event.ends
+            if not event.ends:
+                self.trials.append(Trial(event.attempt, event.alone))
             self.worker = event.worker
             self.request_sequence = self.request_sequence or event.sequence
             self._cut(event.index)
@@ -50,10 +64,14 @@ class History:
         else:
             self.result = event
 
-    def excuse(self, returned: Collection[int]) -> None:
-        """These attempts were given back by workers that stopped; they do not count as fruitless."""
-        newest = range(self.attempts - self.fruitless + 1, self.attempts + 1)
-        self.fruitless -= sum(1 for attempt in newest if attempt in returned)
+    def judge(self, notes: Iterable[Note]) -> None:
+        """Take into account how the attempts ended: one that was handed back is no trial."""
+        verdicts = {note.attempt: note.verdict for note in notes}
+        self.trials = [
+            replace(trial, verdict="failed") if verdicts.get(trial.attempt) == "failed" else trial
+            for trial in self.trials
+            if verdicts.get(trial.attempt) != "returned"
+        ]
 
     def grow(self, text: str, token_ids: Sequence[int]) -> None:
         """Add new output at the end."""
@@ -61,7 +79,7 @@ class History:
         self.pieces.append(text)
         if self.index > self.best:
             self.best = self.index
-            self.fruitless = 0
+            self.trials.clear()
 
     def _cut(self, index: int) -> None:
         """Tokens from `index` on no longer stand. Unless all are gone, those that go had shown no text."""

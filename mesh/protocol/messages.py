@@ -131,7 +131,7 @@ class ErrorInfo(msgspec.Struct, frozen=True, kw_only=True):
     retryable: bool = False
 
 
-class Started(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="started"):
+class Started(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="type", tag="started"):
     """A worker took the job. `index` output tokens came before and stand."""
 
     id: str
@@ -140,13 +140,18 @@ class Started(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="
     worker: str
     unix_ms: int
     sequence: int = 0  # the request's own stream sequence: tells a takeover from a duplicate submit
+    alone: bool = False  # nothing else runs in this worker meanwhile: the job may be what kills workers
+    ends: bool = False  # no attempt: the journal is closed to workers, because the job is about to be ended
 
 
-class Returned(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="returned"):
-    """A worker that stops gave an attempt back: it does not count against the job. Private to the mesh."""
+class Note(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="note"):
+    """How an attempt ended that left no Result; one without a note died with its worker. Private to the mesh."""
 
     id: str
     attempt: int
+    # returned: a worker that stops handed it back. failed: the engine failed on this job, and on no other.
+    verdict: Literal["returned", "failed"]
+    reason: str = ""
 
 
 class Delta(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="type", tag="delta"):

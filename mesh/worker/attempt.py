@@ -10,45 +10,13 @@ Each method returns the actions to perform, in that order, and the order is the 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
-from mesh.errors import EngineError, MeshError
+from mesh.errors import EngineDeadError, EngineError, MeshError
 from mesh.policies.retry import RetryPolicy
 from mesh.protocol.history import History
-from mesh.protocol.messages import (
-    DEFAULT_DEADLINE_MS,
-    DEFAULT_RESULT_TTL_MS,
-    ErrorInfo,
-    Request,
-    Result,
-    Started,
-    Status,
-    Timing,
-    Usage,
-)
-
-
-@dataclass(frozen=True, slots=True)
-class JobFacts:
-    """What is known of a job when it is delivered."""
-
-    id: str
-    tenant: str
-    model: str
-    worker: str
-    sequence: int  # of the request in its stream
-    stored_unix_ms: int
-    received_unix_ms: int
-    request: Request | None  # None: it was no request
-
-    @property
-    def deadline_unix_ms(self) -> int:
-        if self.request is not None and self.request.deadline_unix_ms is not None:
-            return self.request.deadline_unix_ms
-        return self.stored_unix_ms + DEFAULT_DEADLINE_MS
-
-    @property
-    def result_ttl_ms(self) -> int:
-        return self.request.result_ttl_ms if self.request is not None else DEFAULT_RESULT_TTL_MS
+from mesh.protocol.messages import ErrorInfo, Note, Result, Started, Status, Usage
+from mesh.worker.outcome import Ending, JobFacts, result_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,10 +52,10 @@ class Bury:
 
 
 @dataclass(frozen=True, slots=True)
-class Excuse:
-    """Note that this attempt was given back by a worker that stops, so that it is not counted."""
+class Remark:
+    """Note how this attempt ended, for whoever takes the job over."""
 
-    attempt: int
+    note: Note
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +75,7 @@ class Drop:
     """Do nothing more: the job is somebody else's."""
 
 
-Action = Begin | Store | Announce | Bury | Excuse | Ack | Nak | Drop
+Action = Begin | Store | Announce | Bury | Remark | Ack | Nak | Drop
 
 
 class Attempt:
@@ -123,6 +91,7 @@ class Attempt:
         self._finish_reason: str | None = None
         self._is_over = False
         self._resumed_at = 0
+        self._has_begun = False
 
     @property
     def number(self) -> int:
@@ -143,20 +112,28 @@ class Attempt:
     def is_over(self) -> bool:
         return self._is_over
 
+    @property
+    def wants_solitude(self) -> bool:
+        """Whether the job, as it was recalled, is to run alone."""
+        history, retry = self._history, self._retry
+        is_over = history.result is not None or history.finish_reason is not None
+        return not is_over and retry.is_suspect(history.trials) and not retry.is_exhausted(history.trials)
+
+    def recall(self, history: History) -> None:
+        """The job has a journal, and this is what it says."""
+        self._history = history
+
     def first(self, now_unix_ms: int) -> list[Action]:
         """The job is probably new: begin without reading its journal. A refusal leads to `taken_over`."""
         return self._begin(0, now_unix_ms)
 
-    def taken_over(
-        self, history: History, resume_index: int, request_is_queued: bool, now_unix_ms: int
-    ) -> list[Action]:
-        """The job has a journal. `resume_index` of its output tokens can be continued from.
+    def taken_over(self, resume_index: int, request_is_queued: bool, now_unix_ms: int) -> list[Action]:
+        """Go on with the job that was recalled. `resume_index` of its output tokens can be continued from.
 
         `request_is_queued`: the request that the journal tells of is still in the queue.
         """
         self._require_open()
-        self._history = history
-        request = self._facts.request
+        history, request = self._history, self._facts.request
         if history.result is not None:  # kept no longer, or stored by a server that lost it: it is this one
             return self._end([Store(history.result, self._facts.result_ttl_ms), Ack()])
         if history.request_sequence not in (0, self._facts.sequence) and request_is_queued:
@@ -167,13 +144,14 @@ class Attempt:
             self._usage = history.usage or Usage(completion_tokens=history.index)
             self._finish_reason = history.finish_reason
             return self._settle("finished", None, now_unix_ms)
-        if self._retry.is_exhausted(history.fruitless):
-            return self._give_up("the worker died each time", now_unix_ms)
+        if self._retry.is_exhausted(history.trials):
+            return self._give_up("its worker died, also when nothing else ran there", now_unix_ms)
         if request is not None and request.on_worker_loss == "fail" and history.attempts > 0:
             reason = ErrorInfo(code="engine_dead", message="its worker was lost, and the request asked not to go on")
             return self._settle("failed", reason, now_unix_ms)
         restart = request is not None and request.on_worker_loss == "restart"
-        return self._begin(0 if restart else resume_index, now_unix_ms)
+        alone = self._retry.is_suspect(history.trials)
+        return self._begin(0 if restart else resume_index, now_unix_ms, alone)
 
     def produced(self, text: str, token_ids: Sequence[int], now_unix_ms: int) -> None:
         """The engine made these tokens."""
@@ -196,9 +174,7 @@ class Attempt:
         """The engine, or the check before it, refused or broke."""
         self._require_open()
         if isinstance(error, EngineError):
-            if not self._retry.is_exhausted(self._history.fruitless):
-                return self._end([Nak(self._retry.delay_s(self._history.fruitless))])
-            return self._give_up(str(error), now_unix_ms)
+            return self._failed_trial(error, now_unix_ms)
         reason = ErrorInfo(code=error.code, message=str(error), retryable=error.retryable)
         return self._settle("failed", reason, now_unix_ms)
 
@@ -226,14 +202,29 @@ class Attempt:
     def returned(self) -> list[Action]:
         """This worker stops: another is to go on at once."""
         self._require_open()
-        return self._end([Excuse(self.number), Nak(0.0)] if self.number else [Nak(0.0)])
+        return self._end([Remark(self._note("returned")), Nak(0.0)] if self._has_begun else [Nak(0.0)])
 
     def lost(self) -> list[Action]:
         """The lease ran out, or somebody else wrote to the journal."""
         self._require_open()
         return self._end([Drop()])
 
-    def _begin(self, index: int, now_unix_ms: int) -> list[Action]:
+    def _failed_trial(self, error: EngineError, now_unix_ms: int) -> list[Action]:
+        """The engine failed: on this job, or on all it had. Then it tells no more than a worker that dies."""
+        remarks: list[Action] = []
+        if not isinstance(error, EngineDeadError):
+            note = self._note("failed", str(error))
+            self._history.judge([note])
+            remarks.append(Remark(note))
+        trials = self._history.trials
+        if self._retry.is_exhausted(trials):
+            return self._end([*remarks, *self._give_up(str(error), now_unix_ms)])
+        return self._end([*remarks, Nak(self._retry.delay_s(len(trials)))])
+
+    def _note(self, verdict: Literal["returned", "failed"], reason: str = "") -> Note:
+        return Note(id=self._facts.id, attempt=self.number, verdict=verdict, reason=reason[:500])
+
+    def _begin(self, index: int, now_unix_ms: int, alone: bool = False) -> list[Action]:
         self._require_open()
         if now_unix_ms >= self._facts.deadline_unix_ms:
             return self.expired(now_unix_ms)
@@ -244,7 +235,9 @@ class Attempt:
             worker=self._facts.worker,
             unix_ms=now_unix_ms,
             sequence=self._facts.sequence,
+            alone=alone,
         )
+        self._has_begun = True
         self._history.apply(event)
         self._resumed_at = index
         self._began_unix_ms = now_unix_ms
@@ -265,37 +258,17 @@ class Attempt:
         vectors: list[list[float]] | None = None,
     ) -> list[Action]:
         self._require_open()
-        result = self._result(status, error, now_unix_ms, vectors)
-        return self._end([Store(result, self._facts.result_ttl_ms), Announce(result), Ack()])
-
-    def _result(
-        self, status: Status, error: ErrorInfo | None, now_unix_ms: int, vectors: list[list[float]] | None
-    ) -> Result:
-        facts = self._facts
-        usage = self._usage
-        if status != "finished":
-            usage = Usage(prompt_tokens=usage.prompt_tokens, completion_tokens=self._history.index)
-        output: dict[str, object] = {"text": self._history.text} if vectors is None else {"embeddings": vectors}
-        return Result(
-            id=facts.id,
-            tenant=facts.tenant,
-            model=facts.model,
+        ending = Ending(
             status=status,
-            finish_reason=self._finish_reason if status == "finished" else None,
-            usage=usage,
             error=error,
-            attempts=self._history.attempts,
-            worker=facts.worker,
-            timing=Timing(
-                queued_ms=max(0, self._began_unix_ms - facts.stored_unix_ms),
-                first_token_ms=self._first_token_ms,
-                total_ms=max(0, now_unix_ms - facts.stored_unix_ms),
-            ),
-            created_unix_ms=facts.stored_unix_ms,
-            finished_unix_ms=now_unix_ms,
-            metadata=facts.request.metadata if facts.request is not None else None,
-            **output,  # type: ignore[arg-type]  # exactly one of text and embeddings
+            usage=self._usage,
+            finish_reason=self._finish_reason,
+            vectors=vectors,
+            began_unix_ms=self._began_unix_ms,
+            first_token_ms=self._first_token_ms,
         )
+        result = result_of(self._facts, self._history, ending, now_unix_ms)
+        return self._end([Store(result, self._facts.result_ttl_ms), Announce(result), Ack()])
 
     def _end(self, actions: list[Action]) -> list[Action]:
         self._is_over = True

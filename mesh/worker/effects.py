@@ -25,11 +25,12 @@ from mesh.engines.base import Engine
 from mesh.errors import DisconnectedError, MeshError
 from mesh.policies.retry import RetryPolicy
 from mesh.protocol import codec
-from mesh.protocol.messages import ErrorInfo, Result, Returned
+from mesh.protocol.messages import ErrorInfo, Result
 from mesh.signals import JobEnded, JobReturned, Observer, Step, When
-from mesh.worker.attempt import Ack, Action, Announce, Begin, Bury, Drop, Excuse, Nak, Store
+from mesh.worker.attempt import Ack, Action, Announce, Begin, Bury, Drop, Nak, Remark, Store
 from mesh.worker.emitter import Emitter, LostError
 from mesh.worker.lease import Lease
+from mesh.worker.solitude import Solitude
 
 log = logging.getLogger("mesh.worker")
 
@@ -52,6 +53,7 @@ class Desk:
     retry: RetryPolicy
     observer: Observer
     shows_steps: bool  # whether the observer is told of each step: it costs a call for each
+    solitude: Solitude
     engine_died: Callable[[str], None]  # told once an attempt ended because the engine is dead
 
 
@@ -87,8 +89,8 @@ class Effects:
                     await self._announce(self.result or action.result, emitter)
                 case Bury():
                     await self._bury(action)
-                case Excuse():
-                    await self._excuse(action)
+                case Remark():
+                    await self._remark(action)
                 case Ack():
                     await self._ack()
                 case Nak():
@@ -165,10 +167,11 @@ class Effects:
         await self.until_answered(lambda: self._desk.dead.bury(self._delivery, action.reason, action.attempts))
         self.step("dead", "after")
 
-    async def _excuse(self, action: Excuse) -> None:
-        journal = self._desk.journal
-        note = codec.encode(Returned(id=self._job, attempt=action.attempt))
+    async def _remark(self, action: Remark) -> None:
+        self.step("note", "before")
+        journal, note = self._desk.journal, codec.encode(action.note)
         await self.until_answered(lambda: journal.append(journal.attempts_subject(self._tenant, self._job), note))
+        self.step("note", "after")
 
     async def _ack(self) -> None:
         self.step("ack", "before")

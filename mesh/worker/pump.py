@@ -18,6 +18,7 @@ from mesh.policies.tiers import TierWeights
 from mesh.protocol.messages import TIERS
 from mesh.protocol.subjects import Names, is_token
 from mesh.worker.credits import Credits, Source
+from mesh.worker.solitude import Solitude
 
 log = logging.getLogger("mesh.worker")
 
@@ -30,13 +31,20 @@ class Pump:
     """Pulls for one worker, from `prepare` to `stop`."""
 
     def __init__(
-        self, connection: Connection, names: Names, model: str, capacity: int, start_job: Callable[[Delivery], None]
+        self,
+        connection: Connection,
+        names: Names,
+        model: str,
+        capacity: int,
+        solitude: Solitude,
+        start_job: Callable[[Delivery], None],
     ) -> None:
         """`start_job` is called for each delivery that holds a slot, until `released`."""
         self._connection = connection
         self._names = names
         self._model = model
         self._capacity = capacity
+        self._solitude = solitude
         self._start_job = start_job
         self._leases = Leases(connection)
         self._loop = asyncio.get_running_loop()
@@ -76,6 +84,8 @@ class Pump:
         """Send the pulls that the credits allow."""
         if self._puller is None or self._is_stopped or not self._connection.is_connected:
             return
+        if self._solitude.is_wanted:
+            return  # what it brought could not begin
         now_s = self._loop.time()
         for ask in self._credits.plan(now_s, self.owned):
             priority = 0 if ask.source.lane in self.owned else 1
@@ -157,7 +167,8 @@ class Pump:
             log.warning("a delivery came late and was left alone", extra={"event": "late_delivery"})
             return
         is_addressed = is_token(delivery.address.tenant)
-        accepted = is_addressed and self._credits.accepts() and not self._is_stopped
+        is_open = not self._is_stopped and not self._solitude.is_wanted
+        accepted = is_addressed and is_open and self._credits.accepts()
         self._credits.delivered(delivery.consumer, delivery.pending, accepted)
         if accepted:
             self._start_job(delivery)

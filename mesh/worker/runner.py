@@ -8,11 +8,11 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncGenerator
-from typing import Literal
+from collections.abc import AsyncGenerator, Coroutine
+from typing import Any, Literal, TypeVar
 
 from mesh.broker.delivery import Delivery, refusal
-from mesh.broker.journal import Entry, events_of, returned_in
+from mesh.broker.journal import Entry, events_of, notes_in
 from mesh.broker.store import Stored
 from mesh.engines.base import Chunk, Work
 from mesh.errors import EngineDeadError, EngineFailedError, MeshError
@@ -20,20 +20,26 @@ from mesh.protocol.history import read_history
 from mesh.protocol.messages import Result, Usage
 from mesh.protocol.validate import seed_of
 from mesh.signals import AttemptStarted, RequestRefused
-from mesh.worker.attempt import Action, Attempt, Begin, JobFacts
+from mesh.worker.attempt import Action, Attempt, Begin
 from mesh.worker.effects import RETRY_S, Desk, Effects
 from mesh.worker.emitter import Emitter, LostError
 from mesh.worker.lease import Lease
+from mesh.worker.outcome import JobFacts
 
 log = logging.getLogger("mesh.worker")
 
 # How long a job that ended keeps its slot while its last tokens cannot be journaled; then it is delivered again.
 JOURNAL_PATIENCE_S = 30.0
 
+# How long a journal that was closed to end its job is left alone: twice what its closer has to store the Result.
+ENDING_S = 4.0
+
 # Why the engine's work on a job is cut short. lost: the job is another's. found: it has a Result already.
 Interrupt = Literal["lost", "found", "cancelled", "expired", "drain"]
 # What the engine's work came to: how it finished, vectors, or an error; None if it was interrupted.
 Outcome = tuple[str, Usage] | list[list[float]] | MeshError | None
+
+T = TypeVar("T")
 
 
 class Runner:
@@ -58,7 +64,8 @@ class Runner:
         self._public = desk.journal.subject(self._facts.tenant, self._facts.id)
         self._interrupt: Interrupt | None = None
         self._found: Stored | None = None
-        self._engine_task: asyncio.Task[Outcome] | None = None
+        self._work: asyncio.Task[Any] | None = None  # what an interrupt cuts short
+        self._awaited_end = 0  # the sequence of a closed journal that we waited for
         self._usage = Usage()
         self._renew()
 
@@ -89,8 +96,8 @@ class Runner:
         """Stop the engine's work and end the attempt for `reason`. The first reason counts."""
         if self._interrupt is None:
             self._interrupt = reason
-            if self._engine_task is not None:
-                self._engine_task.cancel()
+            if self._work is not None:
+                self._work.cancel()
 
     async def run(self) -> None:
         """Serve the delivery to its end. Raises nothing but CancelledError, after which the job comes again."""
@@ -132,7 +139,13 @@ class Runner:
         actions: list[Action] | None = None
         if self._delivery.delivered == 1:
             self._desk.store.check(*self.job, self._result_found)
-            actions = await self._begin(self._attempt.first(now_unix_ms()), last=0)
+            if await self._enter(alone=False):
+                try:
+                    actions = await self._begin(self._attempt.first(now_unix_ms()), last=0)
+                finally:
+                    self._desk.solitude.leave(alone=False)
+            elif self._interrupt != "found":
+                actions = await self._conclude(None)
         while actions is None:
             self._renew()
             actions = await self._take_over()
@@ -159,12 +172,17 @@ class Runner:
             return self._settle_found(stored, entries[-1] if entries else None)
         assert self._request is not None
         history = read_history(events_of(entries))
-        if history.result is None and (history.fruitless or not self._request.stream):
+        if history.result is None and (history.trials or not self._request.stream):
             subject = desk.journal.attempts_subject(*self.job)
             private = await until_answered(lambda: desk.journal.read(subject))
             if not self._request.stream:
                 entries, history = private, read_history(events_of(private))
-            history.excuse(returned_in(private))
+            history.judge(notes_in(private))
+        last = entries[-1].sequence if entries else 0
+        if history.is_ending and history.result is None and self._awaited_end != last:
+            self._awaited_end = last
+            await asyncio.sleep(ENDING_S)  # whoever closed the journal stores the Result, or died
+            return None
         is_queued = False
         if history.request_sequence not in (0, self._facts.sequence):
             first = await until_answered(lambda: desk.queue.get(history.request_sequence))
@@ -172,8 +190,27 @@ class Runner:
         index = 0
         if history.token_ids:
             index = desk.engine.resume_index(self._request, history.token_ids, history.text)
-        actions = self._attempt.taken_over(history, index, is_queued, now_unix_ms())
-        return await self._begin(actions, entries[-1].sequence if entries else 0)
+        self._attempt.recall(history)
+        alone = self._attempt.wants_solitude
+        if not await self._enter(alone):
+            self._emitter.follow(last if self._request.stream else 0)
+            return await self._conclude(None)
+        try:
+            return await self._begin(self._attempt.taken_over(index, is_queued, now_unix_ms()), last)
+        finally:
+            desk.solitude.leave(alone)
+
+    async def _enter(self, alone: bool) -> bool:
+        """Take a place at the engine; False: an interrupt came first."""
+        solitude = self._desk.solitude
+        if solitude.take(alone):
+            return True
+        left_s = (self._facts.deadline_unix_ms - now_unix_ms()) / 1000
+        timer = asyncio.get_running_loop().call_later(max(0.0, left_s), self.interrupt, "expired")
+        try:
+            return await self._interruptible(solitude.wait(alone)) is True
+        finally:
+            timer.cancel()
 
     async def _begin(self, actions: list[Action], last: int) -> list[Action] | None:
         """Perform `Begin`, if that was decided. None: the journal does not end at `last`."""
@@ -186,7 +223,7 @@ class Runner:
         left_s = (self._facts.deadline_unix_ms - now_unix_ms()) / 1000
         timer = asyncio.get_running_loop().call_later(max(0.0, left_s), self.interrupt, "expired")
         try:
-            outcome = await self._run_engine(begin)
+            outcome = await self._interruptible(self._engine(begin))
             if self._interrupt == "lost":
                 if self._emitter.is_refused_first:
                     return None
@@ -195,15 +232,16 @@ class Runner:
         finally:
             timer.cancel()
 
-    async def _run_engine(self, begin: Begin) -> Outcome:
-        """The engine's part, in a task of its own so that an interrupt ends it and nothing else."""
+    async def _interruptible(self, work: Coroutine[Any, Any, T]) -> T | None:
+        """Do it in a task of its own, so that an interrupt ends it and nothing else; None if one did."""
         if self._interrupt is not None:
+            work.close()
             return None
-        self._engine_task = task = asyncio.create_task(self._engine(begin), name=f"mesh-engine-{self._facts.id}")
+        self._work = task = asyncio.create_task(work, name=f"mesh-work-{self._facts.id}")
         try:
             await asyncio.wait({task})
         finally:
-            self._engine_task = None
+            self._work = None
             if not task.done():  # the worker is being torn down
                 task.cancel()
                 await asyncio.wait({task})

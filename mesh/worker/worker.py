@@ -33,6 +33,7 @@ from mesh.worker.lease import BEATS, Lease
 from mesh.worker.presence import Load, PresenceBoard, State
 from mesh.worker.pump import Pump
 from mesh.worker.runner import Runner, now_unix_ms
+from mesh.worker.solitude import Solitude
 
 log = logging.getLogger("mesh.worker")
 
@@ -89,7 +90,8 @@ class Worker:
         self._idle = asyncio.Event()  # set when no job runs
         self._idle.set()
         self._engine_fault: str | None = None
-        self._pump = Pump(connection, names, options.model, self._capacity, self._start_job)
+        self._solitude = Solitude()
+        self._pump = Pump(connection, names, options.model, self._capacity, self._solitude, self._start_job)
         self._board: PresenceBoard | None = None
         self.ready = asyncio.Event()  # set once the worker pulls
         self._leases = Leases(connection)
@@ -104,6 +106,7 @@ class Worker:
             retry=options.retry,
             observer=self._observe,
             shows_steps=observer is not ignore,
+            solitude=self._solitude,
             engine_died=self._engine_died,
         )
 

@@ -94,16 +94,16 @@ async def test_a_worker_that_does_not_know_it_lost_the_job_is_refused_by_its_jou
     await mesh.start_child(SCRIPT, "blind")
     async with mesh_api.connect(mesh.url) as client:
         # Longer than a lease, so that the job is delivered to the second worker while the first goes on.
-        job = await client.submit("simulator", "Tell me of the sea", max_tokens=500, temperature=0, id="victim")
+        job = await client.submit("simulator", "Tell me of the sea", max_tokens=1000, temperature=0, id="victim")
         async for _ in job:
             break
         await mesh.start_child(SCRIPT)
         result = await job.result(timeout=30)
-        undisturbed = await client.generate("simulator", "Tell me of the sea", max_tokens=500, temperature=0)
+        undisturbed = await client.generate("simulator", "Tell me of the sea", max_tokens=1000, temperature=0)
     await mesh.wait_queue_empty()
     assert result.attempts >= 2
     assert result.text == undisturbed.text
-    check_history(await mesh.history("victim"), result, 500)
+    check_history(await mesh.history("victim"), result, 1000)
 
 
 async def test_of_two_workers_that_both_finish_a_job_one_stores_its_result(mesh):

@@ -10,7 +10,8 @@ from mesh.errors import EngineDeadError, EngineFailedError, InvalidRequestError,
 from mesh.policies.retry import RetryPolicy
 from mesh.protocol.history import History, read_history
 from mesh.protocol.messages import Delta, Request, Result, Started, Usage
-from mesh.worker.attempt import Ack, Announce, Attempt, Begin, Bury, Drop, Excuse, JobFacts, Nak, Store
+from mesh.worker.attempt import Ack, Announce, Attempt, Begin, Bury, Drop, Nak, Remark, Store
+from mesh.worker.outcome import JobFacts
 
 ENDS = (Ack, Nak, Drop)
 NOW = 1_000_000
@@ -27,7 +28,10 @@ def journals(draw: st.DrawFn) -> list:
         index = draw(st.sampled_from([0, len(ids)]))
         del ids[index:]
         sequence = draw(st.sampled_from([0, 9, 17]))
-        events.append(Started(id="j", attempt=number, index=index, worker="v", unix_ms=1, sequence=sequence))
+        alone = draw(st.booleans())
+        events.append(
+            Started(id="j", attempt=number, index=index, worker="v", unix_ms=1, sequence=sequence, alone=alone)
+        )
         for _ in range(draw(st.integers(0, 3))):
             new = draw(st.lists(st.integers(0, 99), min_size=1, max_size=3))
             text = draw(st.text("abc", max_size=3))
@@ -39,6 +43,11 @@ def journals(draw: st.DrawFn) -> list:
     if events and draw(st.integers(0, 5)) == 0:
         events.append(RESULT)
     return events
+
+
+def take_over(attempt: Attempt, history: History, index: int, is_queued: bool, now: int) -> list:
+    attempt.recall(history)
+    return attempt.taken_over(index, is_queued, now)
 
 
 @dataclass
@@ -61,7 +70,7 @@ def begin(draw: st.DrawFn, request: Request, events: list, now: int) -> Job:
         actions = attempt.first(now)
     else:
         index = draw(st.sampled_from([0, history.index]))
-        actions = attempt.taken_over(history, index, draw(st.booleans()), now)
+        actions = take_over(attempt, history, index, draw(st.booleans()), now)
     if isinstance(actions[0], Begin):
         (start,) = actions
         assert start.event.attempt == job.history.attempts + 1
@@ -115,12 +124,14 @@ def test_every_attempt_keeps_the_promises_of_its_end(events, loss, now, data):
     assert [isinstance(action, ENDS) for action in actions] == [False] * (len(actions) - 1) + [True]
 
     # Stored, then announced, then acknowledged; buried before all of it.
-    order = [kind for kind in (Bury, Store, Announce, Ack) if any(isinstance(action, kind) for action in actions)]
+    order = [
+        kind for kind in (Remark, Bury, Store, Announce, Ack) if any(isinstance(action, kind) for action in actions)
+    ]
     if not isinstance(actions[-1], Nak | Drop):
         assert [type(action) for action in actions] == order
         assert order[-1] is Ack
     else:
-        assert [type(action) for action in actions[:-1]] in ([], [Excuse])
+        assert [type(action) for action in actions[:-1]] in ([], [Remark])
     for before, after in pairwise(actions):
         assert not (isinstance(before, Announce) and isinstance(after, Store))
 
@@ -157,6 +168,6 @@ def test_a_job_acknowledged_without_a_result_is_somebody_elses_or_over(events, i
     """The only plain Ack of a takeover: its journal has the Result, or a first request of that id is in the queue."""
     facts = JobFacts("j", "t", "m", "w", 17, NOW, NOW, Request(prompt="a"))
     history = read_history(events)
-    actions = Attempt(facts, RetryPolicy()).taken_over(history, 0, is_queued, NOW)
+    actions = take_over(Attempt(facts, RetryPolicy()), history, 0, is_queued, NOW)
     if actions == [Ack()]:
         assert history.result is not None or (is_queued and history.request_sequence not in (0, 17))

@@ -4,10 +4,41 @@ import pytest
 
 from mesh.errors import ConfigError
 from mesh.policies.retry import RetryPolicy
+from mesh.protocol.history import Trial
 
 
-def test_three_fruitless_attempts_in_a_row_are_enough():
-    assert [RetryPolicy().is_exhausted(n) for n in range(5)] == [False, False, False, True, True]
+def died(*numbers: int, alone: bool = False) -> list[Trial]:
+    return [Trial(number, alone) for number in numbers]
+
+
+def failed(*numbers: int) -> list[Trial]:
+    return [Trial(number, False, "failed") for number in numbers]
+
+
+def test_three_failures_in_a_row_are_enough():
+    assert [RetryPolicy().is_exhausted(failed(*range(n))) for n in range(5)] == [False, False, False, True, True]
+
+
+def test_however_often_its_worker_died_in_company_a_job_is_not_given_up():
+    assert not RetryPolicy().is_exhausted(died(*range(100)))
+
+
+def test_a_job_that_lost_two_workers_runs_alone_until_it_gets_further():
+    policy = RetryPolicy()
+    assert [policy.is_suspect(died(*range(n))) for n in range(4)] == [False, False, True, True]
+    assert policy.is_suspect(died(1, 2) + died(3, alone=True))
+    assert not policy.is_suspect(failed(1, 2, 3))
+
+
+def test_two_deaths_alone_convict_a_suspect():
+    policy, suspect = RetryPolicy(), died(1, 2)
+    assert not policy.is_exhausted(suspect + died(3, alone=True))
+    assert policy.is_exhausted(suspect + died(3, 4, alone=True))
+
+
+def test_failures_and_deaths_add_up():
+    assert RetryPolicy().is_exhausted(died(1) + failed(2, 3))
+    assert not RetryPolicy().is_exhausted(died(1) + failed(2))
 
 
 def test_each_wait_is_longer_up_to_a_bound():
@@ -20,7 +51,7 @@ def test_the_wait_after_very_many_attempts_is_the_bound():
 
 
 def test_one_attempt_is_the_least():
-    assert RetryPolicy(max_attempts=1).is_exhausted(1)
+    assert RetryPolicy(max_attempts=1).is_exhausted(failed(1))
     with pytest.raises(ConfigError, match="max_attempts = 0") as refused:
         RetryPolicy(max_attempts=0)
     assert refused.value.key == "max-attempts"

@@ -1,7 +1,7 @@
 """What a job's events say, taken together."""
 
-from mesh.protocol.history import History, read_history
-from mesh.protocol.messages import Delta, Result, Started, Usage
+from mesh.protocol.history import History, Trial, read_history
+from mesh.protocol.messages import Delta, Note, Result, Started, Usage
 
 
 def started(attempt: int, index: int = 0, worker: str = "w", sequence: int = 17) -> Started:
@@ -28,7 +28,7 @@ def test_deltas_add_up():
 def test_another_worker_goes_on_where_the_first_stopped():
     events = [started(1), delta(1, 0, "a", [1]), started(2, 1, "v"), delta(2, 1, "b", [2])]
     history = read_history(events)
-    assert (history.text, history.attempts, history.worker, history.fruitless) == ("ab", 2, "v", 0)
+    assert (history.text, history.attempts, history.worker, history.trials) == ("ab", 2, "v", [])
 
 
 def test_tokens_that_had_shown_nothing_can_be_made_anew():
@@ -62,16 +62,32 @@ def test_the_result_is_kept():
 
 def test_attempts_that_bring_nothing_are_counted_in_a_row():
     history = read_history([started(1), started(2), started(3)])
-    assert history.fruitless == 3
+    assert [trial.attempt for trial in history.trials] == [1, 2, 3]
     history.apply(delta(3, 0, "a", [1]))
-    assert history.fruitless == 0
+    assert history.trials == []
     history.apply(started(4, 0))
     history.apply(delta(4, 0, "b", [2]))
-    assert history.fruitless == 1, "it came no further than the best before it"
+    assert [trial.attempt for trial in history.trials] == [4], "it came no further than the best before it"
     history.apply(delta(4, 1, "c", [3]))
-    assert history.fruitless == 0
+    assert history.trials == []
 
 
 def test_the_first_request_that_started_is_the_one_that_counts():
     assert read_history([started(1, sequence=17), started(2, sequence=99)]).request_sequence == 17
     assert read_history([started(1, sequence=0), started(2, sequence=99)]).request_sequence == 99
+
+
+def test_notes_tell_how_attempts_without_a_result_ended():
+    history = read_history(
+        [started(1), started(2), Started(id="j", attempt=3, index=0, worker="w", unix_ms=1, alone=True)]
+    )
+    history.judge([Note(id="j", attempt=1, verdict="returned"), Note(id="j", attempt=2, verdict="failed")])
+    assert history.trials == [Trial(2, False, "failed"), Trial(3, True, "died")]
+
+
+def test_a_closed_journal_says_so_until_somebody_takes_the_job_over():
+    ends = Started(id="j", attempt=2, index=1, worker="closer", unix_ms=1, ends=True)
+    history = read_history([started(1), delta(1, 0, "a", [1]), ends])
+    assert (history.is_ending, history.attempts, history.trials, history.text) == (True, 2, [], "a")
+    history.apply(started(3, 1))
+    assert not history.is_ending

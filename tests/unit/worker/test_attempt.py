@@ -5,8 +5,9 @@ import pytest
 from mesh.errors import EngineDeadError, EngineFailedError, TooLargeError
 from mesh.policies.retry import RetryPolicy
 from mesh.protocol.history import History, read_history
-from mesh.protocol.messages import DEFAULT_DEADLINE_MS, Delta, Request, Result, Started, Usage
-from mesh.worker.attempt import Ack, Announce, Attempt, Begin, Bury, Drop, JobFacts, Nak, Store
+from mesh.protocol.messages import DEFAULT_DEADLINE_MS, Delta, Note, Request, Result, Started, Usage
+from mesh.worker.attempt import Ack, Announce, Attempt, Begin, Bury, Drop, Nak, Remark, Store
+from mesh.worker.outcome import JobFacts
 
 STORED = 1_000_000
 USAGE = Usage(prompt_tokens=3, completion_tokens=2)
@@ -36,6 +37,11 @@ def journal(*ids: int, attempts: int = 1, sequence: int = 17, **last: object) ->
     if ids:
         events.append(Delta(id="j", attempt=attempts, index=0, text="x" * len(ids), token_ids=list(ids), **last))
     return read_history(events)
+
+
+def take_over(one: Attempt, history: History, index: int, is_queued: bool, now: int) -> list:
+    one.recall(history)
+    return one.taken_over(index, is_queued, now)
 
 
 def kinds(actions: list) -> list[type]:
@@ -81,7 +87,7 @@ def test_vectors_stand_in_place_of_text():
 
 def test_another_worker_goes_on_after_what_stands():
     one = attempt()
-    (begin,) = one.taken_over(journal(5, 6, 7), 3, False, STORED + 10)
+    (begin,) = take_over(one, journal(5, 6, 7), 3, False, STORED + 10)
     assert (begin.event.attempt, begin.event.index, begin.token_ids, begin.text) == (2, 3, (5, 6, 7), "xxx")
     one.produced("y", [8], STORED + 20)
     store, *_ = one.finished("stop", USAGE, STORED + 30)
@@ -92,23 +98,23 @@ def test_another_worker_goes_on_after_what_stands():
 
 def test_a_request_may_ask_to_start_again_instead():
     one = attempt(Request(prompt="a", on_worker_loss="restart"))
-    (begin,) = one.taken_over(journal(5, 6, 7), 3, False, STORED + 10)
+    (begin,) = take_over(one, journal(5, 6, 7), 3, False, STORED + 10)
     assert (begin.event.index, begin.token_ids, begin.text) == (0, (), "")
 
 
 def test_a_request_may_ask_to_fail_instead():
     one = attempt(Request(prompt="a", on_worker_loss="fail"))
-    store, *rest = one.taken_over(journal(5), 1, False, STORED + 10)
+    store, *rest = take_over(one, journal(5), 1, False, STORED + 10)
     assert kinds(rest) == [Announce, Ack]
     assert (store.result.status, store.result.error.code, store.result.text) == ("failed", "engine_dead", "x")
     one = attempt(Request(prompt="a", on_worker_loss="fail"))
-    assert kinds(one.taken_over(History(), 0, False, STORED + 10)) == [Begin]
+    assert kinds(take_over(one, History(), 0, False, STORED + 10)) == [Begin]
 
 
 def test_a_journal_that_says_how_it_ended_needs_no_engine():
     one = attempt()
     history = journal(5, 6, finish_reason="length", usage=USAGE)
-    store, announce, ack = one.taken_over(history, 2, False, STORED + 10)
+    store, announce, ack = take_over(one, history, 2, False, STORED + 10)
     assert (store.result.status, store.result.finish_reason, store.result.usage) == ("finished", "length", USAGE)
     assert (store.result.text, store.result.attempts) == ("xx", 1)
     assert isinstance(announce, Announce)
@@ -118,22 +124,22 @@ def test_a_journal_that_says_how_it_ended_needs_no_engine():
 def test_a_journal_that_holds_the_result_is_stored_where_it_is_not_and_acknowledged():
     history = journal(5)
     history.apply(Result(id="j", tenant="t", model="m", status="finished", text="x"))
-    actions = attempt().taken_over(history, 1, False, STORED + 10)
+    actions = take_over(attempt(), history, 1, False, STORED + 10)
     assert kinds(actions) == [Store, Ack]
     assert actions[0].result is history.result
 
 
 def test_a_second_request_of_the_same_id_is_acknowledged_while_the_first_one_is_there():
     history = journal(5, sequence=9)
-    assert kinds(attempt().taken_over(history, 1, True, STORED + 10)) == [Ack]
-    assert kinds(attempt().taken_over(history, 1, False, STORED + 10)) == [Begin]
-    assert kinds(attempt().taken_over(journal(5, sequence=17), 1, True, STORED + 10)) == [Begin]
+    assert kinds(take_over(attempt(), history, 1, True, STORED + 10)) == [Ack]
+    assert kinds(take_over(attempt(), history, 1, False, STORED + 10)) == [Begin]
+    assert kinds(take_over(attempt(), journal(5, sequence=17), 1, True, STORED + 10)) == [Begin]
 
 
 @pytest.mark.parametrize("begins", [True, False])
 def test_a_job_past_its_deadline_is_not_begun(begins):
     one = attempt(Request(prompt="a", deadline_unix_ms=STORED + 10))
-    actions = one.first(STORED + 10) if begins else one.taken_over(journal(5), 1, False, STORED + 10)
+    actions = one.first(STORED + 10) if begins else take_over(one, journal(5), 1, False, STORED + 10)
     assert kinds(actions) == [Store, Announce, Ack]
     assert (actions[0].result.status, actions[0].result.error.code) == ("expired", "expired")
     where = "before it started" if begins else "while it ran"
@@ -149,14 +155,15 @@ def test_a_failed_attempt_is_handed_back_with_growing_patience_and_then_buried()
     waits = []
     for number in (1, 2):
         one = attempt()
-        one.taken_over(journal(attempts=number - 1), 0, False, STORED + 10)
-        (nak,) = one.failed(EngineFailedError("out of memory"), STORED + 20)
-        assert isinstance(nak, Nak)
+        take_over(one, journal(attempts=number - 1), 0, False, STORED + 10)
+        remark, nak = one.failed(EngineFailedError("out of memory"), STORED + 20)
+        assert remark == Remark(Note(id="j", attempt=number, verdict="failed", reason="out of memory"))
         waits.append(nak.delay_s)
     assert waits == [0.2, 0.4]
-    one = attempt()
-    one.taken_over(journal(attempts=2), 0, False, STORED + 10)
-    bury, store, announce, ack = one.failed(EngineFailedError("out of memory"), STORED + 20)
+    one, history = attempt(), journal(attempts=2)
+    history.judge(Note(id="j", attempt=number, verdict="failed") for number in (1, 2))
+    take_over(one, history, 0, False, STORED + 10)
+    remark, bury, store, announce, ack = one.failed(EngineFailedError("out of memory"), STORED + 20)
     assert isinstance(bury, Bury)
     assert (bury.attempts, bury.reason.code) == (3, "attempts_exhausted")
     assert store.result.error == bury.reason
@@ -164,9 +171,40 @@ def test_a_failed_attempt_is_handed_back_with_growing_patience_and_then_buried()
     assert [type(announce), type(ack)] == [Announce, Ack]
 
 
-def test_a_job_that_killed_its_workers_is_not_begun_again():
-    actions = attempt().taken_over(journal(attempts=3), 0, False, STORED + 10)
+def test_a_job_that_killed_its_workers_when_alone_is_not_begun_again():
+    history = journal(attempts=2)
+    for number in (3, 4):
+        one = attempt()
+        one.recall(history)
+        assert one.wants_solitude
+        (begin,) = one.taken_over(0, False, STORED + 10)
+        assert (begin.event.attempt, begin.event.alone) == (number, True)
+    one = attempt()
+    actions = take_over(one, history, 0, False, STORED + 10)
+    assert not one.wants_solitude, "it is not run again"
     assert kinds(actions) == [Bury, Store, Announce, Ack]
+
+
+def test_a_job_whose_workers_died_in_company_is_not_buried():
+    one = attempt()
+    (begin,) = take_over(one, journal(attempts=9), 0, False, STORED + 10)
+    assert begin.event.alone
+
+
+def test_a_job_that_gets_further_needs_no_solitude():
+    one = attempt()
+    history = journal(attempts=2)
+    history.apply(Delta(id="j", attempt=2, index=0, text="x", token_ids=[1]))
+    (begin,) = take_over(one, history, 1, False, STORED + 10)
+    assert not begin.event.alone
+
+
+def test_an_attempt_handed_back_is_noted_so_that_it_does_not_count():
+    one = attempt()
+    one.first(STORED + 10)
+    remark, nak = one.returned()
+    assert remark == Remark(Note(id="j", attempt=1, verdict="returned"))
+    assert nak == Nak(0.0)
 
 
 def test_attempts_that_brought_it_further_are_not_held_against_a_job():
@@ -174,7 +212,7 @@ def test_attempts_that_brought_it_further_are_not_held_against_a_job():
     for number in range(2, 20):
         history.apply(Started(id="j", attempt=number, index=history.index, worker="v", unix_ms=1))
         history.apply(Delta(id="j", attempt=number, index=history.index, text="x", token_ids=[number]))
-    (begin,) = attempt().taken_over(history, history.index, False, STORED + 10)
+    (begin,) = take_over(attempt(), history, history.index, False, STORED + 10)
     assert begin.event.attempt == 20
 
 
@@ -219,7 +257,7 @@ def test_after_its_end_an_attempt_decides_nothing():
     result = Result(id="j", tenant="t", model="m", status="finished", text="x")
     for ask in (
         lambda: one.first(STORED),
-        lambda: one.taken_over(History(), 0, False, STORED),
+        lambda: take_over(one, History(), 0, False, STORED),
         lambda: one.finished("stop", USAGE, STORED),
         lambda: one.embedded([], USAGE, STORED),
         lambda: one.failed(EngineFailedError("x"), STORED),

@@ -1,0 +1,84 @@
+"""What is known of a job, and the Result made of it. Pure. Used by the worker, and by whoever ends a job unrun."""
+
+from dataclasses import dataclass
+
+from mesh.protocol.history import History
+from mesh.protocol.messages import (
+    DEFAULT_DEADLINE_MS,
+    DEFAULT_RESULT_TTL_MS,
+    ErrorInfo,
+    Request,
+    Result,
+    Status,
+    Timing,
+    Usage,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class JobFacts:
+    """What is known of a job when it is delivered."""
+
+    id: str
+    tenant: str
+    model: str
+    worker: str
+    sequence: int  # of the request in its stream
+    stored_unix_ms: int
+    received_unix_ms: int
+    request: Request | None  # None: it was no request
+
+    @property
+    def deadline_unix_ms(self) -> int:
+        if self.request is not None and self.request.deadline_unix_ms is not None:
+            return self.request.deadline_unix_ms
+        return self.stored_unix_ms + DEFAULT_DEADLINE_MS
+
+    @property
+    def result_ttl_ms(self) -> int:
+        return self.request.result_ttl_ms if self.request is not None else DEFAULT_RESULT_TTL_MS
+
+
+NO_USAGE = Usage()
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a job ended."""
+
+    status: Status
+    error: ErrorInfo | None = None
+    usage: Usage = NO_USAGE
+    finish_reason: str | None = None
+    vectors: list[list[float]] | None = None  # an embedding, in place of text
+    began_unix_ms: int = 0  # when the attempt that ended it began; 0: none did
+    first_token_ms: int | None = None
+
+
+def result_of(facts: JobFacts, history: History, ending: Ending, now_unix_ms: int) -> Result:
+    """The Result of a job that went through `history`: its text is what the events showed."""
+    usage, finished = ending.usage, ending.status == "finished"
+    if not finished:
+        usage = Usage(prompt_tokens=usage.prompt_tokens, completion_tokens=history.index)
+    vectors = ending.vectors
+    output: dict[str, object] = {"text": history.text} if vectors is None else {"embeddings": vectors}
+    return Result(
+        id=facts.id,
+        tenant=facts.tenant,
+        model=facts.model,
+        status=ending.status,
+        finish_reason=ending.finish_reason if finished else None,
+        usage=usage,
+        error=ending.error,
+        attempts=history.attempts,
+        worker=facts.worker,
+        timing=Timing(
+            queued_ms=max(0, (ending.began_unix_ms or now_unix_ms) - facts.stored_unix_ms),
+            first_token_ms=ending.first_token_ms,
+            total_ms=max(0, now_unix_ms - facts.stored_unix_ms),
+        ),
+        created_unix_ms=facts.stored_unix_ms,
+        finished_unix_ms=now_unix_ms,
+        metadata=facts.request.metadata if facts.request is not None else None,
+        **output,  # type: ignore[arg-type]  # exactly one of text and embeddings
+    )
