@@ -25,6 +25,7 @@ class StoredRequest:
     error: RequestError | None
     traceparent: str
     body: bytes
+    stored_unix_ms: int  # the server's clock
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,15 +37,20 @@ class Delivery:
     consumer: str
     delivered: int  # JetStream's count, from 1; not monotonic over a server crash
     pending: int  # messages that wait behind this one in the consumer
-    stored_unix_ms: int  # the server's clock
     ack_subject: str
 
     @property
     def job(self) -> str:
         return self.stored.job
 
+    @property
+    def stored_unix_ms(self) -> int:
+        return self.stored.stored_unix_ms
 
-def read_stored(names: Names, subject: str, sequence: int, body: bytes, header: bytes) -> StoredRequest:
+
+def read_stored(
+    names: Names, subject: str, sequence: int, body: bytes, header: bytes, stored_unix_ms: int
+) -> StoredRequest:
     """Decode one message of the request stream; never raises for what a client may have sent."""
     address = names.read_request(subject)
     fields = {key.lower(): value for key, value in headers.parse(header).items()} if header else {}
@@ -76,6 +82,7 @@ def read_stored(names: Names, subject: str, sequence: int, body: bytes, header: 
         error=error,
         traceparent=fields.get("traceparent", "")[:128],
         body=body,
+        stored_unix_ms=stored_unix_ms,
     )
 
 
@@ -91,7 +98,8 @@ def read_delivery(names: Names, subject: bytes, reply: bytes, body: bytes, heade
     if len(parts) != 9 or parts[0] != "$JS" or parts[1] != "ACK":
         return None
     consumer, delivered, sequence, _, stored_ns, pending = parts[3:9]
-    stored = read_stored(names, subject.decode("utf-8", "replace"), int(sequence), body, header)
+    stored_unix_ms = int(stored_ns) // 1_000_000
+    stored = read_stored(names, subject.decode("utf-8", "replace"), int(sequence), body, header, stored_unix_ms)
     if stored.address is None:
         return None
     return Delivery(
@@ -100,7 +108,6 @@ def read_delivery(names: Names, subject: bytes, reply: bytes, body: bytes, heade
         consumer=consumer,
         delivered=int(delivered),
         pending=int(pending),
-        stored_unix_ms=int(stored_ns) // 1_000_000,
         ack_subject=ack_subject,
     )
 

@@ -170,6 +170,14 @@ class Leases:
         body = b'-NAK {"delay":%d}' % int(delay_s * NS) if delay_s > 0 else b"-NAK"
         self._connection.publish(delivery.ack_subject, body)
 
+    def hand_back(self, ack_subject: str) -> None:
+        """`nak` for a worker that is dead, by the subject it had announced.
+
+        Raises:
+            DisconnectedError: no connection; the job comes again after `ack_wait`.
+        """
+        self._connection.publish(ack_subject, b"-NAK")
+
     def term(self, delivery: Delivery, reason: str) -> None:
         """Remove a message that can never be a job; `reason` goes into JetStream's advisory.
 

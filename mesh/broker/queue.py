@@ -79,21 +79,25 @@ class RequestQueue:
             if found and found.job == job and found.address and found.address.tenant == tenant:
                 return found
         after = 0
-        while True:
-            ask = {
-                "seq": after + 1,
-                "next_by_subj": self._names.request("*", "*", tenant, "*"),
-                "batch": PAGE,
-                "max_bytes": SEARCH_BYTES,
-            }
-            page = await get_batch(self._connection, self._stream, ask, timeout_s=10.0)
+        while page := await self._page(after, self._names.request("*", "*", tenant, "*")):
             for message in page:
                 stored = self._read(message)
                 if stored.job == job:
                     return stored
-            if not page:
-                return None
             after = page[-1].sequence
+        return None
+
+    async def read(self, after: int) -> list[StoredRequest]:
+        """The next requests after stream sequence `after`, PAGE at most and SEARCH_BYTES of bodies; none at the end.
+
+        Raises:
+            BrokerError: NATS did not answer.
+        """
+        return [self._read(message) for message in await self._page(after, f"{self._names.ns}.req.>")]
+
+    async def _page(self, after: int, subject: str) -> list[StoredMessage]:
+        ask = {"seq": after + 1, "next_by_subj": subject, "batch": PAGE, "max_bytes": SEARCH_BYTES}
+        return await get_batch(self._connection, self._stream, ask, timeout_s=10.0)
 
     async def subjects(self) -> list[str]:
         """Every subject that has requests.
@@ -116,7 +120,8 @@ class RequestQueue:
         return message.sequence if message is not None else None
 
     def _read(self, message: StoredMessage) -> StoredRequest:
-        return read_stored(self._names, message.subject, message.sequence, message.body, message.header)
+        m = message
+        return read_stored(self._names, m.subject, m.sequence, m.body, m.header, m.unix_ms)
 
     async def remove(self, sequence: int) -> bool:
         """Take a request out of the queue; whether it was there. Its Result must exist already.

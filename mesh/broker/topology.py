@@ -94,7 +94,7 @@ def streams(names: Names, settings: MeshSettings) -> list[tuple[Literal["stream"
     events = base | {
         "name": names.events_stream,
         "description": "The events of each job (started, delta, result), kept so that readers and workers can resume",
-        "subjects": [f"{ns}.out.>", f"{ns}.sys.attempts.>"],
+        "subjects": [f"{ns}.out.>", f"{ns}.sys.attempts.>", f"{ns}.sys.life.*"],
         "storage": settings.events_storage,
         "discard": "old",
         "max_age": int(settings.events_age_s * NS),
@@ -126,7 +126,7 @@ def streams(names: Names, settings: MeshSettings) -> list[tuple[Literal["stream"
         "Workers alive, by id; gone when they miss three beats",
         PRESENCE_BEAT_S * PRESENCE_BEATS,
     )
-    workers["storage"] = "memory"
+    workers["storage"] = "file"  # a server that restarts forgets streams in memory altogether, not their messages only
     return [
         ("stream", requests),
         ("stream", events),
@@ -201,6 +201,14 @@ async def plan(
     for model in models:
         changes += await plan_consumers(connection, names, settings, model)
     return changes
+
+
+async def plan_volatile(connection: Connection, names: Names, settings: MeshSettings) -> list[Change]:
+    """What a restart of a lone server has taken away: a stream in memory goes with it, configuration and all."""
+    if settings.events_storage != "memory":
+        return []
+    wanted = next(stream for _, stream in streams(names, settings) if stream["name"] == names.events_stream)
+    return [_change("stream", wanted, await _stream(connection, names.events_stream))]
 
 
 async def plan_consumers(connection: Connection, names: Names, settings: MeshSettings, model: str) -> list[Change]:

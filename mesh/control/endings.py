@@ -1,52 +1,66 @@
-"""Ends a queued job without running it: cancelled in the queue, or for a model nobody serves.
+"""Ends a job that no worker runs: cancelled or expired in the queue, orphaned, or for a model nobody serves.
 
-The order is the worker's: store, announce, remove. A worker that begins the job at the same moment finds the
-Result when it wants to create its own, announces this one, and acknowledges.
+The order is the worker's: store, announce, remove. A job that was begun is closed first: a `started` event that
+says `ends` makes the server refuse whatever a worker still has to write, so that the Result's text is what was
+streamed; and a worker that finds a closed journal leaves it alone for ENDING_S.
 """
+
+import asyncio
+import time
+
+from msgspec import UNSET
+from msgspec.structs import replace
 
 from mesh.broker.connection import Connection
 from mesh.broker.delivery import StoredRequest
-from mesh.broker.journal import Journal
+from mesh.broker.journal import Journal, events_of
 from mesh.broker.queue import RequestQueue
 from mesh.broker.store import ResultStore
 from mesh.errors import BrokerError, SequenceError
 from mesh.protocol import codec
 from mesh.protocol.codec import Encoding
-from mesh.protocol.messages import DEFAULT_RESULT_TTL_MS, ErrorInfo, Result, Status
+from mesh.protocol.history import History, read_history
+from mesh.protocol.messages import ErrorInfo, Result, Started, Status
 from mesh.protocol.subjects import Names
+from mesh.worker.outcome import Ending, JobFacts, result_of
+from mesh.worker.runner import ENDING_S, now_unix_ms
 
 TRIES = 5
+LAG_S = 0.05  # between looks at a replica that lags behind its leader
 
 
 class Endings:
     """Writes the Results of jobs that no worker runs."""
 
-    def __init__(self, connection: Connection, names: Names) -> None:
+    def __init__(self, connection: Connection, names: Names, who: str) -> None:
+        """`who` ends them: a worker's name, or another process'."""
         self.journal = Journal(connection, names)
         self.store = ResultStore(connection, names)
         self.queue = RequestQueue(connection, names)
+        self._who = who
 
-    async def end(self, stored: StoredRequest, status: Status, error: ErrorInfo, now_unix_ms: int) -> Result:
-        """Give a queued job its Result and take it out of the queue; the Result that counts is returned.
+    async def end(self, stored: StoredRequest, status: Status, error: ErrorInfo) -> Result:
+        """Give a job its Result and take it out of the queue; the Result that counts is returned.
+
+        A job that turns out to have finished ends as finished.
 
         Raises:
             BrokerError: NATS did not answer; doing it again is safe.
         """
         assert stored.address is not None
-        tenant, request = stored.address.tenant, stored.request
-        result = Result(
-            id=stored.job,
-            tenant=tenant,
-            model=stored.address.model,
-            status=status,
-            text="",
-            error=error,
-            finished_unix_ms=now_unix_ms,
-            metadata=request.metadata if request is not None else None,
-        )
-        ttl_ms = request.result_ttl_ms if request is not None else DEFAULT_RESULT_TTL_MS
+        tenant, began_s = stored.address.tenant, time.monotonic()
+        history = await self._close(stored)
+        result = history.result or self._result(stored, history, status, error)
         body = codec.encode(result, stored.encoding)
-        if not await self.store.create(tenant, stored.job, body, ttl_ms):
+        if len(body) > self.store.max_bytes:
+            name = f"{tenant}.{stored.job}"
+            await self.store.put_object(name, body)
+            result = replace(result, text=UNSET, object=name)
+            body = codec.encode(result, stored.encoding)
+        left_s = began_s + ENDING_S / 2 - time.monotonic()
+        if left_s <= 0:
+            raise BrokerError(f"job {stored.job} could not be ended in time; try again")
+        if not await self.store.create(tenant, stored.job, body, self._facts(stored).result_ttl_ms, left_s):
             found = await self.store.get_written(tenant, stored.job)
             result = found.result if found is not None else result
         await self.announce(tenant, stored.job, result, stored.encoding)
@@ -71,3 +85,57 @@ class Endings:
                 continue
             return
         raise BrokerError(f"the Result of {job} could not be announced: its journal keeps growing")
+
+    async def _close(self, stored: StoredRequest) -> History:
+        """Read what became of the job, and let no worker add to it."""
+        assert stored.address is not None
+        tenant, job = stored.address.tenant, stored.job
+        subject = self.journal.subject(tenant, job)
+        for _ in range(TRIES):
+            last = await self.journal.last(subject)  # the leader's: a direct get may miss the newest
+            if last is None:
+                private = await self.journal.read(self.journal.attempts_subject(tenant, job))
+                return read_history(events_of(private))
+            entries = await self.journal.read(subject)
+            history = read_history(events_of(entries))
+            if history.result is not None:
+                return history
+            if not entries or entries[-1].sequence != last.sequence:
+                await asyncio.sleep(LAG_S)
+                continue
+            event = Started(
+                id=job,
+                attempt=history.attempts + 1,
+                index=history.index,
+                worker=self._who,
+                unix_ms=now_unix_ms(),
+                sequence=stored.sequence,
+                ends=True,
+            )
+            try:
+                await self.journal.append(subject, codec.encode(event, stored.encoding), last.sequence)
+            except SequenceError:
+                continue
+            history.apply(event)
+            return history
+        raise BrokerError(f"job {job} keeps growing: a worker runs it")
+
+    def _result(self, stored: StoredRequest, history: History, status: Status, error: ErrorInfo) -> Result:
+        ending = Ending(status, error)
+        if history.finish_reason is not None and history.usage is not None:
+            ending = Ending("finished", usage=history.usage, finish_reason=history.finish_reason)
+        return result_of(self._facts(stored), history, ending, now_unix_ms())
+
+    def _facts(self, stored: StoredRequest) -> JobFacts:
+        assert stored.address is not None
+        now = now_unix_ms()
+        return JobFacts(
+            id=stored.job,
+            tenant=stored.address.tenant,
+            model=stored.address.model,
+            worker=self._who,
+            sequence=stored.sequence,
+            stored_unix_ms=stored.stored_unix_ms or now,
+            received_unix_ms=now,
+            request=stored.request,
+        )

@@ -9,8 +9,7 @@ from collections.abc import Callable
 from mesh.broker import topology
 from mesh.broker.connection import connect
 from mesh.broker.options import ConnectOptions
-from mesh.control.steering import Steering
-from mesh.control.strays import Strays
+from mesh.control.services import services
 from mesh.engines.base import Engine
 from mesh.protocol.subjects import Names
 from mesh.signals import Observer, ignore
@@ -63,13 +62,13 @@ async def serve_engine(
     """
     async with connect(connect_options) as connection:
         worker = Worker(engine, connection, names, options, observer)
-        steering, strays = Steering(connection, names), Strays(connection, names)
         announcing = asyncio.create_task(_announce(worker, on_ready), name="mesh-announce")
         try:
-            await worker.serve()
+            async with services(connection, names, options.name):
+                await worker.serve()
         finally:
             announcing.cancel()
-            await asyncio.gather(announcing, steering.close(), strays.close(), return_exceptions=True)
+            await asyncio.gather(announcing, return_exceptions=True)
 
 
 async def _announce(worker: Worker, on_ready: Callable[[Worker], None] | None) -> None:

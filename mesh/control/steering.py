@@ -17,14 +17,13 @@ from mesh.protocol import codec, headers
 from mesh.protocol.history import read_history
 from mesh.protocol.messages import Delta, ErrorInfo, Result
 from mesh.protocol.subjects import Names, is_token
-from mesh.worker.runner import now_unix_ms
 
 log = logging.getLogger("mesh.control")
 
 QUEUE = "mesh-ctl"
 MAX_AT_ONCE = 256  # requests being answered; more are refused with 503, so a flood costs no memory
 WORKER_ANSWER_S = 1.5  # for the worker that runs a job to end it
-CANCEL_TRIES = 3  # a job may start, or move, between looking and acting
+CANCEL_LOOKS = 3  # for a worker that ends it, since a job may start, or move; then it is ended here
 PAGE = 200
 
 
@@ -37,10 +36,11 @@ class ReplayRequest(msgspec.Struct, frozen=True):
 class Steering:
     """The control service of one process, until `close`."""
 
-    def __init__(self, connection: Connection, names: Names) -> None:
+    def __init__(self, connection: Connection, names: Names, who: str) -> None:
+        """`who` hosts it: the name of a worker, or of another process."""
         self._connection = connection
         self._names = names
-        self._endings = Endings(connection, names)
+        self._endings = Endings(connection, names, who)
         self._tasks: set[asyncio.Task[None]] = set()
         subject = names.control("*", "*", "*")
         self._subscription = connection.subscribe(subject, self._heard, QUEUE)
@@ -86,7 +86,7 @@ class Steering:
     async def _cancel(self, tenant: str, job: str) -> str:
         """End the job wherever it is; its terminal status, or `unknown`."""
         subject = self._names.system("cancel", tenant, job)
-        for attempt in range(1, CANCEL_TRIES + 1):
+        for look in range(1, CANCEL_LOOKS + 1):
             found = await self._endings.store.get(tenant, job)
             if found is not None:
                 return found.result.status
@@ -99,11 +99,13 @@ class Steering:
             if stored is None:
                 found = await self._endings.store.get(tenant, job)
                 return found.result.status if found is not None else "unknown"
-            if attempt < CANCEL_TRIES and await self._is_running(tenant, job):
-                continue  # it may be on its way to another worker; in the end the fence makes it safe to end it here
-            reason = ErrorInfo(code="cancelled", message="cancelled before it started")
-            return (await self._endings.end(stored, "cancelled", reason, now_unix_ms())).status
-        raise BrokerError(f"job {job} runs, and its worker does not end it; it is moved when its lease ends")
+            began = await self._is_running(tenant, job)
+            if began and look < CANCEL_LOOKS:
+                continue  # it may be on its way to another worker
+            reason = "cancelled on request" if began else "cancelled before it started"
+            ended = await self._endings.end(stored, "cancelled", ErrorInfo(code="cancelled", message=reason))
+            return ended.status
+        raise AssertionError("the last look ends it")
 
     async def _patience(self, tenant: str, job: str) -> float:
         """How long to wait for a worker: hardly, if the job never started."""

@@ -15,7 +15,6 @@ from mesh.errors import MeshError
 from mesh.protocol import headers
 from mesh.protocol.messages import TIERS, ErrorInfo
 from mesh.protocol.subjects import Names, is_token
-from mesh.worker.runner import now_unix_ms
 
 log = logging.getLogger("mesh.control")
 
@@ -27,10 +26,11 @@ SWEEP_S = 30.0  # between looks at the whole stream, for requests stored while n
 class Strays:
     """Watches the notices of one mesh, in one process."""
 
-    def __init__(self, connection: Connection, names: Names) -> None:
+    def __init__(self, connection: Connection, names: Names, who: str) -> None:
+        """`who` hosts it: the name of a worker, or of another process."""
         self._connection = connection
         self._names = names
-        self._endings = Endings(connection, names)
+        self._endings = Endings(connection, names, who)
         self._served: set[tuple[bytes, bytes]] = set()  # (model, tier) that have consumers
         self._skip = len(names.system("queued")) + 1
         self._waiting: asyncio.Queue[tuple[list[bytes], int]] = asyncio.Queue(MAX_WAITING)
@@ -131,4 +131,4 @@ class Strays:
                 return
         if reason.code == "model_not_found" and stored.error is not None:
             reason = ErrorInfo(code=stored.error.code, message=str(stored.error))
-        await self._endings.end(stored, "failed", reason, now_unix_ms())
+        await self._endings.end(stored, "failed", reason)

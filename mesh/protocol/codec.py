@@ -11,7 +11,7 @@ import msgspec
 
 from mesh.errors import InvalidRequestError, ProtocolError, UnsupportedError
 from mesh.protocol import headers
-from mesh.protocol.messages import Event, Note, Presence, Request, Result
+from mesh.protocol.messages import Event, LifeSign, Note, Presence, Request, Result
 from mesh.protocol.subjects import is_token
 
 Encoding = Literal["json", "msgpack"]
@@ -38,6 +38,7 @@ class _Decoders:
         self.event = kind(Event)
         self.result = kind(Result)
         self.note = kind(Note)
+        self.sign = kind(LifeSign)
         self.identity = kind(_Identity)
         self.presence = kind(Presence)
         self.any = kind()
@@ -118,6 +119,19 @@ def decode_note(body: bytes) -> Note | None:
     except _BROKEN:
         return None
     return note
+
+
+def decode_sign(body: bytes) -> LifeSign:
+    """A worker's sign of life.
+
+    Raises:
+        ProtocolError: it is none.
+    """
+    try:
+        sign: LifeSign = _DECODERS[sniff(body)].sign.decode(body)
+    except _BROKEN as error:
+        raise ProtocolError(f"not a sign of life: {error}") from None
+    return sign
 
 
 def decode_result(body: bytes) -> Result:

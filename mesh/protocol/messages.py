@@ -154,6 +154,15 @@ class Note(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="not
     reason: str = ""
 
 
+class LifeSign(msgspec.Struct, frozen=True, kw_only=True):
+    """A worker lives, or another noticed that it does not. Private to the mesh."""
+
+    worker: str
+    session: str  # of the process that lives; "" in a death
+    is_alive: bool
+    by: str = ""  # who noticed its death
+
+
 class Delta(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="type", tag="delta"):
     """New output. The next delta's index is this one's plus len(token_ids)."""
 

@@ -112,6 +112,14 @@ class Names:
         """Where the attempts at a job that streams nothing are counted and fenced; private to the mesh."""
         return self.system("attempts", tenant, job)
 
+    def life(self, worker: str) -> str:
+        """Where a worker's signs of life are kept; private to the mesh."""
+        return self.system("life", worker)
+
+    def leases(self, worker: str) -> str:
+        """Where a worker announces what it holds, for those who watch over it; private to the mesh."""
+        return self.system("leases", worker)
+
     def dead(self, at: RequestAddress) -> str:
         return f"{self.ns}.dead.{at.model}.{at.tier}.{at.tenant}.{at.lane}"
 

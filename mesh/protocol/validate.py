@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from mesh.errors import InvalidRequestError, TooLargeError, UnsupportedError
-from mesh.protocol.messages import DEFAULT_MAX_TOKENS, Request, StructuredOutputs
+from mesh.protocol.messages import DEFAULT_DEADLINE_MS, DEFAULT_MAX_TOKENS, Request, StructuredOutputs
 from mesh.protocol.subjects import check_token
 
 # Bounds that keep one request from costing the whole engine; each far above honest use.
@@ -70,6 +70,13 @@ def validate(request: Request) -> None:
         raise InvalidRequestError(f"is more than max_tokens ({max_tokens(request)})", field="min_tokens")
     if request.metadata is not None and _encoded_size(request.metadata, "metadata") > MAX_METADATA_BYTES:
         raise TooLargeError(f"more than {MAX_METADATA_BYTES} bytes", field="metadata")
+
+
+def deadline_of(request: Request | None, stored_unix_ms: int) -> int:
+    """When a job expires, in Unix ms; a body that is no request has the default time."""
+    if request is not None and request.deadline_unix_ms is not None:
+        return request.deadline_unix_ms
+    return stored_unix_ms + DEFAULT_DEADLINE_MS
 
 
 def max_tokens(request: Request) -> int:

@@ -30,6 +30,7 @@ from mesh.signals import JobEnded, JobReturned, Observer, Step, When
 from mesh.worker.attempt import Ack, Action, Announce, Begin, Bury, Drop, Nak, Remark, Store
 from mesh.worker.emitter import Emitter, LostError
 from mesh.worker.lease import Lease
+from mesh.worker.life import Life
 from mesh.worker.solitude import Solitude
 
 log = logging.getLogger("mesh.worker")
@@ -54,6 +55,7 @@ class Desk:
     observer: Observer
     shows_steps: bool  # whether the observer is told of each step: it costs a call for each
     solitude: Solitude
+    life: Life
     engine_died: Callable[[str], None]  # told once an attempt ended because the engine is dead
 
 
@@ -131,6 +133,9 @@ class Effects:
 
     async def _store(self, action: Store) -> None:
         self.step("store", "before")
+        while not await self._desk.life.wait_sure(RETRY_S):  # the job may have been given away meanwhile
+            if not self.is_held():
+                raise LostError
         store, result = self._desk.store, action.result
         encoding = self._delivery.stored.encoding
         body = codec.encode(result, encoding)

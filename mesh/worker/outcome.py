@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 from mesh.protocol.history import History
 from mesh.protocol.messages import (
-    DEFAULT_DEADLINE_MS,
     DEFAULT_RESULT_TTL_MS,
     ErrorInfo,
     Request,
@@ -13,6 +12,7 @@ from mesh.protocol.messages import (
     Timing,
     Usage,
 )
+from mesh.protocol.validate import deadline_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +30,7 @@ class JobFacts:
 
     @property
     def deadline_unix_ms(self) -> int:
-        if self.request is not None and self.request.deadline_unix_ms is not None:
-            return self.request.deadline_unix_ms
-        return self.stored_unix_ms + DEFAULT_DEADLINE_MS
+        return deadline_of(self.request, self.stored_unix_ms)
 
     @property
     def result_ttl_ms(self) -> int:

@@ -70,7 +70,7 @@ class Pump:
         """
         topology.check_server(self._connection.server_version)
         self._settings = await topology.read_settings(self._connection, self._names)
-        await self._ensure_consumers()
+        await self._ensure_declared()
         sources = [
             Source(self._names.consumer(self._model, tier, lane), tier, lane)
             for tier in TIERS
@@ -103,6 +103,8 @@ class Pump:
         """Pulls die with the connection."""
         if not connected and self._puller is not None:
             self._puller.reset()
+        elif connected and self._settings.events_storage == "memory":
+            self._broken.set()  # the server may have come back without what it kept in memory
         self.pump()
 
     def stop(self) -> None:
@@ -133,17 +135,19 @@ class Pump:
             if not self._connection.is_connected:
                 continue
             try:
-                await self._ensure_consumers()
+                await self._ensure_declared()
             except BrokerError as error:
                 log.warning("the queue of %s cannot be pulled: %s", self._model, error, extra={"event": "queue_broken"})
 
-    async def _ensure_consumers(self) -> None:
-        """Declare our model's consumers if they are missing; say so if they are not as the mesh was made."""
-        changes = await topology.plan_consumers(self._connection, self._names, self._settings, self._model)
+    async def _ensure_declared(self) -> None:
+        """Declare what we need if it is missing; say so if it is not as the mesh was made."""
+        changes = await topology.plan_volatile(self._connection, self._names, self._settings)
+        changes += await topology.plan_consumers(self._connection, self._names, self._settings, self._model)
         for change in changes:
             if change.verb == "differs":
                 log.warning(
-                    "consumer %s differs from the mesh's settings: %s; it is used as it is",
+                    "%s %s differs from the mesh's settings: %s; it is used as it is",
+                    change.kind,
                     change.name,
                     change.detail,
                     extra={"event": "topology_drift"},

@@ -30,6 +30,7 @@ from mesh.protocol.subjects import Names
 from mesh.signals import ConnectionChanged, EngineDied, JobDelivered, JobEnded, JobReturned, Observer, Signal, ignore
 from mesh.worker.effects import Desk
 from mesh.worker.lease import BEATS, Lease
+from mesh.worker.life import Life
 from mesh.worker.presence import Load, PresenceBoard, State
 from mesh.worker.pump import Pump
 from mesh.worker.runner import Runner, now_unix_ms
@@ -91,6 +92,7 @@ class Worker:
         self._idle.set()
         self._engine_fault: str | None = None
         self._solitude = Solitude()
+        self._life = Life(connection, names, options.name, self._declared_dead)
         self._pump = Pump(connection, names, options.model, self._capacity, self._solitude, self._start_job)
         self._board: PresenceBoard | None = None
         self.ready = asyncio.Event()  # set once the worker pulls
@@ -107,6 +109,7 @@ class Worker:
             observer=self._observe,
             shows_steps=observer is not ignore,
             solitude=self._solitude,
+            life=self._life,
             engine_died=self._engine_died,
         )
 
@@ -148,7 +151,8 @@ class Worker:
         await self._prepare()
         unlisten = self._connection.listen(self._connection_changed)
         cancels = self._connection.subscribe(self._names.system("cancel", "*", "*"), self._cancel_asked)
-        side = [self._side(run) for run in (self._beat, self._show, self._pump.tick, self._pump.repair, self._probe)]
+        runs = (self._beat, self._live, self._show, self._pump.tick, self._pump.repair, self._probe)
+        side = [self._side(run) for run in runs]
         draining = self._side(self._draining.wait)
         try:
             self._state = "draining" if self._draining.is_set() else "ready"
@@ -168,6 +172,7 @@ class Worker:
             cancels.close()
             unlisten()
             self._pump.close()
+            self._life.leave()
             if self._board is not None:
                 self._board.leave()
         if self._engine_fault is not None:
@@ -181,6 +186,7 @@ class Worker:
     async def _prepare(self) -> None:
         settings = await self._pump.prepare(self._options.weights)
         self._ack_wait_s = settings.ack_wait_s
+        await self._life.begin(memory_s=settings.events_age_s / 2)
         store = PresenceStore(self._connection, self._names)
         self._board = PresenceBoard(store, self._options.name, self._options.model, self._engine.info, settings.lanes)
         await self._board.look()
@@ -227,11 +233,13 @@ class Worker:
         runner = Runner(self._desk, delivery, Lease(self._ack_wait_s, time.monotonic()))
         task = self._loop.create_task(runner.run(), name=f"mesh-job-{delivery.job}")
         self._runners[task] = runner
+        self._life.took(delivery.ack_subject)
         self._idle.clear()
         task.add_done_callback(self._job_over)
 
     def _job_over(self, task: asyncio.Task[None]) -> None:
         runner = self._runners.pop(task)
+        self._life.gave(runner.delivery.ack_subject)
         self._tokens += runner.tokens
         if not self._runners:
             self._idle.set()
@@ -239,7 +247,14 @@ class Worker:
 
     def _connection_changed(self, connected: bool) -> None:
         self._observe(ConnectionChanged(connected))
+        self._life.disturbed()
         self._pump.connection_changed(connected)
+
+    def _declared_dead(self) -> None:
+        """Others have our jobs: leave them alone."""
+        for runner in self._runners.values():
+            runner.lease.is_lost = True
+            runner.interrupt("lost")
 
     def _cancel_asked(self, subject: bytes, reply: bytes, payload: bytes, header: bytes) -> None:
         """`<ns>.sys.cancel.<tenant>.<job>`: only the worker that runs the job answers, once it has its Result."""
@@ -280,10 +295,10 @@ class Worker:
             await asyncio.sleep(period_s)
             for runner in list(self._runners.values()):
                 sent_s = time.monotonic()
-                if runner.lease.is_held(sent_s):
-                    self._extend(runner, sent_s, period_s)
-                else:
+                if not runner.lease.is_held(sent_s):
                     runner.interrupt("lost")
+                elif self._life.is_sure:
+                    self._extend(runner, sent_s, period_s)
 
     def _extend(self, runner: Runner, sent_s: float, timeout_s: float) -> None:
         def answered(error: MeshError | None, header: bytes, payload: bytes) -> None:
@@ -294,6 +309,9 @@ class Worker:
             self._leases.extend(runner.delivery, answered, timeout_s)
         except DisconnectedError:
             return  # the lease runs on without us, and we stop when it ends
+
+    async def _live(self) -> None:
+        await self._life.run(self._ack_wait_s / BEATS)
 
     async def _show(self) -> None:
         while True:

@@ -247,3 +247,25 @@ async def test_statistics_and_repr_show_the_books(bare):
     await wait_until(lambda: worker.statistics().finished == 1)
     assert worker.statistics().tokens == 7
     assert "1 finished" in repr(worker)
+
+
+async def test_a_journal_kept_in_memory_is_there_again_after_the_server_lost_it(tmp_path):
+    settings = MeshSettings(lanes=1, events_storage="memory")
+    async with running_mesh(tmp_path / "nats", settings) as mesh:
+        await mesh.start_worker()
+        await mesh.server.stop(kill=True)
+        await mesh.server.start()
+        async with mesh_api.connect(mesh.url) as client:
+            result = await client.generate("simulator", "Tell me of the sea", max_tokens=3)
+        assert result.status == "finished"
+
+
+async def test_workers_are_seen_again_after_a_restart_of_the_server(mesh):
+    await mesh.server.stop(kill=True)
+    await mesh.server.start()
+    async with mesh_api.connect(mesh.url) as client:
+
+        async def is_seen() -> bool:
+            return [each.worker for each in await client.workers()] == [mesh.workers[0].name]
+
+        await wait_until(is_seen)

@@ -94,7 +94,7 @@ def test_a_request_with_a_few_bytes_changed_is_a_request_or_refused(request_, en
 
 @given(st.binary(max_size=100), st.binary(max_size=100), st.text(max_size=30))
 def test_any_stored_message_has_an_identity_that_can_be_answered(body, header, subject):
-    stored = read_stored(Names(), subject, 7, body, header)
+    stored = read_stored(Names(), subject, 7, body, header, 5)
     assert is_token(stored.job)
     assert (stored.request is None) == (stored.error is not None)
 

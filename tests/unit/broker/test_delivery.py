@@ -15,7 +15,7 @@ ACK = "$JS.ACK.MESH_REQUESTS.demo-batch-3.2.17.4.1790000000123456789.9"
 
 
 def stored(body: bytes, *pairs: tuple[str, str], subject: str = SUBJECT):
-    return read_stored(NAMES, subject, 17, body, headers.block(*pairs) if pairs else b"")
+    return read_stored(NAMES, subject, 17, body, headers.block(*pairs) if pairs else b"", 5)
 
 
 def test_a_good_request_is_decoded():

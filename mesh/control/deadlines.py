@@ -1,0 +1,31 @@
+"""Which queued requests are past their deadline. Pure.
+
+Requests are noted once, in stream order; their deadlines come up in order of time.
+"""
+
+import heapq
+
+GRACE_MS = 1000  # the worker that runs a job ends it at its deadline; only who is left over is ended by others
+
+
+class Deadlines:
+    """The deadlines of requests by stream sequence: 16 bytes of numbers each, and their boxes."""
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[int, int]] = []
+
+    def __len__(self) -> int:
+        return len(self._heap)
+
+    def note(self, sequence: int, deadline_unix_ms: int) -> None:
+        """A request is there."""
+        heapq.heappush(self._heap, (deadline_unix_ms, sequence))
+
+    def due(self, now_unix_ms: int, first: int, most: int) -> list[int]:
+        """Up to `most` sequences whose time is over, earliest first; those before `first` are gone, and left out."""
+        found: list[int] = []
+        while self._heap and len(found) < most and self._heap[0][0] + GRACE_MS <= now_unix_ms:
+            _, sequence = heapq.heappop(self._heap)
+            if sequence >= first:
+                found.append(sequence)
+        return found
