@@ -11,13 +11,15 @@ from pathlib import Path
 
 from mesh.broker import topology
 from mesh.broker.connection import Connection, connect
-from mesh.broker.journal import Journal
+from mesh.broker.journal import Entry, Journal
 from mesh.broker.options import ConnectOptions
+from mesh.broker.queue import RequestQueue
 from mesh.broker.store import ResultStore
 from mesh.control.host import host_worker, serve_engine
 from mesh.engines.base import Engine
 from mesh.engines.simulator import SimulatorEngine
 from mesh.engines.simulator_settings import SimulatorSettings
+from mesh.protocol import codec
 from mesh.protocol.messages import Event, Result
 from mesh.protocol.subjects import Names
 from mesh.server import EmbeddedServer
@@ -101,6 +103,25 @@ class RunningMesh:
         """The job's events as they stand in the journal."""
         journal = Journal(self.connection, self.names)
         return [entry.event for entry in await journal.read(journal.subject(tenant, job))]
+
+    async def journal_entries(self, job: str, tenant: str = "default") -> list[Entry]:
+        """The same, with their places in the stream."""
+        journal = Journal(self.connection, self.names)
+        return await journal.read(journal.subject(tenant, job))
+
+    async def append(self, job: str, event: Event, last: int, tenant: str = "default") -> None:
+        """Write to a job's journal, as a worker or whoever closes it does."""
+        journal = Journal(self.connection, self.names)
+        await journal.append(journal.subject(tenant, job), codec.encode(event), last)
+
+    async def hand_back_all(self) -> None:
+        """Hand back whatever any worker holds, as those do who find it dead."""
+        queue = RequestQueue(self.connection, self.names)
+        for stored in await queue.read(0):
+            address = stored.address
+            consumer = self.names.consumer(address.model, address.tier, address.lane)
+            subject = f"$JS.ACK.{self.names.requests_stream}.{consumer}.1.{stored.sequence}.1.1.0"
+            await self.connection.request(subject, b"-NAK")
 
     async def result(self, job: str, tenant: str = "default") -> Result | None:
         stored = await ResultStore(self.connection, self.names).get(tenant, job)
