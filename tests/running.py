@@ -70,17 +70,19 @@ class RunningMesh:
     ) -> Worker:
         """One more worker in this process, on a simulator or a started `engine`; returns once it pulls."""
         ready: asyncio.Future[Worker] = asyncio.get_running_loop().create_future()
-        serve = host_worker if engine is None else serve_engine
-        task = asyncio.create_task(
-            serve(
-                engine or SimulatorEngine(settings or SimulatorSettings(model=MODEL)),
-                self.options(),
-                options or WorkerOptions(model=MODEL, grace_s=5.0),
-                names=self.names,
-                observer=observer,
-                on_ready=ready.set_result,
-            )
-        )
+
+        def on_ready(worker: Worker) -> None:
+            if not ready.done():
+                ready.set_result(worker)
+
+        options = options or WorkerOptions(model=MODEL, grace_s=5.0)
+        shared = {"names": self.names, "observer": observer, "on_ready": on_ready}
+        if engine is not None:
+            serving = serve_engine(engine, self.options(), options, **shared)
+        else:
+            made = settings or SimulatorSettings(model=MODEL)
+            serving = host_worker(lambda: SimulatorEngine(made), self.options(), options, **shared)
+        task = asyncio.create_task(serving)
         self.tasks.append(task)
         await asyncio.wait({task, ready}, return_when=asyncio.FIRST_COMPLETED)
         if task.done():

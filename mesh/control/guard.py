@@ -21,7 +21,7 @@ from mesh.broker.store import PresenceStore
 from mesh.errors import BrokerError, DisconnectedError, MeshError, SequenceError, UnavailableError
 from mesh.policies.peers import wards
 from mesh.protocol.messages import LifeSign
-from mesh.protocol.subjects import Names
+from mesh.protocol.subjects import Names, is_token
 from mesh.worker.life import BYE, LIST
 
 log = logging.getLogger("mesh.control")
@@ -57,7 +57,8 @@ class Guard:
         self._wards: dict[str, _Ward] = {}
         self._loop = asyncio.get_running_loop()
         self._steady_from_s = self._loop.time()
-        self._hello = asyncio.Event()
+        self._present: set[str] = set()  # the workers seen at the last look
+        self._greeted: dict[str, float] = {}  # those who said hello, and when (loop time): they may not be seen yet
         self._unlisten = connection.listen(self._connection_changed)
         self._subscription = connection.subscribe(names.system("hello"), self._heard_hello)
         self._tasks = [
@@ -82,20 +83,23 @@ class Guard:
             ward.is_known = False  # announcements were missed
 
     def _heard_hello(self, subject: bytes, reply: bytes, payload: bytes, header: bytes) -> None:
-        self._hello.set()
+        name = payload.decode("utf-8", "replace")
+        if is_token(name):
+            self._greeted[name] = self._loop.time()
+            self._choose()
 
     async def _look(self) -> None:
-        """See who is there, every so often and when somebody new says so."""
+        """See who is there, every so often."""
         while True:
-            self._hello.clear()
             with contextlib.suppress(MeshError):  # then we keep those we have
-                workers = [each.worker for each in await self._presence.all()]
-                self._choose(set(wards(self._who, workers)) - {self._who})
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(LOOK_S):
-                    await self._hello.wait()
+                self._present = {each.worker for each in await self._presence.all()}
+                recent_s = self._loop.time() - 2 * LOOK_S
+                self._greeted = {name: at_s for name, at_s in self._greeted.items() if at_s > recent_s}
+                self._choose()
+            await asyncio.sleep(LOOK_S)
 
-    def _choose(self, chosen: set[str]) -> None:
+    def _choose(self) -> None:
+        chosen = set(wards(self._who, self._present | set(self._greeted)))
         for name in set(self._wards) - chosen:
             if self._wards[name].burial is None:
                 self._forget(name)
@@ -113,6 +117,8 @@ class Guard:
         return ward
 
     def _forget(self, name: str) -> None:
+        self._present.discard(name)
+        self._greeted.pop(name, None)
         ward = self._wards.pop(name, None)
         if ward is not None and ward.subscription is not None:
             ward.subscription.close()

@@ -4,6 +4,8 @@ Called by `mesh worker`, `mesh up`, and by programs that embed a worker.
 """
 
 import asyncio
+import logging
+import time
 from collections.abc import Callable
 
 from mesh.broker import topology
@@ -11,13 +13,21 @@ from mesh.broker.connection import connect
 from mesh.broker.options import ConnectOptions
 from mesh.control.services import services
 from mesh.engines.base import Engine
+from mesh.errors import EngineDeadError
+from mesh.policies.restart import Backoff
 from mesh.protocol.subjects import Names
 from mesh.signals import Observer, ignore
 from mesh.worker.worker import Worker, WorkerOptions
 
+log = logging.getLogger("mesh.control")
+
+# In a row, each soon after the engine was ready: then the process ends, and whoever started it decides. One more than
+# a request takes that kills every engine before it is found out.
+ENGINE_DEATHS = 6
+
 
 async def host_worker(
-    engine: Engine,
+    make_engine: Callable[[], Engine],
     connect_options: ConnectOptions,
     options: WorkerOptions,
     *,
@@ -25,25 +35,46 @@ async def host_worker(
     observer: Observer = ignore,
     on_ready: Callable[[Worker], None] | None = None,
 ) -> None:
-    """Serve `engine` until the worker is drained; `on_ready` gets the worker once it pulls.
+    """Serve an engine until the worker is drained; `on_ready` gets the worker once it pulls.
 
     NATS is asked first whether there is a mesh, because loading a model to learn that there is none takes minutes.
     Then the engine is started with no connection open, so that an engine process forked from this one holds no
-    socket of ours; it is stopped in the end in every case.
+    socket of ours; it is stopped in the end in every case. An engine that dies is replaced by a new one, after a
+    pause that grows, until it died ENGINE_DEATHS times in a row soon after it was ready.
 
     Raises:
-        ConfigError, EngineDeadError: the engine did not start, or died.
+        ConfigError: the engine cannot be started as it is configured.
+        EngineDeadError: it did not start the first time, or died too often.
         DisconnectedError, TopologyError: no NATS, or no mesh on it.
     """
-    names = names or Names()
+    names, backoff = names or Names(), Backoff(most_quick=ENGINE_DEATHS)
     async with connect(connect_options) as connection:
         topology.check_server(connection.server_version)
         await topology.read_settings(connection, names)
-    try:
-        await engine.start()
-        await serve_engine(engine, connect_options, options, names=names, observer=observer, on_ready=on_ready)
-    finally:
-        await engine.stop()
+    workers: list[Worker] = []
+
+    def ready(worker: Worker) -> None:
+        workers.append(worker)
+        if on_ready is not None:
+            on_ready(worker)
+
+    while True:
+        engine, began_s = make_engine(), time.monotonic()
+        try:
+            await engine.start()
+            began_s = time.monotonic()
+            await serve_engine(engine, connect_options, options, names=names, observer=observer, on_ready=ready)
+            return
+        except EngineDeadError as error:
+            pause_s = backoff.died(time.monotonic() - began_s)
+            if pause_s is None or not workers or workers[-1].was_told:
+                raise
+            log.error(
+                "the engine died and is started again in %g s: %s", pause_s, error, extra={"event": "engine_restart"}
+            )
+        finally:
+            await engine.stop()
+        await asyncio.sleep(pause_s)
 
 
 async def serve_engine(

@@ -35,7 +35,8 @@ JOURNAL_PATIENCE_S = 30.0
 ENDING_S = 4.0
 
 # Why the engine's work on a job is cut short. lost: the job is another's. found: it has a Result already.
-Interrupt = Literal["lost", "found", "cancelled", "expired", "drain"]
+# stalled: it gets nowhere, while others do. dead: the engine is, as far as anybody can tell.
+Interrupt = Literal["lost", "found", "cancelled", "expired", "drain", "stalled", "dead"]
 # What the engine's work came to: how it finished, vectors, or an error; None if it was interrupted.
 Outcome = tuple[str, Usage] | list[list[float]] | MeshError | None
 
@@ -67,6 +68,8 @@ class Runner:
         self._work: asyncio.Task[Any] | None = None  # what an interrupt cuts short
         self._awaited_end = 0  # the sequence of a closed journal that we waited for
         self._usage = Usage()
+        # When the engine last brought something for this job, or was given it; monotonic. None: it has not got it.
+        self.progressed_s: float | None = None
         self._renew()
 
     @property
@@ -249,6 +252,7 @@ class Runner:
 
     async def _engine(self, begin: Begin) -> Outcome:
         assert self._request is not None
+        self.progressed_s = time.monotonic()
         work = Work(
             job=f"{self._facts.tenant}.{self._facts.id}",
             request=self._request,
@@ -267,6 +271,8 @@ class Runner:
         except Exception as error:  # an engine raises MeshErrors; anything else is its own failure
             log.exception("the engine broke its contract", extra={"event": "engine_contract"})
             return EngineFailedError(f"{type(error).__name__}: {error}")
+        finally:
+            self.progressed_s = None
 
     async def _generate(self, work: Work) -> Outcome:
         """Pass the engine's output on to the journal."""
@@ -274,6 +280,7 @@ class Runner:
         stream: AsyncGenerator[Chunk, None] = self._desk.engine.generate(work)
         async with contextlib.aclosing(stream):
             async for chunk in stream:
+                self.progressed_s = time.monotonic()
                 attempt.produced(chunk.text, chunk.token_ids, now_unix_ms())
                 if chunk.finish_reason is None:
                     emitter.add(chunk.text, chunk.token_ids)
@@ -315,6 +322,10 @@ class Runner:
                 return self._attempt.expired(now)
             case "drain":
                 return self._attempt.returned()
+            case "stalled":
+                return self._attempt.failed(EngineFailedError("the job got nowhere while others did"), now)
+            case "dead":
+                return self._attempt.failed(EngineDeadError("the engine died"), now)
         if self._found is not None:
             entry = await self._effects.until_answered(lambda: self._desk.journal.last(self._public))
             return self._settle_found(self._found, entry)

@@ -22,8 +22,9 @@ from mesh.broker.pulls import Leases
 from mesh.broker.queue import RequestQueue
 from mesh.broker.store import PresenceStore, ResultStore
 from mesh.broker.topology import PRESENCE_BEAT_S
-from mesh.engines.base import Engine
+from mesh.engines.base import Engine, EngineInfo
 from mesh.errors import DisconnectedError, EngineDeadError, MeshError
+from mesh.policies.progress import ProgressPolicy
 from mesh.policies.retry import RetryPolicy
 from mesh.policies.tiers import TierWeights
 from mesh.protocol.subjects import Names
@@ -35,11 +36,10 @@ from mesh.worker.presence import Load, PresenceBoard, State
 from mesh.worker.pump import Pump
 from mesh.worker.runner import Runner, now_unix_ms
 from mesh.worker.solitude import Solitude
+from mesh.worker.watchdog import Watchdog
 
 log = logging.getLogger("mesh.worker")
 
-PROBE_EVERY_S = 5.0
-PROBE_TIMEOUT_S = 60.0  # longer than a compile or a long prefill step that stalls a healthy engine
 HAND_BACK_S = 2.0  # for jobs to be handed back once the grace period is over
 
 
@@ -53,6 +53,7 @@ class WorkerOptions:
     grace_s: float = 30.0  # what a drain gives running jobs to finish
     weights: TierWeights = field(default_factory=TierWeights)
     retry: RetryPolicy = field(default_factory=RetryPolicy)
+    progress: ProgressPolicy = field(default_factory=ProgressPolicy)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +87,7 @@ class Worker:
         self._state: State = "starting"
         self._finished = self._returned = self._tokens = 0
         self._ack_wait_s = 0.0
+        self._was_told = self._is_over = False
         self._draining = asyncio.Event()
         self._hurry = asyncio.Event()
         self._idle = asyncio.Event()  # set when no job runs
@@ -133,10 +135,29 @@ class Worker:
             open_pulls=self._pump.open_pulls,
         )
 
+    @property
+    def engine_info(self) -> EngineInfo:
+        """What it serves."""
+        return self._engine.info
+
+    @property
+    def is_over(self) -> bool:
+        """Whether `serve` has returned."""
+        return self._is_over
+
+    @property
+    def was_told(self) -> bool:
+        """Whether `drain` was called, so that its end is not for want of an engine."""
+        return self._was_told
+
     def drain(self) -> None:
         """Stop pulling now; finish or hand back what runs within the grace period. Called again: at once."""
-        if self._draining.is_set():
+        if self._was_told:
             self._hurry.set()
+        self._was_told = True
+        self._stop()
+
+    def _stop(self) -> None:
         self._state = "draining"
         self._pump.stop()
         self._draining.set()
@@ -151,7 +172,8 @@ class Worker:
         await self._prepare()
         unlisten = self._connection.listen(self._connection_changed)
         cancels = self._connection.subscribe(self._names.system("cancel", "*", "*"), self._cancel_asked)
-        runs = (self._beat, self._live, self._show, self._pump.tick, self._pump.repair, self._probe)
+        dog = Watchdog(self._engine, self._options.progress, self._runners.values, self._engine_died)
+        runs = (self._beat, self._live, self._show, self._pump.tick, self._pump.repair, dog.probe, dog.watch)
         side = [self._side(run) for run in runs]
         draining = self._side(self._draining.wait)
         try:
@@ -172,6 +194,7 @@ class Worker:
             cancels.close()
             unlisten()
             self._pump.close()
+            self._is_over = True
             self._life.leave()
             if self._board is not None:
                 self._board.leave()
@@ -207,7 +230,7 @@ class Worker:
             grace_s = self._options.grace_s
             await _wait(self._hurry.wait(), self._idle.wait(), timeout_s=grace_s, how=asyncio.FIRST_COMPLETED)
         for runner in list(self._runners.values()):
-            runner.interrupt("drain")
+            runner.interrupt("drain" if self._engine_fault is None else "dead")
         ended = (self._idle.wait(), self._pump.emptied.wait())
         await _wait(*ended, timeout_s=HAND_BACK_S, how=asyncio.ALL_COMPLETED)
 
@@ -284,7 +307,7 @@ class Worker:
         if self._engine_fault is None:
             self._engine_fault = reason
             self._observe(EngineDied(reason))
-            self.drain()
+            self._stop()
 
     # Side tasks: each runs until it is cancelled.
 
@@ -325,15 +348,6 @@ class Worker:
         if self._board is not None:
             books = self.statistics()
             self._board.beat(Load(books.state, books.running, books.finished, books.tokens), books.capacity)
-
-    async def _probe(self) -> None:
-        while True:
-            await asyncio.sleep(PROBE_EVERY_S)
-            try:
-                await self._engine.probe(PROBE_TIMEOUT_S)
-            except EngineDeadError as error:
-                self._engine_died(str(error))
-                return
 
 
 async def _wait(*waits: Coroutine[Any, Any, Any], timeout_s: float, how: str) -> None:

@@ -26,7 +26,7 @@ async def serve_mesh(url: str, engine: Engine) -> None:
     ready: asyncio.Future[Worker] = asyncio.get_running_loop().create_future()
     options = WorkerOptions(model=MODEL, grace_s=5.0)
     serving = asyncio.create_task(
-        host_worker(engine, ConnectOptions(servers=(url,), name="bench"), options, on_ready=ready.set_result)
+        host_worker(lambda: engine, ConnectOptions(servers=(url,), name="bench"), options, on_ready=ready.set_result)
     )
     waits: set[asyncio.Future[Any]] = {serving, ready}
     await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)

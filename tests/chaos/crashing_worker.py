@@ -54,7 +54,7 @@ async def main(url: str, plan: str | None) -> None:
 
     arguments = {"observer": CrashAt(plan)} if plan else {}
     await host.host_worker(
-        SimulatorEngine(SimulatorSettings(model="simulator", first_token_ms=5, between_tokens_ms=5)),
+        lambda: SimulatorEngine(SimulatorSettings(model="simulator", first_token_ms=5, between_tokens_ms=5)),
         ConnectOptions(servers=(url,)),
         WorkerOptions(model="simulator", grace_s=5),
         on_ready=ready,

@@ -1,19 +1,7 @@
-"""When a process is started again, and when no more. Pure."""
+"""What a worker of a crew is started with. Pure."""
 
-from mesh.cli.act.crew import QUICK_S, Backoff, Post, describe
+from mesh.cli.act.crew import Post, describe
 from mesh.cli.options import EngineChoice
-
-
-def test_quick_deaths_double_the_pause_and_the_fifth_ends_it() -> None:
-    backoff = Backoff()
-    assert [backoff.died(0) for _ in range(5)] == [0.5, 1, 2, 4, None]
-
-
-def test_a_worker_that_lived_starts_the_count_anew() -> None:
-    backoff = Backoff()
-    for _ in range(50):
-        assert backoff.died(QUICK_S + 1) == 0.5
-    assert backoff.died(1) == 1
 
 
 def test_exit_codes_in_words() -> None:

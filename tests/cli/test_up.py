@@ -32,7 +32,7 @@ def test_data_is_kept_across_a_restart(cli: Cli) -> None:
     cli.wait_gone()
 
     again = cli.spawn(*UP, url.rpartition(":")[2])
-    again.wait_for("mesh ready: 1 of 12 ")  # the bucket of the workers alive lies in memory
+    again.wait_for("mesh ready: 0 of 12 ")
     again.wait_for("Ctrl-C drains and ends it.")
     with library.blocking.connect(url) as client:
         assert client.result("kept").text == first.text

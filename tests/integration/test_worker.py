@@ -9,7 +9,6 @@ from mesh.broker import topology
 from mesh.broker.connection import connect
 from mesh.broker.topology import MeshSettings
 from mesh.engines.simulator_settings import SimulatorSettings
-from mesh.errors import EngineDeadError
 from mesh.signals import AttemptStarted, JobDelivered, JobEnded
 from mesh.worker.worker import WorkerOptions
 from tests.running import running_mesh, wait_until
@@ -215,28 +214,6 @@ async def test_an_engine_failure_is_tried_again_and_then_buried(bare):
     assert result.error.code == "attempts_exhausted"
     assert result.attempts == 3
     assert (await topology.stream_state(bare.connection, bare.names.dead_stream))["messages"] == 1
-    await bare.wait_queue_empty()
-
-
-async def test_a_poison_request_does_not_take_the_worker_with_it_for_ever(bare):
-    async with mesh_api.connect(bare.url) as client:
-        dies = {"simulate": {"die_after": 2}}
-        job = await client.submit("simulator", "Die", metadata=dies, max_tokens=10, on_worker_loss="restart")
-        for _ in range(5):
-            await bare.start_worker(FAST)
-            worker_task = bare.tasks[-1]
-            done, _ = await asyncio.wait(
-                {worker_task, asyncio.ensure_future(job.result())}, timeout=10, return_when=asyncio.FIRST_COMPLETED
-            )
-            assert done
-            if worker_task in done:
-                with pytest.raises(EngineDeadError):
-                    worker_task.result()
-                continue
-            break
-        result = await job.result(timeout=10)
-    assert result.status == "failed"
-    assert result.error.code == "attempts_exhausted"
     await bare.wait_queue_empty()
 
 

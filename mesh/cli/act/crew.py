@@ -16,11 +16,8 @@ from pathlib import Path
 from mesh.cli import failure
 from mesh.cli.options import EngineChoice
 from mesh.errors import ConfigError, EngineDeadError
+from mesh.policies.restart import Backoff
 
-QUICK_S = 10.0  # a worker that lived shorter since it was ready, or never was, died quickly
-QUICK_DEATHS = 5  # in a row, then we give up
-FIRST_PAUSE_S = 0.5
-MAX_PAUSE_S = 10.0
 HURRY_S = 5.0  # what a worker gets to hand its jobs back when it was told twice
 LAST_WORDS_S = 1.0
 READY = " ready: "  # in the one line a worker prints
@@ -58,20 +55,6 @@ class Post:
         ]
         options = [text for key, value in given if value is not None for text in (key, str(value))]
         return [sys.executable, "-m", "mesh", "worker", "--leash", *options]
-
-
-@dataclass
-class Backoff:
-    """How long to wait before a process is started again, and when to stop trying. Pure."""
-
-    quick_deaths: int = 0
-
-    def died(self, lived_s: float) -> float | None:
-        """Seconds to wait; None: it died quickly too often in a row. `lived_s`: since it was ready, 0 if never."""
-        self.quick_deaths = self.quick_deaths + 1 if lived_s < QUICK_S else 1
-        if self.quick_deaths >= QUICK_DEATHS:
-            return None
-        return float(min(MAX_PAUSE_S, FIRST_PAUSE_S * 2 ** (self.quick_deaths - 1)))
 
 
 @dataclass
@@ -137,7 +120,7 @@ class Crew:
             pause_s = member.backoff.died(lived_s)
             if pause_s is None:
                 raise EngineDeadError(
-                    f"worker {member.number} died {QUICK_DEATHS} times in a row ({describe(code)}), giving up"
+                    f"worker {member.number} died {member.backoff.quick} times in a row ({describe(code)}), giving up"
                 )
             self._report(f"worker {member.number} died ({describe(code)}); starting it again in {pause_s:g} s")
             with contextlib.suppress(TimeoutError):

@@ -11,11 +11,13 @@ from mesh.broker import topology
 from mesh.broker.connection import connect
 from mesh.broker.options import ConnectOptions
 from mesh.cli import loop, render
-from mesh.cli.act.crew import Backoff, Crew, Post, describe
+from mesh.cli.act.crew import Crew, Post, describe
 from mesh.cli.act.model import served_name
 from mesh.cli.act.shape import wanted
 from mesh.cli.options import DEFAULT_NATS, EngineChoice, Shape
+from mesh.control.services import keep_watch
 from mesh.errors import ConfigError, UnavailableError
+from mesh.policies.restart import Backoff
 from mesh.protocol.subjects import Names
 from mesh.server import EmbeddedServer
 
@@ -102,13 +104,16 @@ async def _keep(server: EmbeddedServer, crew: Crew, name: str, order: Order) -> 
     greeting = asyncio.create_task(_greet(crew, server.url, name, order), name="mesh-greet")
     nats = asyncio.create_task(_keep_server(server), name="mesh-nats")
     running = asyncio.create_task(crew.run(), name="mesh-crew")
+    # Where all workers die at once, nobody but us is there to hand their jobs to those started in their place.
+    options = ConnectOptions(servers=(server.url,), name="mesh-up")
+    watching = asyncio.create_task(keep_watch(options, Names(order.namespace), "mesh-up"), name="mesh-watch")
     try:
         await asyncio.wait({nats, running}, return_when=asyncio.FIRST_COMPLETED)
         await (running if running.done() else nats)
     finally:
-        for task in (greeting, nats, running):
+        for task in (greeting, nats, running, watching):
             task.cancel()
-        await asyncio.gather(greeting, nats, running, return_exceptions=True)
+        await asyncio.gather(greeting, nats, running, watching, return_exceptions=True)
 
 
 async def _keep_server(server: EmbeddedServer) -> None:

@@ -10,8 +10,6 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from mesh.broker import topology
-from mesh.broker.connection import connect
 from mesh.broker.options import ConnectOptions
 from mesh.cli import loop, render
 from mesh.cli.act.model import served_name
@@ -21,6 +19,7 @@ from mesh.control.host import host_worker
 from mesh.engines import registry
 from mesh.engines.base import Engine
 from mesh.errors import ConfigError
+from mesh.policies.progress import ProgressPolicy
 from mesh.policies.retry import RetryPolicy
 from mesh.policies.tiers import TierWeights
 from mesh.protocol.messages import TIERS
@@ -38,14 +37,20 @@ UNLOADED_STOP_S = 2.0
 class Order:
     """Everything one worker needs."""
 
-    engine: Engine
+    make_engine: Callable[[], Engine]
     connect: ConnectOptions
     names: Names
     options: WorkerOptions
 
 
 def order(
-    choice: EngineChoice, nats: Nats, worker_id: str | None, grace_s: float, tier_weights: str, max_attempts: int
+    choice: EngineChoice,
+    nats: Nats,
+    worker_id: str | None,
+    grace_s: float,
+    tier_weights: str,
+    max_attempts: int,
+    stall_s: float,
 ) -> Order:
     """What the options ask for.
 
@@ -53,10 +58,15 @@ def order(
         ConfigError, InvalidRequestError: one of them cannot be used.
     """
     named = {} if worker_id is None else {"name": check_token("worker-id", worker_id)}
-    return Order(
-        engine=registry.create(
+
+    def make_engine() -> Engine:
+        return registry.create(
             choice.engine, model=choice.model, max_model_len=choice.max_model_len, engine_args=choice.engine_arg
-        ),
+        )
+
+    make_engine()  # so that what it refuses is told now
+    return Order(
+        make_engine=make_engine,
         connect=connect_options(nats, "mesh-worker"),
         names=Names(nats.namespace),
         options=WorkerOptions(
@@ -65,6 +75,7 @@ def order(
             grace_s=grace_s,
             weights=read_weights(tier_weights),
             retry=RetryPolicy(max_attempts=max_attempts),
+            progress=ProgressPolicy(stall_s),
             **named,
         ),
     )
@@ -78,8 +89,8 @@ async def serve(order: Order) -> None:
 
     def stop(number: int) -> None:
         log.info("%s: stopping", signal.Signals(number).name, extra={"event": "signalled"})
-        if ready:
-            ready[0].drain()
+        if ready and not ready[-1].is_over:
+            ready[-1].drain()
         elif not unloading.is_set():  # cancelled once more, the engine would not be stopped
             hosting.cancel()
             unloading.set()
@@ -98,22 +109,17 @@ async def serve(order: Order) -> None:
 
 
 async def _host(order: Order, on_ready: Callable[[Worker], None]) -> None:
-    # Before the model loads: a wrong address should not cost minutes.
-    async with connect(order.connect) as connection:
-        topology.check_server(connection.server_version)
-        await topology.read_settings(connection, order.names)
-
     def announce(worker: Worker) -> None:
         on_ready(worker)
-        info, capacity = order.engine.info, worker.statistics().capacity
+        info, capacity = worker.engine_info, worker.statistics().capacity
         render.say(
             f"worker {worker.name} ready: model {order.options.model}, "
             f"engine {info.name} {info.version}, capacity {capacity}"
         )
 
-    log.info("worker %s loads %s", order.options.name, order.engine.info.model, extra={"event": "loading"})
+    log.info("worker %s loads %s", order.options.name, order.options.model, extra={"event": "loading"})
     await host_worker(
-        order.engine, order.connect, order.options, names=order.names, observer=_observe, on_ready=announce
+        order.make_engine, order.connect, order.options, names=order.names, observer=_observe, on_ready=announce
     )
 
 

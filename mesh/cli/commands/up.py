@@ -50,8 +50,8 @@ def command(
         mesh up --model ./my-model --name chat --workers 2 --data /var/lib/mesh
         mesh up --engine simulator --workers 4 --port 0
 
-    Exit codes: 0 after a signal, 3 if something cannot start as configured, 4 or 5 if NATS or a worker died five
-    times in a row, each time within ten seconds.
+    Exit codes: 0 after a signal, 3 if something cannot start as configured, 4 or 5 if NATS or a worker died again and
+    again: five times before it was ready, or twenty times within ten seconds of it.
     """
     from mesh.cli import loop
     from mesh.cli.act import up

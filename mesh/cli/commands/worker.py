@@ -32,7 +32,14 @@ from mesh.cli.options import (
     type=click.IntRange(min=1),
     default=3,
     metavar="N",
-    help="Fruitless attempts in a row after which a job is buried as a dead letter.",
+    help="Attempts in a row that speak against a job before it is buried as a dead letter.",
+)
+@option(
+    "--stall-timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    default=120.0,
+    metavar="S",
+    help="Seconds without a token for any running job after which the engine is taken for hung.",
 )
 @with_log_level
 @click.option("--leash", is_flag=True, hidden=True, help="End at once when stdin ends: whoever started us is gone.")
@@ -43,6 +50,7 @@ def command(
     grace: float,
     tier_weights: str,
     max_attempts: int,
+    stall_timeout: float,
     log_level: str,
     leash: bool,
 ) -> None:
@@ -60,6 +68,9 @@ def command(
     the rest to other workers, and exits with 0. A second signal hands them over at once. While the model still
     loads, one signal is enough.
 
+    An engine that dies or hangs costs its jobs a moment: they go to other workers at once, and the engine is
+    started again. After six deaths in a row, each soon after it was ready, the worker exits with 5.
+
     \b
     Examples:
         mesh worker --model Qwen/Qwen2.5-0.5B-Instruct --nats nats://10.0.0.5:4222
@@ -74,5 +85,5 @@ def command(
 
     if leash:
         worker.end_with_stdin()
-    order = worker.order(choice, nats, worker_id, grace, tier_weights, max_attempts)
+    order = worker.order(choice, nats, worker_id, grace, tier_weights, max_attempts, stall_timeout)
     loop.run(worker.serve(order), log_level=log_level)

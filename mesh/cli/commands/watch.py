@@ -1,0 +1,28 @@
+"""`mesh watch`."""
+
+import click
+
+from mesh.cli.options import Nats, with_log_level, with_nats
+
+
+@click.command("watch")
+@with_nats
+@with_log_level
+def command(nats: Nats, log_level: str) -> None:
+    """Keep a mesh in order without a model: what every worker process does beside its work.
+
+    It ends jobs that are past their deadline, answers requests for models nobody deployed, answers cancel, status
+    and replay, and hands the jobs of workers that died to others at once. One worker is enough for all of this, and
+    any number share it; run this where workers come and go, so that a job whose deadline passes while none is there
+    still ends in time. It needs no GPU and next to no memory.
+
+    \b
+    Examples:
+        mesh watch --nats nats://10.0.0.5:4222
+
+    Runs until SIGTERM or Ctrl-C, and then exits with 0.
+    """
+    from mesh.cli import loop
+    from mesh.cli.act import watch
+
+    loop.run(watch.serve(nats), log_level=log_level)
