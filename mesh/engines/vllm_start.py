@@ -114,6 +114,7 @@ def _prepare_environment(settings: VllmSettings) -> None:
     """What must be set before vLLM, torch and transformers are imported."""
     defaults = {
         "VLLM_LOGGING_LEVEL": "ERROR",
+        "VLLM_LOGGING_STREAM": "ext://sys.stderr",  # stdout is the command's own
         "TRANSFORMERS_VERBOSITY": "error",
         "TORCH_CPP_LOG_LEVEL": "ERROR",
         "VLLM_NO_USAGE_STATS": "1",  # who serves what with the mesh is nobody else's business
