@@ -104,7 +104,7 @@ class EmbeddedServer:
                 stdout=output,
                 stderr=output,
                 start_new_session=True,  # a Ctrl-C is for us: workers still need NATS to drain
-                preexec_fn=partial(_die_with, os.getpid()) if sys.platform == "linux" else None,
+                preexec_fn=partial(die_with, os.getpid()) if sys.platform == "linux" else None,
             )
         await self._wait_ready()
 
@@ -193,9 +193,9 @@ async def _answers(port: int) -> bool:
     return bool(json.loads(line[5:]).get("jetstream"))
 
 
-def _die_with(parent_pid: int) -> None:
-    """In the child, between fork and exec: end when the parent's main thread does, however it ends."""
+def die_with(parent_pid: int, number: int = signal.SIGTERM) -> None:
+    """In the child, between fork and exec: get signal `number` when the parent's main thread ends, however it does."""
     with contextlib.suppress(OSError):
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, number)
         if os.getppid() != parent_pid:  # it ended before the kernel was told
             os._exit(1)

@@ -68,7 +68,8 @@ class Step:
     """One effect of the worker is about to be performed, or was: the crash points of the chaos tests."""
 
     job: str
-    name: str  # "started", "delta", "store", "announce", "ack", "nak", "dead"
+    # taken, recall, started, delta, last (the delta that says how it ended), store, announce, ack; note, nak, dead
+    name: str
     when: When
 
 

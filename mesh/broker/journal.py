@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from mesh.broker.calls import OnReply
 from mesh.broker.connection import Connection, Subscription
 from mesh.broker.mapping import read_puback
+from mesh.broker.purge import purge_subject
 from mesh.broker.reads import StoredMessage, get_batch, get_from_leader
 from mesh.errors import ProtocolError
 from mesh.protocol import codec, headers
 from mesh.protocol.messages import Event, Note
-from mesh.protocol.subjects import Names
+from mesh.protocol.subjects import Names, check_token
 
 PAGE = 500  # events a read-back asks for at once
 _CONTENT_TYPE_MSGPACK = headers.line("Content-Type", headers.MSGPACK)
@@ -121,6 +122,21 @@ class Journal:
                 break
             after = page[-1].sequence
         return found
+
+    async def purge(self, tenant: str, job: str, last: int) -> int:
+        """Remove the job's events and notes up to stream sequence `last`; how many there were. Later ones stay.
+
+        The events go last: they tell whose the notes are, should this be cut short.
+
+        Raises:
+            InvalidRequestError: tenant or job is no subject token.
+            BrokerError: NATS did not answer, or there is no events stream.
+        """
+        tenant, job = check_token("tenant", tenant), check_token("id", job)
+        purged = 0
+        for subject in (self.attempts_subject(tenant, job), self.subject(tenant, job)):
+            purged += await purge_subject(self._connection, self._stream, subject, last)
+        return purged
 
 
 def _entry(message: StoredMessage) -> Entry:

@@ -6,6 +6,7 @@ Source: ADR-31 (direct get), and the JetStream API's STREAM.MSG.GET.
 
 import base64
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -26,6 +27,12 @@ class StoredMessage:
     subject: str
     body: bytes
     header: bytes
+    time: str = ""  # when it was stored, by the server's clock; RFC 3339
+
+    @property
+    def unix_ms(self) -> int:
+        """When it was stored; 0 if the server did not say."""
+        return int(datetime.fromisoformat(self.time).timestamp() * 1000) if self.time else 0
 
 
 async def get_from_leader(connection: Connection, stream: str, ask: dict[str, Any]) -> StoredMessage | None:
@@ -46,6 +53,7 @@ async def get_from_leader(connection: Connection, stream: str, ask: dict[str, An
         message["subject"],
         base64.b64decode(message.get("data") or ""),
         base64.b64decode(message.get("hdrs") or ""),
+        message.get("time", ""),
     )
 
 
@@ -74,4 +82,5 @@ def _message(header: bytes, payload: bytes) -> StoredMessage:
     sequence = fields.get("Nats-Sequence", "")
     if not sequence.isdigit():
         raise ProtocolError("a direct get answered without Nats-Sequence")
-    return StoredMessage(int(sequence), fields.get("Nats-Subject", ""), payload, header)
+    time = fields.get("Nats-Time-Stamp", "")
+    return StoredMessage(int(sequence), fields.get("Nats-Subject", ""), payload, header, time)

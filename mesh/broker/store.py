@@ -15,12 +15,13 @@ from nats.js.api import ObjectMeta, ObjectMetaOptions
 
 from mesh.broker.connection import Connection
 from mesh.broker.mapping import mapped, read_puback
-from mesh.broker.reads import get_from_leader
+from mesh.broker.purge import purge_subject
+from mesh.broker.reads import StoredMessage, get_from_leader
 from mesh.broker.topology import read_settings
 from mesh.errors import BrokerError, MeshError, ProtocolError, SequenceError, TopologyError, UnavailableError
 from mesh.protocol import codec, headers
 from mesh.protocol.messages import MAX_RESULT_TTL_MS, Presence, Result
-from mesh.protocol.subjects import Names
+from mesh.protocol.subjects import Names, check_token
 
 MARGIN_BYTES = 4096  # headers and framing beside a value
 OBJECT_CHUNK_BYTES = 128 * 1024  # ADR-20's default
@@ -87,9 +88,29 @@ class ResultStore:
         Raises:
             BrokerError: as `get`.
         """
-        ask = {"last_by_subj": self._names.result_key(tenant, job)}
-        message = await get_from_leader(self._connection, f"KV_{self._names.results_bucket}", ask)
+        message = await self.read_last(tenant, job)
         return Stored(codec.decode_result(message.body), message.body) if message is not None else None
+
+    async def read_last(self, tenant: str, job: str) -> StoredMessage | None:
+        """What stands under a job's key, a Result or the marker of a deleted one, from the bucket's leader.
+
+        Raises:
+            BrokerError: as `get`.
+        """
+        ask = {"last_by_subj": self._names.result_key(tenant, job)}
+        return await get_from_leader(self._connection, f"KV_{self._names.results_bucket}", ask)
+
+    async def remove(self, tenant: str, job: str, last: int) -> bool:
+        """Make room for another Result: remove what stands under the job's key at `last`; whether it was there.
+
+        What was stored later stays. A deletion's marker would make the next `create` fail, so none is left.
+
+        Raises:
+            InvalidRequestError: tenant or job is no subject token.
+            BrokerError: as `get`.
+        """
+        key = self._names.result_key(check_token("tenant", tenant), check_token("id", job))
+        return await purge_subject(self._connection, f"KV_{self._names.results_bucket}", key, last) > 0
 
     def check(self, tenant: str, job: str, on_found: Callable[[Stored], None]) -> None:
         """Call `on_found` if the job has a Result; whatever goes wrong is as if it had none. Never raises."""

@@ -22,6 +22,7 @@ _SECTIONS: dict[str, dict[str, str]] = {
     "Serve": {
         "up": "NATS, the mesh and its workers on this machine, in one process tree.",
         "worker": "One worker: a model that pulls jobs from a mesh.",
+        "watch": "What keeps a mesh in order while no worker is there to do it.",
         "init": "Show, and with --apply declare, what the mesh needs on NATS.",
     },
     "Ask": {
@@ -33,6 +34,10 @@ _SECTIONS: dict[str, dict[str, str]] = {
     },
     "Look": {
         "workers": "The workers alive, and what they do.",
+        "dead": "Jobs that were given up: look, run them again, remove them.",
+    },
+    "Prove it": {
+        "soak": "Thousands of requests under faults, and a judge of everything that was seen.",
     },
 }
 _COMMANDS = {name: help for commands in _SECTIONS.values() for name, help in commands.items()}

@@ -244,6 +244,43 @@ with_question = group(
 with_raw_prompt = option(
     "--raw-prompt", is_flag=True, help="Send bare text to go on from, without the model's chat template."
 )
+
+
+def span(context: click.Context, parameter: click.Parameter, value: str | None) -> float | None:
+    """click's callback for a span of time: 90s, 15m, 1h, 2d, or bare seconds. Becomes seconds."""
+    if value is None:
+        return None
+    unit = {"s": 1, "m": 60, "h": 3600, "d": 86_400}.get(value[-1:])
+    try:
+        seconds = float(value if unit is None else value[:-1]) * (unit or 1)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds < 1e9:  # also what is no number at all
+        raise click.BadParameter(f"{value!r} is not a span of time such as 90s, 15m, 1h or 2d", context, parameter)
+    return seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Filters:
+    """Which dead letters are meant; None: any."""
+
+    model: str | None
+    tier: str | None
+    tenant: str | None
+    code: str | None
+    since: float | None
+
+
+with_filters = group(
+    Filters,
+    "filters",
+    option("--model", metavar="NAME", help="Only jobs for this model."),
+    option("--tier", type=click.Choice(TIERS), help="Only jobs of this tier."),
+    option("--tenant", metavar="NAME", show_default="all tenants", help="Only jobs of this tenant."),
+    option("--code", metavar="CODE", help="Only jobs given up with this error code, such as attempts_exhausted."),
+    option("--since", callback=span, metavar="SPAN", help="Only what was given up in the last 90s, 15m, 1h, 2d."),
+)
+with_all = option("--all", "is_all", is_flag=True, help="Every dead letter, or every one that the filters leave.")
 with_json = option("--json", "as_json", is_flag=True, help="JSON on stdout, for programs.")
 with_log_level = option(
     "--log-level",

@@ -8,18 +8,22 @@ with mesh.blocking.connect() as client:
 """
 
 import asyncio
+import concurrent.futures
 import contextlib
 import threading
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
 from typing import Any, TypeVar
 
 from mesh.client import client as asynchronous
 from mesh.client.assembly import Restarted
 from mesh.client.client import DEFAULT_URL, Client
 from mesh.client.job import Job
+from mesh.errors import DisconnectedError
 from mesh.protocol.messages import Delta, Presence, Request, Result
 
 T = TypeVar("T")
+
+CLOSED = "this client is closed; its jobs go on, and `client.job(id)` of a new one finds them"
 
 
 class _Loop:
@@ -27,24 +31,41 @@ class _Loop:
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
+        self._lock = threading.Lock()  # what is begun before `stop` is ended by it, and nothing is begun after
+        self._is_stopped = False
         self._thread = threading.Thread(target=self._loop.run_forever, name="mesh-blocking", daemon=True)
         self._thread.start()
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """The result of `work`; an interrupt of the waiting thread (Ctrl-C) cancels it."""
-        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        """The result of `work`, which has a bound of its own; an interrupt of the waiting thread (Ctrl-C) cancels it.
+
+        Raises:
+            DisconnectedError: the client is closed.
+        """
+        future = self._begin(work)
         try:
             return future.result()
+        except concurrent.futures.CancelledError:
+            raise DisconnectedError(CLOSED) from None
         except BaseException:
             future.cancel()
             raise
 
     def stop(self) -> None:
         """End what still runs, so that no thread waits for it for ever, and the loop."""
-        self.run(_cancel_others())
+        ending = self._begin(_cancel_others(), is_last=True)
+        ending.result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+
+    def _begin(self, work: Coroutine[Any, Any, T], is_last: bool = False) -> "concurrent.futures.Future[T]":
+        with self._lock:
+            if self._is_stopped:
+                work.close()
+                raise DisconnectedError(CLOSED)
+            self._is_stopped = is_last
+            return asyncio.run_coroutine_threadsafe(work, self._loop)
 
 
 class BlockingJob:
@@ -67,12 +88,17 @@ class BlockingJob:
 
     def __iter__(self) -> Iterator[Delta | Restarted]:
         """As iterating a `Job`."""
-        stream = aiter(self._job)
+        return self.deltas()
+
+    def deltas(self, timeout: float | None = None) -> Iterator[Delta | Restarted]:
+        """As `Job.deltas`."""
+        stream = self._job.deltas(timeout)
         try:
             while (shown := self._loop.run(_next(stream))) is not None:
                 yield shown
         finally:
-            self._loop.run(_close(stream))
+            with contextlib.suppress(DisconnectedError):  # then it ended with the client
+                self._loop.run(stream.aclose())
 
     def cancel(self, timeout: float = 10.0) -> str:
         """As `Job.cancel`."""
@@ -81,6 +107,14 @@ class BlockingJob:
     def status(self, timeout: float = 10.0) -> dict[str, Any]:
         """As `Job.status`."""
         return self._loop.run(self._job.status(timeout))
+
+    def close(self) -> None:
+        """As `Job.close`."""
+
+        async def close() -> None:
+            self._job.close()
+
+        self._loop.run(close())
 
 
 class BlockingClient:
@@ -117,13 +151,13 @@ class BlockingClient:
 
         return BlockingJob(self._loop, self._loop.run(open_job()))
 
-    def result(self, id: str) -> Result:
+    def result(self, id: str, **arguments: Any) -> Result:
         """As `Client.result`."""
-        return self._loop.run(self._client.result(id))
+        return self._loop.run(self._client.result(id, **arguments))
 
-    def workers(self) -> list[Presence]:
+    def workers(self, **arguments: Any) -> list[Presence]:
         """As `Client.workers`."""
-        return self._loop.run(self._client.workers())
+        return self._loop.run(self._client.workers(**arguments))
 
 
 @contextlib.contextmanager
@@ -148,13 +182,8 @@ async def _cancel_others() -> None:
     await asyncio.gather(*others, return_exceptions=True)
 
 
-async def _next(stream: Any) -> Delta | Restarted | None:
-    item: Delta | Restarted | None = await anext(stream, None)
-    return item
-
-
-async def _close(stream: Any) -> None:
-    await stream.aclose()
+async def _next(stream: AsyncIterator[Delta | Restarted]) -> Delta | Restarted | None:
+    return await anext(stream, None)
 
 
 async def _enter(context: contextlib.AbstractAsyncContextManager[Client]) -> Client:

@@ -11,10 +11,10 @@ Everything is bounded: a wait by the job's deadline, a reader by its inbox, a su
 
 import asyncio
 import contextlib
-import logging
 import secrets
 import time
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -24,60 +24,60 @@ from mesh.broker.connection import Connection
 from mesh.broker.connection import connect as connect_broker
 from mesh.broker.journal import Entry, Journal
 from mesh.broker.options import ConnectOptions
-from mesh.broker.queue import RequestQueue
-from mesh.broker.store import PresenceStore, ResultStore, Stored
+from mesh.broker.store import PresenceStore, ResultStore
+from mesh.client.catalog import Catalog
+from mesh.client.inquiry import Inquiry
 from mesh.client.job import Job
-from mesh.client.requests import build_request, check_limits
+from mesh.client.requests import build_request
+from mesh.client.submission import Asked, Submission
+from mesh.client.watch import Watch
 from mesh.errors import (
-    BrokerError,
     BrokerTimeoutError,
     DisconnectedError,
+    InvalidRequestError,
     MeshError,
-    ModelNotFoundError,
     ResultNotFoundError,
     TooLargeError,
+    TopologyError,
     UnavailableError,
-    WaitTimeoutError,
 )
 from mesh.policies.affinity import affinity_token
-from mesh.protocol import codec, headers
+from mesh.protocol import codec
 from mesh.protocol.codec import Encoding
 from mesh.protocol.messages import DEFAULT_DEADLINE_MS, Presence, Request, Result
 from mesh.protocol.subjects import DEFAULT_NAMESPACE, Names, check_tier, check_token
 
-log = logging.getLogger("mesh.client")
-
 DEFAULT_URL = "nats://127.0.0.1:4222"
-SUBMIT_TRY_S = 2.0  # one try; repeated with the same id, which cannot run twice
-SUBMIT_PAUSE_S = 0.1
-BOUND_MARGIN_S = 30.0  # past the deadline: for the mesh to notice it and to say so
-WATCH_S = 1.0
-QUIET_S = 2.0  # without an event for so long, look at the store; then ever less often
-MAX_QUIET_S = 30.0
-MODELS_FRESH_S = 10.0  # how long a look at the workers is good for
+SUBMIT_S = 10.0
+# Past the deadline: for the mesh to notice it, which takes a dead worker's lease (`ack_wait`, 10 s), and to say so.
+BOUND_MARGIN_S = 30.0
+READ_S = 5.0
+LOAD_S = 60.0  # for a Result too large for a message
+LOAD_RETRY_S = 0.2
 HEADER_ROOM_BYTES = 1024
 
 
 class Client:
     """See the module's docstring. Made by `connect`."""
 
-    def __init__(self, connection: Connection, names: Names, tenant: str, encoding: Encoding) -> None:
+    def __init__(self, connection: Connection, names: Names, tenant: str, encoding: Encoding, where: str) -> None:
+        """`where`: the servers' addresses, for messages."""
         self._connection = connection
         self._names = names
         self._tenant = tenant
         self._encoding: Encoding = encoding
-        self._queue = RequestQueue(connection, names)
+        self._where = where
         self._journal = Journal(connection, names)
         self._store = ResultStore(connection, names)
         self._presence = PresenceStore(connection, names)
-        self._jobs: dict[Job, None] = {}  # open handles, oldest first; several may be of one job
-        self._known: set[str] = set()  # models whose queue exists
-        self._limits: dict[str, int] = {}  # model to its longest context, of the workers last seen
-        self._limits_s = float("-inf")
+        self._catalog = Catalog(connection, names)
+        self._submission = Submission(connection, names, tenant)
+        self._inquiry = Inquiry(connection, names, tenant)
+        self.watch = Watch(connection, names, tenant)
         self._loop = asyncio.get_running_loop()
 
     def __repr__(self) -> str:
-        return f"<Client of {self._tenant}, {len(self._jobs)} jobs open, {self._connection!r}>"
+        return f"<Client of {self._tenant}, {len(self.watch)} jobs open, {self._connection!r}>"
 
     async def submit(
         self,
@@ -86,10 +86,13 @@ class Client:
         *,
         tier: str = "standard",
         traceparent: str = "",
-        timeout: float = 10.0,
+        timeout: float = SUBMIT_S,
         **fields: Any,
     ) -> Job:
         """Store a request in the queue; from then on it is a job that ends exactly once, whoever dies.
+
+        An `id` makes it safe to submit the same request again, from anywhere and at any time while its Result is
+        kept: it runs once, and every handle gets the one answer.
 
         Args:
             model: the name it is served under.
@@ -99,81 +102,121 @@ class Client:
             fields: any other field of `Request`, e.g. `max_tokens=64`, `temperature=0`, `id="job-1"`.
 
         Raises:
-            InvalidRequestError, UnsupportedError, TooLargeError, ModelNotFoundError: before anything is sent.
+            InvalidRequestError, UnsupportedError, TooLargeError, ModelNotFoundError: before anything is sent; and
+                InvalidRequestError with field `id` if that id was submitted before and asks for something else.
             QuotaExceededError: the queue is full.
+            ResultNotFoundError: the id was submitted before, and its Result is kept no longer.
             BrokerError: not stored within `timeout`, as far as is known; submit again with the same `id` is safe.
         """
         check_token("model", model)
         check_tier(tier)
         request = build_request(prompt, fields)
+        is_named = request.id is not None
         if request.id is None:
             request = msgspec.structs.replace(request, id=new_job_id())
         assert request.id is not None
-        deadline = self._loop.time() + timeout
-        await self._check_model(model, request, timeout)
-        body = codec.encode(request, self._encoding)
-        if len(body) + HEADER_ROOM_BYTES > self._connection.max_payload:
-            raise TooLargeError(
-                f"the request has {len(body)} bytes; this NATS takes {self._connection.max_payload - HEADER_ROOM_BYTES}"
-            )
-        job = self._open_job(request.id, self._bound_of(request), is_new=True)
+        deadline_s = self._loop.time() + timeout
+        await self._catalog.check(model, request, timeout / 2)
+        asked = Asked(request.id, model, codec.encode(request, self._encoding), self._encoding)
+        room_bytes = self._connection.max_payload - HEADER_ROOM_BYTES
+        if len(asked.body) > room_bytes:
+            raise TooLargeError(f"the request has {len(asked.body)} bytes; this NATS takes {room_bytes}")
         subject = self._names.request(model, tier, self._tenant, affinity_token(request))
+        job = self.watch.open(self, request.id, _bound_of(request), is_new=True)
         try:
-            is_duplicate = await self._store_request(subject, body, request.id, traceparent, deadline)
+            ack = await self._submission.store(subject, asked, traceparent, deadline_s)
+            if ack.duplicate:
+                await self._join_first(job, asked, ack.seq, deadline_s)
         except BaseException:
             job.close()
             raise
-        if is_duplicate:
-            job.missed()
+        if is_named and not ack.duplicate:
+            job.on_other = lambda sequence: self.watch.spawn(self._compare(job, asked, sequence), f"mesh-twin-{job.id}")
+            self.watch.look(job)  # longer ago than NATS remembers ids, it may have ended
+        job.stored(ack.seq)
         return job
 
     async def generate(
-        self, model: str, prompt: str | Sequence[dict[str, str]] | Request | None = None, **fields: Any
+        self,
+        model: str,
+        prompt: str | Sequence[dict[str, str]] | Request | None = None,
+        *,
+        timeout: float | None = None,
+        **fields: Any,
     ) -> Result:
-        """Submit and await the Result; takes what `submit` takes. Events are not streamed unless `stream=True`."""
-        if not isinstance(prompt, Request):
-            fields.setdefault("stream", False)
-        return await (await self.submit(model, prompt, **fields))
+        """Submit and await the Result; takes what `submit` takes. Events are not streamed unless `stream=True`.
 
-    async def embed(self, model: str, input: str | Sequence[str], **fields: Any) -> list[list[float]]:
-        """The vectors of one or more strings, in order.
+        Args:
+            timeout: seconds for all of it; without it, until a little after the job's deadline.
 
         Raises:
-            As `submit`, and JobError if the job does not finish.
+            As `submit`, and WaitTimeoutError: no Result by then; the job goes on.
+        """
+        if not isinstance(prompt, Request):
+            fields.setdefault("stream", False)
+        if timeout is None:
+            return await (await self.submit(model, prompt, **fields))
+        end_s = self._loop.time() + timeout
+        job = await self.submit(model, prompt, timeout=timeout, **fields)
+        return await job.result(max(0.0, end_s - self._loop.time()))
+
+    async def embed(self, model: str, input: str | Sequence[str], **fields: Any) -> list[list[float]]:
+        """The vectors of one or more strings, in order; takes what `generate` takes.
+
+        Raises:
+            As `generate`, and JobError if the job does not finish.
         """
         given = input if isinstance(input, str) else list(input)
         result = (await self.generate(model, input=given, **fields)).raise_for_status()
         return result.embeddings if isinstance(result.embeddings, list) else []
 
-    def job(self, id: str, *, timeout: float = DEFAULT_DEADLINE_MS / 1000 + BOUND_MARGIN_S) -> Job:
+    def job(self, id: str, *, index: int = 0, timeout: float = DEFAULT_DEADLINE_MS / 1000 + BOUND_MARGIN_S) -> Job:
         """The handle of a job by its id, submitted by anybody of this tenant: its journal, then live.
 
         Args:
+            index: output tokens its reader has had, to go on after them: the last delta's `index` and the number of
+                its `token_ids`. Where that cannot be, a `Restarted` comes first, and all of the output after it.
             timeout: seconds after which waits on this handle end.
         """
         check_token("id", id)
-        job = self._open_job(id, timeout, is_new=False)
-        job.check_s = 0.0  # at once: it may have ended long ago
-        self._look(job)
+        if index < 0:
+            raise ValueError(f"index={index} is not the number of tokens a reader has had")
+        job = self.watch.open(self, id, timeout, is_new=False, index=index)
+        self.watch.look(job)  # at once: it may have ended long ago
         return job
 
-    async def result(self, id: str) -> Result:
+    async def result(self, id: str, *, timeout: float = READ_S) -> Result:
         """The Result of a job that has ended.
+
+        Args:
+            timeout: seconds for NATS to answer.
 
         Raises:
             ResultNotFoundError: it has none (yet), or it is kept no longer.
+            BrokerError: NATS did not answer.
         """
         check_token("id", id)
-        stored = await self._store.get(self._tenant, id)
+        stored = await self._store.get(self._tenant, id, timeout)
         if stored is None:
             raise ResultNotFoundError(
                 f"job {id} has no Result: it has not ended, never existed, or ended longer ago than its result_ttl_ms"
             )
         return await self.load_result(stored.result)
 
-    async def workers(self) -> list[Presence]:
-        """The workers alive."""
-        return await self._presence.all()
+    async def workers(self, *, timeout: float = READ_S) -> list[Presence]:
+        """The workers alive.
+
+        Args:
+            timeout: seconds for NATS to answer.
+
+        Raises:
+            BrokerError: it did not.
+        """
+        try:
+            async with asyncio.timeout(timeout):
+                return await self._presence.all()
+        except TimeoutError:
+            raise BrokerTimeoutError(f"NATS at {self._where} did not say within {timeout:g} s who is alive") from None
 
     # For Job.
 
@@ -182,159 +225,78 @@ class Client:
         return await self._journal.read(self._journal.subject(self._tenant, job), after, limit)
 
     async def load_result(self, result: Result) -> Result:
-        """The whole Result, where it was too large for a message."""
+        """The whole Result, where it was too large for a message.
+
+        Raises:
+            ResultNotFoundError: its output is kept no longer.
+            BrokerTimeoutError: NATS did not give it within a minute.
+        """
         if not isinstance(result.object, str):
             return result
-        return codec.decode_result(await self._store.get_object(result.object))
+        try:
+            async with asyncio.timeout(LOAD_S):
+                while True:
+                    try:
+                        return codec.decode_result(await self._store.get_object(result.object))
+                    except (DisconnectedError, BrokerTimeoutError, UnavailableError):
+                        await asyncio.sleep(LOAD_RETRY_S)  # NATS is away, and the Result is worth a wait
+        except TimeoutError:
+            raise BrokerTimeoutError(f"object {result.object} did not come within {LOAD_S:g} s; ask again") from None
+        except TopologyError as error:
+            raise ResultNotFoundError(f"the output of job {result.id} is kept no longer: {error}") from None
 
     async def cancel_job(self, job: str, timeout_s: float) -> str:
-        answer = await self._steer("cancel", job, timeout_s)
+        answer = await self._inquiry.steer("cancel", job, timeout_s)
         return str(answer.get("status", "unknown"))
 
     async def job_status(self, job: str, timeout_s: float) -> dict[str, Any]:
-        return await self._steer("status", job, timeout_s)
+        return await self._inquiry.status(job, timeout_s)
+
+    def outlook(self) -> str:
+        """What a wait that ended says of what comes next."""
+        if self._connection.is_connected:
+            return "it goes on, and `client.job(id)` finds it again"
+        return f"NATS at {self._where} is away: once it is back the job goes on, and `client.job(id)` finds it again"
 
     def forget(self, job: Job) -> None:
-        self._jobs.pop(job, None)
+        self.watch.forget(job)
 
-    async def _steer(self, verb: str, job: str, timeout_s: float) -> dict[str, Any]:
-        subject = self._names.control(self._tenant, verb, job)
+    # An id that was submitted before.
+
+    async def _join_first(self, job: Job, asked: Asked, sequence: int, deadline_s: float) -> None:
+        """NATS has that id already: the handle becomes one of the first request, if that asks for the same.
+
+        Raises:
+            InvalidRequestError, ResultNotFoundError: as `submit`.
+        """
+        job.missed()
         try:
-            header, payload = await self._connection.request(subject, timeout_s=timeout_s)
-        except UnavailableError:
-            raise UnavailableError(
-                f"nobody answers {subject}: no worker is running; start one with `mesh worker`"
-            ) from None
-        refusal = headers.parse(header).get("Nats-Service-Error")
-        if refusal is not None:
-            raise UnavailableError(f"{verb} of job {job}: {refusal}")
-        answer = codec.decode_json(payload)
-        return answer if isinstance(answer, dict) else {}
+            async with asyncio.timeout_at(deadline_s):
+                first = await self._submission.first_of(job.id, sequence)
+                if first is not None:
+                    asked.check_same(first)
+                    if first.request is not None:
+                        job.bound(_bound_of(first.request))
+                    job.is_doubtful = False
+                    return
+                result = await self._inquiry.ask(job.id)
+        except (InvalidRequestError, ResultNotFoundError):
+            raise
+        except (MeshError, TimeoutError):
+            return  # it cannot be told: the first is kept, and the watch asks what became of it
+        if result is not None:
+            asked.check_result(result)
+            job.settled(result)
 
-    # Submitting.
-
-    async def _store_request(self, subject: str, body: bytes, job: str, traceparent: str, deadline: float) -> bool:
-        """Publish until it is surely stored; whether it was stored before."""
-        message_id = f"{self._tenant}.{job}"
-        while True:
-            left_s = deadline - self._loop.time()
-            try:
-                ack = await self._queue.submit(
-                    subject,
-                    body,
-                    message_id,
-                    self._encoding,
-                    traceparent,
-                    max(0.1, min(SUBMIT_TRY_S, left_s)),
-                )
-            except (BrokerTimeoutError, DisconnectedError, UnavailableError):
-                if self._loop.time() + SUBMIT_PAUSE_S >= deadline:
-                    raise
-                await asyncio.sleep(SUBMIT_PAUSE_S)  # the outcome is unknown, or NATS is away; the id makes it safe
-            else:
-                return ack.duplicate
-
-    async def _check_model(self, model: str, request: Request, timeout_s: float) -> None:
-        """Refuse a model nobody deployed, and what its workers say they cannot take."""
-        try:
-            async with asyncio.timeout(timeout_s / 2):
-                await self._learn_of(model)
-        except TimeoutError:
-            return  # the mesh itself refuses what it cannot serve
-        check_limits(request, self._limits.get(model, 0))
-
-    async def _learn_of(self, model: str) -> None:
-        if model not in self._known:
-            try:
-                exists = await topology.has_model(self._connection, self._names, model)
-            except (BrokerTimeoutError, UnavailableError, DisconnectedError):
-                return  # a tenant's account cannot ask; the mesh itself refuses
-            if not exists:
-                await self._look_at_workers()
-                have = ", ".join(sorted(self._limits)) or "none"
-                raise ModelNotFoundError(f"no model {model!r} is deployed; there are: {have}", field="model")
-            self._known.add(model)
-        if self._loop.time() - self._limits_s > MODELS_FRESH_S:
-            await self._look_at_workers()
-
-    async def _look_at_workers(self) -> None:
-        self._limits_s = self._loop.time()
-        try:
-            workers = await self._presence.all()
-        except BrokerError:
+    async def _compare(self, job: Job, asked: Asked, sequence: int) -> None:
+        """Another stored request is served under the job's id: a reader of ours must not get its output unasked."""
+        first = await self._submission.first_of(job.id, sequence)
+        if first is None or first.sequence == job.sequence:
             return
-        self._limits = {}
-        for each in workers:
-            longest = each.max_model_len or 1 << 40
-            self._limits[each.model] = max(self._limits.get(each.model, 0), longest)
-
-    def _bound_of(self, request: Request) -> float:
-        deadline_ms = request.deadline_unix_ms
-        left_ms = DEFAULT_DEADLINE_MS if deadline_ms is None else max(0, deadline_ms - time.time_ns() // 1_000_000)
-        return left_ms / 1000 + BOUND_MARGIN_S
-
-    # Watching.
-
-    def _open_job(self, id: str, bound_s: float, is_new: bool) -> Job:
-        job = Job(self, id, bound_s, is_new)
-        job.attach(self._journal.subscribe(self._tenant, id, job.heard))
-        job.check_s = self._loop.time() + QUIET_S
-        self._jobs[job] = None
-        return job
-
-    async def watch(self) -> None:
-        """Sees to it that no wait lasts for ever, and that a lost event is made good. Runs until cancelled."""
-        while True:
-            await asyncio.sleep(WATCH_S)
-            now = self._loop.time()
-            for job in list(self._jobs):
-                if now >= job.bound_s:
-                    job.failed(
-                        WaitTimeoutError(
-                            f"job {job.id} has no Result though its deadline has passed; is a worker alive? "
-                            "(`mesh workers`)"
-                        )
-                    )
-                elif now >= max(job.check_s, job.heard_s + QUIET_S):
-                    self._look(job)
-
-    def connection_changed(self, connected: bool) -> None:
-        """Listener of the connection: after a loss, every job may have missed events."""
-        if connected:
-            for job in list(self._jobs):
-                job.missed()
-                self._look(job)
-
-    def _look(self, job: Job) -> None:
-        """Ask the store for the job's Result; the next look is twice as far away."""
-
-        def found(stored: Stored) -> None:
-            job.settled(stored.result)
-
-        now = self._loop.time()
-        job.check_s = now + min(MAX_QUIET_S, max(QUIET_S, 2 * (now - job.heard_s)))
-        self._store.check(self._tenant, job.id, found)
-        if job.is_doubtful:
-            self._ask_whether_known(job)
-
-    def _ask_whether_known(self, job: Job) -> None:
-        """A job that nobody of ours submitted may not exist: say so, rather than wait for its Result."""
-
-        def answered(error: MeshError | None, header: bytes, payload: bytes) -> None:
-            if error is None and payload:
-                answer = codec.decode_json(payload)
-                if isinstance(answer, dict) and answer.get("status") == "unknown" and job.is_doubtful:
-                    reason = "it never existed, or ended longer ago than its result_ttl_ms"
-                    job.failed(ResultNotFoundError(f"job {job.id} is unknown: {reason}"))
-
-        subject = self._names.control(self._tenant, "status", job.id)
-        with contextlib.suppress(MeshError):  # asked again with the next look
-            self._connection.call(subject, b"", b"", answered)
-
-    def close_jobs(self) -> None:
-        """End every wait: the client is being closed."""
-        for job in list(self._jobs):
-            job.failed(DisconnectedError(f"the client was closed while job {job.id} was open; the job goes on"))
+        try:
+            asked.check_same(first)
+        except InvalidRequestError as error:
+            job.failed(error)
 
 
 @contextlib.asynccontextmanager
@@ -345,6 +307,7 @@ async def connect(
     namespace: str = DEFAULT_NAMESPACE,
     encoding: Encoding = "json",
     options: ConnectOptions | None = None,
+    timeout: float | None = None,
 ) -> AsyncIterator[Client]:
     """A client for as long as the context lasts. Leaving it does not touch the jobs.
 
@@ -352,7 +315,8 @@ async def connect(
         servers: one address or several of one cluster.
         tenant: whose jobs these are; `default` in a mesh of one tenant.
         encoding: of requests, and so of everything sent back about them: `json` or `msgpack`.
-        options: credentials, timeouts; its `servers` are used in place of the first argument.
+        options: credentials and more; its `servers` are used in place of the first argument.
+        timeout: seconds for NATS to answer at all; 5 unless `options` say otherwise.
 
     Raises:
         DisconnectedError: no NATS there. UnauthorizedError: it refused us.
@@ -363,19 +327,29 @@ async def connect(
     if options is None:
         urls = (servers,) if isinstance(servers, str) else tuple(servers)
         options = ConnectOptions(servers=urls, name="mesh-client")
+    if timeout is not None:
+        options = replace(options, connect_timeout_s=timeout)
     async with connect_broker(options) as connection:
-        with contextlib.suppress(UnavailableError, BrokerTimeoutError):  # a tenant's account cannot ask
-            await topology.read_settings(connection, names)
-        client = Client(connection, names, tenant, encoding)
-        unlisten = connection.listen(client.connection_changed)
-        watch = asyncio.create_task(client.watch(), name="mesh-client-watch")
+        with contextlib.suppress(UnavailableError, BrokerTimeoutError, TimeoutError):  # a tenant's account cannot ask
+            async with asyncio.timeout(options.connect_timeout_s):
+                await topology.read_settings(connection, names)
+        client = Client(connection, names, tenant, encoding, options.shown)
+        unlisten = connection.listen(client.watch.connection_changed)
+        watch = asyncio.create_task(client.watch.run(), name="mesh-client-watch")
         try:
             yield client
         finally:
             unlisten()
             watch.cancel()
             await asyncio.gather(watch, return_exceptions=True)
-            client.close_jobs()
+            await client.watch.close()
+
+
+def _bound_of(request: Request) -> float:
+    """How long to wait for the request's Result, in seconds from now."""
+    deadline_ms = request.deadline_unix_ms
+    left_ms = DEFAULT_DEADLINE_MS if deadline_ms is None else max(0, deadline_ms - time.time_ns() // 1_000_000)
+    return left_ms / 1000 + BOUND_MARGIN_S
 
 
 def new_job_id() -> str:

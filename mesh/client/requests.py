@@ -10,6 +10,28 @@ from mesh.protocol import codec
 from mesh.protocol.messages import Request
 from mesh.protocol.validate import validate
 
+# When a job must end, how long its Result is kept, and how it is delivered: a retry may say otherwise of these, as a
+# deadline counted from now does, and is the same request.
+NOT_ASKED = frozenset({"deadline_unix_ms", "result_ttl_ms", "stream", "session"})
+
+
+def difference(ours: Request, theirs: Request | None) -> str | None:
+    """The first field in which two requests ask for something else, None if they ask for the same.
+
+    `theirs` is None where it is no request at all.
+    """
+    if theirs is None:
+        return "body"
+    for name in Request.__struct_fields__:
+        if name not in NOT_ASKED and not is_same(getattr(ours, name), getattr(theirs, name)):
+            return name
+    return None
+
+
+def is_same(one: object, other: object) -> bool:
+    """Whether two decoded values are the same; NaN, which no encoding tells apart, is itself."""
+    return one == other or repr(one) == repr(other)
+
 
 def build_request(prompt: str | Sequence[Any] | Request | None, fields: dict[str, Any]) -> Request:
     """The request of these arguments, checked as the worker will check it.

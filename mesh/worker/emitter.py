@@ -7,6 +7,7 @@ next chunk.
 """
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 
@@ -17,6 +18,8 @@ from mesh.protocol import codec
 from mesh.protocol.codec import Encoding
 from mesh.protocol.messages import Delta, Result, Started, Usage
 from mesh.signals import When
+
+log = logging.getLogger("mesh.worker")
 
 PUBLISH_TIMEOUT_S = 2.0
 RETRY_S = 0.05  # between looks at a journal that does not answer
@@ -73,6 +76,7 @@ class Emitter:
         self._recovery: asyncio.Task[None] | None = None
         self._is_beginning = False
         self._is_announcing = False
+        self._is_last = False
         self.is_refused_first = False  # the first publish met a journal that was not empty
 
     @property
@@ -152,7 +156,8 @@ class Emitter:
         )
         self._index += len(ids)
         if self._step is not None:
-            self._step("delta", "before")
+            self._step("last" if reason is not None else "delta", "before")
+        self._is_last = reason is not None
         self._send(codec.encode(event, self._encoding))
 
     def _gather(self) -> tuple[str, list[int]]:
@@ -180,6 +185,13 @@ class Emitter:
 
     def _answered(self, error: MeshError | None, header: bytes, payload: bytes) -> None:
         """The server's answer to the publish in flight: sends the next chunk, or finds out what happened."""
+        try:
+            self._heed(error, payload)
+        except Exception:  # nobody awaits this: a fault here must end the attempt, not leave it waiting
+            log.exception("job %s met a fault on its way to the journal", self._id, extra={"event": "emitter_failed"})
+            self._lose()
+
+    def _heed(self, error: MeshError | None, payload: bytes) -> None:
         if self._is_lost or self._in_flight is None:
             return
         if error is not None:
@@ -201,7 +213,7 @@ class Emitter:
             self._is_beginning = False
             self._on_begun()
         elif self._step is not None and not self._is_announcing:
-            self._step("delta", "after")
+            self._step("last" if self._is_last else "delta", "after")
         self._send_delta()
         if self._in_flight is None:
             self._idle.set()

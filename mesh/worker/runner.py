@@ -105,6 +105,7 @@ class Runner:
     async def run(self) -> None:
         """Serve the delivery to its end. Raises nothing but CancelledError, after which the job comes again."""
         try:
+            self._effects.step("taken", "after")
             actions = await self._serve()
             await self._effects.perform(actions, self._emitter)
         except LostError:
@@ -169,6 +170,7 @@ class Runner:
     async def _take_over(self) -> list[Action] | None:
         """The job may have run before: go on from its journal. None: the journal grew meanwhile, look again."""
         until_answered, desk = self._effects.until_answered, self._desk
+        self._effects.step("recall", "before")
         stored = await until_answered(lambda: desk.store.get(*self.job))
         entries = await until_answered(lambda: desk.journal.read(self._public))
         if stored is not None:
@@ -182,6 +184,7 @@ class Runner:
                 entries, history = private, read_history(events_of(private))
             history.judge(notes_in(private))
         last = entries[-1].sequence if entries else 0
+        self._effects.step("recall", "after")
         if history.is_ending and history.result is None and self._awaited_end != last:
             self._awaited_end = last
             await asyncio.sleep(ENDING_S)  # whoever closed the journal stores the Result, or died

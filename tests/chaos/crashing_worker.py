@@ -13,12 +13,13 @@ from mesh.broker.options import ConnectOptions
 from mesh.control import host
 from mesh.engines.simulator import SimulatorEngine
 from mesh.engines.simulator_settings import SimulatorSettings
-from mesh.signals import Signal, Step
+from mesh.signals import Signal, Step, When
+from mesh.worker.effects import Effects
 from mesh.worker.worker import Worker, WorkerOptions
 
 
 class CrashAt:
-    """An observer that ends or suspends the process at the nth time a step is reached."""
+    """Ends or suspends the process the nth time a step is reached, or breaks the job there with an exception."""
 
     def __init__(self, plan: str) -> None:
         self.step, self.when, nth, self.how = plan.split(":")
@@ -28,7 +29,21 @@ class CrashAt:
         if isinstance(signal_, Step) and (signal_.name, signal_.when) == (self.step, self.when):
             self.left -= 1
             if self.left == 0:
+                print("reached", flush=True)
+                if self.how == "raise":
+                    raise ZeroDivisionError("planted")
                 os.kill(os.getpid(), signal.SIGKILL if self.how == "kill" else signal.SIGSTOP)
+
+
+def let_steps_raise(crash: CrashAt) -> None:
+    """An observer cannot disturb a worker; a fault of its own at the same place can."""
+    step = Effects.step
+
+    def stepping(effects: Effects, name: str, when: When) -> None:
+        step(effects, name, when)
+        crash(Step(effects._job, name, when))
+
+    Effects.step = stepping
 
 
 class BlindWorker(Worker):
@@ -52,13 +67,16 @@ async def main(url: str, plan: str | None) -> None:
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, worker.drain)
         print("ready", flush=True)
 
-    arguments = {"observer": CrashAt(plan)} if plan else {}
+    crash = CrashAt(plan) if plan else None
+    if crash is not None and crash.how == "raise":
+        let_steps_raise(crash)
+    observer = {"observer": (lambda signal_: None) if crash.how == "raise" else crash} if crash else {}
     await host.host_worker(
         lambda: SimulatorEngine(SimulatorSettings(model="simulator", first_token_ms=5, between_tokens_ms=5)),
         ConnectOptions(servers=(url,)),
         WorkerOptions(model="simulator", grace_s=5),
         on_ready=ready,
-        **arguments,
+        **observer,
     )
 
 

@@ -7,30 +7,42 @@ repeat, one Result equal to what was streamed and to an undisturbed run, an empt
 import asyncio
 from pathlib import Path
 
+import msgspec
 import pytest
 
 import mesh as mesh_api
 from mesh.broker import topology
 from mesh.broker.topology import MeshSettings
+from mesh.engines.simulator_settings import SimulatorSettings
 from mesh.protocol.messages import Delta, Result, Started
 from tests.running import running_mesh, wait_until
 
 SCRIPT = Path(__file__).with_name("crashing_worker.py")
 TOKENS = 12
 
-STEPS = [
-    f"{step}:{when}:{nth}"
-    for step, nths in (("started", (1,)), ("delta", (1, 4)), ("store", (1,)), ("announce", (1,)), ("ack", (1,)))
-    for when in ("before", "after")
-    for nth in nths
+# What the crashing worker is given, and the steps of its order of effects that it then passes, with the nth time.
+FRESH = "a new job"
+TAKEN_OVER = "a job whose worker died"
+FAILING = "a job on which the engine fails"
+DOOMED = "a job that has failed too often"
+POINTS = [
+    (FRESH, "taken:after:1"),
+    *((FRESH, f"{step}:{when}:1") for step in ("started", "delta", "last") for when in ("before", "after")),
+    *((FRESH, f"delta:{when}:4") for when in ("before", "after")),
+    *((FRESH, f"{step}:{when}:1") for step in ("store", "announce", "ack") for when in ("before", "after")),
+    *((TAKEN_OVER, f"{step}:{when}:1") for step in ("recall", "started", "delta") for when in ("before", "after")),
+    *((FAILING, f"{step}:{when}:1") for step in ("note", "nak") for when in ("before", "after")),
+    *((DOOMED, f"{step}:{when}:1") for step in ("dead", "store", "ack") for when in ("before", "after")),
 ]
-HOWS = ["kill", "stop"]
+HOWS = ["kill", "stop", "raise"]
+SPEED = SimulatorSettings(model="simulator", first_token_ms=5, between_tokens_ms=5)
+PROMPT = {"max_tokens": TOKENS, "temperature": 0}
 
 
 @pytest.fixture
 async def mesh(tmp_path):
     # The shortest visibility timeout: a killed worker's job is delivered again after a second.
-    async with running_mesh(tmp_path / "nats", MeshSettings(ack_wait_s=1.0)) as running:
+    async with running_mesh(tmp_path / "nats", MeshSettings(lanes=1, ack_wait_s=1.0)) as running:
         yield running
 
 
@@ -54,23 +66,61 @@ def check_history(events, result, tokens=TOKENS):
     assert index == tokens
 
 
+async def prepare(mesh, situation: str, delta: Delta) -> dict[str, object]:
+    """Write the past that the job had; what its request says beside the prompt."""
+    if situation == FRESH:
+        return {}
+    if situation == FAILING:
+        # Once by each engine that has not seen it go on: by the crashing worker's, and not by its heir's.
+        return {"metadata": {"simulate": {"fail_after": 3, "fresh_only": True}}}
+    first = Started(id="victim", attempt=1, index=0, worker="dead", unix_ms=1)
+    await mesh.append("victim", first, 0)
+    if situation == DOOMED:
+        for attempt in (2, 3, 4):
+            last = (await mesh.journal_entries("victim"))[-1].sequence
+            await mesh.append(
+                "victim", Started(id="victim", attempt=attempt, index=0, worker="dead", unix_ms=1, alone=True), last
+            )
+    else:
+        last = (await mesh.journal_entries("victim"))[-1].sequence
+        await mesh.append("victim", delta, last)
+    return {}
+
+
+async def first_delta(client, mesh) -> tuple[Delta, str]:
+    """The first event of an undisturbed run, and all of its text."""
+    job = await client.submit("simulator", "Tell me of the sea", id="undisturbed", **PROMPT)
+    result = await job.result(timeout=10)
+    delta = next(event for event in await mesh.history("undisturbed") if isinstance(event, Delta))
+    return msgspec.structs.replace(delta, id="victim"), result.text
+
+
 @pytest.mark.parametrize("how", HOWS)
-@pytest.mark.parametrize("step", STEPS)
-async def test_a_worker_lost_at_any_step_costs_no_job_and_no_token(mesh, step, how):
-    crashing = await mesh.start_child(SCRIPT, f"{step}:{how}")
+@pytest.mark.parametrize(("situation", "point"), POINTS)
+async def test_a_worker_lost_at_any_step_costs_no_job_and_no_token(mesh, situation, point, how):
     async with mesh_api.connect(mesh.url) as client:
-        job = await client.submit("simulator", "Tell me of the sea", max_tokens=TOKENS, temperature=0, id="victim")
-        if how == "kill":
-            await asyncio.wait_for(crashing.wait(), 10)
-        await mesh.start_child(SCRIPT)
+        reference = await mesh.start_worker(SPEED)
+        delta, text = await first_delta(client, mesh)
+        reference.drain()
+        await mesh.tasks[-1]
+        fields = await prepare(mesh, situation, delta)
+        crashing = await mesh.start_child(SCRIPT, f"{point}:{how}")
+        job = await client.submit("simulator", "Tell me of the sea", id="victim", **PROMPT, **fields)
+        assert (await asyncio.wait_for(crashing.stdout.readline(), 10)).strip() == b"reached"
+        await mesh.start_worker(SPEED)
         shown = "".join([delta.text async for delta in job])
         result = await job.result(timeout=20)
-        undisturbed = await client.generate("simulator", "Tell me of the sea", max_tokens=TOKENS, temperature=0)
-    assert result.status == "finished"
-    assert shown == result.text == undisturbed.text
     await mesh.wait_queue_empty()
-    check_history(await mesh.history("victim"), result)
     assert await mesh.result("victim") == result
+    events = await mesh.history("victim")
+    dead = (await topology.stream_state(mesh.connection, mesh.names.dead_stream))["messages"]
+    if situation == DOOMED:
+        assert (result.status, result.error.code, dead) == ("failed", "attempts_exhausted", 1)
+        check_history(events, result, 0)
+    else:
+        assert (result.status, dead) == ("finished", 0)
+        assert shown == result.text == text
+        check_history(events, result)
 
 
 async def test_a_suspended_worker_that_wakes_up_changes_nothing(mesh):

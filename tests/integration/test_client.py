@@ -197,7 +197,7 @@ async def test_waiting_has_a_bound(tmp_path):
             await job.result(timeout=0.2)
         with pytest.raises(errors.UnavailableError, match="no worker"):
             await job.cancel()
-        lonely = client.job("elsewhere", timeout=0.1)
+        lonely = client.job(job.id, timeout=0.1)
         with pytest.raises(errors.WaitTimeoutError, match="mesh workers"):
             await lonely
         with pytest.raises(errors.ResultNotFoundError):

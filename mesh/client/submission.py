@@ -1,0 +1,116 @@
+"""A request on its way into the queue, and what is done when its id was there before.
+
+The hot path is one publish and its PubAck. Only where the PubAck says `duplicate`, or the job's events tell of
+another stored request, are the two compared: one id is one request, and a second that asks for something else is
+refused rather than answered with the first one's output.
+"""
+
+import asyncio
+from dataclasses import dataclass
+
+from mesh.broker.connection import Connection
+from mesh.broker.delivery import StoredRequest
+from mesh.broker.journal import Journal, events_of
+from mesh.broker.mapping import PubAck
+from mesh.broker.queue import RequestQueue
+from mesh.client.requests import difference, is_same
+from mesh.errors import BrokerTimeoutError, DisconnectedError, InvalidRequestError, UnavailableError
+from mesh.protocol import codec
+from mesh.protocol.codec import Encoding
+from mesh.protocol.messages import Result, Started
+from mesh.protocol.subjects import Names
+
+TRY_S = 2.0  # one try; repeated with the same id, which cannot run twice
+PAUSE_S = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One request as it was sent."""
+
+    job: str
+    model: str
+    body: bytes
+    encoding: Encoding
+
+    def check_same(self, stored: StoredRequest) -> None:
+        """Refuse a stored request of the same id that asks for something else.
+
+        Raises:
+            InvalidRequestError: with field `id`.
+        """
+        model = stored.address.model if stored.address is not None else None
+        if stored.body == self.body and model == self.model:
+            return
+        ours = codec.decode_request(self.body, self.encoding)  # as it arrives, not as it was built
+        found = "model" if model != self.model else difference(ours, stored.request)
+        if found is not None:
+            raise self._conflict(found)
+
+    def check_result(self, result: Result) -> None:
+        """The same by the first one's Result, once its request is gone: as far as that tells.
+
+        Raises:
+            InvalidRequestError: with field `id`.
+        """
+        if result.model != self.model:
+            raise self._conflict("model")
+        ours = codec.decode_request(self.body, self.encoding)
+        if not is_same(ours.metadata, result.metadata):
+            raise self._conflict("metadata")
+
+    def _conflict(self, field: str) -> InvalidRequestError:
+        return InvalidRequestError(
+            f"job {self.job} was submitted before with another {field}, and goes on as it was; "
+            f"submit this under a new id, or read that one with client.job({self.job!r})",
+            field="id",
+        )
+
+
+class Submission:
+    """Stores the requests of one tenant, and compares those of one id."""
+
+    def __init__(self, connection: Connection, names: Names, tenant: str) -> None:
+        self._tenant = tenant
+        self._queue = RequestQueue(connection, names)
+        self._journal = Journal(connection, names)
+        self._loop = asyncio.get_running_loop()
+
+    async def store(self, subject: str, asked: Asked, traceparent: str, deadline_s: float) -> PubAck:
+        """Publish until it is surely stored. `deadline_s`: loop time.
+
+        Raises:
+            QuotaExceededError, TooLargeError, UnauthorizedError: it was refused.
+            BrokerError: not stored by then, as far as is known; the message says how to go on.
+        """
+        message_id = f"{self._tenant}.{asked.job}"
+        while True:
+            left_s = max(PAUSE_S, min(TRY_S, deadline_s - self._loop.time()))
+            try:
+                return await self._queue.submit(subject, asked.body, message_id, asked.encoding, traceparent, left_s)
+            except (BrokerTimeoutError, DisconnectedError, UnavailableError) as error:
+                if self._loop.time() + PAUSE_S >= deadline_s:
+                    text = f"{error}; whether job {asked.job} was stored is not known: submit it again with this id"
+                    raise type(error)(f"{text}, it runs once", err_code=error.err_code) from error
+            await asyncio.sleep(PAUSE_S)  # the outcome is unknown, or NATS is away; the id makes it safe
+
+    async def first_of(self, job: str, sequence: int) -> StoredRequest | None:
+        """The stored request that is served under this id; None: it left the queue.
+
+        Args:
+            sequence: of a request of that id; 0: only the job's events tell.
+
+        Raises:
+            MeshError: NATS did not answer.
+        """
+        stored = await self._queue.get(sequence) if sequence else None
+        if stored is not None:
+            return stored
+        for subject in (
+            self._journal.subject(self._tenant, job),
+            self._journal.attempts_subject(self._tenant, job),
+        ):
+            begun = events_of(await self._journal.read(subject, 0, 1))
+            if begun and isinstance(begun[0], Started) and begun[0].sequence not in (0, sequence):
+                return await self._queue.get(begun[0].sequence)
+        return None
