@@ -60,12 +60,21 @@ class ResultStore:
         rest = b"Nats-TTL: %dms\r\n" % ttl_ms
         if codec.sniff(body) == "msgpack":
             rest += _MSGPACK
-        _, payload = await self._connection.request(key, body, headers.expecting(0, rest), timeout_s)
         try:
-            read_puback(payload, f"store the Result of {job}")
+            await self._write(key, body, headers.expecting(0, rest), timeout_s)
         except SequenceError:
-            return False
+            found = await self.read_last(tenant, job)
+            if found is None or not _is_marker(found):
+                return False
+            try:  # an operator deleted the Result of an earlier run
+                await self._write(key, body, headers.expecting(found.sequence, rest), timeout_s)
+            except SequenceError:
+                return False
         return True
+
+    async def _write(self, key: str, body: bytes, header: bytes, timeout_s: float) -> None:
+        _, payload = await self._connection.request(key, body, header, timeout_s)
+        read_puback(payload, f"store {key}")
 
     async def get(self, tenant: str, job: str, timeout_s: float = 5.0) -> Stored | None:
         """A job's Result, None if it has none (or no longer). May lag by a moment on a replicated bucket.
@@ -77,7 +86,7 @@ class ResultStore:
         header, payload = await self._connection.request(subject, timeout_s=timeout_s)
         if not payload:
             status = headers.status(header)
-            if status == 404:
+            if status == 404 or b"KV-Operation:" in header:
                 return None
             raise BrokerError(f"read the Result of {job}: status {status or 'missing'}")
         return Stored(codec.decode_result(payload), payload)
@@ -89,7 +98,9 @@ class ResultStore:
             BrokerError: as `get`.
         """
         message = await self.read_last(tenant, job)
-        return Stored(codec.decode_result(message.body), message.body) if message is not None else None
+        if message is None or _is_marker(message):
+            return None
+        return Stored(codec.decode_result(message.body), message.body)
 
     async def read_last(self, tenant: str, job: str) -> StoredMessage | None:
         """What stands under a job's key, a Result or the marker of a deleted one, from the bucket's leader.
@@ -161,6 +172,11 @@ class ResultStore:
         except (nats.errors.Error, OSError, TimeoutError) as error:
             raise mapped(error) from error
         return bytes(found.data or b"")
+
+
+def _is_marker(message: StoredMessage) -> bool:
+    """Whether it says that a value was deleted, as `nats kv del` writes it. Source: ADR-8."""
+    return not message.body and b"KV-Operation:" in message.header
 
 
 class PresenceStore:

@@ -138,6 +138,41 @@ with_engine = group(
 
 
 @dataclass(frozen=True, slots=True)
+class Policies:
+    """What a worker decides by."""
+
+    tier_weights: str
+    max_attempts: int
+    stall_timeout: float
+
+
+with_policies = group(
+    Policies,
+    "policies",
+    option(
+        "--tier-weights",
+        default="interactive=16,standard=4,batch=1",
+        metavar="TIER=N,…",
+        help="Jobs taken from each tier, in proportion, when all of them wait.",
+    ),
+    option(
+        "--max-attempts",
+        type=click.IntRange(min=1),
+        default=3,
+        metavar="N",
+        help="Attempts in a row that speak against a job before it is buried as a dead letter.",
+    ),
+    option(
+        "--stall-timeout",
+        type=click.FloatRange(min=0, min_open=True),
+        default=120.0,
+        metavar="S",
+        help="Seconds without a token for any running job after which the engine is taken for hung.",
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True)
 class Shape:
     """What the operator chooses about a mesh; None: as it is already, else the default."""
 

@@ -53,7 +53,7 @@ class Endings:
         result = history.result or self._result(stored, history, status, error)
         body = codec.encode(result, stored.encoding)
         if len(body) > self.store.max_bytes:
-            name = f"{tenant}.{stored.job}"
+            name = f"{tenant}.{stored.job}.{result.attempts}"
             await self.store.put_object(name, body)
             result = replace(result, text=UNSET, object=name)
             body = codec.encode(result, stored.encoding)

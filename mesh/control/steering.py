@@ -135,8 +135,11 @@ class Steering:
             }
         elif history.attempts:
             status = "running"
-        else:
-            status = "queued" if await self._endings.queue.find(tenant, job) is not None else "unknown"
+        elif await self._endings.queue.find(tenant, job) is not None:
+            status = "queued"
+        else:  # unknown, unless it ended while we looked
+            found = await self._endings.store.get_written(tenant, job)
+            status = found.result.status if found is not None else "unknown"
         return {**answer, "status": status}
 
     async def _replay(self, tenant: str, job: str, payload: bytes, to: str) -> None:

@@ -151,7 +151,7 @@ class Effects:
 
     async def _store_large(self, result: Result, body: bytes) -> Result:
         """Put a Result that fits no message into the object store; what stands for it in the bucket."""
-        name = f"{self._tenant}.{self._job}"
+        name = f"{self._tenant}.{self._job}.{result.attempts}"  # who is too late overwrites nobody's
         try:
             await self.until_answered(lambda: self._desk.store.put_object(name, body))
         except MeshError as error:

@@ -1,14 +1,16 @@
 """Every error: one line that says what to do, and an exit code."""
 
+import os
 import signal
 import time
 
 import pytest
 
+import mesh as library
 from mesh import errors
 from mesh.cli import failure
 from mesh.server import free_port
-from tests.cli.conftest import Cli
+from tests.cli.conftest import ROOT, Cli
 
 
 @pytest.mark.parametrize(
@@ -98,13 +100,29 @@ def test_debugging_shows_the_traceback(cli: Cli) -> None:
     assert ended.stderr.splitlines()[-1].startswith("mesh: engine 'nope'")
 
 
-def test_an_engine_that_dies_is_exit_5(mesh: Cli) -> None:
-    worker = mesh.spawn("worker", "--engine", "simulator", "--namespace", "mesh", "--name", "mortal")
-    worker.wait_for(" ready: ")
-    import mesh as library
+def test_an_engine_that_breaks_while_it_starts_is_exit_5(mesh: Cli) -> None:
+    (mesh.folder / "breaking.py").write_text(
+        "from mesh.engines.simulator import SimulatorEngine\n"
+        "from mesh.engines.simulator_settings import SimulatorSettings\n"
+        "from mesh.errors import EngineDeadError\n\n\n"
+        "class Breaking(SimulatorEngine):\n"
+        "    async def start(self):\n"
+        "        raise EngineDeadError('out of memory')\n\n\n"
+        "def make(**settings):\n"
+        "    return Breaking(SimulatorSettings())\n"
+    )
+    path = os.pathsep.join([str(mesh.folder), str(ROOT)])
+    ended = mesh.run("worker", "--engine", "breaking:make", "--name", "mortal", env={"PYTHONPATH": path})
+    assert ended.returncode == 5
+    assert ended.stderr.splitlines()[-1].startswith("mesh: out of memory; ")
+    assert "Traceback" not in ended.stderr
 
+
+def test_an_engine_that_dies_is_started_again_in_the_same_process(mesh: Cli) -> None:
+    worker = mesh.spawn("worker", "--engine", "simulator", "--name", "mortal")
+    worker.wait_for(" ready: ")
     with library.blocking.connect(mesh.url) as client:
         client.submit("mortal", "hi", metadata={"simulate": {"die_after": 3}}, on_worker_loss="fail")
-        assert worker.wait() == 5
-    assert "mesh: " in worker.err.splitlines()[-1]
-    assert "Traceback" not in worker.err
+        worker.wait_for(" ready: ", count=2)
+    worker.send(signal.SIGTERM)
+    assert worker.wait() == 0

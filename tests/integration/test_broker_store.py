@@ -10,7 +10,7 @@ from mesh.broker.journal import Journal
 from mesh.broker.mapping import read_api
 from mesh.broker.store import PresenceStore, ResultStore
 from mesh.errors import BrokerError, MeshError, TopologyError
-from mesh.protocol import codec
+from mesh.protocol import codec, headers
 from mesh.protocol.messages import ErrorInfo, Presence, Result
 from mesh.protocol.subjects import Names
 from tests.running import wait_until
@@ -201,3 +201,13 @@ async def test_what_was_written_is_read_from_the_leader(connection, mesh_server)
     body = codec.encode(Result(id="j", tenant="t", model="m", status="finished", text="x"))
     assert await store.create("t", "j", body, 60_000)
     assert (await store.get_written("t", "j")).body == body
+
+
+async def test_a_result_can_be_created_anew_where_an_operator_deleted_one(store, connection):
+    assert await store.create("t", "j", codec.encode(result("a")), 60_000)
+    await connection.request(NAMES.result_key("t", "j"), b"", headers.block(("KV-Operation", "DEL")))
+    assert await store.get("t", "j") is None
+    assert await store.get_written("t", "j") is None
+    assert await store.create("t", "j", codec.encode(result("b")), 60_000)
+    assert not await store.create("t", "j", codec.encode(result("c")), 60_000)
+    assert (await store.get_written("t", "j")).result == result("b")

@@ -272,7 +272,7 @@ async def test_a_result_too_large_for_a_message_comes_whole(tmp_path):
     assert result.text == text
     assert len(text) > 16384
     assert stored.text is msgspec.UNSET
-    assert stored.object == f"default.{job.id}"
+    assert stored.object == f"default.{job.id}.1"
 
 
 def test_the_blocking_client_is_the_same_client(tmp_path):

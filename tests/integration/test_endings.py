@@ -29,6 +29,10 @@ async def client(bare):
         yield connected
 
 
+async def is_queued(mesh, n_jobs: int) -> bool:
+    return await mesh.queued() == n_jobs
+
+
 def in_ms(ms: int) -> int:
     return time.time_ns() // 1_000_000 + ms
 
@@ -67,11 +71,11 @@ async def test_queued_jobs_expire_although_no_worker_lives(bare, client):
         soon = [await client.submit("simulator", "a", deadline_unix_ms=in_ms(500)) for _ in range(20)]
         later = await client.submit("simulator", "a", deadline_unix_ms=in_ms(600_000))
         results = [await job.result(timeout=10) for job in soon]
+        await wait_until(lambda: is_queued(bare, 1))
     assert {result.status for result in results} == {"expired"}
     assert {result.text for result in results} == {""}
     assert {result.error.code for result in results} == {"expired"}
     assert await bare.result(later.id) is None
-    assert await bare.queued() == 1
 
 
 async def test_a_broken_body_ends_too_when_no_worker_lives(bare):
@@ -104,13 +108,13 @@ async def test_an_orphaned_job_expires_with_what_it_had_streamed(bare, client):
     text = await orphan(bare, client, "victim", deadline_unix_ms=in_ms(2500))
     async with services(bare.connection, bare.names, "sweeper"):
         result = await client.job("victim").result(timeout=15)
+        await bare.wait_queue_empty()
     events = await bare.history("victim")
     assert (result.status, result.text) == ("expired", text)
     check_gapless(events)
     assert events[-2].ends
     assert events[-2].worker == "sweeper"
     assert result.attempts == 2
-    await bare.wait_queue_empty()
 
 
 async def test_an_orphaned_job_is_cancelled_with_what_it_had_streamed(bare, client):

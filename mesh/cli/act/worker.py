@@ -14,7 +14,7 @@ from mesh.broker.options import ConnectOptions
 from mesh.cli import loop, render
 from mesh.cli.act.model import served_name
 from mesh.cli.act.place import connect_options
-from mesh.cli.options import EngineChoice, Nats
+from mesh.cli.options import EngineChoice, Nats, Policies
 from mesh.control.host import host_worker
 from mesh.engines import registry
 from mesh.engines.base import Engine
@@ -43,15 +43,7 @@ class Order:
     options: WorkerOptions
 
 
-def order(
-    choice: EngineChoice,
-    nats: Nats,
-    worker_id: str | None,
-    grace_s: float,
-    tier_weights: str,
-    max_attempts: int,
-    stall_s: float,
-) -> Order:
+def order(choice: EngineChoice, nats: Nats, worker_id: str | None, grace_s: float, policies: Policies) -> Order:
     """What the options ask for.
 
     Raises:
@@ -73,9 +65,9 @@ def order(
             model=served_name(choice),
             capacity=choice.capacity,
             grace_s=grace_s,
-            weights=read_weights(tier_weights),
-            retry=RetryPolicy(max_attempts=max_attempts),
-            progress=ProgressPolicy(stall_s),
+            weights=read_weights(policies.tier_weights),
+            retry=RetryPolicy(max_attempts=policies.max_attempts),
+            progress=ProgressPolicy(policies.stall_timeout),
             **named,
         ),
     )

@@ -8,11 +8,13 @@ import click
 from mesh.cli.options import (
     EngineChoice,
     Nats,
+    Policies,
     option,
     with_engine,
     with_grace,
     with_log_level,
     with_nats,
+    with_policies,
 )
 
 
@@ -21,26 +23,7 @@ from mesh.cli.options import (
 @with_nats
 @option("--worker-id", metavar="ID", show_default="w- and eight random digits", help="Its name among the workers.")
 @with_grace
-@option(
-    "--tier-weights",
-    default="interactive=16,standard=4,batch=1",
-    metavar="TIER=N,…",
-    help="Jobs taken from each tier, in proportion, when all of them wait.",
-)
-@option(
-    "--max-attempts",
-    type=click.IntRange(min=1),
-    default=3,
-    metavar="N",
-    help="Attempts in a row that speak against a job before it is buried as a dead letter.",
-)
-@option(
-    "--stall-timeout",
-    type=click.FloatRange(min=0, min_open=True),
-    default=120.0,
-    metavar="S",
-    help="Seconds without a token for any running job after which the engine is taken for hung.",
-)
+@with_policies
 @with_log_level
 @click.option("--leash", is_flag=True, hidden=True, help="End at once when stdin ends: whoever started us is gone.")
 def command(
@@ -48,9 +31,7 @@ def command(
     nats: Nats,
     worker_id: str | None,
     grace: float,
-    tier_weights: str,
-    max_attempts: int,
-    stall_timeout: float,
+    policies: Policies,
     log_level: str,
     leash: bool,
 ) -> None:
@@ -85,5 +66,5 @@ def command(
 
     if leash:
         worker.end_with_stdin()
-    order = worker.order(choice, nats, worker_id, grace, tier_weights, max_attempts, stall_timeout)
+    order = worker.order(choice, nats, worker_id, grace, policies)
     loop.run(worker.serve(order), log_level=log_level)
