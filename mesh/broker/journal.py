@@ -84,7 +84,10 @@ class Journal:
         read_puback(payload, subject)
 
     def subscribe(self, tenant: str, job: str, on_event: OnEvent) -> Subscription:
-        """Hear a job's events live; what does not decode as one is skipped (nobody but workers may publish)."""
+        """Hear a job's events as the journal takes them.
+
+        What does not decode as one is skipped (nobody but workers may publish).
+        """
 
         def heard(subject: bytes, reply: bytes, payload: bytes, header: bytes) -> None:
             try:
@@ -93,7 +96,7 @@ class Journal:
                 return
             on_event(event)
 
-        return self._connection.subscribe(self.subject(tenant, job), heard)
+        return self._connection.subscribe(self._names.live(tenant, job), heard)
 
     async def last(self, subject: str) -> Entry | None:
         """The last event on a subject, from the stream's leader: reads what was written, unlike a direct get.

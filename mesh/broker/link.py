@@ -117,7 +117,10 @@ class Link(Client):  # type: ignore[misc]  # nats-py is not typed
     def _kick(self) -> None:
         self._kick_due = False
         if self._pending and self.is_connected and self._transport:
-            self._transport.write(b"".join(self._pending))
+            try:
+                self._transport.write(b"".join(self._pending))
+            except RuntimeError:  # uvloop's word for a closed socket; nats-py is about to notice, and nothing was sent
+                return
             self._pending.clear()
             self._pending_data_size = 0
 

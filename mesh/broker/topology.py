@@ -100,6 +100,8 @@ def streams(names: Names, settings: MeshSettings) -> list[tuple[Literal["stream"
         "max_age": int(settings.events_age_s * NS),
         "max_bytes": settings.events_bytes,
         "allow_direct": True,
+        # What readers hear is what was kept: a publish that is refused reaches those who listen on its own subject.
+        "republish": {"src": f"{ns}.out.>", "dest": f"{ns}.live.>"},
     }
     week = {"max_age": 7 * 86_400 * NS, "discard": "old", "allow_direct": True}
     dead = (

@@ -4,6 +4,7 @@ A live event can be lost with the connection, a Result can come and go unheard, 
 Used by client/watch for handles that hear nothing, and by client/client for an id that was submitted before.
 """
 
+import time
 from collections.abc import Awaitable
 from typing import Any, TypeVar
 
@@ -11,12 +12,13 @@ from mesh.broker.connection import Connection
 from mesh.broker.journal import Journal
 from mesh.broker.queue import RequestQueue
 from mesh.broker.store import ResultStore
-from mesh.errors import ResultNotFoundError, UnauthorizedError, UnavailableError
+from mesh.errors import BrokerTimeoutError, ResultNotFoundError, UnauthorizedError, UnavailableError
 from mesh.protocol import codec, headers
 from mesh.protocol.messages import Result
 from mesh.protocol.subjects import Names
 
 STATUS_S = 5.0  # for a worker to say where a job stands
+TRY_S = 3.0  # for one worker to answer; one that was just suspended never does, and the next question goes to another
 
 T = TypeVar("T")
 
@@ -79,18 +81,25 @@ class Inquiry:
         return await self.steer("status", job, timeout_s)
 
     async def steer(self, verb: str, job: str, timeout_s: float) -> dict[str, Any]:
-        """A worker's answer to `status` or `cancel`.
+        """A worker's answer to `status` or `cancel`; asked again where none comes, which does no harm.
 
         Raises:
             As `status`.
         """
         subject = self._names.control(self._tenant, verb, job)
-        try:
-            header, payload = await self._connection.request(subject, timeout_s=timeout_s)
-        except UnavailableError:
-            raise UnavailableError(
-                f"nobody answers {subject}: no worker is running; start one with `mesh worker`"
-            ) from None
+        end_s = time.monotonic() + timeout_s
+        while True:
+            left_s = end_s - time.monotonic()
+            try:
+                header, payload = await self._connection.request(subject, timeout_s=min(TRY_S, left_s))
+                break
+            except BrokerTimeoutError:
+                if left_s <= TRY_S:
+                    raise
+            except UnavailableError:
+                raise UnavailableError(
+                    f"nobody answers {subject}: no worker is running; start one with `mesh worker`"
+                ) from None
         refusal = headers.parse(header).get("Nats-Service-Error")
         if refusal is not None:
             raise UnavailableError(f"{verb} of job {job}: {refusal}")

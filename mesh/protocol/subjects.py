@@ -108,6 +108,10 @@ class Names:
     def events(self, tenant: str, job: str) -> str:
         return f"{self.ns}.out.{tenant}.{job}"
 
+    def live(self, tenant: str, job: str) -> str:
+        """Where a job's events are heard, once the journal has them."""
+        return f"{self.ns}.live.{tenant}.{job}"
+
     def attempts(self, tenant: str, job: str) -> str:
         """Where the attempts at a job that streams nothing are counted and fenced; private to the mesh."""
         return self.system("attempts", tenant, job)

@@ -8,9 +8,9 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeVar, assert_never
+from typing import Any, Literal, TypeVar, assert_never
 
 from msgspec import UNSET
 from msgspec.structs import replace
@@ -25,7 +25,7 @@ from mesh.engines.base import Engine
 from mesh.errors import DisconnectedError, MeshError
 from mesh.policies.retry import RetryPolicy
 from mesh.protocol import codec
-from mesh.protocol.messages import ErrorInfo, Result
+from mesh.protocol.messages import ErrorInfo, Note, Result
 from mesh.signals import JobEnded, JobReturned, Observer, Step, When
 from mesh.worker.attempt import Ack, Action, Announce, Begin, Bury, Drop, Nak, Remark, Store
 from mesh.worker.emitter import Emitter, LostError
@@ -36,6 +36,7 @@ from mesh.worker.solitude import Solitude
 log = logging.getLogger("mesh.worker")
 
 RETRY_S = 0.1  # between tries; the lease bounds how many
+SURVIVED_S = 30.0  # to tell that a worker survived an attempt it lost, after a long time away too
 
 T = TypeVar("T")
 
@@ -56,6 +57,7 @@ class Desk:
     shows_steps: bool  # whether the observer is told of each step: it costs a call for each
     solitude: Solitude
     life: Life
+    afterwards: Callable[[Coroutine[Any, Any, None]], None]  # runs what no job waits for
     engine_died: Callable[[str], None]  # told once an attempt ended because the engine is dead
 
 
@@ -70,6 +72,10 @@ class Effects:
         self._job = delivery.job
         self._public = desk.journal.subject(self._tenant, self._job)
         self.result: Result | None = None  # the one that counts: stored by us, or found
+
+    def redelivered(self, delivery: Delivery) -> None:
+        """JetStream handed the job to us once more: what we say of it from now on is said of that delivery."""
+        self._delivery = delivery
 
     def is_held(self) -> bool:
         """Whether this worker may still act for the job."""
@@ -130,6 +136,19 @@ class Effects:
         """The job is no longer ours, and has no Result by us."""
         self._lease.is_lost = True
         self._desk.observer(JobReturned(self._job, reason))
+
+    async def survive(self, attempt: int) -> None:
+        """Note that this worker lost the job and lives: the attempt is no sign that the job kills workers."""
+        note = codec.encode(Note(id=self._job, attempt=attempt, verdict="returned", reason="lost"))
+        subject = self._desk.journal.attempts_subject(self._tenant, self._job)
+        end_s = time.monotonic() + SURVIVED_S
+        while time.monotonic() < end_s:
+            try:
+                await self._desk.journal.append(subject, note)
+            except MeshError:
+                await asyncio.sleep(RETRY_S)
+            else:
+                return
 
     async def _store(self, action: Store) -> None:
         self.step("store", "before")

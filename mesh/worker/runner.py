@@ -110,6 +110,8 @@ class Runner:
             await self._effects.perform(actions, self._emitter)
         except LostError:
             self._effects.give_up("lost")
+            if self._has_begun:
+                self._desk.afterwards(self._effects.survive(self._attempt.number))
         except Exception:  # the outermost frame of a job: its lease ends, and it comes again
             log.exception(
                 "job %s met a fault of this worker; it is delivered again when its lease ends",
@@ -123,6 +125,7 @@ class Runner:
     def _renew(self) -> None:
         """Start over: nothing is decided, nothing is published."""
         self._attempt = Attempt(self._facts, self._desk.retry)
+        self._has_begun = False
         self._emitter = Emitter(
             self._desk.journal,
             self.job,
@@ -341,7 +344,17 @@ class Runner:
         self._emitter.follow(last.sequence if last is not None else 0)
         return self._attempt.found(stored.result, is_announced)
 
+    def redelivered(self, delivery: Delivery) -> bool:
+        """JetStream forgot, in a crash, that we have this job, and hands it to us again; whether we go on with it."""
+        if delivery.stored.sequence != self._facts.sequence or not self._effects.is_held():
+            return False
+        self._delivery = delivery
+        self._effects.redelivered(delivery)
+        self._lease.extended(time.monotonic())
+        return True
+
     def _begun(self) -> None:
+        self._has_begun = True
         self._effects.step("started", "after")
         self._desk.observer(AttemptStarted(self._facts.id, self._attempt.number, self._attempt.resumed_at))
 

@@ -84,6 +84,8 @@ class Worker:
         self._capacity = options.capacity or engine.info.capacity
         self._loop = asyncio.get_running_loop()
         self._runners: dict[asyncio.Task[None], Runner] = {}
+        self._by_job: dict[tuple[str, str], Runner] = {}  # the newest of each job
+        self._afterwork: set[asyncio.Task[None]] = set()
         self._state: State = "starting"
         self._finished = self._returned = self._tokens = 0
         self._ack_wait_s = 0.0
@@ -112,6 +114,7 @@ class Worker:
             shows_steps=observer is not ignore,
             solitude=self._solitude,
             life=self._life,
+            afterwards=self._afterwards,
             engine_died=self._engine_died,
         )
 
@@ -236,7 +239,7 @@ class Worker:
 
     async def _abandon(self) -> None:
         """End what is left: jobs that NATS did not let us hand back come again when their leases end."""
-        tasks = list(self._runners)
+        tasks = [*self._runners, *self._afterwork]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -253,20 +256,35 @@ class Worker:
                 queued_ms=max(0, now_unix_ms() - delivery.stored_unix_ms),
             )
         )
+        running = self._by_job.get((delivery.address.tenant, delivery.job))
+        if running is not None:
+            before = running.delivery.ack_subject
+            if running.redelivered(delivery):
+                self._life.gave(before)
+                self._life.took(delivery.ack_subject)
+                self._pump.released()
+                return
         runner = Runner(self._desk, delivery, Lease(self._ack_wait_s, time.monotonic()))
         task = self._loop.create_task(runner.run(), name=f"mesh-job-{delivery.job}")
-        self._runners[task] = runner
+        self._runners[task] = self._by_job[runner.job] = runner
         self._life.took(delivery.ack_subject)
         self._idle.clear()
         task.add_done_callback(self._job_over)
 
     def _job_over(self, task: asyncio.Task[None]) -> None:
         runner = self._runners.pop(task)
+        if self._by_job.get(runner.job) is runner:
+            del self._by_job[runner.job]
         self._life.gave(runner.delivery.ack_subject)
         self._tokens += runner.tokens
         if not self._runners:
             self._idle.set()
         self._pump.released()
+
+    def _afterwards(self, work: Coroutine[Any, Any, None]) -> None:
+        task = self._loop.create_task(work, name="mesh-afterwards")
+        self._afterwork.add(task)
+        task.add_done_callback(self._afterwork.discard)
 
     def _connection_changed(self, connected: bool) -> None:
         self._observe(ConnectionChanged(connected))

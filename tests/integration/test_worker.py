@@ -7,6 +7,7 @@ import pytest
 import mesh as mesh_api
 from mesh.broker import topology
 from mesh.broker.connection import connect
+from mesh.broker.journal import Journal, notes_in
 from mesh.broker.topology import MeshSettings
 from mesh.engines.simulator_settings import SimulatorSettings
 from mesh.signals import AttemptStarted, JobDelivered, JobEnded
@@ -246,3 +247,33 @@ async def test_workers_are_seen_again_after_a_restart_of_the_server(mesh):
             return [each.worker for each in await client.workers()] == [mesh.workers[0].name]
 
         await wait_until(is_seen)
+
+
+async def test_a_job_delivered_again_to_the_worker_that_runs_it_goes_on_there(bare):
+    """As after a crash of the server, which forgets deliveries."""
+    await bare.start_worker(SimulatorSettings(model="simulator", between_tokens_ms=5))
+    async with mesh_api.connect(bare.url) as client:
+        job = await client.submit("simulator", "Tell me of the sea", max_tokens=200, temperature=0, id="victim")
+        async for _ in job:
+            break
+        await bare.hand_back_all()
+        result = await job.result(timeout=10)
+    assert (result.status, result.attempts) == ("finished", 1)
+    await bare.wait_queue_empty()
+    assert await ack_pending(bare) == 0
+
+
+async def test_a_worker_that_loses_a_job_and_lives_says_so(bare):
+    worker = await bare.start_worker(SimulatorSettings(model="simulator", between_tokens_ms=5))
+    async with mesh_api.connect(bare.url) as client:
+        job = await client.submit("simulator", "Tell me of the sea", max_tokens=300, temperature=0, id="victim")
+        async for _ in job:
+            break
+        next(iter(worker._runners.values())).lease.is_lost = True
+        journal = Journal(bare.connection, bare.names)
+
+        async def is_noted() -> bool:
+            entries = await journal.read(journal.attempts_subject("default", "victim"))
+            return [(note.attempt, note.verdict) for note in notes_in(entries)] == [(1, "returned")]
+
+        await wait_until(is_noted)

@@ -1,0 +1,1 @@
+"""The proof: a mesh under faults, everything it did written down, and a judge who reads it."""

@@ -1,0 +1,120 @@
+"""`mesh worker` with one bug planted in it, for the tests that the soak's judge can fail.
+
+python mutant_worker.py MUTANT [options of mesh worker]
+"""
+
+import sys
+from collections.abc import Callable
+
+import msgspec
+
+from mesh.broker.journal import Journal
+from mesh.broker.mapping import read_puback
+from mesh.broker.pulls import Leases
+from mesh.broker.store import ResultStore
+from mesh.cli.main import main
+from mesh.worker.attempt import Ack
+from mesh.worker.effects import Effects
+from mesh.worker.emitter import Emitter
+from mesh.worker.runner import Runner
+from mesh.worker.worker import Worker
+
+MUTANTS: dict[str, Callable[[], None]] = {}
+
+
+def mutant(plant: Callable[[], None]) -> Callable[[], None]:
+    MUTANTS[plant.__name__.replace("_", "-")] = plant
+    return plant
+
+
+@mutant
+def none() -> None:
+    """The worker as it is."""
+
+
+@mutant
+def ack_before_store() -> None:
+    """The request leaves the queue while its Result is still to be written: a crash in between loses the job."""
+    perform = Effects.perform
+
+    async def hasty(self, actions, emitter):
+        if any(isinstance(action, Ack) for action in actions):
+            await self._desk.leases.ack(self._delivery)
+        await perform(self, actions, emitter)
+
+    Effects.perform = hasty
+
+
+@mutant
+def unconfirmed_ack() -> None:
+    """Sent and forgotten: a server that dies takes it along, and the job runs again."""
+
+    async def forgetful(self, delivery):
+        self._connection.publish(delivery.ack_subject, b"+ACK")
+        return True
+
+    Leases.ack = forgetful
+
+
+@mutant
+def put_instead_of_create() -> None:
+    """The last writer wins: a Result that was read changes afterwards."""
+
+    async def put(self, tenant, job, body, ttl_ms, timeout_s=5.0):
+        key = self._names.result_key(tenant, job)
+        _, payload = await self._connection.request(key, body, timeout_s=timeout_s)
+        read_puback(payload, "put")
+        return True
+
+    ResultStore.create = put
+
+
+@mutant
+def no_fence() -> None:
+    """Events are appended whoever wrote last: a zombie's tokens stand among its successor's."""
+
+    def append(self, subject, body, last, on_reply, timeout_s):
+        self._connection.call(subject, body, b"", on_reply, timeout_s)
+
+    Journal.publish = append
+
+
+@mutant
+def delivery_count() -> None:
+    """JetStream's count of deliveries taken for the number of the attempt."""
+    delivered: dict[str, int] = {}
+    start, begin = Worker._start_job, Emitter.begin
+
+    def counting(self, delivery):
+        delivered[delivery.job] = delivery.delivered
+        start(self, delivery)
+
+    def mistaken(self, event, last):
+        begin(self, msgspec.structs.replace(event, attempt=delivered[event.id]), last)
+
+    Worker._start_job, Emitter.begin = counting, mistaken
+
+
+@mutant
+def term_on_error() -> None:
+    """What failed is thrown away."""
+    Leases.nak = lambda self, delivery, delay_s=0.0: self.term(delivery, "it failed")
+
+
+@mutant
+def ignored_cancel() -> None:
+    """The engine goes on with what nobody wants."""
+    interrupt = Runner.interrupt
+
+    def deaf(self, reason):
+        if reason != "cancelled":
+            interrupt(self, reason)
+
+    Runner.interrupt = deaf
+
+
+if __name__ == "__main__":
+    name, *arguments = sys.argv[1:]
+    MUTANTS[name]()
+    sys.argv = ["mesh", "worker", *arguments]
+    main()
