@@ -1,8 +1,8 @@
 """Ends a job that no worker runs: cancelled or expired in the queue, orphaned, or for a model nobody serves.
 
-The order is the worker's: store, announce, remove. A job that was begun is closed first: a `started` event that
-says `ends` makes the server refuse whatever a worker still has to write, so that the Result's text is what was
-streamed; and a worker that finds a closed journal leaves it alone for ENDING_S.
+The order is the worker's: store, announce, remove. But a journal is closed first, so that the server refuses whatever a
+worker still has to write, and the Result's text is what was streamed: that of a job which was begun by a `started`
+event that says `ends`, which a worker that finds it leaves alone for ENDING_S; an empty one by the Result itself.
 """
 
 import asyncio
@@ -49,7 +49,7 @@ class Endings:
         """
         assert stored.address is not None
         tenant, began_s = stored.address.tenant, time.monotonic()
-        history = await self._close(stored)
+        history = await self._close(stored, status, error)
         result = history.result or self._result(stored, history, status, error)
         body = codec.encode(result, stored.encoding)
         if len(body) > self.store.max_bytes:
@@ -86,39 +86,61 @@ class Endings:
             return
         raise BrokerError(f"the Result of {job} could not be announced: its journal keeps growing")
 
-    async def _close(self, stored: StoredRequest) -> History:
+    async def _close(self, stored: StoredRequest, status: Status, error: ErrorInfo) -> History:
         """Read what became of the job, and let no worker add to it."""
         assert stored.address is not None
         tenant, job = stored.address.tenant, stored.job
         subject = self.journal.subject(tenant, job)
         for _ in range(TRIES):
             last = await self.journal.last(subject)  # the leader's: a direct get may miss the newest
-            if last is None:
-                private = await self.journal.read(self.journal.attempts_subject(tenant, job))
-                return read_history(events_of(private))
-            entries = await self.journal.read(subject)
+            entries = await self.journal.read(subject) if last is not None else []
             history = read_history(events_of(entries))
             if history.result is not None:
                 return history
-            if not entries or entries[-1].sequence != last.sequence:
+            if last is not None and (not entries or entries[-1].sequence != last.sequence):
                 await asyncio.sleep(LAG_S)
                 continue
-            event = Started(
-                id=job,
-                attempt=history.attempts + 1,
-                index=history.index,
-                worker=self._who,
-                unix_ms=now_unix_ms(),
-                sequence=stored.sequence,
-                ends=True,
-            )
             try:
-                await self.journal.append(subject, codec.encode(event, stored.encoding), last.sequence)
+                if last is not None:
+                    return await self._fence(stored, history, last.sequence)
+                if stored.request is not None and stored.request.stream:
+                    return await self._forestall(stored, history, status, error)
             except SequenceError:
                 continue
-            history.apply(event)
-            return history
+            # Nobody hears what a silent job makes, so the store alone decides between us and a worker.
+            return read_history(events_of(await self.journal.read(self.journal.attempts_subject(tenant, job))))
         raise BrokerError(f"job {job} keeps growing: a worker runs it")
+
+    async def _fence(self, stored: StoredRequest, history: History, last: int) -> History:
+        """Close a journal that has events."""
+        assert stored.address is not None
+        event = Started(
+            id=stored.job,
+            attempt=history.attempts + 1,
+            index=history.index,
+            worker=self._who,
+            unix_ms=now_unix_ms(),
+            sequence=stored.sequence,
+            ends=True,
+        )
+        subject = self.journal.subject(stored.address.tenant, stored.job)
+        await self.journal.append(subject, codec.encode(event, stored.encoding), last)
+        history.apply(event)
+        return history
+
+    async def _forestall(self, stored: StoredRequest, history: History, status: Status, error: ErrorInfo) -> History:
+        """Close an empty journal: a job that never began has its Result for the first event, before it is stored.
+
+        A worker that finds it there stores it, so the order costs nothing; the other one could not stop a worker from
+        beginning the job in between.
+        """
+        assert stored.address is not None
+        tenant = stored.address.tenant
+        found = await self.store.get_written(tenant, stored.job)
+        history.result = found.result if found is not None else self._result(stored, history, status, error)
+        body = codec.encode(history.result, stored.encoding)
+        await self.journal.append(self.journal.subject(tenant, stored.job), body, 0)
+        return history
 
     def _result(self, stored: StoredRequest, history: History, status: Status, error: ErrorInfo) -> Result:
         ending = Ending(status, error)

@@ -144,7 +144,8 @@ class Runner:
         if self._request is None:
             return await self._refuse()
         actions: list[Action] | None = None
-        if self._delivery.delivered == 1:
+        # Past its deadline it may have been given a Result by somebody who died before storing it.
+        if self._delivery.delivered == 1 and now_unix_ms() < self._facts.deadline_unix_ms:
             self._desk.store.check(*self.job, self._result_found)
             if await self._enter(alone=False):
                 try:

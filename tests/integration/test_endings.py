@@ -85,7 +85,7 @@ async def test_a_broken_body_ends_too_when_no_worker_lives(bare):
     async with services(bare.connection, bare.names, "sweeper"), mesh_api.connect(bare.url) as client:
         job = await client.submit("simulator", "a", deadline_unix_ms=in_ms(300))
         assert (await job.result(timeout=10)).status == "expired"
-    assert await bare.queued() == 1
+        await wait_until(lambda: is_queued(bare, 1))
 
 
 async def test_one_of_many_sweeps_and_another_when_it_is_gone(bare, client):
@@ -163,3 +163,27 @@ async def test_a_worker_leaves_a_closed_journal_alone_until_its_closer_must_have
     assert (result.status, result.attempts) == ("finished", 3)
     assert result.text.startswith(text)
     check_gapless(await bare.history("victim"))
+
+
+async def test_a_result_that_was_announced_and_not_stored_is_stored_by_the_next_who_looks(bare, client):
+    """Whoever ended the queued job died in between; the worker that gets it must not make another Result."""
+    deadline = in_ms(300)
+    job = await client.submit("simulator", "a", id="victim", deadline_unix_ms=deadline)
+    announced = Result(id="victim", tenant="default", model="simulator", status="cancelled", text="")
+    await bare.append("victim", announced, 0)
+    await wait_until(lambda: in_ms(0) > deadline)
+    await bare.start_worker()
+    await bare.wait_queue_empty()
+    assert await bare.result("victim") == announced
+    assert await bare.history("victim") == [announced]
+    assert (await job.result(timeout=5)).status == "cancelled"
+
+
+async def test_a_job_ended_in_the_queue_was_never_begun(bare, client):
+    job = await client.submit("simulator", "a", id="victim")
+    async with services(bare.connection, bare.names, "steering"):
+        assert await job.cancel() == "cancelled"
+    events = await bare.history("victim")
+    assert [type(event) for event in events] == [Result]
+    assert (events[0].attempts, events[0].error.message) == (0, "cancelled before it started")
+    assert await bare.result("victim") == events[0]
