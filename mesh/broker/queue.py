@@ -95,6 +95,15 @@ class RequestQueue:
         """
         return [self._read(message) for message in await self._page(after, f"{self._names.ns}.req.>")]
 
+    async def has_after(self, after: int) -> bool:
+        """Whether there is a request after stream sequence `after`, as the leader knows.
+
+        Raises:
+            BrokerError: NATS did not answer.
+        """
+        ask = {"seq": after + 1, "next_by_subj": f"{self._names.ns}.req.>"}
+        return await get_from_leader(self._connection, self._stream, ask) is not None
+
     async def _page(self, after: int, subject: str) -> list[StoredMessage]:
         ask = {"seq": after + 1, "next_by_subj": subject, "batch": PAGE, "max_bytes": SEARCH_BYTES}
         return await get_batch(self._connection, self._stream, ask, timeout_s=10.0)

@@ -6,7 +6,7 @@ three beats, and the next to ask is the holder. Two tokens long, so that it is n
 
 from mesh.broker.connection import Connection
 from mesh.broker.mapping import read_puback
-from mesh.errors import BrokerError, SequenceError
+from mesh.errors import MeshError, SequenceError
 from mesh.protocol import headers
 from mesh.protocol.subjects import Names
 
@@ -29,6 +29,6 @@ class Seat:
         except SequenceError:
             self._revision = 0
             return False
-        except BrokerError:  # unknown: whoever asks next finds out
+        except MeshError:  # unknown: whoever asks next finds out
             return False
         return True

@@ -7,6 +7,7 @@ behind anybody's back, differences are reported.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, Literal
 
 import msgspec
@@ -356,6 +357,17 @@ async def stream_state(connection: Connection, name: str) -> dict[str, Any]:
     """
     _, payload = await connection.request(f"$JS.API.STREAM.INFO.{name}")
     return dict(read_api(payload, f"stream {name}")["state"])
+
+
+async def stream_clock(connection: Connection, name: str) -> tuple[dict[str, Any], int]:
+    """A stream's counters as `stream_state`, and what the server's clock says, in Unix ms.
+
+    Raises:
+        TopologyError: there is no such stream.
+    """
+    _, payload = await connection.request(f"$JS.API.STREAM.INFO.{name}")
+    answer = read_api(payload, f"stream {name}")
+    return dict(answer["state"]), int(datetime.fromisoformat(answer["ts"]).timestamp() * 1000)
 
 
 async def has_model(connection: Connection, names: Names, model: str) -> bool:

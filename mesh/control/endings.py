@@ -67,6 +67,22 @@ class Endings:
         await self.queue.remove(stored.sequence)
         return result
 
+    async def is_twin(self, stored: StoredRequest) -> bool:
+        """Whether this request has the name of a job that another request began.
+
+        Raises:
+            BrokerError: NATS did not answer.
+        """
+        assert stored.address is not None
+        tenant, job = stored.address.tenant, stored.job
+        for subject in (self.journal.subject(tenant, job), self.journal.attempts_subject(tenant, job)):
+            history = read_history(events_of(await self.journal.read(subject)))
+            if history.attempts:
+                first = history.request_sequence
+                is_another = first not in (0, stored.sequence) and await self.queue.get(first) is not None
+                return is_another or stored.request is None
+        return False
+
     async def announce(self, tenant: str, job: str, result: Result, encoding: Encoding) -> None:
         """Publish the Result as the job's last event, unless it is there already.
 

@@ -18,17 +18,18 @@ from mesh.broker.connection import Connection, Subscription
 from mesh.broker.lives import Lives
 from mesh.broker.pulls import Leases
 from mesh.broker.store import PresenceStore
-from mesh.errors import BrokerError, DisconnectedError, MeshError, SequenceError, UnavailableError
+from mesh.errors import DisconnectedError, MeshError, SequenceError, UnavailableError
 from mesh.policies.peers import wards
 from mesh.protocol.messages import LifeSign
 from mesh.protocol.subjects import Names, is_token
-from mesh.worker.life import BYE, LIST
+from mesh.worker.life import BYE, LIST, RENEW_S, WATCHED_S
 
 log = logging.getLogger("mesh.control")
 
 PING_S = 0.25  # between pings of each ward
 PATIENCE_S = 0.3  # between the first ping nobody heard and the last: a worker that reconnects needs less
 LOOK_S = 2.0  # between looks who is there
+REMEMBERED = 1000  # burials
 STEADY_S = 2.0  # our own connection must have stood for so long: after a server's restart, others come back later
 
 
@@ -58,6 +59,7 @@ class Guard:
         self._loop = asyncio.get_running_loop()
         self._steady_from_s = self._loop.time()
         self._present: set[str] = set()  # the workers seen at the last look
+        self._buried: dict[str, None] = {}  # by us, oldest first
         self._greeted: dict[str, float] = {}  # those who said hello, and when (loop time): they may not be seen yet
         self._unlisten = connection.listen(self._connection_changed)
         self._subscription = connection.subscribe(names.system("hello"), self._heard_hello)
@@ -133,7 +135,10 @@ class Guard:
 
     async def _watch(self) -> None:
         while True:
+            slept_from_s = self._loop.time()
             await asyncio.sleep(PING_S)
+            if self._loop.time() - slept_from_s > WATCHED_S / 2:  # we were suspended, and nobody told us anything
+                self._connection_changed(True)
             if self._connection.is_connected and self._loop.time() >= self._steady_from_s:
                 for ward in list(self._wards.values()):
                     if ward.burial is None:
@@ -144,7 +149,9 @@ class Guard:
             if error is None and payload[:1] == b"[":
                 ward.leases = dict.fromkeys(msgspec.json.decode(payload, type=list[str]))
                 ward.is_known = True
-            elif isinstance(error, UnavailableError) and ward.burial is None and ward.name in self._wards:
+            elif isinstance(error, UnavailableError) and ward.is_known and ward.burial is None:
+                if self._wards.get(ward.name) is not ward:
+                    return
                 ward.burial = asyncio.create_task(self._bury(ward), name=f"mesh-bury-{ward.name}")
 
         subject = self._names.system("ping", ward.name)
@@ -152,10 +159,15 @@ class Guard:
             self._connection.call(subject, b"" if ward.is_known else LIST, b"", answered, timeout_s=1.0)
 
     async def _bury(self, ward: _Ward) -> None:
-        """Nobody heard our ping: if nobody hears the next either, and the server agrees, hand its jobs back."""
+        """Nobody heard our ping: if nobody hears the next either, and the server agrees, hand its jobs back.
+
+        A worker that came back from an earlier burial may be one that others hear and we do not: it gets the time to
+        renew its record, which then refuses us.
+        """
+        patience_s = PATIENCE_S if ward.name not in self._buried else RENEW_S + 2 * PATIENCE_S
         try:
             record = await self._lives.last(ward.name)
-            if not await self._is_gone(ward):
+            if not await self._is_gone(ward, patience_s):
                 ward.burial = None
                 return
             if record is None or record.sign is None or record.sign.is_alive:
@@ -164,6 +176,9 @@ class Guard:
                 for ack_subject in ward.leases:
                     self._leases.hand_back(ack_subject)
                 self._presence.remove(ward.name)
+                self._buried[ward.name] = None
+                while len(self._buried) > REMEMBERED:
+                    del self._buried[next(iter(self._buried))]
                 log.warning(
                     "worker %s is gone; %d jobs handed back",
                     ward.name,
@@ -172,18 +187,18 @@ class Guard:
                 )
         except SequenceError:
             pass  # it lives, or another was faster
-        except BrokerError as error:
+        except MeshError as error:
             log.debug("worker %s may be gone: %s", ward.name, error)
         self._forget(ward.name)
 
-    async def _is_gone(self, ward: _Ward) -> bool:
-        await asyncio.sleep(PATIENCE_S)
+    async def _is_gone(self, ward: _Ward, patience_s: float) -> bool:
+        await asyncio.sleep(patience_s)
         if self._loop.time() < self._steady_from_s:
             return False
         try:
             await self._connection.request(self._names.system("ping", ward.name), timeout_s=1.0)
         except UnavailableError:
             return self._loop.time() >= self._steady_from_s
-        except BrokerError:
+        except MeshError:
             return False  # no answer is not the answer that nobody is there
         return False

@@ -59,14 +59,14 @@ async def host_worker(
             on_ready(worker)
 
     while True:
-        engine, began_s = make_engine(), time.monotonic()
+        engine, ready_s = make_engine(), None
         try:
             await engine.start()
-            began_s = time.monotonic()
+            ready_s = time.monotonic()
             await serve_engine(engine, connect_options, options, names=names, observer=observer, on_ready=ready)
             return
         except EngineDeadError as error:
-            pause_s = backoff.died(time.monotonic() - began_s)
+            pause_s = backoff.died(0.0 if ready_s is None else time.monotonic() - ready_s)
             if pause_s is None or not workers or workers[-1].was_told:
                 raise
             log.error(

@@ -17,13 +17,13 @@ from mesh.errors import MeshError
 from mesh.protocol.messages import ErrorInfo
 from mesh.protocol.subjects import Names
 from mesh.protocol.validate import deadline_of
-from mesh.worker.runner import now_unix_ms
 
 log = logging.getLogger("mesh.control")
 
 SWEEP_S = 1.0
 AT_ONCE = 32  # jobs being ended at the same time
 BATCH = 1024  # jobs ended in one sweep
+SLACK = 1000  # deadlines of ended jobs that are borne with
 RETRY_MS = 2000  # until a job that could not be ended is looked at again
 
 
@@ -39,6 +39,7 @@ class Sweeper:
         self._deadlines = Deadlines()
         self._read = 0  # requests up to here are noted
         self._seen = 0  # the newest request at the last sweep
+        self._now_ms = 0  # the server's clock then
         self.ended = 0  # jobs
         self._task = asyncio.create_task(self._run(), name="mesh-sweep")
 
@@ -53,18 +54,24 @@ class Sweeper:
                 if await self._seat.hold():
                     await self._sweep()
                 else:
-                    self._deadlines, self._read, self._seen = Deadlines(), 0, 0
+                    self._forget()
             except MeshError as error:
                 log.debug("the sweep for deadlines was put off: %s", error)
             except Exception:  # a sweep that meets a fault is followed by others
                 log.exception("a sweep for deadlines failed", extra={"event": "sweep_failed"})
             await asyncio.sleep(SWEEP_S)
 
+    def _forget(self) -> None:
+        self._deadlines, self._read, self._seen = Deadlines(), 0, 0
+
     async def _sweep(self) -> None:
-        state = await topology.stream_state(self._connection, self._names.requests_stream)
+        # By the server's clock: every request's age is, and one clock that is fast must not end everybody's jobs.
+        state, self._now_ms = await topology.stream_clock(self._connection, self._names.requests_stream)
+        if len(self._deadlines) > 2 * state["messages"] + SLACK:  # of jobs that have long ended
+            self._forget()
         await self._note(self._seen)
         self._seen = state["last_seq"]
-        due = self._deadlines.due(now_unix_ms(), state["first_seq"], BATCH)
+        due = self._deadlines.due(self._now_ms, state["first_seq"], BATCH)
         gate = asyncio.Semaphore(AT_ONCE)
         await asyncio.gather(*(self._expire(sequence, gate) for sequence in due))
 
@@ -75,7 +82,12 @@ class Sweeper:
             for stored in page:
                 if stored.sequence <= newest:
                     self._deadlines.note(stored.sequence, deadline_of(stored.request, stored.stored_unix_ms))
-            self._read = min(newest, page[-1].sequence) if page else newest
+            if page:
+                self._read = min(newest, page[-1].sequence)
+            elif await self._endings.queue.has_after(self._read):
+                return  # a replica that lags: what it does not show yet must not be passed over
+            else:
+                self._read = newest
 
     async def _expire(self, sequence: int, gate: asyncio.Semaphore) -> None:
         async with gate:
@@ -85,9 +97,12 @@ class Sweeper:
                     await self._end(stored)
             except MeshError as error:
                 log.debug("request %d could not be ended: %s", sequence, error)
-                self._deadlines.note(sequence, now_unix_ms() + RETRY_MS)
+                self._deadlines.note(sequence, self._now_ms + RETRY_MS)
 
     async def _end(self, stored: StoredRequest) -> None:
+        if await self._endings.is_twin(stored):
+            await self._endings.queue.remove(stored.sequence)  # the job of that name is served, or was
+            return
         if stored.error is not None:  # nobody was there to refuse it
             reason = ErrorInfo(code=stored.error.code, message=str(stored.error))
             await self._endings.end(stored, "failed", reason)

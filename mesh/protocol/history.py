@@ -34,6 +34,7 @@ class History:
     result: Result | None = None
     worker: str = ""  # of the newest attempt
     request_sequence: int = 0  # the stream sequence of the request that is being served
+    has_lost_head: bool = False  # the first events are kept no longer: what is left shows no answer
     is_ending: bool = False  # somebody closed the journal in order to end the job, and has not done so yet
 
     @property
@@ -57,6 +58,8 @@ class History:
             self.request_sequence = self.request_sequence or event.sequence
             self._cut(event.index)
         elif isinstance(event, Delta):
+            self.attempts = max(self.attempts, event.attempt)
+            self.has_lost_head = self.has_lost_head or event.index > self.index
             self._cut(event.index)
             self.grow(event.text, event.token_ids)
             self.finish_reason = event.finish_reason
@@ -72,6 +75,12 @@ class History:
             for trial in self.trials
             if verdicts.get(trial.attempt) != "returned"
         ]
+
+    def forget(self) -> None:
+        """No output stands."""
+        self._cut(0)
+        self.token_ids.clear()
+        self.pieces.clear()
 
     def grow(self, text: str, token_ids: Sequence[int]) -> None:
         """Add new output at the end."""
@@ -96,4 +105,6 @@ def read_history(events: Iterable[Event]) -> History:
     history = History()
     for event in events:
         history.apply(event)
+    if history.has_lost_head:
+        history.forget()
     return history

@@ -29,6 +29,13 @@ class Begin:
 
 
 @dataclass(frozen=True, slots=True)
+class Close:
+    """Publish that the job is about to be ended, so that whoever had it before can add no more."""
+
+    event: Started
+
+
+@dataclass(frozen=True, slots=True)
 class Store:
     """Create the Result, unless the job has one."""
 
@@ -75,7 +82,7 @@ class Drop:
     """Do nothing more: the job is somebody else's."""
 
 
-Action = Begin | Store | Announce | Bury | Remark | Ack | Nak | Drop
+Action = Begin | Close | Store | Announce | Bury | Remark | Ack | Nak | Drop
 
 
 class Attempt:
@@ -228,15 +235,7 @@ class Attempt:
         self._require_open()
         if now_unix_ms >= self._facts.deadline_unix_ms:
             return self.expired(now_unix_ms)
-        event = Started(
-            id=self._facts.id,
-            attempt=self._history.attempts + 1,
-            index=index,
-            worker=self._facts.worker,
-            unix_ms=now_unix_ms,
-            sequence=self._facts.sequence,
-            alone=alone,
-        )
+        event = self._started(index, now_unix_ms, alone=alone)
         self._has_begun = True
         self._history.apply(event)
         self._resumed_at = index
@@ -258,6 +257,7 @@ class Attempt:
         vectors: list[list[float]] | None = None,
     ) -> list[Action]:
         self._require_open()
+        close = self._close(now_unix_ms) if status != "finished" else []
         ending = Ending(
             status=status,
             error=error,
@@ -268,7 +268,28 @@ class Attempt:
             first_token_ms=self._first_token_ms,
         )
         result = result_of(self._facts, self._history, ending, now_unix_ms)
-        return self._end([Store(result, self._facts.result_ttl_ms), Announce(result), Ack()])
+        return self._end([*close, Store(result, self._facts.result_ttl_ms), Announce(result), Ack()])
+
+    def _close(self, now_unix_ms: int) -> list[Action]:
+        """An attempt that began has fenced the journal; one that ends the job without beginning it must, too."""
+        streams = self._facts.request is not None and self._facts.request.stream
+        if self._has_begun or not self._history.attempts or not streams:
+            return []
+        event = self._started(self._history.index, now_unix_ms, ends=True)
+        self._history.apply(event)
+        return [Close(event)]
+
+    def _started(self, index: int, now_unix_ms: int, *, alone: bool = False, ends: bool = False) -> Started:
+        return Started(
+            id=self._facts.id,
+            attempt=self._history.attempts + 1,
+            index=index,
+            worker=self._facts.worker,
+            unix_ms=now_unix_ms,
+            sequence=self._facts.sequence,
+            alone=alone,
+            ends=ends,
+        )
 
     def _end(self, actions: list[Action]) -> list[Action]:
         self._is_over = True

@@ -27,7 +27,7 @@ from mesh.policies.retry import RetryPolicy
 from mesh.protocol import codec
 from mesh.protocol.messages import ErrorInfo, Note, Result
 from mesh.signals import JobEnded, JobReturned, Observer, Step, When
-from mesh.worker.attempt import Ack, Action, Announce, Begin, Bury, Drop, Nak, Remark, Store
+from mesh.worker.attempt import Ack, Action, Announce, Begin, Bury, Close, Drop, Nak, Remark, Store
 from mesh.worker.emitter import Emitter, LostError
 from mesh.worker.lease import Lease
 from mesh.worker.life import Life
@@ -93,6 +93,10 @@ class Effects:
             match action:
                 case Store():
                     await self._store(action)
+                case Close():
+                    self.step("close", "before")
+                    await emitter.fence(action.event)
+                    self.step("close", "after")
                 case Announce():
                     await self._announce(self.result or action.result, emitter)
                 case Bury():
@@ -152,16 +156,19 @@ class Effects:
 
     async def _store(self, action: Store) -> None:
         self.step("store", "before")
-        while not await self._desk.life.wait_sure(RETRY_S):  # the job may have been given away meanwhile
-            if not self.is_held():
-                raise LostError
         store, result = self._desk.store, action.result
         encoding = self._delivery.stored.encoding
         body = codec.encode(result, encoding)
         if len(body) > store.max_bytes:
             result = await self._store_large(result, body)
             body = codec.encode(result, encoding)
-        created = await self.until_answered(lambda: store.create(self._tenant, self._job, body, action.ttl_ms))
+
+        async def create() -> bool:
+            if not self._desk.life.is_sure:  # the job may have been given away meanwhile
+                raise DisconnectedError("the server has not confirmed yet that this worker lives")
+            return await store.create(self._tenant, self._job, body, action.ttl_ms)
+
+        created = await self.until_answered(create)
         self.result = result
         if not created:  # somebody else's Result, or ours from a try whose answer was lost: the stored one counts
             stored = await self.until_answered(lambda: store.get_written(self._tenant, self._job))

@@ -115,6 +115,16 @@ class Emitter:
         if self._is_lost:
             raise LostError
 
+    async def fence(self, event: Started) -> None:
+        """Publish that the job is about to be ended, after the journal that `follow` told of.
+
+        Raises:
+            LostError: somebody else wrote since.
+        """
+        self._is_announcing = True
+        self._send(codec.encode(event, self._encoding))
+        await self.wait_idle()
+
     async def announce(self, result: Result) -> bool:
         """Publish the Result as the last event; False if somebody else wrote since (and must announce it)."""
         await self._idle.wait()

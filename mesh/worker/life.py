@@ -16,13 +16,14 @@ import msgspec
 
 from mesh.broker.connection import Connection
 from mesh.broker.lives import Lives
-from mesh.errors import BrokerError, DisconnectedError, SequenceError
+from mesh.errors import ConfigError, DisconnectedError, MeshError, SequenceError
 from mesh.protocol.messages import LifeSign
 from mesh.protocol.subjects import Names
 
 log = logging.getLogger("mesh.worker")
 
 RETRY_S = 0.1
+RENEW_S = 2.0  # at most between two signs: who does not hear us can still see that we live
 WATCHED_S = 3.0  # after a ping somebody listens to what we announce
 LIST = b"leases"  # the body of a ping that asks for all of them
 BYE = b"bye"
@@ -31,8 +32,18 @@ BYE = b"bye"
 class Life:
     """See the module's docstring. `begin`, then `run` as a side task, `leave` in the end."""
 
-    def __init__(self, connection: Connection, names: Names, worker: str, on_dead: Callable[[], None]) -> None:
-        """`on_dead` is called when this worker learns that it was declared dead; what it held is not its own."""
+    def __init__(
+        self,
+        connection: Connection,
+        names: Names,
+        worker: str,
+        on_dead: Callable[[], None],
+        on_sure: Callable[[], None],
+    ) -> None:
+        """`on_dead` is called when this worker learns that it was declared dead; what it held is not its own.
+
+        `on_sure` is called when it is sure of itself again.
+        """
         self._connection = connection
         self._names = names
         self._lives = Lives(connection, names)
@@ -44,6 +55,7 @@ class Life:
         self._memory_s = 0.0  # how long a record is kept for sure
         self._doubts = 0  # counts the losses of the connection
         self._sure = asyncio.Event()
+        self._on_sure = on_sure
         self._poke = asyncio.Event()
         self._leases: dict[str, None] = {}  # acknowledgement subjects, in the order of delivery
         self._watched_until_s = 0.0
@@ -53,13 +65,6 @@ class Life:
     def is_sure(self) -> bool:
         """Whether the server confirmed us since the connection was last lost."""
         return self._sure.is_set()
-
-    async def wait_sure(self, timeout_s: float) -> bool:
-        """Return once we are sure, or after `timeout_s`; whether we are."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(timeout_s):
-                await self._sure.wait()
-        return self.is_sure
 
     async def begin(self, memory_s: float) -> None:
         """Begin a life; an earlier worker of the same name loses its own. `memory_s`: how long records are kept.
@@ -82,7 +87,12 @@ class Life:
         self._poke.set()
 
     async def run(self, period_s: float) -> None:
-        """Side task: renew the record every `period_s`, and at once after the connection was lost."""
+        """Side task: renew the record every `period_s`, and at once after the connection was lost.
+
+        Raises:
+            ConfigError: another process took this worker's name.
+        """
+        period_s = min(period_s, RENEW_S)
         while True:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(period_s):
@@ -90,7 +100,9 @@ class Life:
             self._poke.clear()
             try:
                 await self._renew()
-            except BrokerError as error:
+            except ConfigError:
+                raise
+            except MeshError as error:  # also a full store, which is no broker's fault, and passes
                 log.debug("the sign of life waits: %s", error)
                 await asyncio.sleep(RETRY_S)
                 self._poke.set()
@@ -149,12 +161,18 @@ class Life:
             self._last = 0
             return time.monotonic() - self._renewed_s > self._memory_s
         self._last = record.sequence
+        if record.sign is not None and record.sign.is_alive and record.sign.session != self._session:
+            self._on_dead()
+            raise ConfigError(
+                f"another worker is called {self._worker} now; give each its own --worker-id", key="worker-id"
+            )
         return record.sign != self._sign()
 
     def _confirmed(self, doubts: int) -> None:
         self._renewed_s = time.monotonic()
-        if doubts == self._doubts:
+        if doubts == self._doubts and not self._sure.is_set():
             self._sure.set()
+            self._on_sure()
 
     def _sign(self) -> LifeSign:
         return LifeSign(worker=self._worker, session=self._session, is_alive=True)

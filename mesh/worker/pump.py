@@ -18,7 +18,6 @@ from mesh.policies.tiers import TierWeights
 from mesh.protocol.messages import TIERS
 from mesh.protocol.subjects import Names, is_token
 from mesh.worker.credits import Credits, Source
-from mesh.worker.solitude import Solitude
 
 log = logging.getLogger("mesh.worker")
 
@@ -36,15 +35,18 @@ class Pump:
         names: Names,
         model: str,
         capacity: int,
-        solitude: Solitude,
+        is_held_up: Callable[[], bool],
         start_job: Callable[[Delivery], None],
     ) -> None:
-        """`start_job` is called for each delivery that holds a slot, until `released`."""
+        """`start_job` is called for each delivery that holds a slot, until `released`.
+
+        While `is_held_up`, nothing is pulled, and what still comes is handed back.
+        """
         self._connection = connection
         self._names = names
         self._model = model
         self._capacity = capacity
-        self._solitude = solitude
+        self._is_held_up = is_held_up
         self._start_job = start_job
         self._leases = Leases(connection)
         self._loop = asyncio.get_running_loop()
@@ -82,10 +84,8 @@ class Pump:
 
     def pump(self) -> None:
         """Send the pulls that the credits allow."""
-        if self._puller is None or self._is_stopped or not self._connection.is_connected:
+        if self._puller is None or self._is_stopped or not self._connection.is_connected or self._is_held_up():
             return
-        if self._solitude.is_wanted:
-            return  # what it brought could not begin
         now_s = self._loop.time()
         for ask in self._credits.plan(now_s, self.owned):
             priority = 0 if ask.source.lane in self.owned else 1
@@ -171,7 +171,7 @@ class Pump:
             log.warning("a delivery came late and was left alone", extra={"event": "late_delivery"})
             return
         is_addressed = is_token(delivery.address.tenant)
-        is_open = not self._is_stopped and not self._solitude.is_wanted
+        is_open = not self._is_stopped and not self._is_held_up()
         accepted = is_addressed and is_open and self._credits.accepts()
         self._credits.delivered(delivery.consumer, delivery.pending, accepted)
         if accepted:

@@ -175,7 +175,8 @@ class Runner:
         """The job may have run before: go on from its journal. None: the journal grew meanwhile, look again."""
         until_answered, desk = self._effects.until_answered, self._desk
         self._effects.step("recall", "before")
-        stored = await until_answered(lambda: desk.store.get(*self.job))
+        look = desk.store.get_written if self._awaited_end else desk.store.get
+        stored = await until_answered(lambda: look(*self.job))
         entries = await until_answered(lambda: desk.journal.read(self._public))
         if stored is not None:
             return self._settle_found(stored, entries[-1] if entries else None)
@@ -259,7 +260,6 @@ class Runner:
 
     async def _engine(self, begin: Begin) -> Outcome:
         assert self._request is not None
-        self.progressed_s = time.monotonic()
         work = Work(
             job=f"{self._facts.tenant}.{self._facts.id}",
             request=self._request,
@@ -284,6 +284,7 @@ class Runner:
     async def _generate(self, work: Work) -> Outcome:
         """Pass the engine's output on to the journal."""
         emitter, attempt = self._emitter, self._attempt
+        self.progressed_s = time.monotonic()
         stream: AsyncGenerator[Chunk, None] = self._desk.engine.generate(work)
         async with contextlib.aclosing(stream):
             async for chunk in stream:
@@ -347,7 +348,8 @@ class Runner:
 
     def redelivered(self, delivery: Delivery) -> bool:
         """JetStream forgot, in a crash, that we have this job, and hands it to us again; whether we go on with it."""
-        if delivery.stored.sequence != self._facts.sequence or not self._effects.is_held():
+        is_ours = self._effects.is_held() and self._interrupt != "lost"
+        if delivery.stored.sequence != self._facts.sequence or not is_ours:
             return False
         self._delivery = delivery
         self._effects.redelivered(delivery)

@@ -96,8 +96,8 @@ class Worker:
         self._idle.set()
         self._engine_fault: str | None = None
         self._solitude = Solitude()
-        self._life = Life(connection, names, options.name, self._declared_dead)
-        self._pump = Pump(connection, names, options.model, self._capacity, self._solitude, self._start_job)
+        self._life = Life(connection, names, options.name, self._declared_dead, self._sure_again)
+        self._pump = Pump(connection, names, options.model, self._capacity, self._is_held_up, self._start_job)
         self._board: PresenceBoard | None = None
         self.ready = asyncio.Event()  # set once the worker pulls
         self._leases = Leases(connection)
@@ -246,6 +246,10 @@ class Worker:
 
     # Jobs.
 
+    def _is_held_up(self) -> bool:
+        """Whether what is pulled now could not begin, or would have to be given up again."""
+        return self._solitude.is_wanted or not self._life.is_sure
+
     def _start_job(self, delivery: Delivery) -> None:
         self._observe(
             JobDelivered(
@@ -291,6 +295,9 @@ class Worker:
         self._life.disturbed()
         self._pump.connection_changed(connected)
 
+    def _sure_again(self) -> None:
+        self._pump.pump()
+
     def _declared_dead(self) -> None:
         """Others have our jobs: leave them alone."""
         for runner in self._runners.values():
@@ -326,6 +333,7 @@ class Worker:
             self._engine_fault = reason
             self._observe(EngineDied(reason))
             self._stop()
+            self._hurry.set()  # nothing that runs can finish
 
     # Side tasks: each runs until it is cancelled.
 

@@ -14,8 +14,9 @@ from mesh.broker.store import PresenceStore
 from mesh.broker.topology import MeshSettings
 from mesh.control.services import keep_watch
 from mesh.engines.simulator_settings import SimulatorSettings
-from mesh.errors import BrokerTimeoutError, UnavailableError
+from mesh.errors import BrokerTimeoutError, ConfigError, UnavailableError
 from mesh.protocol.messages import Delta, LifeSign
+from mesh.worker.worker import WorkerOptions
 from tests.running import running_mesh, wait_until
 
 SCRIPT = Path(__file__).with_name("crashing_worker.py")
@@ -179,10 +180,14 @@ async def test_a_worker_that_was_taken_for_dead_gives_up_what_it_held(patient_me
 
 async def test_no_result_is_stored_before_the_server_confirmed_that_the_worker_lives(patient_mesh):
     mesh = patient_mesh
-    worker = await mesh.start_worker()
-    worker._life._sure.clear()  # as after the loss of the connection, before any answer
+    worker = await mesh.start_worker(SLOW)
+    confirmed = worker._life._confirmed
     async with mesh_api.connect(mesh.url) as client:
-        job = await client.submit("simulator", "Tell me", max_tokens=3, temperature=0, id="victim")
+        job = await client.submit("simulator", "Tell me", max_tokens=20, temperature=0, id="victim")
+        async for _ in job:
+            break
+        worker._life._confirmed = lambda doubts: None
+        worker._life.disturbed()  # as after the loss of the connection, before any answer
 
         async def is_whole() -> bool:
             events = await mesh.history("victim")
@@ -190,5 +195,33 @@ async def test_no_result_is_stored_before_the_server_confirmed_that_the_worker_l
 
         await wait_until(is_whole)
         assert await mesh.result("victim") is None
+        worker._life._confirmed = confirmed
         worker._life.disturbed()
         assert (await job.result(timeout=10)).status == "finished"
+
+
+async def test_a_worker_that_was_cut_off_takes_no_job_before_it_knows_that_it_lives(patient_mesh):
+    """Else it would take its own jobs back and give them up again, and they would wait for a lease to end."""
+    mesh = patient_mesh
+    worker = await mesh.start_worker(SLOW)
+    worker._life._confirmed = lambda doubts: None
+    worker._life.disturbed()
+    async with mesh_api.connect(mesh.url) as client:
+        job = await client.submit("simulator", "Tell me", max_tokens=3)
+        with pytest.raises(mesh_api.errors.WaitTimeoutError):
+            await job.result(timeout=2.5)
+        del worker._life._confirmed
+        worker._life.disturbed()
+        assert (await job.result(timeout=5)).status == "finished"
+
+
+async def test_two_workers_of_one_name_do_not_take_turns_in_dying(patient_mesh):
+    mesh = patient_mesh
+    options = [WorkerOptions(model="simulator", name="twin", grace_s=1.0) for _ in range(2)]
+    await mesh.start_worker(SLOW, options[0])
+    newer = await mesh.start_worker(SLOW, options[1])
+    with pytest.raises(ConfigError, match="another worker is called twin"):
+        await asyncio.wait_for(mesh.tasks[0], 10)
+    async with mesh_api.connect(mesh.url) as client:
+        assert (await client.generate("simulator", "Tell me", max_tokens=3)).worker == newer.name
+    assert newer.statistics().state == "ready"

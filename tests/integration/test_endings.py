@@ -130,8 +130,10 @@ async def test_an_orphaned_job_is_cancelled_with_what_it_had_streamed(bare, clie
 async def test_a_cancelled_job_that_had_finished_is_finished(bare, client):
     """Its worker died between the last token and the Result."""
     worker = await bare.start_worker(SLOW)
-    worker._life._sure.clear()  # so it stores no Result
     job = await client.submit("simulator", "Tell me of the sea", max_tokens=3, temperature=0, id="victim")
+    await wait_until(lambda: bare.history("victim"))
+    worker._life._confirmed = lambda doubts: None
+    worker._life.disturbed()  # so it stores no Result
 
     async def is_whole() -> bool:
         events = await bare.history("victim")
@@ -182,6 +184,7 @@ async def test_a_result_that_was_announced_and_not_stored_is_stored_by_the_next_
 async def test_a_job_ended_in_the_queue_was_never_begun(bare, client):
     job = await client.submit("simulator", "a", id="victim")
     async with services(bare.connection, bare.names, "steering"):
+        assert await bare.queued() == 1
         assert await job.cancel() == "cancelled"
     events = await bare.history("victim")
     assert [type(event) for event in events] == [Result]

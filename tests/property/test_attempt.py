@@ -10,7 +10,7 @@ from mesh.errors import EngineDeadError, EngineFailedError, InvalidRequestError,
 from mesh.policies.retry import RetryPolicy
 from mesh.protocol.history import History, read_history
 from mesh.protocol.messages import Delta, Request, Result, Started, Usage
-from mesh.worker.attempt import Ack, Announce, Attempt, Begin, Bury, Drop, Nak, Remark, Store
+from mesh.worker.attempt import Ack, Announce, Attempt, Begin, Bury, Close, Drop, Nak, Remark, Store
 from mesh.worker.outcome import JobFacts
 
 ENDS = (Ack, Nak, Drop)
@@ -125,7 +125,9 @@ def test_every_attempt_keeps_the_promises_of_its_end(events, loss, now, data):
 
     # Stored, then announced, then acknowledged; buried before all of it.
     order = [
-        kind for kind in (Remark, Bury, Store, Announce, Ack) if any(isinstance(action, kind) for action in actions)
+        kind
+        for kind in (Remark, Bury, Close, Store, Announce, Ack)
+        if any(isinstance(action, kind) for action in actions)
     ]
     if not isinstance(actions[-1], Nak | Drop):
         assert [type(action) for action in actions] == order

@@ -6,7 +6,7 @@ from mesh.errors import EngineDeadError, EngineFailedError, TooLargeError
 from mesh.policies.retry import RetryPolicy
 from mesh.protocol.history import History, read_history
 from mesh.protocol.messages import DEFAULT_DEADLINE_MS, Delta, Note, Request, Result, Started, Usage
-from mesh.worker.attempt import Ack, Announce, Attempt, Begin, Bury, Drop, Nak, Remark, Store
+from mesh.worker.attempt import Ack, Announce, Attempt, Begin, Bury, Close, Drop, Nak, Remark, Store
 from mesh.worker.outcome import JobFacts
 
 STORED = 1_000_000
@@ -104,7 +104,8 @@ def test_a_request_may_ask_to_start_again_instead():
 
 def test_a_request_may_ask_to_fail_instead():
     one = attempt(Request(prompt="a", on_worker_loss="fail"))
-    store, *rest = take_over(one, journal(5), 1, False, STORED + 10)
+    close, store, *rest = take_over(one, journal(5), 1, False, STORED + 10)
+    assert (close.event.attempt, close.event.index, close.event.ends) == (2, 1, True)
     assert kinds(rest) == [Announce, Ack]
     assert (store.result.status, store.result.error.code, store.result.text) == ("failed", "engine_dead", "x")
     one = attempt(Request(prompt="a", on_worker_loss="fail"))
@@ -140,10 +141,12 @@ def test_a_second_request_of_the_same_id_is_acknowledged_while_the_first_one_is_
 def test_a_job_past_its_deadline_is_not_begun(begins):
     one = attempt(Request(prompt="a", deadline_unix_ms=STORED + 10))
     actions = one.first(STORED + 10) if begins else take_over(one, journal(5), 1, False, STORED + 10)
-    assert kinds(actions) == [Store, Announce, Ack]
-    assert (actions[0].result.status, actions[0].result.error.code) == ("expired", "expired")
+    closes = [] if begins else [Close]
+    assert kinds(actions) == [*closes, Store, Announce, Ack]
+    result = actions[-2].result
+    assert (result.status, result.error.code) == ("expired", "expired")
     where = "before it started" if begins else "while it ran"
-    assert where in actions[0].result.error.message
+    assert where in result.error.message
 
 
 def test_without_a_deadline_a_job_has_ten_minutes():
@@ -182,7 +185,13 @@ def test_a_job_that_killed_its_workers_when_alone_is_not_begun_again():
     one = attempt()
     actions = take_over(one, history, 0, False, STORED + 10)
     assert not one.wants_solitude, "it is not run again"
-    assert kinds(actions) == [Bury, Store, Announce, Ack]
+    assert kinds(actions) == [Bury, Close, Store, Announce, Ack]
+    assert actions[0].attempts == 4
+
+
+def test_a_silent_job_needs_no_closing():
+    one = attempt(Request(prompt="a", stream=False, deadline_unix_ms=STORED))
+    assert kinds(take_over(one, journal(), 0, False, STORED + 10)) == [Store, Announce, Ack]
 
 
 def test_a_job_whose_workers_died_in_company_is_not_buried():
