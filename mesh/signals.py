@@ -68,7 +68,8 @@ class Step:
     """One effect of the worker is about to be performed, or was: the crash points of the chaos tests."""
 
     job: str
-    # taken, recall, close, started, delta, last (the delta that says how it ended), store, announce, ack; note, nak, dead
+    # taken, recall, started, delta, last (the delta that says how it ended), store, announce, ack;
+    # close, note, nak, dead
     name: str
     when: When
 

@@ -38,7 +38,7 @@ def events_of(entries: Iterable[Entry]) -> list[Event]:
 
 
 def notes_in(entries: Iterable[Entry]) -> list[Note]:
-    """What is noted on the job's attempts subject."""
+    """What these entries of a job's notes subject say."""
     notes = [codec.decode_note(entry.body) for entry in entries]
     return [note for note in notes if note is not None]
 
@@ -61,8 +61,12 @@ class Journal:
         return self._names.events(tenant, job)
 
     def attempts_subject(self, tenant: str, job: str) -> str:
-        """Where what its readers need not see is kept: notes on attempts, and a silent job's `started` events."""
+        """Where the events of a job are kept that streams nothing: its attempts, and how far they got."""
         return self._names.attempts(tenant, job)
+
+    def notes_subject(self, tenant: str, job: str) -> str:
+        """Where it is noted how attempts ended that left no Result."""
+        return self._names.notes(tenant, job)
 
     def publish(self, subject: str, body: bytes, last: int, on_reply: OnReply, timeout_s: float) -> None:
         """Append an event if `last` is still the subject's last sequence; `on_reply` gets the PubAck.
@@ -137,7 +141,8 @@ class Journal:
         """
         tenant, job = check_token("tenant", tenant), check_token("id", job)
         purged = 0
-        for subject in (self.attempts_subject(tenant, job), self.subject(tenant, job)):
+        subjects = (self.notes_subject, self.attempts_subject, self.subject)
+        for subject in (each(tenant, job) for each in subjects):
             purged += await purge_subject(self._connection, self._stream, subject, last)
         return purged
 

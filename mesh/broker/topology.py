@@ -95,7 +95,7 @@ def streams(names: Names, settings: MeshSettings) -> list[tuple[Literal["stream"
     events = base | {
         "name": names.events_stream,
         "description": "The events of each job (started, delta, result), kept so that readers and workers can resume",
-        "subjects": [f"{ns}.out.>", f"{ns}.sys.attempts.>", f"{ns}.sys.life.*"],
+        "subjects": [f"{ns}.out.>", f"{ns}.sys.attempts.>", f"{ns}.sys.notes.>", f"{ns}.sys.life.*"],
         "storage": settings.events_storage,
         "discard": "old",
         "max_age": int(settings.events_age_s * NS),

@@ -185,7 +185,7 @@ class DeadLetterOffice:
     async def _read_journal(self, letter: DeadLetter) -> list[Entry]:
         """The job's events and notes, in the order of the stream they share."""
         journal, name = self._journal, (letter.address.tenant, letter.job)
-        subjects = (journal.subject(*name), journal.attempts_subject(*name))
+        subjects = (journal.subject(*name), journal.attempts_subject(*name), journal.notes_subject(*name))
         parts = await asyncio.gather(*(self._read_subject(subject) for subject in subjects))
         return sorted((entry for part in parts for entry in part), key=lambda entry: entry.sequence)
 

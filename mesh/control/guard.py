@@ -29,6 +29,7 @@ log = logging.getLogger("mesh.control")
 PING_S = 0.25  # between pings of each ward
 PATIENCE_S = 0.3  # between the first ping nobody heard and the last: a worker that reconnects needs less
 LOOK_S = 2.0  # between looks who is there
+ABSENT_S = 60.0  # for so long one that is not seen is watched all the same
 REMEMBERED = 1000  # burials
 STEADY_S = 2.0  # our own connection must have stood for so long: after a server's restart, others come back later
 
@@ -58,9 +59,8 @@ class Guard:
         self._wards: dict[str, _Ward] = {}
         self._loop = asyncio.get_running_loop()
         self._steady_from_s = self._loop.time()
-        self._present: set[str] = set()  # the workers seen at the last look
+        self._present: dict[str, float] = {}  # the workers seen, and when last (loop time)
         self._buried: dict[str, None] = {}  # by us, oldest first
-        self._greeted: dict[str, float] = {}  # those who said hello, and when (loop time): they may not be seen yet
         self._unlisten = connection.listen(self._connection_changed)
         self._subscription = connection.subscribe(names.system("hello"), self._heard_hello)
         self._tasks = [
@@ -87,21 +87,22 @@ class Guard:
     def _heard_hello(self, subject: bytes, reply: bytes, payload: bytes, header: bytes) -> None:
         name = payload.decode("utf-8", "replace")
         if is_token(name):
-            self._greeted[name] = self._loop.time()
+            self._present[name] = self._loop.time()  # its presence may not be seen yet
             self._choose()
 
     async def _look(self) -> None:
         """See who is there, every so often."""
         while True:
             with contextlib.suppress(MeshError):  # then we keep those we have
-                self._present = {each.worker for each in await self._presence.all()}
-                recent_s = self._loop.time() - 2 * LOOK_S
-                self._greeted = {name: at_s for name, at_s in self._greeted.items() if at_s > recent_s}
+                now_s = self._loop.time()
+                self._present |= dict.fromkeys((each.worker for each in await self._presence.all()), now_s)
+                # One that was suspended is not seen for a while, and may die when it wakes up.
+                self._present = {name: at_s for name, at_s in self._present.items() if at_s > now_s - ABSENT_S}
                 self._choose()
             await asyncio.sleep(LOOK_S)
 
     def _choose(self) -> None:
-        chosen = set(wards(self._who, self._present | set(self._greeted)))
+        chosen = set(wards(self._who, self._present))
         for name in set(self._wards) - chosen:
             if self._wards[name].burial is None:
                 self._forget(name)
@@ -119,8 +120,7 @@ class Guard:
         return ward
 
     def _forget(self, name: str) -> None:
-        self._present.discard(name)
-        self._greeted.pop(name, None)
+        self._present.pop(name, None)
         ward = self._wards.pop(name, None)
         if ward is not None and ward.subscription is not None:
             ward.subscription.close()

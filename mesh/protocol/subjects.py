@@ -116,6 +116,10 @@ class Names:
         """Where the attempts at a job that streams nothing are counted and fenced; private to the mesh."""
         return self.system("attempts", tenant, job)
 
+    def notes(self, tenant: str, job: str) -> str:
+        """Where it is noted how attempts ended that left no Result; private to the mesh."""
+        return self.system("notes", tenant, job)
+
     def life(self, worker: str) -> str:
         """Where a worker's signs of life are kept; private to the mesh."""
         return self.system("life", worker)

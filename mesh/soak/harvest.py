@@ -72,7 +72,8 @@ async def _ack_pending(connection: Connection, names: Names) -> int:
 
 
 async def _harvest_events(connection: Connection, names: Names, history: History) -> None:
-    journals = {f"{names.ns}.out.": history.events, names.system("attempts") + ".": history.attempts}
+    private = (names.system("attempts") + ".", names.system("notes") + ".")
+    journals = {f"{names.ns}.out.": history.events, **dict.fromkeys(private, history.attempts)}
     for message in await _read_all(connection, names.events_stream):
         kept = next((kept for prefix, kept in journals.items() if message.subject.startswith(prefix)), None)
         if kept is None:

@@ -144,7 +144,7 @@ class Effects:
     async def survive(self, attempt: int) -> None:
         """Note that this worker lost the job and lives: the attempt is no sign that the job kills workers."""
         note = codec.encode(Note(id=self._job, attempt=attempt, verdict="returned", reason="lost"))
-        subject = self._desk.journal.attempts_subject(self._tenant, self._job)
+        subject = self._desk.journal.notes_subject(self._tenant, self._job)
         end_s = time.monotonic() + SURVIVED_S
         while time.monotonic() < end_s:
             try:
@@ -201,7 +201,7 @@ class Effects:
     async def _remark(self, action: Remark) -> None:
         self.step("note", "before")
         journal, note = self._desk.journal, codec.encode(action.note)
-        await self.until_answered(lambda: journal.append(journal.attempts_subject(self._tenant, self._job), note))
+        await self.until_answered(lambda: journal.append(journal.notes_subject(self._tenant, self._job), note))
         self.step("note", "after")
 
     async def _ack(self) -> None:

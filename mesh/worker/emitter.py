@@ -23,6 +23,7 @@ log = logging.getLogger("mesh.worker")
 
 PUBLISH_TIMEOUT_S = 2.0
 RETRY_S = 0.05  # between looks at a journal that does not answer
+CHECKPOINT_S = 0.5  # between two notes of how far a job got that streams nothing
 CHUNK_SHARE = 0.5  # of a message's size: what one event may fill with what gathered
 CHAR_BYTES, TOKEN_BYTES = 6, 12  # the most a character and a token id take, encoded
 
@@ -50,7 +51,8 @@ class Emitter:
         `on_begun` is called when `started` is in the journal, `on_lost` when the job turns out to be another's;
         each once at most. `step` is told before and after each delta, if somebody watches that closely.
 
-        Without `streams` the job's readers get the result event alone; its attempts are counted elsewhere.
+        Without `streams` the job's readers get the result event alone; elsewhere its attempts are counted, and what it
+        made is kept every CHECKPOINT_S, so that it goes on from there.
         """
         self._journal = journal
         self._id = job[1]
@@ -70,6 +72,7 @@ class Emitter:
         self._budget_bytes = int(journal.max_bytes * CHUNK_SHARE)
         self._finish: tuple[str, Usage] | None = None
         self._in_flight: bytes | None = None
+        self._sent_s = 0.0  # when it was sent, loop time
         self._is_lost = False
         self._idle = asyncio.Event()
         self._idle.set()
@@ -77,6 +80,7 @@ class Emitter:
         self._is_beginning = False
         self._is_announcing = False
         self._is_last = False
+        self.has_grown = False  # output of this attempt is in the journal
         self.is_refused_first = False  # the first publish met a journal that was not empty
 
     @property
@@ -94,16 +98,17 @@ class Emitter:
 
     def add(self, text: str, token_ids: Sequence[int]) -> None:
         """Publish new output, at once or with what follows."""
-        if not self._streams:
-            return
         self._pieces.append((text, token_ids))
-        if self._in_flight is None and not self._is_lost:
+        if self._in_flight is None and not self._is_lost and self._is_due():
             self._send_delta()
 
     def finish(self, finish_reason: str, usage: Usage, text: str, token_ids: Sequence[int]) -> None:
         """Publish the last output, marked as such."""
-        self._finish = (finish_reason, usage)
-        self.add(text, token_ids)
+        if self._streams:
+            self._finish = (finish_reason, usage)
+            self.add(text, token_ids)
+        else:
+            self._pieces.clear()
 
     async def wait_idle(self) -> None:
         """Return when everything given is in the journal.
@@ -130,6 +135,7 @@ class Emitter:
         await self._idle.wait()
         if self._is_lost:
             return False
+        self._pieces.clear()
         if self._subject != self._public:
             self._subject, self._last = self._public, 0
         self._is_announcing = True
@@ -147,6 +153,10 @@ class Emitter:
         if self._recovery is not None:
             self._recovery.cancel()
         self._idle.set()
+
+    def _is_due(self) -> bool:
+        """Whether output goes out now: of a job that streams nothing, only so often."""
+        return self._streams or self._loop.time() - self._sent_s >= CHECKPOINT_S
 
     def _send_delta(self) -> None:
         if self._finish is None and not any(ids for _, ids in self._pieces):
@@ -185,6 +195,7 @@ class Emitter:
     def _send(self, body: bytes) -> None:
         self._idle.clear()
         self._in_flight = body
+        self._sent_s = self._loop.time()
         if not self._is_held():
             self._lose()
             return
@@ -222,9 +233,12 @@ class Emitter:
         if self._is_beginning:
             self._is_beginning = False
             self._on_begun()
-        elif self._step is not None and not self._is_announcing:
-            self._step("last" if self._is_last else "delta", "after")
-        self._send_delta()
+        elif not self._is_announcing:
+            self.has_grown = True
+            if self._step is not None:
+                self._step("last" if self._is_last else "delta", "after")
+        if self._is_due():
+            self._send_delta()
         if self._in_flight is None:
             self._idle.set()
 

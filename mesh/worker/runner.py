@@ -66,6 +66,7 @@ class Runner:
         self._interrupt: Interrupt | None = None
         self._found: Stored | None = None
         self._work: asyncio.Task[Any] | None = None  # what an interrupt cuts short
+        self._is_alone = False  # in the engine
         self._awaited_end = 0  # the sequence of a closed journal that we waited for
         self._usage = Usage()
         # When the engine last brought something for this job, or was given it; monotonic. None: it has not got it.
@@ -151,7 +152,7 @@ class Runner:
                 try:
                     actions = await self._begin(self._attempt.first(now_unix_ms()), last=0)
                 finally:
-                    self._desk.solitude.leave(alone=False)
+                    self._desk.solitude.leave(self._is_alone)
             elif self._interrupt != "found":
                 actions = await self._conclude(None)
         while actions is None:
@@ -182,12 +183,13 @@ class Runner:
             return self._settle_found(stored, entries[-1] if entries else None)
         assert self._request is not None
         history = read_history(events_of(entries))
-        if history.result is None and (history.trials or not self._request.stream):
-            subject = desk.journal.attempts_subject(*self.job)
-            private = await until_answered(lambda: desk.journal.read(subject))
-            if not self._request.stream:
-                entries, history = private, read_history(events_of(private))
-            history.judge(notes_in(private))
+        if history.result is None and not self._request.stream:
+            private = desk.journal.attempts_subject(*self.job)
+            entries = await until_answered(lambda: desk.journal.read(private))
+            history = read_history(events_of(entries))
+        if history.trials:
+            subject = desk.journal.notes_subject(*self.job)
+            history.judge(notes_in(await until_answered(lambda: desk.journal.read(subject))))
         last = entries[-1].sequence if entries else 0
         self._effects.step("recall", "after")
         if history.is_ending and history.result is None and self._awaited_end != last:
@@ -209,19 +211,27 @@ class Runner:
         try:
             return await self._begin(self._attempt.taken_over(index, is_queued, now_unix_ms()), last)
         finally:
-            desk.solitude.leave(alone)
+            desk.solitude.leave(self._is_alone)
 
     async def _enter(self, alone: bool) -> bool:
-        """Take a place at the engine; False: an interrupt came first."""
+        """Take a place at the engine; False: an interrupt came first, or it is better had elsewhere."""
         solitude = self._desk.solitude
+        self._is_alone = alone
         if solitude.take(alone):
             return True
+        if not alone or solitude.is_wanted:
+            self.interrupt("drain")
+            return False
+        turn, has_place = solitude.line_up(), False
         left_s = (self._facts.deadline_unix_ms - now_unix_ms()) / 1000
         timer = asyncio.get_running_loop().call_later(max(0.0, left_s), self.interrupt, "expired")
         try:
-            return await self._interruptible(solitude.wait(alone)) is True
+            has_place = await self._interruptible(_done(turn)) is True
+            return has_place
         finally:
             timer.cancel()
+            if not has_place:
+                solitude.give_up(turn)
 
     async def _begin(self, actions: list[Action], last: int) -> list[Action] | None:
         """Perform `Begin`, if that was decided. None: the journal does not end at `last`."""
@@ -289,6 +299,9 @@ class Runner:
         async with contextlib.aclosing(stream):
             async for chunk in stream:
                 self.progressed_s = time.monotonic()
+                if self._is_alone and emitter.has_grown:  # on the record, so it is no suspect any more
+                    self._is_alone = False
+                    self._desk.solitude.share()
                 attempt.produced(chunk.text, chunk.token_ids, now_unix_ms())
                 if chunk.finish_reason is None:
                     emitter.add(chunk.text, chunk.token_ids)
@@ -364,6 +377,11 @@ class Runner:
     def _result_found(self, stored: Stored) -> None:
         self._found = stored
         self.interrupt("found")
+
+
+async def _done(turn: asyncio.Future[None]) -> bool:
+    await turn
+    return True
 
 
 def now_unix_ms() -> int:

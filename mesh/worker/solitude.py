@@ -1,11 +1,10 @@
 """Who may use the engine at the same time: any number of jobs in company, or one alone.
 
-A job that may be what kills workers runs alone (see policies/retry). While it waits for the others to finish, no
-job begins beside it, and the worker pulls none (`is_wanted`).
+A job that may be what kills workers runs alone (see policies/retry), until it gets further than before. While it
+waits for the others to finish, and while it is alone, none begins beside it: what comes then is had elsewhere.
 """
 
 import asyncio
-from collections import deque
 
 
 class Solitude:
@@ -14,13 +13,12 @@ class Solitude:
     def __init__(self) -> None:
         self._inside = 0  # in company
         self._is_taken = False  # by a job that is alone
-        self._want_alone: deque[asyncio.Future[None]] = deque()
-        self._want_company: deque[asyncio.Future[None]] = deque()
+        self._turn: asyncio.Future[None] | None = None  # of the one that waits to be
 
     @property
     def is_wanted(self) -> bool:
         """Whether a job is alone, or waits to be."""
-        return self._is_taken or bool(self._want_alone)
+        return self._is_taken or self._turn is not None
 
     def take(self, alone: bool) -> bool:
         """Take a place if there is one now."""
@@ -32,22 +30,26 @@ class Solitude:
             self._inside += 1
         return True
 
-    async def wait(self, alone: bool) -> bool:
-        """Stand in line for a place, for as long as it takes; True, once it is taken. Cancel to give up."""
-        line = self._want_alone if alone else self._want_company
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        line.append(turn)
-        try:
-            await turn
-        except asyncio.CancelledError:
-            if turn.cancelled():
-                if turn in line:
-                    line.remove(turn)
-                self._admit()
-            else:  # it was our turn just now
-                self.leave(alone)
-            raise
-        return True
+    def line_up(self) -> asyncio.Future[None]:
+        """Want the place alone, once all others have left: done when it is taken. Only where it is not wanted yet.
+
+        Whoever does not await it to its end must `give_up`.
+        """
+        assert not self.is_wanted
+        self._turn = asyncio.get_running_loop().create_future()
+        return self._turn
+
+    def give_up(self, turn: asyncio.Future[None]) -> None:
+        """Want it no longer, also if it was given just now."""
+        if self._turn is turn:
+            self._turn = None
+        else:
+            self.leave(alone=True)
+
+    def share(self) -> None:
+        """Who was alone needs it no longer: it stays, in company."""
+        self._is_taken = False
+        self._inside += 1
 
     def leave(self, alone: bool) -> None:
         """Give the place back."""
@@ -55,22 +57,8 @@ class Solitude:
             self._is_taken = False
         else:
             self._inside -= 1
-        self._admit()
-
-    def _admit(self) -> None:
-        """Give free places to those in line: to one alone, before any in company."""
-        for line in (self._want_alone, self._want_company):
-            while line and line[0].done():  # cancelled, and about to leave the line
-                line.popleft()
-        if self._is_taken:
-            return
-        if self._want_alone:
-            if not self._inside:
-                self._is_taken = True
-                self._want_alone.popleft().set_result(None)
-            return
-        while self._want_company:
-            turn = self._want_company.popleft()
-            if not turn.done():
-                self._inside += 1
+        if self._turn is not None and not self._inside and not self._is_taken:
+            self._is_taken = True
+            turn, self._turn = self._turn, None
+            if not turn.done():  # its waiter was cancelled, and is about to give up
                 turn.set_result(None)

@@ -382,3 +382,4 @@ async def _wait(*waits: Coroutine[Any, Any, Any], timeout_s: float, how: str) ->
     await asyncio.wait(tasks, timeout=timeout_s, return_when=how)
     for task in tasks:
         task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

@@ -273,7 +273,7 @@ async def test_a_worker_that_loses_a_job_and_lives_says_so(bare):
         journal = Journal(bare.connection, bare.names)
 
         async def is_noted() -> bool:
-            entries = await journal.read(journal.attempts_subject("default", "victim"))
+            entries = await journal.read(journal.notes_subject("default", "victim"))
             return [(note.attempt, note.verdict) for note in notes_in(entries)] == [(1, "returned")]
 
         await wait_until(is_noted)

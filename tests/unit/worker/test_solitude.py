@@ -1,13 +1,6 @@
 """Who may use the engine at the same time."""
 
-import asyncio
-
 from mesh.worker.solitude import Solitude
-
-
-async def settled() -> None:
-    for _ in range(5):
-        await asyncio.sleep(0)
 
 
 async def test_company_shares():
@@ -21,56 +14,42 @@ async def test_company_shares():
 async def test_one_alone_waits_for_all_and_nobody_begins_meanwhile():
     door = Solitude()
     assert door.take(alone=False)
-    alone = asyncio.create_task(door.wait(alone=True))
-    await settled()
+    alone = door.line_up()
     assert door.is_wanted
     assert not door.take(alone=False)
-    company = [asyncio.create_task(door.wait(alone=False)) for _ in range(2)]
-    await settled()
+    assert not door.take(alone=True)
     door.leave(alone=False)
-    await settled()
     assert alone.done()
-    assert not any(task.done() for task in company)
+    assert not door.take(alone=False)
     door.leave(alone=True)
-    await settled()
-    assert all(task.done() for task in company)
     assert not door.is_wanted
+    assert door.take(alone=False)
 
 
-async def test_those_who_want_to_be_alone_go_one_after_the_other():
+async def test_who_needs_to_be_alone_no_longer_stays_in_company():
     door = Solitude()
     assert door.take(alone=True)
-    tasks = [asyncio.create_task(door.wait(alone=True)) for _ in range(3)]
-    for n_done in range(3):
-        await settled()
-        assert sum(task.done() for task in tasks) == n_done
-        door.leave(alone=True)
-    await settled()
-    assert all(task.done() for task in tasks)
+    door.share()
+    assert not door.is_wanted
+    assert door.take(alone=False)
+    assert not door.take(alone=True)
+    door.leave(alone=False)
+    door.leave(alone=False)
+    assert door.take(alone=True)
 
 
-async def test_who_gives_up_leaves_the_line():
+async def test_who_gives_up_waiting_holds_nobody_up():
     door = Solitude()
     assert door.take(alone=False)
-    alone = asyncio.create_task(door.wait(alone=True))
-    await settled()
-    company = asyncio.create_task(door.wait(alone=False))
-    await settled()
-    alone.cancel()
-    await settled()
-    assert company.done()
+    door.give_up(door.line_up())
     assert not door.is_wanted
+    assert door.take(alone=False)
 
 
-async def test_a_place_given_to_who_just_left_goes_to_the_next():
+async def test_a_place_given_to_who_just_left_is_free():
     door = Solitude()
-    assert door.take(alone=True)
-    first, second = (asyncio.create_task(door.wait(alone=True)) for _ in range(2))
-    await settled()
-    door.leave(alone=True)  # it is the first one's turn, and it has not noticed yet
-    first.cancel()
-    await settled()
-    assert first.cancelled()
-    assert second.done()
-    door.leave(alone=True)
+    assert door.take(alone=False)
+    turn = door.line_up()
+    door.leave(alone=False)  # it is its turn, and it has not noticed yet
+    door.give_up(turn)
     assert door.take(alone=False)
