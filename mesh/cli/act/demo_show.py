@@ -80,7 +80,7 @@ def show_commands(url: str, job: str, names: Names, is_kept: bool) -> None:
         f"{nats} kv get {names.results_bucket} default.{job} --raw",
         f"{nats} stream view {names.events_stream}",
         f"{nats} consumer report {names.requests_stream}",
-        f"{nats} sub '{names.ns}.out.default.>'",
+        f"{nats} sub '{names.ns}.live.default.>'",
         f"{nats} req {names.request(DEMO_NAME, 'standard', 'default', '0')} "
         '\'{"id": "mine", "prompt": "Once upon a time"}\'',
     ):
