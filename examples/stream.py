@@ -1,7 +1,7 @@
 """Submit one request and show its tokens as they are made.
 
-    mesh up --engine simulator          # in one terminal
-    python examples/stream.py           # in another
+mesh up --engine simulator          # in one terminal
+python examples/stream.py           # in another
 """
 
 import asyncio

@@ -16,7 +16,6 @@ from mesh.cli.main import main
 from mesh.worker.attempt import Ack
 from mesh.worker.effects import Effects
 from mesh.worker.emitter import Emitter
-from mesh.worker.runner import Runner
 from mesh.worker.worker import Worker
 
 MUTANTS: dict[str, Callable[[], None]] = {}
@@ -103,14 +102,14 @@ def term_on_error() -> None:
 
 @mutant
 def ignored_cancel() -> None:
-    """The engine goes on with what nobody wants."""
-    interrupt = Runner.interrupt
+    """Whoever cancels is told that it is done, and the engine goes on with what nobody wants."""
 
-    def deaf(self, reason):
-        if reason != "cancelled":
-            interrupt(self, reason)
+    def nod(self, subject, reply, payload, header):
+        tenant, job = subject.decode().split(".")[-2:]
+        if reply and (tenant, job) in self._by_job:
+            self._connection.publish(reply.decode(), b"cancelled")
 
-    Runner.interrupt = deaf
+    Worker._cancel_asked = nod
 
 
 if __name__ == "__main__":
