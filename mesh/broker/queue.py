@@ -78,14 +78,20 @@ class RequestQueue:
             found = await self.get(int(job[1:]))
             if found and found.job == job and found.address and found.address.tenant == tenant:
                 return found
-        after = 0
-        while page := await self._page(after, self._names.request("*", "*", tenant, "*")):
+        subject, after = self._names.request("*", "*", tenant, "*"), 0
+        while True:
+            page = await self._page(after, subject)
+            if not page:  # the end, or a replica that lags: its leader knows
+                ask = {"seq": after + 1, "next_by_subj": subject}
+                message = await get_from_leader(self._connection, self._stream, ask)
+                if message is None:
+                    return None
+                page = [message]
             for message in page:
                 stored = self._read(message)
                 if stored.job == job:
                     return stored
             after = page[-1].sequence
-        return None
 
     async def read(self, after: int) -> list[StoredRequest]:
         """The next requests after stream sequence `after`, PAGE at most and SEARCH_BYTES of bodies; none at the end.

@@ -50,6 +50,7 @@ class BlindWorker(Worker):
     """What a worker would be without the clock of its own: only the server's fences are left to stop it."""
 
     def _start_job(self, delivery: Delivery) -> None:
+        self._by_job.clear()  # nor does it know that it runs the job already
         super()._start_job(delivery)
         for runner in self._runners.values():
             runner.lease.ack_wait_s = 1e9

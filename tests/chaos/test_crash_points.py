@@ -32,7 +32,7 @@ POINTS = [
     *((FRESH, f"{step}:{when}:1") for step in ("store", "announce", "ack") for when in ("before", "after")),
     *((TAKEN_OVER, f"{step}:{when}:1") for step in ("recall", "started", "delta") for when in ("before", "after")),
     *((FAILING, f"{step}:{when}:1") for step in ("note", "nak") for when in ("before", "after")),
-    *((DOOMED, f"{step}:{when}:1") for step in ("dead", "store", "ack") for when in ("before", "after")),
+    *((DOOMED, f"{step}:{when}:1") for step in ("dead", "close", "store", "ack") for when in ("before", "after")),
 ]
 HOWS = ["kill", "stop", "raise"]
 SPEED = SimulatorSettings(model="simulator", first_token_ms=5, between_tokens_ms=5)
