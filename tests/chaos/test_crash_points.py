@@ -30,9 +30,9 @@ POINTS = [
     *((FRESH, f"{step}:{when}:1") for step in ("started", "delta", "last") for when in ("before", "after")),
     *((FRESH, f"delta:{when}:4") for when in ("before", "after")),
     *((FRESH, f"{step}:{when}:1") for step in ("store", "announce", "ack") for when in ("before", "after")),
-    *((TAKEN_OVER, f"{step}:{when}:1") for step in ("recall", "started", "delta") for when in ("before", "after")),
+    *((TAKEN_OVER, f"{step}:{when}:1") for step in ("recall", "started") for when in ("before", "after")),
     *((FAILING, f"{step}:{when}:1") for step in ("note", "nak") for when in ("before", "after")),
-    *((DOOMED, f"{step}:{when}:1") for step in ("dead", "close", "store", "ack") for when in ("before", "after")),
+    *((DOOMED, f"{step}:{when}:1") for step in ("dead", "close") for when in ("before", "after")),
 ]
 HOWS = ["kill", "stop", "raise"]
 SPEED = SimulatorSettings(model="simulator", first_token_ms=5, between_tokens_ms=5)

@@ -36,7 +36,7 @@ async def test_ten_thousand_requests_survive_two_hundred_faults(tmp_path):
 @pytest.mark.timeout(240)
 async def test_a_cluster_that_loses_its_nodes_loses_no_request(tmp_path):
     weights = {"kill": 2.0, "stop": 1.0, "cut": 1.0, "reset": 1.0, "slow": 1.0, "server": 2.0}
-    order = Order(folder=tmp_path, requests=1_000, seed=7, servers=3, weights=weights, poison_every=250)
+    order = Order(folder=tmp_path, requests=600, seed=7, servers=3, weights=weights, poison_every=200)
     outcome = await soak(order, print)
     check(outcome)
-    assert outcome.figures.faults["server"] >= 2
+    assert outcome.figures.faults["server"] >= 1
