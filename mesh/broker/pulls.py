@@ -167,16 +167,16 @@ class Leases:
         Raises:
             DisconnectedError: no connection; it comes again after `ack_wait`.
         """
-        body = b'-NAK {"delay":%d}' % int(delay_s * NS) if delay_s > 0 else b"-NAK"
-        self._connection.publish(delivery.ack_subject, body)
+        self.hand_back(delivery.ack_subject, delay_s)
 
-    def hand_back(self, ack_subject: str) -> None:
+    def hand_back(self, ack_subject: str, delay_s: float = 0.0) -> None:
         """`nak` for a worker that is dead, by the subject it had announced.
 
         Raises:
             DisconnectedError: no connection; the job comes again after `ack_wait`.
         """
-        self._connection.publish(ack_subject, b"-NAK")
+        body = b'-NAK {"delay":%d}' % int(delay_s * NS) if delay_s > 0 else b"-NAK"
+        self._connection.publish(ack_subject, body)
 
     def term(self, delivery: Delivery, reason: str) -> None:
         """Remove a message that can never be a job; `reason` goes into JetStream's advisory.

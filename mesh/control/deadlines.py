@@ -9,7 +9,7 @@ GRACE_MS = 1000  # the worker that runs a job ends it at its deadline; only who 
 
 
 class Deadlines:
-    """The deadlines of requests by stream sequence: 16 bytes of numbers each, and their boxes."""
+    """The deadlines of requests by stream sequence; about 120 bytes each."""
 
     def __init__(self) -> None:
         self._heap: list[tuple[int, int]] = []

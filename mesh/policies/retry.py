@@ -2,7 +2,8 @@
 
 When a worker dies, nobody can tell which of its jobs killed it. So a death in company says little: however often
 it happens, it counts once. A job that lost two workers without getting any further is a suspect, and runs alone
-from then on: what dies alone is at fault, and what is innocent gets through. A job is never buried for its company.
+from then on: what dies alone is at fault, and what is innocent gets through. Where two attempts or more are allowed,
+no job is buried for its company.
 """
 
 from collections.abc import Sequence

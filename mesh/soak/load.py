@@ -104,7 +104,7 @@ class Load:
         elif wish.reading == "live":
             await asyncio.gather(*(self._read(each, asked) for each in jobs if each is not None))
         elif number % 2:
-            await self._await(job, asked)
+            await self._read(job, asked, follows=False)
         else:
             job.close()  # its Result is read in the end
 
@@ -120,16 +120,17 @@ class Load:
         self.history.submitted.append(Submitted(self.clock(), asked.job, "ok"))
         return job
 
-    async def _read(self, job: Job, asked: Asked) -> None:
-        """Follow the output to its end."""
+    async def _read(self, job: Job, asked: Asked, follows: bool = True) -> None:
+        """Follow the output to its end, or await the Result alone."""
         pieces: list[Delta] = []
         restarts, result, fault = 0, None, ""
         try:
-            async for piece in job:
-                if isinstance(piece, Restarted):
-                    restarts += 1
-                else:
-                    pieces.append(piece)
+            if follows:
+                async for piece in job:
+                    if isinstance(piece, Restarted):
+                        restarts += 1
+                    else:
+                        pieces.append(piece)
             result = await job
         except MeshError as error:
             fault = f"{type(error).__name__}: {error}"
@@ -138,19 +139,6 @@ class Load:
             raise
         finally:
             self.history.shown.append(Shown(asked.job, asked.reading, tuple(pieces), restarts, result, fault))
-
-    async def _await(self, job: Job, asked: Asked) -> None:
-        """Await the Result alone."""
-        result, fault = None, ""
-        try:
-            result = await job
-        except MeshError as error:
-            fault = f"{type(error).__name__}: {error}"
-        except asyncio.CancelledError:
-            fault = "it still waited when the soak ended"
-            raise
-        finally:
-            self.history.shown.append(Shown(asked.job, "none", (), 0, result, fault))
 
     async def _cancel(self, job: Job, after_s: float) -> None:
         await asyncio.sleep(after_s)

@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncGenerator, Coroutine
+from collections.abc import AsyncGenerator, Coroutine, Iterator
 from typing import Any, Literal, TypeVar
 
 from mesh.broker.delivery import Delivery, refusal
@@ -223,15 +223,23 @@ class Runner:
             self.interrupt("drain")
             return False
         turn, has_place = solitude.line_up(), False
+        try:
+            with self._until_deadline():
+                has_place = await self._interruptible(_done(turn)) is True
+            return has_place
+        finally:
+            if not has_place:
+                solitude.give_up(turn)
+
+    @contextlib.contextmanager
+    def _until_deadline(self) -> Iterator[None]:
+        """Meanwhile, the job's deadline interrupts it."""
         left_s = (self._facts.deadline_unix_ms - now_unix_ms()) / 1000
         timer = asyncio.get_running_loop().call_later(max(0.0, left_s), self.interrupt, "expired")
         try:
-            has_place = await self._interruptible(_done(turn)) is True
-            return has_place
+            yield
         finally:
             timer.cancel()
-            if not has_place:
-                solitude.give_up(turn)
 
     async def _begin(self, actions: list[Action], last: int) -> list[Action] | None:
         """Perform `Begin`, if that was decided. None: the journal does not end at `last`."""
@@ -241,17 +249,13 @@ class Runner:
             return actions
         self._effects.step("started", "before")
         self._emitter.begin(begin.event, last)
-        left_s = (self._facts.deadline_unix_ms - now_unix_ms()) / 1000
-        timer = asyncio.get_running_loop().call_later(max(0.0, left_s), self.interrupt, "expired")
-        try:
+        with self._until_deadline():
             outcome = await self._interruptible(self._engine(begin))
             if self._interrupt == "lost":
                 if self._emitter.is_refused_first:
                     return None
                 raise LostError
             return await self._conclude(outcome)
-        finally:
-            timer.cancel()
 
     async def _interruptible(self, work: Coroutine[Any, Any, T]) -> T | None:
         """Do it in a task of its own, so that an interrupt ends it and nothing else; None if one did."""
