@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from mesh.broker.connection import Connection
 from mesh.broker.mapping import read_puback
 from mesh.broker.reads import get_from_leader
-from mesh.errors import ProtocolError
+from mesh.errors import ProtocolError, UnavailableError
 from mesh.protocol import codec, headers
-from mesh.protocol.messages import LifeSign
+from mesh.protocol.messages import LifeSign, Pong
 from mesh.protocol.subjects import Names
+
+PING_S = 1.0  # a worker that works answers within milliseconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,19 @@ class Lives:
         header = b"" if last is None else headers.expecting(last)
         _, payload = await self._connection.request(subject, codec.encode(sign), header)
         return read_puback(payload, f"sign of {sign.worker}").seq
+
+    async def ask(self, worker: str) -> Pong | None:
+        """What a worker answers to a ping; None: its connection is closed.
+
+        Raises:
+            BrokerTimeoutError: it is connected and does not answer: it is suspended, or very busy.
+            DisconnectedError: NATS could not be asked.
+        """
+        try:
+            _, payload = await self._connection.request(self._names.system("ping", worker), timeout_s=PING_S)
+        except UnavailableError:
+            return None
+        return codec.decode_pong(payload)
 
     async def last(self, worker: str) -> Record | None:
         """A worker's last sign, from the stream's leader; None if it has none, or none any more.

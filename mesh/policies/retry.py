@@ -38,6 +38,16 @@ class RetryPolicy:
         in_company = any(trial.verdict == "died" and not trial.alone for trial in trials)
         return certain + in_company >= self.max_attempts
 
+    def unproven(self, trials: Sequence[Trial]) -> list[Trial]:
+        """What must be proven before the job may be given up: deaths that convict it, and that nobody reported.
+
+        A worker that is suspended or cut off leaves no word either, and its job is innocent. None where the job is
+        not to be given up anyway.
+        """
+        if not self.is_exhausted(trials):
+            return []
+        return [trial for trial in trials if trial.alone and trial.verdict == "died" and not trial.is_noted]
+
     def is_suspect(self, trials: Sequence[Trial]) -> bool:
         """Whether the job is to run alone."""
         return sum(1 for trial in trials if trial.verdict == "died") >= SUSPECT_DEATHS

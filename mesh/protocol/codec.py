@@ -11,7 +11,7 @@ import msgspec
 
 from mesh.errors import InvalidRequestError, ProtocolError, UnsupportedError
 from mesh.protocol import headers
-from mesh.protocol.messages import Event, LifeSign, Note, Presence, Request, Result
+from mesh.protocol.messages import Event, LifeSign, Note, Pong, Presence, Request, Result
 from mesh.protocol.subjects import is_token
 
 Encoding = Literal["json", "msgpack"]
@@ -132,6 +132,14 @@ def decode_sign(body: bytes) -> LifeSign:
     except _BROKEN as error:
         raise ProtocolError(f"not a sign of life: {error}") from None
     return sign
+
+
+def decode_pong(body: bytes) -> Pong:
+    """A worker's answer to a ping; one that says nothing is answered by an older worker."""
+    try:
+        return msgspec.json.decode(body, type=Pong)
+    except _BROKEN:
+        return Pong()
 
 
 def decode_result(body: bytes) -> Result:

@@ -17,6 +17,9 @@ class Trial:
     attempt: int
     alone: bool  # nothing else ran in its worker
     verdict: Literal["died", "failed"] = "died"  # died: with its worker or engine, whoever was at fault
+    is_noted: bool = False  # its worker said so; else it left no word, and may live
+    worker: str = ""
+    unix_ms: int = 0  # when it began, by its worker's clock
 
 
 @dataclass(slots=True)
@@ -53,7 +56,7 @@ class History:
             self.attempts = event.attempt
             self.is_ending = event.ends
             if not event.ends:
-                self.trials.append(Trial(event.attempt, event.alone))
+                self.trials.append(Trial(event.attempt, event.alone, worker=event.worker, unix_ms=event.unix_ms))
             self.worker = event.worker
             self.request_sequence = self.request_sequence or event.sequence
             self._cut(event.index)
@@ -70,11 +73,16 @@ class History:
     def judge(self, notes: Iterable[Note]) -> None:
         """Take into account how the attempts ended: one that was handed back is no trial."""
         verdicts = {note.attempt: note.verdict for note in notes}
-        self.trials = [
-            replace(trial, verdict="failed") if verdicts.get(trial.attempt) == "failed" else trial
-            for trial in self.trials
-            if verdicts.get(trial.attempt) != "returned"
-        ]
+        judged = []
+        for trial in self.trials:
+            match verdicts.get(trial.attempt):
+                case None:
+                    judged.append(trial)
+                case "failed" | "died" as verdict:
+                    judged.append(replace(trial, verdict=verdict, is_noted=True))
+                case "returned":
+                    pass
+        self.trials = judged
 
     def forget(self) -> None:
         """No output stands."""

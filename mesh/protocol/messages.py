@@ -145,13 +145,20 @@ class Started(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag
 
 
 class Note(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="note"):
-    """How an attempt ended that left no Result; one without a note died with its worker. Private to the mesh."""
+    """How an attempt ended that left no Result; one without may have died with its worker. Private to the mesh."""
 
     id: str
     attempt: int
-    # returned: a worker that stops handed it back. failed: the engine failed on this job, and on no other.
-    verdict: Literal["returned", "failed"]
+    # returned: a worker that stops, or lost the job and lives, handed it back. failed: the engine failed on this job,
+    # and on no other. died: the engine died, whoever was at fault.
+    verdict: Literal["returned", "failed", "died"]
     reason: str = ""
+
+
+class Pong(msgspec.Struct, frozen=True, kw_only=True):
+    """A worker's answer to a ping. Private to the mesh."""
+
+    born_unix_ms: int = 0  # when it began, by its own clock: what ran under its name before is another's
 
 
 class LifeSign(msgspec.Struct, frozen=True, kw_only=True):

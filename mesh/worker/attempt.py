@@ -218,17 +218,16 @@ class Attempt:
 
     def _failed_trial(self, error: EngineError, now_unix_ms: int) -> list[Action]:
         """The engine failed: on this job, or on all it had. Then it tells no more than a worker that dies."""
-        remarks: list[Action] = []
-        if not isinstance(error, EngineDeadError):
-            note = self._note("failed", str(error))
-            self._history.judge([note])
-            remarks.append(Remark(note))
+        if not self._has_begun:
+            return self._end([Nak(0.0)])
+        note = self._note("died" if isinstance(error, EngineDeadError) else "failed", str(error))
+        self._history.judge([note])
         trials = self._history.trials
-        if self._retry.is_exhausted(trials):
-            return self._end([*remarks, *self._give_up(str(error), now_unix_ms)])
-        return self._end([*remarks, Nak(self._retry.delay_s(len(trials)))])
+        if self._retry.is_exhausted(trials) and not self._retry.unproven(trials):
+            return self._end([Remark(note), *self._give_up(str(error), now_unix_ms)])
+        return self._end([Remark(note), Nak(self._retry.delay_s(len(trials)))])
 
-    def _note(self, verdict: Literal["returned", "failed"], reason: str = "") -> Note:
+    def _note(self, verdict: Literal["returned", "failed", "died"], reason: str = "") -> Note:
         return Note(id=self._facts.id, attempt=self.number, verdict=verdict, reason=reason[:500])
 
     def _begin(self, index: int, now_unix_ms: int, alone: bool = False) -> list[Action]:

@@ -29,6 +29,7 @@ from mesh.protocol.messages import ErrorInfo, Note, Result
 from mesh.signals import JobEnded, JobReturned, Observer, Step, When
 from mesh.worker.attempt import Ack, Action, Announce, Begin, Bury, Close, Drop, Nak, Remark, Store
 from mesh.worker.emitter import Emitter, LostError
+from mesh.worker.inquest import Inquest
 from mesh.worker.lease import Lease
 from mesh.worker.life import Life
 from mesh.worker.solitude import Solitude
@@ -57,6 +58,7 @@ class Desk:
     shows_steps: bool  # whether the observer is told of each step: it costs a call for each
     solitude: Solitude
     life: Life
+    inquest: Inquest
     afterwards: Callable[[Coroutine[Any, Any, None]], None]  # runs what no job waits for
     engine_died: Callable[[str], None]  # told once an attempt ended because the engine is dead
 

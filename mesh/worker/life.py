@@ -17,7 +17,8 @@ import msgspec
 from mesh.broker.connection import Connection
 from mesh.broker.lives import Lives
 from mesh.errors import ConfigError, DisconnectedError, MeshError, SequenceError
-from mesh.protocol.messages import LifeSign
+from mesh.protocol import codec
+from mesh.protocol.messages import LifeSign, Pong
 from mesh.protocol.subjects import Names
 
 log = logging.getLogger("mesh.worker")
@@ -50,6 +51,7 @@ class Life:
         self._worker = worker
         self._on_dead = on_dead
         self._session = ""
+        self._pong = codec.encode(Pong(born_unix_ms=time.time_ns() // 1_000_000))
         self._last = 0
         self._renewed_s = 0.0  # monotonic
         self._memory_s = 0.0  # how long a record is kept for sure
@@ -134,7 +136,7 @@ class Life:
             return
         self._watched_until_s = time.monotonic() + WATCHED_S
         with contextlib.suppress(DisconnectedError):
-            self._connection.publish(to, msgspec.json.encode(list(self._leases)) if payload == LIST else b"{}")
+            self._connection.publish(to, msgspec.json.encode(list(self._leases)) if payload == LIST else self._pong)
 
     async def _renew(self) -> None:
         doubts = self._doubts

@@ -12,19 +12,21 @@ from collections.abc import AsyncGenerator, Coroutine, Iterator
 from typing import Any, Literal, TypeVar
 
 from mesh.broker.delivery import Delivery, refusal
-from mesh.broker.journal import Entry, events_of, notes_in
+from mesh.broker.journal import Entry
 from mesh.broker.store import Stored
 from mesh.engines.base import Chunk, Work
 from mesh.errors import EngineDeadError, EngineFailedError, MeshError
-from mesh.protocol.history import read_history
+from mesh.protocol.history import History
 from mesh.protocol.messages import Result, Usage
 from mesh.protocol.validate import seed_of
 from mesh.signals import AttemptStarted, RequestRefused
 from mesh.worker.attempt import Action, Attempt, Begin
 from mesh.worker.effects import RETRY_S, Desk, Effects
 from mesh.worker.emitter import Emitter, LostError
+from mesh.worker.inquest import OBJECTION_S
 from mesh.worker.lease import Lease
 from mesh.worker.outcome import JobFacts
+from mesh.worker.recall import recall
 
 log = logging.getLogger("mesh.worker")
 
@@ -67,6 +69,7 @@ class Runner:
         self._found: Stored | None = None
         self._work: asyncio.Task[Any] | None = None  # what an interrupt cuts short
         self._is_alone = False  # in the engine
+        self._has_waited_for_objections = False
         self._awaited_end = 0  # the sequence of a closed journal that we waited for
         self._usage = Usage()
         # When the engine last brought something for this job, or was given it; monotonic. None: it has not got it.
@@ -174,23 +177,13 @@ class Runner:
 
     async def _take_over(self) -> list[Action] | None:
         """The job may have run before: go on from its journal. None: the journal grew meanwhile, look again."""
-        until_answered, desk = self._effects.until_answered, self._desk
-        self._effects.step("recall", "before")
-        look = desk.store.get_written if self._awaited_end else desk.store.get
-        stored = await until_answered(lambda: look(*self.job))
-        entries = await until_answered(lambda: desk.journal.read(self._public))
-        if stored is not None:
-            return self._settle_found(stored, entries[-1] if entries else None)
         assert self._request is not None
-        history = read_history(events_of(entries))
-        if history.result is None and not self._request.stream:
-            private = desk.journal.attempts_subject(*self.job)
-            entries = await until_answered(lambda: desk.journal.read(private))
-            history = read_history(events_of(entries))
-        if history.trials:
-            subject = desk.journal.notes_subject(*self.job)
-            history.judge(notes_in(await until_answered(lambda: desk.journal.read(subject))))
-        last = entries[-1].sequence if entries else 0
+        desk = self._desk
+        self._effects.step("recall", "before")
+        recalled = await recall(desk, self._effects, self.job, self._request.stream, bool(self._awaited_end))
+        if recalled.stored is not None:
+            return self._settle_found(recalled.stored, recalled.last)
+        history, last = recalled.history, recalled.last.sequence if recalled.last is not None else 0
         self._effects.step("recall", "after")
         if history.is_ending and history.result is None and self._awaited_end != last:
             self._awaited_end = last
@@ -198,20 +191,34 @@ class Runner:
             return None
         is_queued = False
         if history.request_sequence not in (0, self._facts.sequence):
-            first = await until_answered(lambda: desk.queue.get(history.request_sequence))
+            first = await self._effects.until_answered(lambda: desk.queue.get(history.request_sequence))
             is_queued = first is not None
         index = 0
         if history.token_ids:
             index = desk.engine.resume_index(self._request, history.token_ids, history.text)
+        if history.result is None and not await self._may_be_buried(history):
+            return None
         self._attempt.recall(history)
         alone = self._attempt.wants_solitude
-        if not await self._enter(alone):
+        if self._interrupt is not None or not await self._enter(alone):
             self._emitter.follow(last if self._request.stream else 0)
             return await self._conclude(None)
         try:
             return await self._begin(self._attempt.taken_over(index, is_queued, now_unix_ms()), last)
         finally:
             desk.solitude.leave(self._is_alone)
+
+    async def _may_be_buried(self, history: History) -> bool:
+        """Ask after the workers that left no word, and judge those attempts. False: give them time to object."""
+        doubts = self._desk.retry.unproven(history.trials)
+        acquitted = await self._effects.until_answered(lambda: self._desk.inquest.acquit(*self.job, doubts))
+        history.judge(acquitted)
+        if not doubts or acquitted or self._has_waited_for_objections:
+            return True
+        self._has_waited_for_objections = True
+        with self._until_deadline():
+            await self._interruptible(asyncio.sleep(OBJECTION_S))
+        return self._interrupt is not None
 
     async def _enter(self, alone: bool) -> bool:
         """Take a place at the engine; False: an interrupt came first, or it is better had elsewhere."""

@@ -18,6 +18,7 @@ from mesh.broker.connection import Connection
 from mesh.broker.deadletter import DeadLetters
 from mesh.broker.delivery import Delivery
 from mesh.broker.journal import Journal
+from mesh.broker.lives import Lives
 from mesh.broker.pulls import Leases
 from mesh.broker.queue import RequestQueue
 from mesh.broker.store import PresenceStore, ResultStore
@@ -30,6 +31,7 @@ from mesh.policies.tiers import TierWeights
 from mesh.protocol.subjects import Names
 from mesh.signals import ConnectionChanged, EngineDied, JobDelivered, JobEnded, JobReturned, Observer, Signal, ignore
 from mesh.worker.effects import Desk
+from mesh.worker.inquest import Inquest
 from mesh.worker.lease import BEATS, Lease
 from mesh.worker.life import Life
 from mesh.worker.presence import Load, PresenceBoard, State
@@ -114,6 +116,7 @@ class Worker:
             shows_steps=observer is not ignore,
             solitude=self._solitude,
             life=self._life,
+            inquest=Inquest(Lives(connection, names), Journal(connection, names)),
             afterwards=self._afterwards,
             engine_died=self._engine_died,
         )

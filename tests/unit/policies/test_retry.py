@@ -36,6 +36,14 @@ def test_two_deaths_alone_convict_a_suspect():
     assert policy.is_exhausted(suspect + died(3, 4, alone=True))
 
 
+def test_what_convicts_a_job_must_be_proven_where_its_worker_left_no_word():
+    policy, told = RetryPolicy(), [Trial(4, True, is_noted=True)]
+    assert policy.unproven(died(1, 2) + died(3, 4, alone=True)) == died(3, 4, alone=True)
+    assert policy.unproven(died(1, 2) + died(3, alone=True) + told) == died(3, alone=True)
+    assert policy.unproven(died(1, 2) + died(3, alone=True)) == [], "it is not given up yet"
+    assert policy.unproven(failed(1, 2, 3)) == []
+
+
 def test_failures_and_deaths_add_up():
     assert RetryPolicy().is_exhausted(died(1) + failed(2, 3))
     assert not RetryPolicy().is_exhausted(died(1) + failed(2))

@@ -82,7 +82,12 @@ def test_notes_tell_how_attempts_without_a_result_ended():
         [started(1), started(2), Started(id="j", attempt=3, index=0, worker="w", unix_ms=1, alone=True)]
     )
     history.judge([Note(id="j", attempt=1, verdict="returned"), Note(id="j", attempt=2, verdict="failed")])
-    assert history.trials == [Trial(2, False, "failed"), Trial(3, True, "died")]
+    assert history.trials == [
+        Trial(2, False, "failed", is_noted=True, worker="w", unix_ms=1),
+        Trial(3, True, "died", is_noted=False, worker="w", unix_ms=1),
+    ]
+    history.judge([Note(id="j", attempt=3, verdict="died")])
+    assert history.trials[-1] == Trial(3, True, "died", is_noted=True, worker="w", unix_ms=1)
 
 
 def test_a_closed_journal_says_so_until_somebody_takes_the_job_over():

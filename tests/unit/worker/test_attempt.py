@@ -237,7 +237,21 @@ def test_a_refused_request_fails_at_once_with_its_code():
 def test_a_dead_engine_hands_the_job_back():
     one = attempt()
     one.first(STORED + 10)
-    assert kinds(one.failed(EngineDeadError("gone"), STORED + 20)) == [Nak]
+    remark, nak = one.failed(EngineDeadError("gone"), STORED + 20)
+    assert remark == Remark(Note(id="j", attempt=1, verdict="died", reason="gone"))
+    assert isinstance(nak, Nak)
+
+
+def test_an_engine_that_was_dead_before_the_job_began_says_nothing_of_it():
+    assert attempt().failed(EngineDeadError("gone"), STORED + 20) == [Nak(0.0)]
+
+
+def test_a_job_is_not_buried_on_the_word_of_a_worker_that_may_live():
+    history = journal(attempts=2)
+    history.apply(Started(id="j", attempt=3, index=0, worker="v", unix_ms=1, alone=True))
+    one = attempt()
+    take_over(one, history, 0, False, STORED + 10)
+    assert kinds(one.failed(EngineDeadError("gone"), STORED + 20)) == [Remark, Nak], "nobody knows what became of 3"
 
 
 def test_a_cancelled_job_keeps_what_it_had():
