@@ -1,0 +1,131 @@
+"""What a look at a mesh sees: depth, ages, workers, stores."""
+
+import asyncio
+import time
+
+import mesh as api
+from mesh.broker import topology
+from mesh.control import status
+from mesh.engines.simulator_settings import SimulatorSettings
+from mesh.worker.worker import WorkerOptions
+from tests.running import MODEL, running_mesh, wait_until
+
+SLOW = SimulatorSettings(model=MODEL, between_tokens_ms=50.0)
+
+
+async def submit(url: str, tenant: str, count: int, tier: str = "standard", prefix: str = "j") -> None:
+    async with api.connect(url, tenant=tenant) as client:
+        fields = {"tier": tier, "max_tokens": 1000, "ignore_eos": True}
+        await asyncio.gather(*(client.submit(MODEL, f"{n}", id=f"{prefix}{n}", **fields) for n in range(count)))
+
+
+async def test_a_look_counts_jobs_by_model_tier_and_tenant_with_the_age_of_the_oldest(tmp_path):
+    async with running_mesh(tmp_path / "nats", topology.MeshSettings(lanes=2)) as mesh:
+        await submit(mesh.url, "a", 3)
+        await submit(mesh.url, "b", 4)
+        await submit(mesh.url, "b", 2, "batch", "low")
+        seen = await status.snapshot(mesh.connection, mesh.names)
+        queues = {each.tier: each for each in seen.queues}
+        assert {tier: (each.jobs, each.waiting, each.in_flight) for tier, each in queues.items()} == {
+            "interactive": (0, 0, 0),
+            "standard": (7, 7, 0),
+            "batch": (2, 2, 0),
+        }
+        assert [(each.tenant, each.jobs) for each in queues["standard"].tenants] == [("b", 4), ("a", 3)]
+        assert queues["interactive"].oldest_ms is None
+        assert 0 <= queues["batch"].oldest_waiting_ms <= queues["standard"].oldest_waiting_ms < 10_000
+        assert (seen.workers, seen.missing, seen.dead_letters, seen.strays) == ([], [], 0, 0)
+
+
+async def test_a_look_tells_what_runs_from_what_waits(tmp_path):
+    async with running_mesh(tmp_path / "nats", topology.MeshSettings(lanes=2)) as mesh:
+        await mesh.start_worker(SLOW, WorkerOptions(model=MODEL, capacity=2))
+        await submit(mesh.url, "a", 6)
+
+        async def is_full() -> bool:
+            seen = await status.snapshot(mesh.connection, mesh.names)
+            standard = next(each for each in seen.queues if each.tier == "standard")
+            # A worker with fewer slots than lanes hands some jobs back; those count as given, too.
+            is_full = [each.presence.running for each in seen.workers] == [2] and standard.in_flight in (2, 3)
+            return is_full and standard.jobs == 6 == standard.waiting + standard.in_flight
+
+        await wait_until(is_full)
+        seen = await status.snapshot(mesh.connection, mesh.names)
+        standard = next(each for each in seen.queues if each.tier == "standard")
+        assert standard.oldest_waiting_ms <= standard.oldest_ms
+        assert 0 <= seen.workers[0].age_ms < 6000
+
+
+async def test_a_worker_that_waits_for_jobs_is_seen_by_its_pulls_and_rates_by_what_it_did(mesh):
+    before = await status.snapshot(mesh.connection, mesh.names)
+    assert all(each.pulls > 0 for each in before.queues)
+    async with api.connect(mesh.url) as client:
+        for number in range(5):
+            await client.generate(MODEL, f"{number}", max_tokens=10)
+
+    async def has_told() -> bool:
+        after = await status.snapshot(mesh.connection, mesh.names)
+        return after.workers[0].presence.finished == 5
+
+    await wait_until(has_told)
+    after = await status.snapshot(mesh.connection, mesh.names)
+    found = status.rates(before, after, mesh.names)
+    assert round(found.submitted_per_s * found.span_s) == round(found.ended_per_s * found.span_s) == 5
+    (model,) = found.models
+    assert round(model.submitted_per_s * found.span_s) == 5
+    assert found.workers[0].tokens_per_s > 0
+    assert found.tokens_per_s == model.tokens_per_s == found.workers[0].tokens_per_s
+
+
+async def test_a_look_says_what_server_and_stores_there_are(mesh):
+    seen = await status.snapshot(mesh.connection, mesh.names)
+    assert seen.server.version == mesh.connection.server_version
+    assert seen.server.rtt_ms > 0
+    assert seen.server.max_payload_bytes == mesh.connection.max_payload
+    assert [(each.name, each.kind) for each in seen.stores] == [
+        ("MESH_REQUESTS", "stream"),
+        ("MESH_EVENTS", "stream"),
+        ("MESH_DEAD", "stream"),
+        ("MESH_AUDIT", "stream"),
+        ("mesh_results", "bucket"),
+        ("mesh_workers", "bucket"),
+    ]
+    events = seen.store("MESH_EVENTS")
+    assert (events.max_bytes, events.max_age_ms, bool(events.leader)) == (1 << 30, 900_000, True)
+
+
+async def test_a_stream_that_is_missing_is_named_and_the_rest_still_seen(mesh):
+    for stream in ("MESH_AUDIT", "KV_mesh_workers"):
+        await mesh.connection.request(f"$JS.API.STREAM.DELETE.{stream}")
+    seen = await status.snapshot(mesh.connection, mesh.names)
+    assert seen.missing == ["MESH_AUDIT", "mesh_workers"]
+    assert seen.workers == []
+
+
+async def test_requests_for_nobody_are_counted_apart(tmp_path):
+    async with running_mesh(tmp_path / "nats") as mesh:
+        for subject in ("mesh.req.typo.standard.default.x", "mesh.req.what"):
+            await mesh.connection.request(subject, b"{}")
+        seen = await status.snapshot(mesh.connection, mesh.names)
+        typo = next(each for each in seen.queues if each.model == "typo")
+        assert (typo.jobs, typo.waiting, typo.is_declared, seen.strays) == (1, 1, False, 1)
+        assert typo.oldest_waiting_ms >= 0
+
+
+async def test_a_look_at_ten_thousand_jobs_is_quick(tmp_path):
+    async with running_mesh(tmp_path / "nats") as mesh:
+        for number in range(10_000):
+            subject = mesh.names.request(MODEL, "batch", f"t{number % 300}", f"a{number}")
+            mesh.connection.publish(subject, b'{"prompt": "Hi"}')
+            if number % 500 == 499:
+                await mesh.connection.request("$JS.API.INFO")
+
+        async def all_there() -> bool:
+            return await mesh.queued() == 10_000
+
+        await wait_until(all_there)
+        began = time.monotonic()
+        seen = await status.snapshot(mesh.connection, mesh.names)
+        assert time.monotonic() - began < 2.0
+        batch = next(each for each in seen.queues if each.tier == "batch")
+        assert (batch.jobs, batch.waiting, len(batch.tenants)) == (10_000, 10_000, 300)

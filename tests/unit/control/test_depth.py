@@ -1,0 +1,122 @@
+"""How counts become queues, and two looks become rates."""
+
+import msgspec
+from msgspec.structs import replace
+
+from mesh.broker.facts import LaneFacts, ServerFacts, StoreFacts, read_lane, read_store
+from mesh.control.depth import Snapshot, WorkerSeen, rates, read_queues
+from mesh.protocol.messages import Presence
+from mesh.protocol.subjects import Names
+
+NAMES = Names()
+LANE = LaneFacts(name="m-standard-0", model="m", tier="standard", lane="0", pending=7, in_flight=2, deliveries=10)
+WORKER = Presence(
+    worker="w-1",
+    model="m",
+    state="ready",
+    engine="simulator",
+    engine_version="1",
+    version="0.1.0",
+    host="h",
+    pid=1,
+    capacity=4,
+    running=2,
+    finished=8,
+    tokens=100,
+    started_unix_ms=5,
+)
+
+
+def snapshot(
+    unix_ms: int = 10_000, lane: LaneFacts = LANE, worker: Presence = WORKER, beat: int = 9000, last: int = 17
+) -> Snapshot:
+    queues, strays = read_queues(NAMES, {"mesh.req.m.standard.t.0": lane.pending + lane.in_flight}, [lane])
+    requests = StoreFacts(
+        name="MESH_REQUESTS", kind="stream", messages=lane.pending + lane.in_flight, bytes=1, last_sequence=last
+    )
+    return Snapshot(
+        unix_ms=unix_ms,
+        server=ServerFacts(name="s", version="2.15.1"),
+        stores=[requests],
+        missing=[],
+        queues=queues,
+        strays=strays,
+        workers=[WorkerSeen(presence=worker, beat_unix_ms=beat, age_ms=unix_ms - beat)],
+        dead_letters=0,
+    )
+
+
+def test_jobs_are_counted_by_tenant_over_the_lanes_and_the_fullest_lane_is_known() -> None:
+    depths = {
+        "mesh.req.m.standard.a.0": 3,
+        "mesh.req.m.standard.a.1": 5,
+        "mesh.req.m.standard.b.1": 9,
+        "mesh.req.m.batch.b.1": 1,
+    }
+    queues, strays = read_queues(NAMES, depths, [LANE, replace(LANE, name="m-standard-1", lane="1", pending=8)])
+    assert [(each.model, each.tier, each.jobs, each.is_declared) for each in queues] == [
+        ("m", "standard", 17, True),
+        ("m", "batch", 1, False),
+    ]
+    assert [(each.tenant, each.jobs, each.fullest) for each in queues[0].tenants] == [("b", 9, 9), ("a", 8, 5)]
+    assert (queues[0].waiting, queues[0].in_flight) == (15, 4)
+    assert (queues[1].waiting, strays) == (1, 0)  # nobody takes from it, so all of it waits
+
+
+def test_a_queue_with_consumers_and_no_job_is_shown_and_a_subject_of_no_job_is_a_stray() -> None:
+    queues, strays = read_queues(NAMES, {"mesh.req.what": 2}, [replace(LANE, pending=0, in_flight=0)])
+    assert [(each.model, each.jobs) for each in queues] == [("m", 0)]
+    assert strays == 2
+
+
+def test_a_model_with_dashes_and_a_consumer_of_another_kind_are_read() -> None:
+    assert read_lane("Qwen2-5-0-5B-batch-3", {}).model == "Qwen2-5-0-5B"
+    assert read_lane("audit", {}) == LaneFacts(name="audit", model="audit", tier="", lane="")
+    paused = read_lane("m-batch-0", {"paused": True, "pause_remaining": 60_000_000_000})
+    assert paused.pause_left_ms == 60_000
+
+
+def test_a_bucket_has_the_name_that_users_know_it_by() -> None:
+    answer = {
+        "config": {"name": "KV_mesh_results", "max_bytes": -1, "max_age": 5_000_000_000, "num_replicas": 3},
+        "state": {"messages": 4, "bytes": 99, "last_seq": 12},
+        "cluster": {"leader": "n1", "replicas": [{"name": "n2", "current": False, "lag": 7, "offline": True}]},
+    }
+    store = read_store(answer)
+    assert (store.name, store.kind, store.max_bytes, store.max_age_ms) == ("mesh_results", "bucket", 0, 5000)
+    assert (store.leader, store.peers[0].lag, store.peers[0].is_offline) == ("n1", 7, True)
+
+
+def test_rates_are_what_happened_between_two_looks_a_second() -> None:
+    before = snapshot()
+    after = snapshot(
+        unix_ms=12_000,
+        lane=replace(LANE, pending=5, in_flight=4, deliveries=18),  # 6 more were stored, 6 ended
+        worker=replace(WORKER, finished=14, tokens=300),
+        beat=11_000,
+        last=23,
+    )
+    found = rates(before, after, NAMES.requests_stream)
+    assert (found.span_s, found.submitted_per_s, found.ended_per_s, found.tokens_per_s) == (2.0, 3.0, 3.0, 100.0)
+    assert [(each.model, each.submitted_per_s, each.ended_per_s, each.tokens_per_s) for each in found.models] == [
+        ("m", 3.0, 3.0, 100.0)
+    ]
+    assert [(each.worker, each.ended_per_s, each.tokens_per_s) for each in found.workers] == [("w-1", 3.0, 100.0)]
+
+
+def test_a_worker_that_has_not_spoken_since_or_began_anew_has_no_rate() -> None:
+    silent = rates(snapshot(), snapshot(unix_ms=11_000), NAMES.requests_stream)
+    assert (silent.workers[0].tokens_per_s, silent.tokens_per_s, silent.models[0].tokens_per_s) == (None, None, None)
+    anew = replace(WORKER, started_unix_ms=6, tokens=3)
+    restarted = rates(snapshot(), snapshot(unix_ms=12_000, worker=anew, beat=11_000), NAMES.requests_stream)
+    assert restarted.workers[0].tokens_per_s is None
+
+
+def test_counters_that_began_anew_are_no_negative_rate() -> None:
+    found = rates(snapshot(), snapshot(unix_ms=12_000, lane=replace(LANE, deliveries=0), last=1), NAMES.requests_stream)
+    assert (found.submitted_per_s, found.models[0].submitted_per_s, found.models[0].ended_per_s) == (0, 0, 0)
+
+
+def test_a_snapshot_survives_its_json() -> None:
+    made = snapshot()
+    assert msgspec.json.decode(msgspec.json.encode(made), type=Snapshot) == made
