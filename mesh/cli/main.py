@@ -32,6 +32,10 @@ _SECTIONS: dict[str, dict[str, str]] = {
         "result": "Read, await or follow a job.",
         "cancel": "Stop a job, wherever it is.",
     },
+    "Steer": {
+        "pause": "Let no more jobs of a model start, for a while or until resumed.",
+        "resume": "Let the jobs of a paused model start again.",
+    },
     "Look": {
         "workers": "The workers alive, and what they do.",
         "dead": "Jobs that were given up: look, run them again, remove them.",
