@@ -38,6 +38,7 @@ class History:
     worker: str = ""  # of the newest attempt
     request_sequence: int = 0  # the stream sequence of the request that is being served
     has_lost_head: bool = False  # the first events are kept no longer: what is left shows no answer
+    asked_unix_ms: int | None = None  # since when the worker of the last attempt is asked after
     is_ending: bool = False  # somebody closed the journal in order to end the job, and has not done so yet
 
     @property
@@ -70,9 +71,11 @@ class History:
         else:
             self.result = event
 
-    def judge(self, notes: Iterable[Note]) -> None:
+    def judge(self, notes: Sequence[Note]) -> None:
         """Take into account how the attempts ended: one that was handed back is no trial."""
-        verdicts = {note.attempt: note.verdict for note in notes}
+        verdicts = {note.attempt: note.verdict for note in notes if note.verdict != "asked"}
+        asked = [note.unix_ms for note in notes if note.verdict == "asked" and note.attempt == self.attempts]
+        self.asked_unix_ms = min(asked, default=self.asked_unix_ms)
         judged = []
         for trial in self.trials:
             match verdicts.get(trial.attempt):
@@ -80,7 +83,7 @@ class History:
                     judged.append(trial)
                 case "failed" | "died" as verdict:
                     judged.append(replace(trial, verdict=verdict, is_noted=True))
-                case "returned":
+                case "returned" | "asked":
                     pass
         self.trials = judged
 

@@ -150,9 +150,10 @@ class Note(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="not
     id: str
     attempt: int
     # returned: a worker that stops, or lost the job and lives, handed it back. failed: the engine failed on this job,
-    # and on no other. died: the engine died, whoever was at fault.
-    verdict: Literal["returned", "failed", "died"]
+    # and on no other. died: the engine died, whoever was at fault. asked: no verdict yet, its worker was asked after.
+    verdict: Literal["returned", "failed", "died", "asked"]
     reason: str = ""
+    unix_ms: int = 0  # asked: when, by the clock of who did
 
 
 class Pong(msgspec.Struct, frozen=True, kw_only=True):

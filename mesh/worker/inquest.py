@@ -11,7 +11,7 @@ from mesh.broker.journal import Journal
 from mesh.broker.lives import Lives
 from mesh.errors import BrokerTimeoutError
 from mesh.protocol import codec
-from mesh.protocol.history import Trial
+from mesh.protocol.history import History, Trial
 from mesh.protocol.messages import Note
 from mesh.protocol.subjects import is_token
 
@@ -29,20 +29,30 @@ class Inquest:
         self._lives = lives
         self._journal = journal
 
-    async def acquit(self, tenant: str, job: str, trials: Sequence[Trial]) -> list[Note]:
-        """Notes for those of `trials` whose worker lives, written where the next one who asks finds them.
+    async def hold(self, tenant: str, job: str, history: History, doubts: Sequence[Trial], now_unix_ms: int) -> float:
+        """Judge `history` by what becomes known of `doubts`; the seconds in which their workers may still object.
+
+        What it finds, and when it first asked, is noted where the next one who asks sees it, so that the time is
+        counted once. 0: it is as sure as can be.
 
         Raises:
             BrokerError: NATS did not answer; ask again.
         """
-        notes = []
-        for trial in trials:
-            if await self._find(trial) == "lives":
-                reason = "its worker lived when the job was to be given up"
-                note = Note(id=job, attempt=trial.attempt, verdict="returned", reason=reason)
-                await self._journal.append(self._journal.notes_subject(tenant, job), codec.encode(note))
-                notes.append(note)
-        return notes
+        lived = [trial for trial in doubts if await self._find(trial) == "lives"]
+        if lived:
+            reason = "its worker lived when the job was to be given up"
+            notes = [Note(id=job, attempt=trial.attempt, verdict="returned", reason=reason) for trial in lived]
+            history.judge(notes)
+        elif history.asked_unix_ms is None:
+            notes = [Note(id=job, attempt=history.attempts, verdict="asked", unix_ms=now_unix_ms)]
+        else:
+            notes = []
+        for note in notes:
+            await self._journal.append(self._journal.notes_subject(tenant, job), codec.encode(note))
+        if lived:
+            return 0.0
+        asked_unix_ms = now_unix_ms if history.asked_unix_ms is None else history.asked_unix_ms
+        return min(OBJECTION_S, max(0.0, OBJECTION_S - (now_unix_ms - asked_unix_ms) / 1000))
 
     async def _find(self, trial: Trial) -> Finding:
         if not is_token(trial.worker):

@@ -23,7 +23,6 @@ from mesh.signals import AttemptStarted, RequestRefused
 from mesh.worker.attempt import Action, Attempt, Begin
 from mesh.worker.effects import RETRY_S, Desk, Effects
 from mesh.worker.emitter import Emitter, LostError
-from mesh.worker.inquest import OBJECTION_S
 from mesh.worker.lease import Lease
 from mesh.worker.outcome import JobFacts
 from mesh.worker.recall import recall
@@ -69,7 +68,7 @@ class Runner:
         self._found: Stored | None = None
         self._work: asyncio.Task[Any] | None = None  # what an interrupt cuts short
         self._is_alone = False  # in the engine
-        self._has_waited_for_objections = False
+        self.waits_for_objections = False  # it did, or does
         self._awaited_end = 0  # the sequence of a closed journal that we waited for
         self._usage = Usage()
         # When the engine last brought something for this job, or was given it; monotonic. None: it has not got it.
@@ -211,13 +210,13 @@ class Runner:
     async def _may_be_buried(self, history: History) -> bool:
         """Ask after the workers that left no word, and judge those attempts. False: give them time to object."""
         doubts = self._desk.retry.unproven(history.trials)
-        acquitted = await self._effects.until_answered(lambda: self._desk.inquest.acquit(*self.job, doubts))
-        history.judge(acquitted)
-        if not doubts or acquitted or self._has_waited_for_objections:
+        hold, now = self._desk.inquest.hold, now_unix_ms()
+        left_s = await self._effects.until_answered(lambda: hold(*self.job, history, doubts, now)) if doubts else 0.0
+        if not left_s:
             return True
-        self._has_waited_for_objections = True
+        self.waits_for_objections = True
         with self._until_deadline():
-            await self._interruptible(asyncio.sleep(OBJECTION_S))
+            await self._interruptible(asyncio.sleep(left_s))
         return self._interrupt is not None
 
     async def _enter(self, alone: bool) -> bool:
