@@ -9,6 +9,8 @@ from typing import Any, Literal
 
 import msgspec
 
+from mesh.protocol.subjects import Names
+
 NS_PER_MS = 1_000_000
 OBJECTS_PREFIX, BUCKET_PREFIX = "OBJ_", "KV_"
 
@@ -111,15 +113,17 @@ def read_store(answer: Mapping[str, Any]) -> StoreFacts:
     )
 
 
-def read_lane(name: str, answer: Mapping[str, Any]) -> LaneFacts:
-    """A consumer's information as facts. One whose name is not `<model>-<tier>-<lane>` has a model alone."""
-    model, tier, lane = [*name.rsplit("-", 2), "", ""][:3]
+def read_lane(names: Names, name: str, answer: Mapping[str, Any]) -> LaneFacts | None:
+    """A consumer's information as facts; None of one that is no lane: somebody else put it there."""
+    address = names.read_request(str((answer.get("config") or {}).get("filter_subject", "")))
+    if address is None or name != names.consumer(address.model, address.tier, address.lane):
+        return None
     delivered = answer.get("delivered") or {}
     return LaneFacts(
         name=name,
-        model=model,
-        tier=tier,
-        lane=lane,
+        model=address.model,
+        tier=address.tier,
+        lane=address.lane,
         pending=int(answer.get("num_pending", 0)),
         in_flight=int(answer.get("num_ack_pending", 0)),
         redelivered=int(answer.get("num_redelivered", 0)),

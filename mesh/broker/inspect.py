@@ -102,13 +102,14 @@ class Inspector:
                 return found
 
     async def lanes(self) -> list[LaneFacts]:
-        """The consumers of the request stream, by name.
+        """The queues' consumers, by name.
 
         Raises:
             BrokerError: NATS did not answer.
         """
         states = await topology.consumer_states(self._connection, self._names.requests_stream)
-        return [read_lane(name, states[name]) for name in sorted(states)]
+        lanes = (read_lane(self._names, name, states[name]) for name in sorted(states))
+        return [lane for lane in lanes if lane is not None]
 
     async def stored_times(self, asks: list[tuple[str, int]]) -> list[int | None]:
         """For each (subject filter, stream sequence): when the first request from there on was stored, in Unix ms.

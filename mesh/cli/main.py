@@ -37,6 +37,7 @@ _SECTIONS: dict[str, dict[str, str]] = {
         "resume": "Let the jobs of a paused model start again.",
     },
     "Look": {
+        "status": "The whole mesh: what waits, what runs, who works, and what is wrong.",
         "workers": "The workers alive, and what they do.",
         "dead": "Jobs that were given up: look, run them again, remove them.",
     },

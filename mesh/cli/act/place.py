@@ -3,6 +3,9 @@
 import contextlib
 from collections.abc import AsyncIterator, Sequence
 
+from mesh.broker import topology
+from mesh.broker.connection import Connection
+from mesh.broker.connection import connect as connect_broker
 from mesh.broker.options import ConnectOptions
 from mesh.cli.options import Nats
 from mesh.client.client import Client, connect
@@ -35,6 +38,19 @@ async def open_client(nats: Nats, tenant: str) -> AsyncIterator[Client]:
     names = Names(nats.namespace)
     async with connect(tenant=tenant, namespace=names.ns, options=connect_options(nats)) as client:
         yield client
+
+
+@contextlib.asynccontextmanager
+async def open_mesh(nats: Nats) -> AsyncIterator[tuple[Connection, Names]]:
+    """A connection to NATS, and the names of the mesh that the options mean.
+
+    Raises:
+        TopologyError: there is none.
+    """
+    names = Names(nats.namespace)
+    async with connect_broker(connect_options(nats)) as connection:
+        await topology.read_settings(connection, names)
+        yield connection, names
 
 
 async def choose_model(client: Client, given: str | None) -> str:

@@ -69,11 +69,15 @@ def test_a_queue_with_consumers_and_no_job_is_shown_and_a_subject_of_no_job_is_a
     assert strays == 2
 
 
-def test_a_model_with_dashes_and_a_consumer_of_another_kind_are_read() -> None:
-    assert read_lane("Qwen2-5-0-5B-batch-3", {}).model == "Qwen2-5-0-5B"
-    assert read_lane("audit", {}) == LaneFacts(name="audit", model="audit", tier="", lane="")
-    paused = read_lane("m-batch-0", {"paused": True, "pause_remaining": 60_000_000_000})
-    assert paused.pause_left_ms == 60_000
+def test_a_lane_is_read_by_what_it_takes_and_a_consumer_of_somebody_else_is_none() -> None:
+    config = {"filter_subject": "mesh.req.Qwen2-5-0-5B.batch.*.3"}
+    paused = {"config": config, "paused": True, "pause_remaining": 60_000_000_000, "num_ack_pending": 2}
+    lane = read_lane(NAMES, "Qwen2-5-0-5B-batch-3", paused)
+    assert lane is not None
+    assert (lane.model, lane.tier, lane.lane, lane.in_flight) == ("Qwen2-5-0-5B", "batch", "3", 2)
+    assert lane.pause_left_ms == 60_000
+    assert read_lane(NAMES, "backup", {"config": config}) is None
+    assert read_lane(NAMES, "backup", {"config": {}}) is None
 
 
 def test_a_bucket_has_the_name_that_users_know_it_by() -> None:
