@@ -40,6 +40,7 @@ MAX_OUTSTANDING_PINGS = 2
 RECONNECT_WAIT_S = 0.1
 REVIVE_MAX_WAIT_S = 2.0
 FIRST_CONNECT_S = 5.0
+CLOSE_S = 1.0  # for a server to take what was written before the end
 
 Listener = Callable[[bool], None]  # True: connected again; False: connection lost
 
@@ -345,23 +346,18 @@ class Connection:
                 return
 
     async def close(self) -> None:
-        """Send what was written, and end. Calls under way fail. Idempotent."""
+        """Send what was written, and end. Calls under way fail. Idempotent. Cancelled, it ends at once."""
         if self._is_closing:
             return
         self._is_closing = True
-        if self._reviver is not None:
-            self._reviver.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._reviver
-        if self._link.is_connected:
-            with contextlib.suppress(Exception):  # a broken connection is closed all the same
-                self._link._kick()
-                async with asyncio.timeout(1.0):
-                    await self._link.flush()
-        self._link.abort()  # what a stopped server did not take in a second it never will
-        await self._link.close()
-        self._calls.fail(lambda subject: DisconnectedError(f"the connection was closed before {subject} answered"))
-        self._calls.close()
+        try:
+            if self._reviver is not None:
+                self._reviver.cancel()
+                await asyncio.gather(self._reviver, return_exceptions=True)
+            await self._link.end(CLOSE_S)
+        finally:
+            self._calls.fail(lambda subject: DisconnectedError(f"the connection was closed before {subject} answered"))
+            self._calls.close()
 
 
 @contextlib.asynccontextmanager

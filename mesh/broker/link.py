@@ -10,6 +10,7 @@ minor version. Source: nats/aio/client.py of nats-py.
 """
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable
 from typing import Any
@@ -80,6 +81,25 @@ class Link(Client):  # type: ignore[misc]  # nats-py is not typed
         writer = getattr(self._transport, "_io_writer", None)
         if writer is not None:
             writer.transport.abort()
+
+    async def end(self, timeout_s: float) -> None:
+        """Send what was written, which may take `timeout_s`, and close. Cancelled, it closes at once."""
+        # A task of its own: nats-py, cancelled while it waits for the server, can lose the cancellation (wait_for of
+        # Python 3.11), and takes the answer that comes then for a fault.
+        sending = asyncio.get_running_loop().create_task(self._send_rest(), name="mesh-flush")
+        try:
+            await asyncio.wait({sending}, timeout=timeout_s)
+        finally:
+            self.abort()  # what a stopped server did not take by now it never will
+            await self.close()
+            sending.cancel()  # now that nothing can answer it
+            await asyncio.gather(sending, return_exceptions=True)
+
+    async def _send_rest(self) -> None:
+        if self.is_connected:
+            with contextlib.suppress(Exception):  # a broken connection is closed all the same
+                self._kick()
+                await self.flush()
 
     def announce_late(self) -> None:
         """After a reconnect: nats-py replays its table, but misses what was attached while it did."""

@@ -19,6 +19,7 @@ from mesh.errors import (
     UnavailableError,
 )
 from mesh.server import EmbeddedServer, free_port
+from tests.proxy import proxied
 from tests.running import wait_until
 
 
@@ -407,6 +408,36 @@ async def test_closing_while_the_server_is_frozen_is_bounded(server):
         assert time.monotonic() - began < 5
     finally:
         os.kill(server.process.pid, signal.SIGCONT)
+
+
+async def test_closing_that_is_cancelled_ends_at_once_and_leaves_nothing_behind(server, caplog):
+    before = asyncio.all_tasks()
+    async with proxied(server.port) as proxy:
+        connection = await open_connection(ConnectOptions(servers=(proxy.url,), name="test"))
+        proxy.hold_answers()
+        closing = asyncio.create_task(connection.close())
+        await wait_until(lambda: connection.link._pongs)  # it has asked whether the server has everything
+        closing.cancel()
+        await asyncio.wait({closing})
+        assert closing.cancelled()
+        assert not connection.is_connected
+        proxy.release()
+    await wait_until(lambda: asyncio.all_tasks() <= before, 5.0)
+    assert not caplog.records
+
+
+async def test_closing_that_is_cancelled_as_the_server_answers_is_cancelled_all_the_same(server, caplog):
+    async with proxied(server.port) as proxy:
+        connection = await open_connection(ConnectOptions(servers=(proxy.url,), name="test"))
+        proxy.hold_answers()
+        closing = asyncio.create_task(connection.close())
+        await wait_until(lambda: connection.link._pongs)
+        connection.link._pongs[0].add_done_callback(lambda answered: closing.cancel())
+        proxy.release()
+        await asyncio.wait({closing})
+    assert closing.cancelled()
+    assert not connection.is_connected
+    assert not caplog.records
 
 
 async def test_its_repr_says_how_it_is(connection):
