@@ -266,6 +266,9 @@ class Client:
     async def _join_first(self, job: Job, asked: Asked, sequence: int, deadline_s: float) -> None:
         """NATS has that id already: the handle becomes one of the first request, if that asks for the same.
 
+        The Result is looked for in any case: it may have been announced before we listened, while its request is
+        still in the queue, or still said to run.
+
         Raises:
             InvalidRequestError, ResultNotFoundError: as `submit`.
         """
@@ -278,14 +281,16 @@ class Client:
                     if first.request is not None:
                         job.bound(_bound_of(first.request))
                     job.is_doubtful = False
-                    return
-                result = await self._inquiry.ask(job.id)
+                result = await self._inquiry.stored(job.id)
+                if result is None and first is None:
+                    result = await self._inquiry.ask(job.id)
         except (InvalidRequestError, ResultNotFoundError):
             raise
         except (MeshError, TimeoutError):
             return  # it cannot be told: the first is kept, and the watch asks what became of it
         if result is not None:
-            asked.check_result(result)
+            if first is None:
+                asked.check_result(result)
             job.settled(result)
 
     async def _compare(self, job: Job, asked: Asked, sequence: int) -> None:

@@ -51,12 +51,9 @@ class Inquiry:
             return None
         if await self._is_alive(job):
             return None
-        try:
-            stored = await self._store.get_written(self._tenant, job)
-        except (UnauthorizedError, UnavailableError):  # a tenant's account may not ask the leader
-            stored = await self._store.get(self._tenant, job)
-        if stored is not None:
-            return stored.result
+        result = await self.stored(job)
+        if result is not None:
+            return result
         last = await _if_allowed(self._journal.last(self._journal.subject(self._tenant, job)))
         if last is not None and isinstance(last.event, Result):
             return last.event
@@ -64,6 +61,18 @@ class Inquiry:
             f"job {job} is unknown: it never existed, or ended longer ago than its result_ttl_ms; "
             "is the id right, and the tenant?"
         )
+
+    async def stored(self, job: str) -> Result | None:
+        """The job's Result, also one that was written a moment ago; None: it has none, or none that is kept.
+
+        Raises:
+            MeshError: NATS did not answer.
+        """
+        try:
+            stored = await self._store.get_written(self._tenant, job)
+        except (UnauthorizedError, UnavailableError):  # a tenant's account may not ask the leader
+            stored = await self._store.get(self._tenant, job)
+        return stored.result if stored is not None else None
 
     async def _is_alive(self, job: str) -> bool:
         """Whether the job waits or runs, by what the workers say; by the queue itself where there are none."""

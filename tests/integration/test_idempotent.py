@@ -10,8 +10,10 @@ import mesh as mesh_api
 from mesh import errors
 from mesh.broker import topology
 from mesh.broker.journal import Journal, events_of
+from mesh.broker.store import ResultStore
 from mesh.broker.topology import MeshSettings
 from mesh.engines.simulator_settings import SimulatorSettings
+from mesh.protocol import codec
 from mesh.protocol.messages import Result, Started
 from tests.proxy import proxied
 from tests.running import MODEL, running_mesh, wait_until
@@ -92,11 +94,27 @@ async def test_fifty_at_once_from_several_clients_in_both_encodings_run_once(mes
 @pytest.mark.parametrize("stream", [True, False])
 async def test_the_same_id_after_its_result_is_answered_at_once(mesh, client, stream):
     first = await client.generate(MODEL, **ASKED, id="ended", stream=stream)
-    async with asyncio.timeout(1.0):
-        again = await client.submit(MODEL, **ASKED, id="ended", stream=stream)
-        assert await again == first
-        assert await read(await client.submit(MODEL, **ASKED, id="ended")) == first.text
+    again = await client.submit(MODEL, **ASKED, id="ended", stream=stream)
+    assert again.is_closed, "submit itself brought the Result"
+    assert await again == first
+    assert await read(await client.submit(MODEL, **ASKED, id="ended")) == first.text
     assert await executions(mesh, "ended") == 1
+
+
+async def test_the_same_id_between_its_result_and_the_end_of_its_request_is_answered_at_once(tmp_path):
+    """The worker announces a Result before it acks: who asks again in between has missed the announcement."""
+    async with mesh_of(tmp_path / "nats") as (mesh, client):
+        first = await client.submit(MODEL, **ASKED, id="between")
+        result = Result(id="between", tenant="default", model=MODEL, status="finished", text="done")
+        store = ResultStore(mesh.connection, mesh.names)
+        assert await store.create("default", "between", codec.encode(result), ttl_ms=60_000)
+        await mesh.append("between", result, last=0)
+        assert await first == result
+        assert await mesh.queued() == 1, "its request is still there"
+        again = await client.submit(MODEL, **ASKED, id="between")
+        assert again.is_closed, "submit itself brought the Result"
+        assert await again == result
+        assert await read(again) == "done"
 
 
 async def test_the_same_id_after_the_server_was_killed_is_not_run_again(tmp_path):
