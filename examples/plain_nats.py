@@ -1,4 +1,8 @@
-"""The protocol without our client: stock nats-py and json. Any language can do the same, see nats/PROTOCOL.md."""
+"""The protocol without our client: stock nats-py and json. Any language can do the same, see nats/PROTOCOL.md.
+
+mesh up --engine simulator --name demo         # in one terminal
+python examples/plain_nats.py demo             # in another
+"""
 
 import asyncio
 import json
@@ -8,25 +12,42 @@ import uuid
 import nats
 
 
+async def submit(client, model: str, job: str, **request) -> None:
+    """A job once this returns: sent again with the same id, it still runs once."""
+    subject, body = f"mesh.req.{model}.standard.default.any", json.dumps({"id": job, **request}).encode()
+    ack = await client.jetstream().publish(subject, body, headers={"Nats-Msg-Id": f"default.{job}"})
+    print(f"job {job} is stored as {ack.stream} {ack.seq}")
+
+
+async def follow(client, job: str, events: asyncio.Queue, missed: str) -> None:
+    """Show each token once, in order; what `missed` hears comes to `events` too."""
+    attempt = expected = 0  # the newest attempt heard of, and the index of its next token
+    while (event := json.loads((await asyncio.wait_for(events.get(), 30)).data or "{}")).get("type") != "result":
+        if event.get("index", 0) > expected:  # a gap: the journal has it all
+            body = json.dumps({"index": expected}).encode()
+            await client.publish(f"mesh.ctl.default.replay.{job}", body, reply=missed)
+        elif event.get("attempt", 0) > attempt:  # a worker took over: it goes on, or begins again (index 0)
+            attempt, expected = event["attempt"], event["index"]
+        if event.get("type") == "delta" and (event["attempt"], event["index"]) == (attempt, expected):  # no repeat
+            print(event["text"], end="", flush=True)
+            expected += len(event["token_ids"]) or 1  # only the last delta may have none
+
+
 async def main(model: str) -> None:
     client = await nats.connect("nats://127.0.0.1:4222")
+    results = await client.jetstream().key_value("mesh_results")
+    job, missed, events = uuid.uuid4().hex, client.new_inbox(), asyncio.Queue()
+    await client.subscribe(f"mesh.live.default.{job}", cb=events.put)  # before the publish: nothing is missed
+    await client.subscribe(missed, cb=events.put)
+    await submit(client, model, job, prompt="Once upon a time", max_tokens=40)
+    await follow(client, job, events, missed)
+    result = json.loads((await results.get(f"default.{job}")).value)
+    print(f"\n{result['status']}, {result['usage']['completion_tokens']} tokens")
+
     job = uuid.uuid4().hex
-    events = await client.subscribe(f"mesh.out.default.{job}")
-    request = {"id": job, "prompt": "Once upon a time", "max_tokens": 40}
-    ack = await client.request(
-        f"mesh.req.{model}.standard.default.any",
-        json.dumps(request).encode(),
-        headers={"Nats-Msg-Id": f"default.{job}"},
-        timeout=5,
-    )
-    print("stored:", ack.data.decode())
-    async for message in events.messages:
-        event = json.loads(message.data)
-        if event["type"] == "delta":
-            print(event["text"], end="", flush=True)
-        elif event["type"] == "result":
-            print(f"\n{event['status']}, {event['usage']['completion_tokens']} tokens")
-            break
+    await submit(client, model, job, prompt="Once upon a time", max_tokens=4000)
+    answer = await client.request(f"mesh.ctl.default.cancel.{job}", b"", timeout=10)
+    print(answer.data.decode())
     await client.close()
 
 
