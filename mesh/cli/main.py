@@ -35,6 +35,7 @@ _SECTIONS: dict[str, dict[str, str]] = {
     "Steer": {
         "pause": "Let no more jobs of a model start, for a while or until resumed.",
         "resume": "Let the jobs of a paused model start again.",
+        "drain": "Have workers finish what they run, and end.",
     },
     "Look": {
         "status": "The whole mesh: what waits, what runs, who works, and what is wrong.",

@@ -128,6 +128,10 @@ class Names:
         """Where a worker announces what it holds, for those who watch over it; private to the mesh."""
         return self.system("leases", worker)
 
+    def drain(self, worker: str) -> str:
+        """Where a worker is told to drain; private to the mesh."""
+        return self.system("drain", worker)
+
     def dead(self, at: RequestAddress) -> str:
         return f"{self.ns}.dead.{at.model}.{at.tier}.{at.tenant}.{at.lane}"
 

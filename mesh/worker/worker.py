@@ -34,6 +34,7 @@ from mesh.worker.effects import Desk
 from mesh.worker.inquest import Inquest
 from mesh.worker.lease import BEATS, Lease
 from mesh.worker.life import Life
+from mesh.worker.orders import DrainAnswer, Orders
 from mesh.worker.presence import Load, PresenceBoard, State
 from mesh.worker.pump import Pump
 from mesh.worker.runner import Runner, now_unix_ms
@@ -177,7 +178,7 @@ class Worker:
         """
         await self._prepare()
         unlisten = self._connection.listen(self._connection_changed)
-        cancels = self._connection.subscribe(self._names.system("cancel", "*", "*"), self._cancel_asked)
+        orders = Orders(self._connection, self._names, self._runners, self._asked_to_drain, self.name)
         dog = Watchdog(self._engine, self._options.progress, self._runners.values, self._engine_died)
         runs = (self._beat, self._live, self._show, self._pump.tick, self._pump.repair, dog.probe, dog.watch)
         side = [self._side(run) for run in runs]
@@ -197,7 +198,7 @@ class Worker:
                 task.cancel()
             await asyncio.gather(draining, *side, return_exceptions=True)
             await self._abandon()
-            cancels.close()
+            orders.close()
             unlisten()
             self._pump.close()
             self._is_over = True
@@ -307,19 +308,14 @@ class Worker:
             runner.lease.is_lost = True
             runner.interrupt("lost")
 
-    def _cancel_asked(self, subject: bytes, reply: bytes, payload: bytes, header: bytes) -> None:
-        """`<ns>.sys.cancel.<tenant>.<job>`: only the worker that runs the job answers, once it has its Result."""
-        tenant, job = subject.decode("utf-8", "replace").split(".")[-2:]
-        if not self._names.may_answer(reply.decode("utf-8", "replace")):
-            return
-        for task, runner in self._runners.items():
-            if runner.job == (tenant, job):
-                runner.interrupt("cancelled")  # changes nothing where the engine is done
-                task.add_done_callback(lambda _, r=runner: self._cancel_done(r, reply))  # type: ignore[misc]
-
-    def _cancel_done(self, runner: Runner, reply: bytes) -> None:
-        if reply and runner.result is not None and self._connection.is_connected:
-            self._connection.publish(reply.decode(), runner.result.status.encode())
+    def _asked_to_drain(self) -> DrainAnswer:
+        """As `drain`; but asked again it hurries nobody, since the first answer may have been lost."""
+        was_draining = self._was_told
+        if not was_draining:
+            log.info("asked to drain", extra={"event": "drain_asked"})
+            self.drain()
+        running, grace_s = len(self._runners), self._options.grace_s
+        return DrainAnswer(worker=self.name, running=running, grace_s=grace_s, was_draining=was_draining)
 
     def _observe(self, signal: Signal) -> None:
         if isinstance(signal, JobEnded):

@@ -16,6 +16,7 @@ from mesh.cli.main import main
 from mesh.worker.attempt import Ack
 from mesh.worker.effects import Effects
 from mesh.worker.emitter import Emitter
+from mesh.worker.orders import Orders
 from mesh.worker.worker import Worker
 
 MUTANTS: dict[str, Callable[[], None]] = {}
@@ -106,10 +107,10 @@ def ignored_cancel() -> None:
 
     def nod(self, subject, reply, payload, header):
         tenant, job = subject.decode().split(".")[-2:]
-        if reply and (tenant, job) in self._by_job:
+        if reply and (tenant, job) in {runner.job for runner in self._runners.values()}:
             self._connection.publish(reply.decode(), b"cancelled")
 
-    Worker._cancel_asked = nod
+    Orders._cancel = nod
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
 """`mesh pause`, `mesh resume`, `mesh drain`: tables, JSON, exit codes, and what they do."""
 
 import json
+import signal
+import uuid
 from collections.abc import Iterator
 
 import pytest
@@ -8,7 +10,8 @@ import pytest
 import mesh as library
 from mesh.cli.act.steer import pause_words
 from mesh.control.pausing import FOR_EVER_S, Queue
-from tests.cli.conftest import Cli
+from tests.cli.conftest import Cli, Running
+from tests.cli.test_up import UP, url_of
 
 
 @pytest.fixture
@@ -83,3 +86,81 @@ def test_what_cannot_be_paused_is_one_line_and_a_code(
 )
 def test_a_pause_in_words(lanes: int, pause_s: float, words: str) -> None:
     assert pause_words(Queue("m", "batch", 0, 0, 4, lanes, pause_s)) == words
+
+
+@pytest.fixture
+def workers(mesh: Cli) -> Iterator[dict[str, Running]]:
+    """Two workers of model `sim`, each as slow as a model."""
+    settings = ("--engine", "simulator", "--name", "sim", "--engine-arg", "between_tokens_ms=20")
+    names = (f"a-{uuid.uuid4().hex[:6]}", f"b-{uuid.uuid4().hex[:6]}")
+    started = {name: mesh.spawn("worker", *settings, "--worker-id", name) for name in names}
+    for each in started.values():
+        each.wait_for(" ready: ")
+    yield started
+    for each in started.values():
+        each.send(signal.SIGKILL)
+        each.wait()
+
+
+def test_a_drained_worker_ends_with_0_once_its_job_is_done(mesh: Cli, workers: dict[str, Running]) -> None:
+    with library.blocking.connect(mesh.url) as client:
+        job = client.submit("sim", "Tell me of the sea", max_tokens=50)
+        runs_on = next(iter(job)) and json.loads(mesh.call("workers", "--json").stdout)
+        result_worker = job.result().worker
+        assert {each["worker"] for each in runs_on} == set(workers)
+        job = client.submit("sim", "Tell me of the sea", max_tokens=100)
+        next(iter(job))
+        ended = mesh.run("drain", "--model", "sim", "--wait")
+        assert ended.returncode == 0, ended.stderr
+        assert job.result().status == "finished"
+    title, *rows = ended.stdout.splitlines()
+    assert title.split() == ["worker", "running", "what", "happens"]
+    assert [row.split()[0] for row in rows] == sorted(workers)
+    assert sorted(row.split(maxsplit=2)[1:] for row in rows) == [
+        ["0", "it ends"],
+        ["1", "it takes no more; what runs has 30 s to finish"],
+    ]
+    assert result_worker in workers
+    assert "all of them have ended." in ended.stderr
+    assert [each.wait() for each in workers.values()] == [0, 0]
+    assert json.loads(mesh.call("workers", "--json").stdout) == []
+
+
+def test_a_worker_that_is_not_there_is_refused_with_those_that_are(mesh: Cli, workers: dict[str, Running]) -> None:
+    name = next(iter(workers))
+    ended = mesh.call("drain", name, "w-nobody")
+    assert (ended.returncode, ended.stdout) == (3, "")
+    assert ended.stderr.startswith(f"mesh: no worker w-nobody; there are: {name} (sim)")
+    assert len(json.loads(mesh.call("workers", "--json").stdout)) == 2
+    assert mesh.call("drain", env={"MESH_MODEL": "sim"}).returncode == 2
+    one = json.loads(mesh.call("drain", name, "--json", "--wait").stdout)
+    assert one["workers"] == [
+        {"worker": name, "answered": True, "running": 0, "grace_s": 30.0, "was_draining": False, "is_there": False}
+    ]
+
+
+def test_one_that_is_suspended_is_no_success(mesh: Cli, workers: dict[str, Running]) -> None:
+    name, other = workers
+    workers[name].send(signal.SIGSTOP)
+    ended = mesh.call("drain", name, other)
+    assert ended.returncode == 1
+    assert "may be suspended" in ended.stdout
+    assert workers[other].wait() == 0
+    workers[name].send(signal.SIGCONT)
+    assert workers[name].wait() == 0, "it was told all the same"
+
+
+def test_what_mesh_up_runs_stays_drained_and_its_queue_stays_open(cli: Cli) -> None:
+    up = cli.spawn(*UP, "0", "--workers", "2")
+    cli.url = url_of(up)
+    up.wait_for("Ctrl-C drains and ends it.")
+    names = [each["worker"] for each in json.loads(cli.call("workers", "--json").stdout)]
+    for number, name in enumerate(names, 1):
+        assert cli.call("drain", name, "--wait").returncode == 0
+        up.wait_for(" was drained; it is not started again", count=number)
+    assert up.out.count(" starts (pid ") == 2
+    assert cli.call("submit", "--model", "simulator", "Hello").returncode == 0
+    up.send(signal.SIGTERM)
+    assert up.wait() == 0
+    assert " died " not in up.out
+    cli.wait_gone()

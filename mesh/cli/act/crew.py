@@ -113,6 +113,10 @@ class Crew:
             if self._stopping.is_set():
                 self._report(f"worker {member.number} ended{'' if code == 0 else f' ({describe(code)})'}")
                 return
+            if code == failure.OK:  # `mesh drain`, or a SIGTERM of its own: it was told to
+                self._report(f"worker {member.number} was drained; it is not started again")
+                await self._stopping.wait()  # NATS stays, and with it what waits in the queue
+                return
             if code in (failure.USAGE, failure.CONFIG):
                 raise ConfigError(f"worker {member.number} cannot start; the line above says why")
             self.deaths += 1

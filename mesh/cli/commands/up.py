@@ -37,9 +37,9 @@ def command(
     """Run a whole mesh on this machine: NATS, its streams, and N workers with a model.
 
     For development and for a single server. It starts nats-server (on loopback only), declares what is missing,
-    starts the workers, and starts again whatever dies. Jobs, events and results lie in --data and are there
-    again the next time; what exists is not changed, differences are reported. For more machines run your own
-    NATS, then `mesh init --apply` once and `mesh worker` on each.
+    starts the workers, and starts again whatever dies, but not what `mesh drain` ended. Jobs, events and results
+    lie in --data and are there again the next time; what exists is not changed, differences are reported. For
+    more machines run your own NATS, then `mesh init --apply` once and `mesh worker` on each.
 
     SIGTERM or Ctrl-C drains the workers (see --grace) and ends everything; a second one makes them hand their
     jobs back now, which then wait in --data. If it is killed, its children end too.
