@@ -38,6 +38,7 @@ _SECTIONS: dict[str, dict[str, str]] = {
         "drain": "Have workers finish what they run, and end.",
     },
     "Look": {
+        "jobs": "The jobs that run and that wait.",
         "status": "The whole mesh: what waits, what runs, who works, and what is wrong.",
         "workers": "The workers alive, and what they do.",
         "dead": "Jobs that were given up: look, run them again, remove them.",

@@ -1,0 +1,144 @@
+"""The jobs in a queue as an operator lists them, and the whole life of one."""
+
+import time
+
+import pytest
+
+import mesh as api
+from mesh.broker import topology
+from mesh.control.jobs import JobSelection, Roster
+from mesh.engines.simulator_settings import SimulatorSettings
+from mesh.errors import InvalidRequestError
+from mesh.protocol import codec
+from mesh.protocol.messages import Started
+from mesh.worker.worker import WorkerOptions
+from tests.running import MODEL, RunningMesh, running_mesh, wait_until
+
+SLOW = SimulatorSettings(model=MODEL, between_tokens_ms=50.0)
+LONG = {"max_tokens": 1000, "ignore_eos": True}
+
+
+@pytest.fixture
+async def empty(tmp_path):
+    """A mesh of two lanes and no worker."""
+    async with running_mesh(tmp_path / "nats", topology.MeshSettings(lanes=2)) as mesh:
+        yield mesh
+
+
+async def listed(mesh: RunningMesh, limit: int = 50, **selection: str) -> list[tuple[str, str]]:
+    found = await Roster(mesh.connection, mesh.names).listing(JobSelection(**selection), limit)
+    return [(each.job, each.state) for each in found.jobs]
+
+
+async def test_jobs_that_wait_are_listed_oldest_first_and_counted_by_tenant(empty):
+    for tenant, tier in (("a", "standard"), ("b", "batch"), ("b", "standard")):
+        async with api.connect(empty.url, tenant=tenant) as client:
+            for number in range(2):
+                await client.submit(MODEL, f"{number}", id=f"{tenant}-{tier}-{number}", tier=tier)
+    found = await Roster(empty.connection, empty.names).listing(JobSelection(), 4)
+    assert [each.job for each in found.jobs] == ["a-standard-0", "a-standard-1", "b-batch-0", "b-batch-1"]
+    assert {each.state for each in found.jobs} == {"queued"}
+    assert (found.total, found.given, found.waiting, found.is_cut) == (6, 0, 6, True)
+    assert found.tenants == {"b": 4, "a": 2}
+    assert all(each.age_ms >= 0 and 590_000 < each.deadline_ms <= 600_000 for each in found.jobs)
+    assert await listed(empty, tenant="b", tier="batch") == [("b-batch-0", "queued"), ("b-batch-1", "queued")]
+    assert await listed(empty, model="other") == await listed(empty, state="running") == []
+    with pytest.raises(InvalidRequestError):
+        await listed(empty, tenant="*")
+
+
+async def test_jobs_that_run_come_first_with_worker_attempt_and_tokens(empty):
+    async with api.connect(empty.url) as client:
+        for number in range(6):
+            await client.submit(MODEL, f"{number}", id=f"j{number}", tier="batch", **LONG)
+        await empty.start_worker(SLOW, WorkerOptions(model=MODEL, name="w-one", capacity=2))
+        urgent = await client.submit(MODEL, "now", id="silent", tier="interactive", stream=False, **LONG)
+
+        async def two_run() -> bool:
+            return len(await listed(empty, state="running")) == 2
+
+        await wait_until(two_run)
+        found = await Roster(empty.connection, empty.names).listing(JobSelection(), 50)
+        assert [each.state for each in found.jobs] == ["running"] * 2 + ["queued"] * 5
+        assert {(each.worker, each.attempt) for each in found.jobs[:2]} == {("w-one", 1)}
+        assert {(each.worker, each.attempt, each.tokens) for each in found.jobs[2:]} == {("", 0, 0)}
+        assert (found.total, found.given + found.waiting, found.is_cut) == (7, 7, False)
+
+        async def have_tokens() -> bool:
+            found = await Roster(empty.connection, empty.names).listing(JobSelection(state="running"), 50)
+            return len(found.jobs) == 2 and all(each.tokens > 0 for each in found.jobs)
+
+        await wait_until(have_tokens)
+        assert len(await listed(empty, state="queued")) == 5
+        assert await urgent.cancel() == "cancelled"
+
+
+async def test_a_job_that_streams_nothing_is_known_to_run(mesh):
+    await mesh.start_worker(SLOW, WorkerOptions(model=MODEL, name="w-slow"))
+    async with api.connect(mesh.url) as client:
+        job = await client.submit(MODEL, "quiet", id="quiet", stream=False, **LONG)
+
+        async def runs() -> bool:
+            return await listed(mesh) == [("quiet", "running")]
+
+        await wait_until(runs)
+        await job.cancel()
+
+
+async def test_a_job_whose_worker_is_gone_is_said_to_wait_for_another(empty):
+    async with api.connect(empty.url) as client:
+        job = await client.submit(MODEL, "x", id="orphan", **LONG)
+        gone = Started(id="orphan", attempt=1, index=0, worker="w-gone", unix_ms=1, sequence=job.sequence)
+        await empty.connection.request(empty.names.events("default", "orphan"), codec.encode(gone))
+        # As if it had been given to that worker, which holds it until its lease ends.
+        await take_each(empty)
+        found = await Roster(empty.connection, empty.names).listing(JobSelection(), 50)
+        assert [(each.state, each.worker, each.reason) for each in found.jobs] == [
+            ("retrying", "w-gone", "worker w-gone is gone")
+        ]
+
+
+async def test_a_job_for_a_model_nobody_declared_is_listed_though_others_were_given_out_later(empty):
+    await empty.connection.request("mesh.req.typo.standard.default.x", b'{"id": "lost", "prompt": "x"}')
+    async with api.connect(empty.url) as client:
+        for number in range(3):
+            await client.submit(MODEL, f"{number}", id=f"j{number}")
+    await take_each(empty)
+    assert ("lost", "queued") in await listed(empty)
+
+
+async def test_ten_thousand_queued_jobs_cost_what_is_shown_of_them(empty):
+    for number in range(10_000):
+        subject = empty.names.request(MODEL, "batch", f"t{number % 3}", f"a{number}")
+        empty.connection.publish(subject, b'{"prompt": "Hi"}')
+        if number % 500 == 499:
+            await empty.connection.request("$JS.API.INFO")
+
+    async def all_there() -> bool:
+        return await empty.queued() == 10_000
+
+    await wait_until(all_there)
+    began = time.monotonic()
+    found = await Roster(empty.connection, empty.names).listing(JobSelection(tenant="t1"), 20)
+    assert time.monotonic() - began < 2.0
+    assert (len(found.jobs), found.total, found.waiting, found.is_cut) == (20, 3333, 3333, True)
+    assert {each.tenant for each in found.jobs} == {"t1"}
+
+
+async def take_each(mesh: RunningMesh) -> None:
+    """The oldest job of each lane that has one, as `take`."""
+    for name, state in (await topology.consumer_states(mesh.connection, mesh.names.requests_stream)).items():
+        if state["num_pending"]:
+            await take(mesh, name)
+
+
+async def take(mesh: RunningMesh, consumer: str) -> None:
+    """One job of a lane, as a worker takes it that then says nothing."""
+    heard: list[bytes] = []
+    inbox = mesh.connection.new_inbox()
+    subscription = mesh.connection.subscribe(inbox, lambda subject, reply, payload, header: heard.append(subject))
+    body = b'{"batch": 1, "no_wait": true, "group": "w"}'
+    subject = f"$JS.API.CONSUMER.MSG.NEXT.{mesh.names.requests_stream}.{consumer}"
+    mesh.connection.publish(subject, body, reply=inbox)
+    await wait_until(lambda: heard)
+    subscription.close()
