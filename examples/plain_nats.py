@@ -20,9 +20,14 @@ async def submit(client, model: str, job: str, **request) -> None:
 
 
 async def follow(client, job: str, events: asyncio.Queue, missed: str) -> None:
-    """Show each token once, in order; what `missed` hears comes to `events` too."""
+    """Show each token once, in order, until the job has ended; what `missed` hears comes to `events` too."""
     attempt = expected = 0  # the newest attempt heard of, and the index of its next token
-    while (event := json.loads((await asyncio.wait_for(events.get(), 30)).data or "{}")).get("type") != "result":
+    event: dict = {}
+    while event.get("type") != "result":
+        try:
+            event = json.loads((await asyncio.wait_for(events.get(), 5)).data or "{}")  # empty: the end of a replay
+        except TimeoutError:
+            event = {"index": expected + 1}  # silence may be a gap
         if event.get("index", 0) > expected:  # a gap: the journal has it all
             body = json.dumps({"index": expected}).encode()
             await client.publish(f"mesh.ctl.default.replay.{job}", body, reply=missed)

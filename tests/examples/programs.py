@@ -66,7 +66,7 @@ def jobs_of(out: str) -> list[str]:
 async def output_after_a_cut(mesh: RunningMesh, command: list[str], folder: Path) -> str:
     """What a program printed whose connection lost some events and then broke; `URL` in its command is the way."""
     async with proxied(mesh.server.port) as proxy:
-        words = [proxy.url if word == "URL" else word for word in command]
+        words = [word.replace("URL", proxy.url) for word in command]
         async with started(words, folder) as process:
             assert process.stdout is not None
             out = await asyncio.wait_for(process.stdout.readline(), DEADLINE_S)
