@@ -21,6 +21,8 @@ PAGE = 500  # events a read-back asks for at once
 _CONTENT_TYPE_MSGPACK = headers.line("Content-Type", headers.MSGPACK)
 
 OnEvent = Callable[[Event], None]
+# One event as the journal took it, and the sequence of the event before it on its subject (0: it is the first).
+OnEntry = Callable[["Entry", int], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +89,8 @@ class Journal:
         _, payload = await self._connection.request(subject, body, header)
         read_puback(payload, subject)
 
-    def subscribe(self, tenant: str, job: str, on_event: OnEvent) -> Subscription:
-        """Hear a job's events as the journal takes them.
+    def subscribe(self, tenant: str, job: str, on_event: OnEvent, on_entry: OnEntry | None = None) -> Subscription:
+        """Hear a job's events as the journal takes them; `on_entry` first, for those who pass them on as they are.
 
         What does not decode as one is skipped (nobody but workers may publish).
         """
@@ -98,6 +100,11 @@ class Journal:
                 event = codec.decode_event(payload)
             except ProtocolError:
                 return
+            if on_entry is not None:
+                fields = headers.parse(header)
+                sequence, previous = fields.get("Nats-Sequence", ""), fields.get("Nats-Last-Sequence", "")
+                if sequence.isdigit() and previous.isdigit():
+                    on_entry(Entry(int(sequence), event, payload), int(previous))
             on_event(event)
 
         return self._connection.subscribe(self._names.live(tenant, job), heard)

@@ -124,6 +124,16 @@ class RequestQueue:
         _, payload = await self._connection.request(f"$JS.API.STREAM.INFO.{self._stream}", body, timeout_s=10.0)
         return list(read_api(payload, "queued subjects")["state"].get("subjects") or ())
 
+    async def depth(self, tenant: str) -> int:
+        """How many jobs of a tenant wait or run.
+
+        Raises:
+            BrokerError: NATS did not answer.
+        """
+        body = msgspec.json.encode({"subjects_filter": self._names.request("*", "*", tenant, "*")})
+        _, payload = await self._connection.request(f"$JS.API.STREAM.INFO.{self._stream}", body)
+        return sum((read_api(payload, f"depth of {tenant}")["state"].get("subjects") or {}).values())
+
     async def oldest(self, subject: str) -> int | None:
         """The stream sequence of a subject's oldest request, None if it has none.
 

@@ -22,6 +22,7 @@ _SECTIONS: dict[str, dict[str, str]] = {
     "Serve": {
         "up": "NATS, the mesh and its workers on this machine, in one process tree.",
         "worker": "One worker: a model that pulls jobs from a mesh.",
+        "frontdoor": "Answers to plain NATS requests, without a worker.",
         "watch": "What keeps a mesh in order while no worker is there to do it.",
         "init": "Show, and with --apply declare, what the mesh needs on NATS.",
     },
@@ -38,8 +39,9 @@ _SECTIONS: dict[str, dict[str, str]] = {
         "drain": "Have workers finish what they run, and end.",
     },
     "Look": {
-        "jobs": "The jobs that run and that wait.",
         "status": "The whole mesh: what waits, what runs, who works, and what is wrong.",
+        "jobs": "The jobs that run and that wait.",
+        "job": "The whole life of one job, and why it waits.",
         "workers": "The workers alive, and what they do.",
         "dead": "Jobs that were given up: look, run them again, remove them.",
     },

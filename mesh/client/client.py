@@ -22,7 +22,7 @@ import msgspec
 from mesh.broker import topology
 from mesh.broker.connection import Connection
 from mesh.broker.connection import connect as connect_broker
-from mesh.broker.journal import Entry, Journal
+from mesh.broker.journal import Entry, Journal, OnEntry
 from mesh.broker.options import ConnectOptions
 from mesh.broker.store import PresenceStore, ResultStore
 from mesh.client.catalog import Catalog
@@ -60,8 +60,16 @@ HEADER_ROOM_BYTES = 1024
 class Client:
     """See the module's docstring. Made by `connect`."""
 
-    def __init__(self, connection: Connection, names: Names, tenant: str, encoding: Encoding, where: str) -> None:
-        """`where`: the servers' addresses, for messages."""
+    def __init__(
+        self,
+        connection: Connection,
+        names: Names,
+        tenant: str,
+        encoding: Encoding,
+        where: str,
+        catalog: Catalog | None = None,
+    ) -> None:
+        """`where`: the servers' addresses, for messages. `catalog`: one that several clients share."""
         self._connection = connection
         self._names = names
         self._tenant = tenant
@@ -70,7 +78,7 @@ class Client:
         self._journal = Journal(connection, names)
         self._store = ResultStore(connection, names)
         self._presence = PresenceStore(connection, names)
-        self._catalog = Catalog(connection, names)
+        self._catalog = catalog or Catalog(connection, names)
         self._submission = Submission(connection, names, tenant)
         self._inquiry = Inquiry(connection, names, tenant)
         self.watch = Watch(connection, names, tenant)
@@ -87,6 +95,7 @@ class Client:
         tier: str = "standard",
         traceparent: str = "",
         timeout: float = SUBMIT_S,
+        on_entry: OnEntry | None = None,
         **fields: Any,
     ) -> Job:
         """Store a request in the queue; from then on it is a job that ends exactly once, whoever dies.
@@ -99,6 +108,8 @@ class Client:
             prompt: text, a list of chat messages, or a whole `Request`.
             tier: `interactive`, `standard` or `batch`.
             timeout: seconds to get it stored.
+            on_entry: called with each event as the journal has it, and the sequence of the one before; for those who
+                pass events on. Must not block.
             fields: any other field of `Request`, e.g. `max_tokens=64`, `temperature=0`, `id="job-1"`.
 
         Raises:
@@ -122,7 +133,7 @@ class Client:
         if len(asked.body) > room_bytes:
             raise TooLargeError(f"the request has {len(asked.body)} bytes; this NATS takes {room_bytes}")
         subject = self._names.request(model, tier, self._tenant, affinity_token(request))
-        job = self.watch.open(self, request.id, _bound_of(request), is_new=True)
+        job = self.watch.open(self, request.id, _bound_of(request), is_new=True, on_entry=on_entry)
         try:
             ack = await self._submission.store(subject, asked, traceparent, deadline_s)
             if ack.duplicate:
@@ -272,6 +283,7 @@ class Client:
         Raises:
             InvalidRequestError, ResultNotFoundError: as `submit`.
         """
+        job.is_joined = True
         job.missed()
         try:
             async with asyncio.timeout_at(deadline_s):

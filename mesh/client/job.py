@@ -63,6 +63,7 @@ class Job:
 
         # Kept by the client.
         self.sequence = 0  # of the stored request, once it is known
+        self.is_joined = not is_new  # another submit of this id was first
         self.on_other: Callable[[int], None] | None = None  # told once, if another request of this id is served
         self.is_doubtful = not is_new  # it may not exist, or its Result may have come and gone unheard
         self.heard_s = self._loop.time()  # loop time of the last sign of life
@@ -89,11 +90,19 @@ class Job:
         """
         try:
             async with asyncio.timeout(timeout):
-                while self._result is None:
-                    await self._wait()
-                self._result = await self._link.load_result(self._result)
+                self._result = await self._link.load_result(await self.ended())
         except TimeoutError:
             raise WaitTimeoutError(f"job {self.id} has no Result after {timeout:g} s; {self._link.outlook()}") from None
+        return self._result
+
+    async def ended(self) -> Result:
+        """The job's Result as it is stored: one too large for a message names the object in place of its text.
+
+        Raises:
+            As `result`, without a `timeout`.
+        """
+        while self._result is None:
+            await self._wait()
         return self._result
 
     def __aiter__(self) -> AsyncIterator[Delta | Restarted]:

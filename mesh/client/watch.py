@@ -10,7 +10,7 @@ from collections.abc import Coroutine
 from typing import Any
 
 from mesh.broker.connection import Connection
-from mesh.broker.journal import Journal
+from mesh.broker.journal import Journal, OnEntry
 from mesh.broker.store import ResultStore, Stored
 from mesh.client.inquiry import Inquiry
 from mesh.client.job import Job, Link
@@ -41,10 +41,12 @@ class Watch:
     def __len__(self) -> int:
         return len(self._jobs)
 
-    def open(self, link: Link, id: str, bound_s: float, is_new: bool, index: int = 0) -> Job:
+    def open(
+        self, link: Link, id: str, bound_s: float, is_new: bool, index: int = 0, on_entry: OnEntry | None = None
+    ) -> Job:
         """A handle that hears the job's events from now on, for `bound_s` seconds at most."""
         job = Job(link, id, bound_s, is_new, index)
-        job.attach(self._journal.subscribe(self._tenant, id, job.heard))
+        job.attach(self._journal.subscribe(self._tenant, id, job.heard, on_entry))
         job.look_s = self._loop.time() + QUIET_S
         self._jobs[job] = None
         return job

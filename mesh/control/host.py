@@ -11,7 +11,7 @@ from collections.abc import Callable
 from mesh.broker import topology
 from mesh.broker.connection import connect
 from mesh.broker.options import ConnectOptions
-from mesh.control.services import services
+from mesh.control.services import Doors, services
 from mesh.engines.base import Engine
 from mesh.errors import EngineDeadError
 from mesh.policies.restart import Backoff
@@ -95,11 +95,21 @@ async def serve_engine(
         worker = Worker(engine, connection, names, options, observer)
         announcing = asyncio.create_task(_announce(worker, on_ready), name="mesh-announce")
         try:
-            async with services(connection, names, options.name):
-                await worker.serve()
+            async with services(connection, names, options.name, has_frontdoor=options.has_frontdoor) as doors:
+                resting = asyncio.create_task(_rest(worker, doors), name="mesh-rest")
+                try:
+                    await worker.serve()
+                finally:
+                    resting.cancel()
         finally:
             announcing.cancel()
-            await asyncio.gather(announcing, return_exceptions=True)
+            await asyncio.gather(announcing, resting, return_exceptions=True)
+
+
+async def _rest(worker: Worker, doors: Doors) -> None:
+    """A worker that drains takes nothing more on, at its front door neither."""
+    await worker.draining.wait()
+    doors.rest()
 
 
 async def _announce(worker: Worker, on_ready: Callable[[Worker], None] | None) -> None:

@@ -10,6 +10,8 @@ from collections.abc import AsyncIterator
 
 from mesh.broker.connection import Connection, connect
 from mesh.broker.options import ConnectOptions
+from mesh.broker.service import Service
+from mesh.control.frontdoor import FrontDoor
 from mesh.control.guard import Guard
 from mesh.control.steering import Steering
 from mesh.control.strays import Strays
@@ -17,17 +19,50 @@ from mesh.control.sweeper import Sweeper
 from mesh.protocol.subjects import Names
 
 
+class Doors:
+    """What can be asked of a process: to steer jobs, and through the front door if it has one."""
+
+    def __init__(self, connection: Connection, names: Names, who: str, has_frontdoor: bool) -> None:
+        self._steering = Steering(connection, names, who)
+        self._frontdoor = FrontDoor(connection, names) if has_frontdoor else None
+        doors = (self._frontdoor, self._steering) if self._frontdoor is not None else (self._steering,)
+        self._service = Service(connection, names, who, tuple(each.endpoint for each in doors))
+
+    def rest(self) -> None:
+        """Take nothing more on at the front door; whoever came in is served."""
+        if self._frontdoor is not None:
+            self._service.shut(self._frontdoor.endpoint.name)
+
+    async def close(self) -> None:
+        """Answer no more. Requesters at the front door are told that their jobs go on."""
+        self._service.close()
+        if self._frontdoor is not None:
+            await self._frontdoor.close()
+        await self._steering.close()
+
+
 @contextlib.asynccontextmanager
-async def services(connection: Connection, names: Names, who: str) -> AsyncIterator[None]:
-    """Answer cancel, status and replay; end strays and what is past its deadline; watch over workers.
+async def doors(connection: Connection, names: Names, who: str, has_frontdoor: bool) -> AsyncIterator[Doors]:
+    """Answer requests as the micro service of this mesh. `who` tells this process from others."""
+    opened = Doors(connection, names, who, has_frontdoor)
+    try:
+        yield opened
+    finally:
+        await opened.close()
+
+
+@contextlib.asynccontextmanager
+async def services(connection: Connection, names: Names, who: str, has_frontdoor: bool = False) -> AsyncIterator[Doors]:
+    """Answer requests; end strays and what is past its deadline; watch over workers.
 
     `who` hosts them: the name of a worker, which then watches some others, or of another process, which watches all.
     """
-    hosted = [kind(connection, names, who) for kind in (Steering, Strays, Sweeper, Guard)]
-    try:
-        yield
-    finally:
-        await asyncio.gather(*(each.close() for each in hosted), return_exceptions=True)
+    async with doors(connection, names, who, has_frontdoor) as opened:
+        hosted = [kind(connection, names, who) for kind in (Strays, Sweeper, Guard)]
+        try:
+            yield opened
+        finally:
+            await asyncio.gather(*(each.close() for each in hosted), return_exceptions=True)
 
 
 async def keep_watch(options: ConnectOptions, names: Names, who: str) -> None:

@@ -1,4 +1,4 @@
-"""Answers `<ns>.ctl.<tenant>.cancel|status|replay.<job>`: one queue group over all workers of a mesh.
+"""Answers `<ns>.ctl.<tenant>.cancel|status|replay.<job>`: one queue group over all processes that serve it.
 
 Source: nats/PROTOCOL.md, "Steering a job".
 """
@@ -11,11 +11,13 @@ import msgspec
 
 from mesh.broker.connection import Connection
 from mesh.broker.journal import events_of
+from mesh.broker.service import Endpoint, ServiceRequest
 from mesh.control.endings import Endings
-from mesh.errors import BrokerError, MeshError
-from mesh.protocol import codec, headers
+from mesh.errors import BrokerError, InvalidRequestError, MeshError
+from mesh.protocol import codec
 from mesh.protocol.history import read_history
 from mesh.protocol.messages import Delta, ErrorInfo, Result
+from mesh.protocol.refusals import BAD_REQUEST, INTERNAL, NOT_FOUND, UNAVAILABLE, details_of, service_code
 from mesh.protocol.subjects import Names, is_token
 
 log = logging.getLogger("mesh.control")
@@ -25,6 +27,12 @@ MAX_AT_ONCE = 256  # requests being answered; more are refused with 503, so a fl
 WORKER_ANSWER_S = 1.5  # for the worker that runs a job to end it
 CANCEL_LOOKS = 3  # for a worker that ends it, since a job may start, or move; then it is ended here
 PAGE = 200
+VERBS = ("cancel", "status", "replay")
+_USE = {
+    "subject": "<namespace>.ctl.<tenant>.cancel|status|replay.<job>",
+    "body": 'replay: {"index": n}; else empty',
+    "answer": "cancel, status: one JSON object; replay: the events from output token n on, then an empty message",
+}
 
 
 class ReplayRequest(msgspec.Struct, frozen=True):
@@ -40,48 +48,46 @@ class Steering:
         """`who` hosts it: the name of a worker, or of another process."""
         self._connection = connection
         self._names = names
+        self._skip = len(names.ns) + len(".ctl.")
         self._endings = Endings(connection, names, who)
         self._tasks: set[asyncio.Task[None]] = set()
-        subject = names.control("*", "*", "*")
-        self._subscription = connection.subscribe(subject, self._heard, QUEUE)
+        self.endpoint = Endpoint("control", f"{names.ns}.ctl.>", QUEUE, self._heard, _USE)
 
     async def close(self) -> None:
-        """Answer no more; what is being answered is cut off."""
-        self._subscription.close()
+        """What is being answered is cut off. Whoever serves the endpoint stops it first."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def _heard(self, subject: bytes, reply: bytes, payload: bytes, header: bytes) -> None:
-        to = reply.decode("utf-8", "replace")
-        if not self._names.may_answer(to):
-            return
-        tenant, verb, job = subject.decode("utf-8", "replace").split(".")[-3:]
+    def _heard(self, request: ServiceRequest) -> None:
+        tokens = request.subject[self._skip :].split(".")
         if len(self._tasks) >= MAX_AT_ONCE:
-            self._refuse(to, 503, "too many control requests at once; try again")
-        elif not (is_token(tenant) and is_token(job)):
-            self._refuse(to, 400, "tenant and job must be of the form [A-Za-z0-9_-]{1,64}")
+            request.refuse(UNAVAILABLE, "too many control requests at once; try again")
+        elif len(tokens) != 3 or tokens[1] not in VERBS:
+            request.refuse(NOT_FOUND, f"the subject must be <namespace>.ctl.<tenant>.{'|'.join(VERBS)}.<job>")
+        elif not (is_token(tokens[0]) and is_token(tokens[2])):
+            request.refuse(BAD_REQUEST, "tenant and job must be of the form [A-Za-z0-9_-]{1,64}")
         else:
-            task = asyncio.create_task(self._answer(tenant, verb, job, payload, to), name=f"mesh-ctl-{verb}")
+            tenant, verb, job = tokens
+            task = asyncio.create_task(self._answer(request, tenant, verb, job), name=f"mesh-ctl-{verb}")
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-    async def _answer(self, tenant: str, verb: str, job: str, payload: bytes, to: str) -> None:
+    async def _answer(self, request: ServiceRequest, tenant: str, verb: str, job: str) -> None:
         try:
             match verb:
                 case "cancel":
-                    self._reply(to, {"id": job, "status": await self._cancel(tenant, job)})
+                    request.respond(codec.encode({"id": job, "status": await self._cancel(tenant, job)}))
                 case "status":
-                    self._reply(to, await self._status(tenant, job))
-                case "replay":
-                    await self._replay(tenant, job, payload, to)
+                    request.respond(codec.encode(await self._status(tenant, job)))
                 case _:
-                    self._refuse(to, 404, f"unknown verb {verb!r}; there are cancel, status, replay")
-        except BrokerError as error:
-            self._refuse(to, 503, str(error))
+                    await self._replay(request, tenant, job)
+            request.done()
+        except MeshError as error:
+            request.refuse(service_code(error), str(error), details_of(error))
         except Exception:  # the outermost frame of a request: the requester must not wait for ever
             log.exception("%s of job %s failed", verb, job, extra={"event": "control_failed", "job": job})
-            self._refuse(to, 500, "internal error; see the worker's log")
+            request.refuse(INTERNAL, "internal error; see the worker's log")
 
     async def _cancel(self, tenant: str, job: str) -> str:
         """End the job wherever it is; its terminal status, or `unknown`."""
@@ -142,13 +148,12 @@ class Steering:
             status = found.result.status if found is not None else "unknown"
         return {**answer, "status": status}
 
-    async def _replay(self, tenant: str, job: str, payload: bytes, to: str) -> None:
+    async def _replay(self, request: ServiceRequest, tenant: str, job: str) -> None:
         """The events from output token `index` on, then an empty message."""
         try:
-            index = msgspec.json.decode(payload, type=ReplayRequest).index if payload else 0
+            index = msgspec.json.decode(request.payload, type=ReplayRequest).index if request.payload else 0
         except msgspec.MsgspecError as error:
-            self._refuse(to, 400, f'the body must be {{"index": n}}: {error}')
-            return
+            raise InvalidRequestError(f'must be {{"index": n}}: {error}', field="body") from None
         journal, after = self._endings.journal, 0
         subject = journal.subject(tenant, job)
         while page := await journal.read(subject, after, PAGE):
@@ -158,24 +163,11 @@ class Steering:
                 if isinstance(event, Delta) and event.index + len(event.token_ids) <= index:
                     continue
                 if isinstance(event, Delta | Result) or (event is not None and event.index >= index):
-                    self._connection.publish(to, entry.body)
+                    request.respond(entry.body)
             if len(page) < PAGE:
                 break
         if not after:
             found = await self._endings.store.get(tenant, job)
             if found is not None:
-                self._connection.publish(to, found.body)
-        self._connection.publish(to, b"")
-
-    def _reply(self, to: str, answer: dict[str, Any]) -> None:
-        self._connection.publish(to, codec.encode(answer))
-
-    def _refuse(self, to: str, code: int, reason: str) -> None:
-        """A NATS service error. Source: ADR-32."""
-        header = headers.block(
-            ("Nats-Service-Error-Code", code), ("Nats-Service-Error", " ".join(reason.split())[:500])
-        )
-        try:
-            self._connection.publish(to, b"", header)
-        except MeshError as error:
-            log.debug("a refusal could not be sent: %s", error)
+                request.respond(found.body)
+        request.respond(b"")

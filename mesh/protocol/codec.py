@@ -11,7 +11,7 @@ import msgspec
 
 from mesh.errors import InvalidRequestError, ProtocolError, UnsupportedError
 from mesh.protocol import headers
-from mesh.protocol.messages import Event, LifeSign, Note, Pong, Presence, Request, Result
+from mesh.protocol.messages import Event, LifeSign, Manner, Note, Pong, Presence, Request, Result
 from mesh.protocol.subjects import is_token
 
 Encoding = Literal["json", "msgpack"]
@@ -35,6 +35,7 @@ class _Decoders:
 
     def __init__(self, kind: Any) -> None:
         self.request = kind(Request)
+        self.manner = kind(Manner)
         self.event = kind(Event)
         self.result = kind(Result)
         self.note = kind(Note)
@@ -88,6 +89,19 @@ def decode_request(body: bytes, encoding: Encoding) -> Request:
     except _BROKEN as error:
         raise _invalid(error, encoding) from None
     return request
+
+
+def decode_manner(body: bytes, encoding: Encoding) -> Manner:
+    """What a body at the front door says beside the request.
+
+    Raises:
+        InvalidRequestError: with the field.
+    """
+    try:
+        manner: Manner = _DECODERS[encoding].manner.decode(body)
+    except _BROKEN as error:
+        raise _invalid(error, encoding) from None
+    return manner
 
 
 def identity_of(body: bytes, encoding: Encoding) -> str | None:

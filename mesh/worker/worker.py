@@ -53,6 +53,7 @@ class WorkerOptions:
     model: str  # the name under which the engine is served; a subject token
     name: str = field(default_factory=lambda: f"w-{secrets.token_hex(4)}")
     capacity: int | None = None  # jobs at once; None: what the engine says
+    has_frontdoor: bool = True  # the process answers `<ns>.rpc.>` as well
     grace_s: float = 30.0  # what a drain gives running jobs to finish
     weights: TierWeights = field(default_factory=TierWeights)
     retry: RetryPolicy = field(default_factory=RetryPolicy)
@@ -93,7 +94,7 @@ class Worker:
         self._finished = self._returned = self._tokens = 0
         self._ack_wait_s = 0.0
         self._was_told = self._is_over = False
-        self._draining = asyncio.Event()
+        self.draining = asyncio.Event()  # set once it takes no more
         self._hurry = asyncio.Event()
         self._idle = asyncio.Event()  # set when no job runs
         self._idle.set()
@@ -167,7 +168,7 @@ class Worker:
     def _stop(self) -> None:
         self._state = "draining"
         self._pump.stop()
-        self._draining.set()
+        self.draining.set()
 
     async def serve(self) -> None:
         """Pull and run jobs until `drain`.
@@ -182,9 +183,9 @@ class Worker:
         dog = Watchdog(self._engine, self._options.progress, self._runners.values, self._engine_died)
         runs = (self._beat, self._live, self._show, self._pump.tick, self._pump.repair, dog.probe, dog.watch)
         side = [self._side(run) for run in runs]
-        draining = self._side(self._draining.wait)
+        draining = self._side(self.draining.wait)
         try:
-            self._state = "draining" if self._draining.is_set() else "ready"
+            self._state = "draining" if self.draining.is_set() else "ready"
             self._beat_presence()
             self._pump.pump()
             self.ready.set()

@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mesh.broker.options import ConnectOptions
 from mesh.cli import loop, render
@@ -43,13 +43,19 @@ class Order:
     options: WorkerOptions
 
 
-def order(choice: EngineChoice, nats: Nats, worker_id: str | None, grace_s: float, policies: Policies) -> Order:
+def order(
+    choice: EngineChoice,
+    nats: Nats,
+    worker_id: str | None,
+    grace_s: float,
+    policies: Policies,
+    has_frontdoor: bool = True,
+) -> Order:
     """What the options ask for.
 
     Raises:
         ConfigError, InvalidRequestError: one of them cannot be used.
     """
-    named = {} if worker_id is None else {"name": check_token("worker-id", worker_id)}
 
     def make_engine() -> Engine:
         return registry.create(
@@ -57,19 +63,22 @@ def order(choice: EngineChoice, nats: Nats, worker_id: str | None, grace_s: floa
         )
 
     make_engine()  # so that what it refuses is told now
+    options = WorkerOptions(
+        model=served_name(choice),
+        capacity=choice.capacity,
+        has_frontdoor=has_frontdoor,
+        grace_s=grace_s,
+        weights=read_weights(policies.tier_weights),
+        retry=RetryPolicy(max_attempts=policies.max_attempts),
+        progress=ProgressPolicy(policies.stall_timeout),
+    )
+    if worker_id is not None:
+        options = replace(options, name=check_token("worker-id", worker_id))
     return Order(
         make_engine=make_engine,
         connect=connect_options(nats, "mesh-worker"),
         names=Names(nats.namespace),
-        options=WorkerOptions(
-            model=served_name(choice),
-            capacity=choice.capacity,
-            grace_s=grace_s,
-            weights=read_weights(policies.tier_weights),
-            retry=RetryPolicy(max_attempts=policies.max_attempts),
-            progress=ProgressPolicy(policies.stall_timeout),
-            **named,
-        ),
+        options=options,
     )
 
 

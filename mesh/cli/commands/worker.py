@@ -24,6 +24,7 @@ from mesh.cli.options import (
 @option("--worker-id", metavar="ID", show_default="w- and eight random digits", help="Its name among the workers.")
 @with_grace
 @with_policies
+@option("--frontdoor/--no-frontdoor", default=True, help="Answer requests at the front door too (see mesh frontdoor).")
 @with_log_level
 @click.option("--leash", is_flag=True, hidden=True, help="End at once when stdin ends: whoever started us is gone.")
 def command(
@@ -32,6 +33,7 @@ def command(
     worker_id: str | None,
     grace: float,
     policies: Policies,
+    frontdoor: bool,
     log_level: str,
     leash: bool,
 ) -> None:
@@ -66,5 +68,5 @@ def command(
 
     if leash:
         worker.end_with_stdin()
-    order = worker.order(choice, nats, worker_id, grace, policies)
+    order = worker.order(choice, nats, worker_id, grace, policies, frontdoor)
     loop.run(worker.serve(order), log_level=log_level)
