@@ -20,6 +20,7 @@ PAGE = 256  # requests read at once
 PAGE_BYTES = 8 << 20  # of bodies in one page
 ASKED = 300  # jobs whose newest events are asked for at once: three subjects each, and JetStream answers 1024
 EVENTS = 500  # events read at once
+MOST_TENANTS = 20  # that are named where an id is one of several
 
 Name = tuple[str, str]  # tenant and id of a job
 
@@ -113,6 +114,23 @@ class Backlog:
         subjects = (self._journal(name, True), self._journal(name, False), self._names.notes(*name))
         parts = await asyncio.gather(*(self._all(subject) for subject in subjects))
         return sorted((each for part in parts for each in part), key=lambda each: each.sequence)
+
+    async def tenants_of(self, job: str) -> list[str]:
+        """Tenants of which a job of this id has events or a Result. `job` must be a subject token.
+
+        Raises:
+            BrokerError: NATS did not answer, or the id is one of too many.
+        """
+        names = self._names
+        asks = (
+            (names.events_stream, [names.events("*", job), names.attempts("*", job)]),
+            (f"KV_{names.results_bucket}", [names.result_key("*", job)]),
+        )
+        found: set[str] = set()
+        for stream, subjects in asks:
+            messages = await get_batch(self._connection, stream, {"multi_last": subjects, "batch": MOST_TENANTS})
+            found |= {message.subject.split(".")[-2] for message in messages}
+        return sorted(found)
 
     async def _all(self, subject: str) -> list[Dated]:
         found: list[Dated] = []

@@ -16,7 +16,7 @@ from mesh.broker.connection import Connection
 from mesh.broker.delivery import StoredRequest
 from mesh.broker.facts import LaneFacts
 from mesh.broker.inspect import Inspector
-from mesh.control.standing import JobSeen, State, in_order, standing, without_lost
+from mesh.control.standing import JobSeen, Standing, State, in_order, standing, without_lost
 from mesh.protocol.messages import Event, Result, Started
 from mesh.protocol.subjects import Names, RequestAddress, check_tier, check_token, is_token
 from mesh.protocol.validate import deadline_of
@@ -182,22 +182,32 @@ class _Look:
 
     def seen(self, stored: StoredRequest, at: RequestAddress, newest: Newest) -> JobSeen:
         """A request and what was written last about it, as one job."""
-        now = standing(newest.event, newest.note)
-        return JobSeen(
-            job=stored.job,
-            tenant=at.tenant,
-            model=at.model,
-            tier=at.tier,
-            lane=at.lane,
-            state=now.state,
-            sequence=stored.sequence,
-            age_ms=max(0, self.now_ms - stored.stored_unix_ms),
-            deadline_ms=deadline_of(stored.request, stored.stored_unix_ms) - self.now_ms,
-            attempt=now.attempt,
-            tokens=now.tokens,
-            is_streamed=stored.request is None or stored.request.stream,
-            reason=now.reason,
-        )
+        return see(stored, at, standing(newest.event, newest.note), self.now_ms)
+
+
+def see(stored: StoredRequest, at: RequestAddress, now: Standing, now_ms: int) -> JobSeen:
+    """A request in the queue as one job.
+
+    Args:
+        at: where it stands.
+        now: what its journal says.
+        now_ms: the server's clock.
+    """
+    return JobSeen(
+        job=stored.job,
+        tenant=at.tenant,
+        model=at.model,
+        tier=at.tier,
+        lane=at.lane,
+        state=now.state,
+        sequence=stored.sequence,
+        age_ms=max(0, now_ms - stored.stored_unix_ms),
+        deadline_ms=deadline_of(stored.request, stored.stored_unix_ms) - now_ms,
+        attempt=now.attempt,
+        tokens=now.tokens,
+        is_streamed=stored.request is None or stored.request.stream,
+        reason=now.reason,
+    )
 
 
 def _pattern(selection: JobSelection) -> RequestAddress:

@@ -65,3 +65,44 @@ def test_the_states_of_the_help_are_those_there_are() -> None:
 def test_wrong_filters_are_refused(mesh: Cli) -> None:
     assert mesh.call("jobs", "--state", "asleep").returncode == 2
     assert mesh.call("jobs", "--tenant", "a.b").returncode == 3
+
+
+def test_a_jobs_life_is_shown_without_its_prompt_within_80_columns(mesh: Cli) -> None:
+    with library.blocking.connect(mesh.url) as client:
+        client.generate("sim", "A secret of \x1b[31m red", id="told", max_tokens=30, ignore_eos=True, stream=True)
+    shown = mesh.run("job", "told")
+    assert shown.returncode == 0, shown.stderr
+    assert all(len(row) <= 80 for row in shown.stdout.splitlines())
+    assert "state     finished\n" in shown.stdout
+    assert "        +0 ms  the request was stored\n" in shown.stdout
+    assert "tokens 2-30 in " in shown.stdout
+    assert "Result: finished\n" in shown.stdout
+    assert "secret" not in shown.stdout
+    assert "`mesh result told` prints its output." in shown.stderr
+    every = mesh.call("job", "told", "--events").stdout
+    assert every.count("  token") > shown.stdout.count("  token")
+    life = json.loads(mesh.call("job", "told", "--json").stdout)
+    assert (life["status"], life["attempts"][0]["tokens"], life["prompt"]) == ("finished", 30, None)
+
+
+def test_a_job_that_waits_says_what_for(mesh: Cli) -> None:
+    with library.blocking.connect(mesh.url, tenant="acme") as client:
+        made = [client.submit("sim", "A \x1b[31m secret", id=f"w{n}", **LONG) for n in range(6)]
+        wait_until(lambda: "slots taken" in mesh.call("job", "w5", "--tenant", "acme").stdout, "the worker is full")
+        shown = mesh.call("job", "w5", "--tenant", "acme", "--prompt")
+        assert "state     queued\n" in shown.stdout
+        assert "it waits:\n" in shown.stdout
+        assert "it expires in" in shown.stdout
+        assert "prompt:\n  A \ufffd[31m secret\n" in shown.stdout
+        assert "`mesh tail w5 --tenant acme` follows its output" in shown.stderr
+        waits = json.loads(mesh.call("job", "w5", "--tenant", "acme", "--json").stdout)["waits"]
+        assert {"full", "deadline"} <= {each["code"] for each in waits}
+        for job in made:
+            job.cancel()
+
+
+def test_an_unknown_job_is_exit_1_and_says_so(mesh: Cli) -> None:
+    unknown = mesh.run("job", "nobody")
+    assert (unknown.returncode, unknown.stdout) == (1, "")
+    assert "job nobody of tenant default is not known" in unknown.stderr
+    assert mesh.call("job", "no.token").returncode == 3

@@ -6,9 +6,10 @@ import pytest
 
 import mesh as api
 from mesh.broker import topology
+from mesh.control.biography import Biographer, Biography
 from mesh.control.jobs import JobSelection, Roster
 from mesh.engines.simulator_settings import SimulatorSettings
-from mesh.errors import InvalidRequestError
+from mesh.errors import InvalidRequestError, ResultNotFoundError
 from mesh.protocol import codec
 from mesh.protocol.messages import Started
 from mesh.worker.worker import WorkerOptions
@@ -142,3 +143,110 @@ async def take(mesh: RunningMesh, consumer: str) -> None:
     mesh.connection.publish(subject, body, reply=inbox)
     await wait_until(lambda: heard)
     subscription.close()
+
+
+async def told(mesh: RunningMesh, job: str, tenant: str = "default", **more: bool) -> Biography:
+    return await Biographer(mesh.connection, mesh.names).tell(tenant, job, **more)
+
+
+async def test_a_finished_job_is_told_with_attempts_moments_and_result(mesh):
+    async with api.connect(mesh.url) as client:
+        await client.generate(MODEL, "Hello", id="done", max_tokens=4, ignore_eos=True, stream=True)
+    await mesh.wait_queue_empty()
+    life = await told(mesh, "done")
+    assert (life.status, life.model, life.result.status, life.standing, life.waits) == (
+        "finished",
+        MODEL,
+        "finished",
+        None,
+        [],
+    )
+    (attempt,) = life.attempts
+    assert (attempt.number, attempt.worker, attempt.tokens, attempt.outcome) == (
+        1,
+        mesh.workers[0].name,
+        4,
+        "finished",
+    )
+    kinds = [each.kind for each in life.moments]
+    assert (kinds[:2], kinds[-1]) == (["stored", "started"], "result")
+    assert [each.at_ms for each in life.moments] == sorted(each.at_ms for each in life.moments)
+    assert life.moments[0].at_ms == 0
+
+
+async def test_a_job_that_waits_says_why_and_its_prompt_only_if_asked(empty):
+    async with api.connect(empty.url, tenant="acme") as client:
+        for number in range(5):
+            await client.submit(MODEL, "a secret", id=f"j{number}", session=f"{number}", max_tokens=7)
+    life = await told(empty, "j3", "acme")
+    assert (life.status, life.ahead, life.tier) == ("queued", 3, "standard")
+    assert [each.code for each in life.waits] == ["no_worker", "position", "deadline"]
+    assert life.request.fields == {"max_tokens": 7, "session": "3"}
+    assert (life.prompt, life.request.input) == (None, "prompt of 8 characters")
+    assert (await told(empty, "j3", "acme", has_prompt=True)).prompt == "a secret"
+    first, last = await told(empty, "j0", "acme"), await told(empty, "j4", "acme")
+    assert (first.ahead, last.ahead) == (0, 4)
+
+
+async def test_a_job_behind_a_full_worker_says_so(empty):
+    await empty.start_worker(SLOW, WorkerOptions(model=MODEL, capacity=2))
+    async with api.connect(empty.url) as client:
+        for number in range(8):
+            await client.submit(MODEL, f"{number}", id=f"j{number}", **LONG)
+
+        async def is_full() -> bool:
+            life = await told(empty, "j7")
+            return "full" in [each.code for each in life.waits]
+
+        await wait_until(is_full)
+        running = (await listed(empty, state="running"))[0][0]
+        life = await told(empty, running)
+        assert (life.status, life.waits, life.attempts[0].outcome) == ("running", [], "runs")
+
+
+async def test_a_job_that_was_given_up_is_told_with_its_letter_and_how_each_attempt_failed(mesh):
+    async with api.connect(mesh.url) as client:
+        fails = {"simulate": {"fail": True}}
+        await client.generate(MODEL, "x", id="bad", metadata=fails, max_tokens=3, stream=True)
+    await mesh.wait_queue_empty()
+    life = await told(mesh, "bad")
+    assert (life.status, life.dead_letter.code, life.tier) == ("failed", "attempts_exhausted", "standard")
+    assert [each.outcome.split(":")[0] for each in life.attempts[:2]] == ["failed", "failed"]
+    assert life.request.fields["max_tokens"] == 3
+    assert {"note", "buried", "result"} <= {each.kind for each in life.moments}
+
+
+async def test_an_unknown_job_is_not_found_and_the_tenant_that_has_it_is_named(mesh):
+    async with api.connect(mesh.url, tenant="acme") as client:
+        await client.generate(MODEL, "x", id="theirs", max_tokens=2)
+    with pytest.raises(ResultNotFoundError, match="acme has a job of that id"):
+        await told(mesh, "theirs")
+    with pytest.raises(ResultNotFoundError, match="is not known"):
+        await told(mesh, "nobody")
+
+
+async def test_a_job_of_which_the_result_alone_is_left_is_told_from_that(mesh):
+    async with api.connect(mesh.url) as client:
+        await client.generate(MODEL, "x", id="old", max_tokens=2, stream=True)
+    await mesh.wait_queue_empty()
+    await mesh.connection.request("$JS.API.STREAM.PURGE.MESH_EVENTS")
+    life = await told(mesh, "old")
+    assert (life.status, life.attempts, life.request) == ("finished", [], None)
+    assert [each.kind for each in life.moments] == ["stored", "result"]
+
+
+async def test_one_of_ten_thousand_queued_jobs_is_found_and_placed_quickly(empty):
+    for number in range(10_000):
+        subject = empty.names.request(MODEL, "batch", "t", f"a{number}")
+        empty.connection.publish(subject, b'{"id": "j%d", "prompt": "Hi"}' % number)
+        if number % 500 == 499:
+            await empty.connection.request("$JS.API.INFO")
+
+    async def all_there() -> bool:
+        return await empty.queued() == 10_000
+
+    await wait_until(all_there)
+    began = time.monotonic()
+    life = await told(empty, "j9000", "t")
+    assert time.monotonic() - began < 3.0
+    assert life.ahead == 9000
