@@ -8,12 +8,13 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from mesh.broker.journal import Entry
-from mesh.errors import BrokerError
+from mesh.errors import BrokerError, BrokerTimeoutError
 from mesh.protocol.messages import Result
 
 PAGE = 200  # events read at once
 LAG_S = 0.05  # between looks at a replica that lags behind what was heard
-PATIENCE_S = 5.0  # for the journal to show the last event of a job that has its Result
+PATIENCE_S = 5.0  # for the journal to show what was heard
+FINISH_S = 30.0  # for the last events of a job that has ended, also while NATS is away
 
 Read = Callable[[int, int], Awaitable[list[Entry]]]  # after which sequence, and how many at most
 Send = Callable[[bytes], None]
@@ -30,7 +31,6 @@ class Follower:
         self._is_behind = False
         self._changed = asyncio.Event()
         self.is_over = False  # the Result was passed on
-        self.sent = 0  # events
 
     def missed(self) -> None:
         """Live events may be lost, or were there before we listened."""
@@ -41,7 +41,10 @@ class Follower:
         """A live event; called for each, so the usual case is one comparison and one publish."""
         self._newest = max(self._newest, entry.sequence)
         if not self._is_behind and previous == self._after:
-            self._pass_on(entry)
+            try:
+                self._pass_on(entry)
+            except BrokerError:
+                self.missed()
         elif entry.sequence > self._after:
             self.missed()
 
@@ -53,9 +56,17 @@ class Follower:
             await self._catch_up(read)
 
     async def finish(self, read: Read, result: bytes) -> None:
-        """The job has ended: pass on what is left, and `result` if the journal does not show it."""
+        """The job has ended: pass on what is left, and `result` if the journal does not show it.
+
+        Raises:
+            BrokerTimeoutError: NATS was away for too long.
+        """
         self._is_behind = True
-        await self._catch_up(read)
+        try:
+            async with asyncio.timeout(FINISH_S):
+                await self._catch_up(read)
+        except TimeoutError:
+            raise BrokerTimeoutError(f"its events could not be read within {FINISH_S:g} s") from None
         if not self.is_over:  # its events are kept no longer, or were never written
             self.is_over = True
             self._send(result)
@@ -65,14 +76,14 @@ class Follower:
         loop = asyncio.get_running_loop()
         end_s = loop.time() + PATIENCE_S
         while self._is_behind and not self.is_over:
-            try:
-                page = await read(self._after, PAGE)
-            except BrokerError:
-                page = []
             before = self._after
-            for entry in page:
-                if entry.sequence > self._after and not self.is_over:
+            try:
+                for entry in await read(before, PAGE):
                     self._pass_on(entry)
+            except BrokerError:
+                end_s = loop.time() + PATIENCE_S  # NATS is away, which says nothing of the journal
+                await asyncio.sleep(LAG_S)
+                continue
             if self._after > before:
                 end_s = loop.time() + PATIENCE_S
             elif self._after >= self._newest or loop.time() > end_s:
@@ -81,14 +92,14 @@ class Follower:
                 await asyncio.sleep(LAG_S)
 
     def _pass_on(self, entry: Entry) -> None:
-        try:
-            if entry.event is not None:
-                self._send(entry.body)
-                self.sent += 1
-        except BrokerError:
-            self.missed()
-            return
+        """The next event.
+
+        Raises:
+            BrokerError: it was not sent, and still is the next.
+        """
+        if entry.event is not None and not self.is_over:
+            self._send(entry.body)
+            self.is_over = isinstance(entry.event, Result)
         self._after = entry.sequence
-        self.is_over = isinstance(entry.event, Result)
         if self.is_over:
             self._changed.set()
