@@ -1,6 +1,7 @@
 """Benchmarks. Figures are ratios of what ran in turn on one machine in one run; no absolute time is asserted.
 
 python -m tests.bench simulated [--rounds 5] [--json FILE]
+python -m tests.bench frontdoor [--rounds 5] [--json FILE]
 python -m tests.bench vllm [--model FOLDER] [--rounds 3] [--levels 1,8,32,64] [--json FILE]
 """
 
@@ -19,11 +20,13 @@ def main() -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     simulated = commands.add_parser("simulated", help="the mesh against a minimum of stock nats-py")
     simulated.add_argument("--rounds", type=int, default=5)
+    frontdoor = commands.add_parser("frontdoor", help="plain NATS requests against the mesh's own client")
+    frontdoor.add_argument("--rounds", type=int, default=5)
     vllm = commands.add_parser("vllm", help="the mesh on vLLM against AsyncLLM in one process")
     vllm.add_argument("--model", type=_model, default="examples/demo_model/model", help="a folder, or a hub id")
     vllm.add_argument("--rounds", type=int, default=3)
     vllm.add_argument("--levels", type=_levels, default=[1, 8, 32, 64], help="requests at once, e.g. 1,8,32,64")
-    for command in (simulated, vllm):
+    for command in (simulated, frontdoor, vllm):
         command.add_argument("--json", type=Path, help="write the values of every round there")
     arguments = parser.parse_args()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -38,6 +41,10 @@ async def _measure(arguments: argparse.Namespace) -> Report:
         from tests.bench import simulated
 
         return await simulated.measure(arguments.rounds)
+    if arguments.command == "frontdoor":
+        from tests.bench import door
+
+        return await door.measure(arguments.rounds)
     from tests.bench import inprocess
 
     return await inprocess.measure(arguments.model, arguments.rounds, arguments.levels)

@@ -2,6 +2,7 @@
 
 import math
 
+from tests.bench import door
 from tests.bench.report import WIDTH
 from tests.bench.simulated import SMALL, measure
 
@@ -43,3 +44,10 @@ async def test_every_measure_gives_a_row_and_every_stream_is_checked() -> None:
     table = report.table().splitlines()
     assert all(any(line.startswith(row) for line in table) for row in ROWS)
     assert max(map(len, table)) <= WIDTH
+
+
+async def test_the_front_door_is_measured_against_the_client() -> None:
+    report = await door.measure(rounds=1, sizes=SMALL)
+    assert report.checked == dict.fromkeys(("front door", "client"), 2 * SMALL.alone + SMALL.many)
+    assert math.isfinite(report.rows[door.ADDED]["front door"][0])
+    assert door.ADDED in report.table()
