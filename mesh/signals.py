@@ -17,6 +17,7 @@ class JobDelivered:
 
     job: str
     tenant: str
+    model: str
     tier: str
     delivered: int  # JetStream's own count, from 1; may repeat after a server crash
     queued_ms: int
@@ -27,8 +28,12 @@ class AttemptStarted:
     """The job is this worker's: its `started` event is in the journal."""
 
     job: str
+    tenant: str
+    model: str
+    tier: str
     attempt: int
     index: int  # output tokens that stand from earlier attempts
+    taken_from: str  # the worker of the attempt before, "" for the first
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +41,14 @@ class JobEnded:
     """The job has its Result, and its message is acknowledged."""
 
     job: str
+    tenant: str
+    model: str
+    tier: str
     status: str
     attempts: int
-    tokens: int
+    prompt_tokens: int
+    cached_tokens: int  # of the prompt, found in the engine's cache
+    tokens: int  # of output, over all attempts
     queued_ms: int
     first_token_ms: int | None
     total_ms: int
@@ -50,6 +60,9 @@ class JobReturned:
     """This worker gives the job up without a Result; JetStream hands it to another, or to this one again."""
 
     job: str
+    tenant: str
+    model: str
+    tier: str
     reason: Literal["lost", "drain", "retry", "duplicate"]
 
 
@@ -59,6 +72,8 @@ class RequestRefused:
 
     job: str
     tenant: str
+    model: str
+    tier: str
     code: str
     reason: str
 

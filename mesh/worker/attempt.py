@@ -98,6 +98,7 @@ class Attempt:
         self._finish_reason: str | None = None
         self._is_over = False
         self._resumed_at = 0
+        self._taken_from = ""
         self._has_begun = False
 
     @property
@@ -109,6 +110,11 @@ class Attempt:
     def resumed_at(self) -> int:
         """Output tokens that stood when this attempt began."""
         return self._resumed_at
+
+    @property
+    def taken_from(self) -> str:
+        """The worker of the attempt before this one, "" if this is the first."""
+        return self._taken_from
 
     @property
     def tokens(self) -> int:
@@ -236,6 +242,7 @@ class Attempt:
             return self.expired(now_unix_ms)
         event = self._started(index, now_unix_ms, alone=alone)
         self._has_begun = True
+        self._taken_from = self._history.worker
         self._history.apply(event)
         self._resumed_at = index
         self._began_unix_ms = now_unix_ms

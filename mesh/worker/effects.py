@@ -22,12 +22,12 @@ from mesh.broker.pulls import Leases
 from mesh.broker.queue import RequestQueue
 from mesh.broker.store import ResultStore
 from mesh.engines.base import Engine
-from mesh.errors import DisconnectedError, MeshError
+from mesh.errors import DisconnectedError, MeshError, RequestError
 from mesh.policies.retry import RetryPolicy
 from mesh.protocol import codec
 from mesh.protocol.messages import ErrorInfo, Note, Result
-from mesh.signals import JobEnded, JobReturned, Observer, Step, When
-from mesh.worker.attempt import Ack, Action, Announce, Begin, Bury, Close, Drop, Nak, Remark, Store
+from mesh.signals import AttemptStarted, JobEnded, JobReturned, Observer, RequestRefused, Step, When
+from mesh.worker.attempt import Ack, Action, Announce, Attempt, Begin, Bury, Close, Drop, Nak, Remark, Store
 from mesh.worker.emitter import Emitter, LostError
 from mesh.worker.inquest import Inquest
 from mesh.worker.lease import Lease
@@ -72,6 +72,7 @@ class Effects:
         self._lease = lease
         self._tenant = delivery.address.tenant
         self._job = delivery.job
+        self._about = (self._job, self._tenant, delivery.address.model, delivery.address.tier)
         self._public = desk.journal.subject(self._tenant, self._job)
         self.result: Result | None = None  # the one that counts: stored by us, or found
 
@@ -138,10 +139,18 @@ class Effects:
         if self._desk.shows_steps:
             self._desk.observer(Step(self._job, name, when))
 
+    def begun(self, attempt: Attempt) -> None:
+        """The attempt is on the record, and this worker's."""
+        self._desk.observer(AttemptStarted(*self._about, attempt.number, attempt.resumed_at, attempt.taken_from))
+
+    def refused(self, error: RequestError) -> None:
+        """The body is no request."""
+        self._desk.observer(RequestRefused(*self._about, error.code, str(error)))
+
     def give_up(self, reason: Literal["lost", "drain", "retry", "duplicate"]) -> None:
         """The job is no longer ours, and has no Result by us."""
         self._lease.is_lost = True
-        self._desk.observer(JobReturned(self._job, reason))
+        self._desk.observer(JobReturned(*self._about, reason))
 
     async def survive(self, attempt: int) -> None:
         """Note that this worker lost the job and lives: the attempt is no sign that the job kills workers."""
@@ -219,13 +228,18 @@ class Effects:
         self._lease.is_lost = True
         result = self.result
         if result is None:
-            self._desk.observer(JobReturned(self._job, "duplicate"))
+            self._desk.observer(JobReturned(*self._about, "duplicate"))
             return
         self._desk.observer(
             JobEnded(
                 job=self._job,
+                tenant=self._tenant,
+                model=self._delivery.address.model,
+                tier=self._delivery.address.tier,
                 status=result.status,
                 attempts=result.attempts,
+                prompt_tokens=result.usage.prompt_tokens,
+                cached_tokens=result.usage.cached_tokens,
                 tokens=result.usage.completion_tokens,
                 queued_ms=result.timing.queued_ms,
                 first_token_ms=result.timing.first_token_ms,

@@ -19,7 +19,6 @@ from mesh.errors import EngineDeadError, EngineFailedError, MeshError
 from mesh.protocol.history import History
 from mesh.protocol.messages import Result, Usage
 from mesh.protocol.validate import seed_of
-from mesh.signals import AttemptStarted, RequestRefused
 from mesh.worker.attempt import Action, Attempt, Begin
 from mesh.worker.effects import RETRY_S, Desk, Effects
 from mesh.worker.emitter import Emitter, LostError
@@ -167,7 +166,7 @@ class Runner:
     async def _refuse(self) -> list[Action]:
         """A body that is no request is answered in its own name, unless that name is another job's."""
         error = refusal(self._delivery)
-        self._desk.observer(RequestRefused(self._facts.id, self._facts.tenant, error.code, str(error)))
+        self._effects.refused(error)
         journal = self._desk.journal
         for subject in (self._public, journal.attempts_subject(*self.job)):
             if await self._effects.until_answered(lambda subject=subject: journal.last(subject)) is not None:  # type: ignore[misc]
@@ -382,7 +381,7 @@ class Runner:
     def _begun(self) -> None:
         self._has_begun = True
         self._effects.step("started", "after")
-        self._desk.observer(AttemptStarted(self._facts.id, self._attempt.number, self._attempt.resumed_at))
+        self._effects.begun(self._attempt)
 
     def _result_found(self, stored: Stored) -> None:
         self._found = stored

@@ -260,6 +260,7 @@ class Worker:
             JobDelivered(
                 job=delivery.job,
                 tenant=delivery.address.tenant,
+                model=delivery.address.model,
                 tier=delivery.address.tier,
                 delivered=delivery.delivered,
                 queued_ms=max(0, now_unix_ms() - delivery.stored_unix_ms),
