@@ -43,7 +43,9 @@ _SECTIONS: dict[str, dict[str, str]] = {
         "status": "The whole mesh: what waits, what runs, who works, and what is wrong.",
         "jobs": "The jobs that run and that wait.",
         "job": "The whole life of one job, and why it waits.",
+        "tail": "Tokens as they are made, of one job or of all of a tenant.",
         "workers": "The workers alive, and what they do.",
+        "doctor": "Whatever is wrong with NATS, the mesh or this machine, and how to mend it.",
         "dead": "Jobs that were given up: look, run them again, remove them.",
     },
     "Prove it": {

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import msgspec
 
 from mesh.cli import render
-from mesh.cli.act.steer import open_mesh
+from mesh.cli.act.place import open_mesh
 from mesh.cli.options import Nats
 from mesh.cli.render import Column
 from mesh.control import draining
@@ -72,4 +72,5 @@ def _as_json(told: Told, left: Sequence[str]) -> dict[str, object]:
     shown: dict[str, object] = {"worker": told.worker, "answered": told.answer is not None}
     if told.answer is None:
         return shown | {"why": told.why}
-    return shown | msgspec.to_builtins(told.answer) | {"is_there": told.worker in left}
+    answer: dict[str, object] = msgspec.to_builtins(told.answer)
+    return shown | answer | {"is_there": told.worker in left}

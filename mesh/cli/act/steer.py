@@ -1,20 +1,15 @@
 """`mesh pause` and `mesh resume`: from a model's name to its queues, and what became of them."""
 
-import contextlib
 import json
-from collections.abc import AsyncIterator
 from dataclasses import asdict
 from typing import Any
 
-from mesh.broker import topology
-from mesh.broker.connection import Connection, connect
 from mesh.cli import render
-from mesh.cli.act.place import connect_options
+from mesh.cli.act.place import open_mesh
 from mesh.cli.options import Nats
 from mesh.cli.render import Column
 from mesh.control import pausing
 from mesh.control.pausing import Outcome, Queue
-from mesh.protocol.subjects import Names
 
 _COLUMNS = (
     Column("queue", least=12),
@@ -51,19 +46,6 @@ async def resume(nats: Nats, target: str, as_json: bool) -> None:
     if not as_json:
         paused = sum(1 for each in outcome.before if each.pause_s)
         render.note(f"{paused} of {len(outcome.before)} queues had been paused." if paused else "none was paused.")
-
-
-@contextlib.asynccontextmanager
-async def open_mesh(nats: Nats) -> AsyncIterator[tuple[Connection, Names]]:
-    """A connection to the mesh that the options name.
-
-    Raises:
-        TopologyError: there is none.
-    """
-    names = Names(nats.namespace)
-    async with connect(connect_options(nats)) as connection:
-        await topology.read_settings(connection, names)
-        yield connection, names
 
 
 def pause_words(queue: Queue) -> str:
