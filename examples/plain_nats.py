@@ -53,6 +53,10 @@ async def main(model: str) -> None:
     await submit(client, model, job, prompt="Once upon a time", max_tokens=4000)
     answer = await client.request(f"mesh.ctl.default.cancel.{job}", b"", timeout=10)
     print(answer.data.decode())
+
+    # All of it in one line, through the front door.
+    answer = await client.request(f"mesh.rpc.default.{model}", b'{"prompt": "Hello", "max_tokens": 8}', timeout=60)
+    print(f"front door: {json.loads(answer.data)['text']}")
     await client.close()
 
 

@@ -33,7 +33,6 @@ func must[T any](value T, err error) T {
 func main() {
 	nc := must(nats.Connect(os.Args[1]))
 	js := must(nc.JetStream())
-	results := must(js.KeyValue("mesh_results"))
 	submit := func(job, rest string) { // a job once this returns; sent again with the same id, it still runs once
 		subject, body := "mesh.req."+os.Args[2]+".standard.default.any", fmt.Sprintf(`{"id": %q, %s}`, job, rest)
 		ack := must(js.Publish(subject, []byte(body), nats.MsgId("default."+job)))
@@ -64,10 +63,13 @@ func main() {
 			next += len(now.TokenIDs)
 		}
 	}
-	fmt.Printf("\n%s\n", must(results.Get("default."+job)).Value()) // the Result: the whole text, whatever was missed
+	fmt.Printf("\n%s\n", must(must(js.KeyValue("mesh_results")).Get("default."+job)).Value()) // its text is whole
 
-	job = nuid.Next()
+	job += "-2"
 	submit(job, `"prompt": "Once upon a time", "max_tokens": 4000`)
 	fmt.Printf("%s\n", must(nc.Request("mesh.ctl.default.cancel."+job, nil, 10*time.Second)).Data)
-	fmt.Printf("%s\n", must(results.Get("default."+job)).Value())
+
+	// All of it in one line, through the front door.
+	hello := []byte(`{"prompt": "Hello", "max_tokens": 8}`)
+	fmt.Printf("front door: %s\n", must(nc.Request("mesh.rpc.default."+os.Args[2], hello, time.Minute)).Data)
 }

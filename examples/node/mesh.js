@@ -56,4 +56,9 @@ console.log(`\n${result.status}, ${result.usage.completion_tokens} tokens, all s
 const long = randomUUID();
 await submit(long, { prompt: "Once upon a time", max_tokens: 4000 });
 console.log((await nats.request(`mesh.ctl.default.cancel.${long}`, "", { timeout: 10_000 })).string());
+
+// All of it in one line, through the front door.
+const hello = JSON.stringify({ prompt: "Hello", max_tokens: 8 });
+const reply = await nats.request(`mesh.rpc.default.${model}`, hello, { timeout: 60_000 });
+console.log(`front door: ${reply.json().text}`);
 await nats.close();

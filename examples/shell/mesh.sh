@@ -28,6 +28,11 @@ nats pub -J -H "Nats-Msg-Id:default.$job-2" "mesh.req.$model.batch.default.any" 
 nats req --raw "mesh.ctl.default.cancel.$job-2" ''
 nats req --raw "mesh.ctl.default.status.$job-2" ''
 
+say 'All of it in one line, through the front door: the Result; and with "stream", the events up to an empty message.'
+nats req --raw --timeout 60s "mesh.rpc.default.$model" '{"prompt": "Hello", "max_tokens": 8}'
+nats req --raw --timeout 60s --wait-for-empty --reply-timeout 60s "mesh.rpc.default.$model" \
+    '{"prompt": "Hello", "max_tokens": 8, "stream": true}'
+
 say 'What waits and what runs, by model, tier and lane; who is waiting; the last event of a job.'
 nats consumer report MESH_REQUESTS
 nats stream subjects MESH_REQUESTS

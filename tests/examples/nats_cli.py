@@ -3,7 +3,8 @@
 Each sends what natscli sends, request by request, and prints what it prints of the payload. Whatever it does not know
 is an error, so that a line in our documentation cannot pass by being ignored.
 Source: natscli (cli/pub_command.go, sub_command.go, req_command.go, kv_command.go, consumer_command.go,
-stream_command.go), jsm.go (streams.go, consumers.go) and nats.go (jetstream/kv.go, jetstream/stream.go), July 2026.
+stream_command.go, service_command.go), jsm.go (streams.go, consumers.go) and nats.go (jetstream/kv.go, stream.go), of
+July 2026.
 """
 
 import argparse
@@ -61,6 +62,10 @@ def parser() -> argparse.ArgumentParser:
     stream = commands.add_parser("stream").add_subparsers(required=True)
     command(stream, "subjects", stream_subjects, "stream").add_argument("filter", nargs="?", default=">")
     command(stream, "get", stream_get, "stream").add_argument("--last-for", "-S", required=True)
+    micro = commands.add_parser("micro").add_subparsers(required=True)
+    command(micro, "ls", micro_list)
+    command(micro, "info", micro_info, "service")
+    command(micro, "stats", micro_stats, "service")
     return top
 
 
@@ -204,6 +209,40 @@ async def stream_get(client: Client, options: argparse.Namespace) -> None:
     found = await ask(client, f"STREAM.MSG.GET.{options.stream}", {"last_by_subj": options.last_for})
     print(f"Item: {options.stream}#{found['message']['seq']} on Subject {found['message']['subject']}\n")
     print(base64.b64decode(found["message"]["data"]).decode())
+
+
+async def services(client: Client, verb: str, kind: str, most: int) -> list[dict]:
+    """What services answer, up to a pause; what is not of the kind is skipped, as natscli does."""
+    inbox = client.new_inbox()
+    replies = await client.subscribe(inbox)
+    await client.publish(f"$SRV.{verb}", b"", reply=inbox)
+    found: list[dict] = []
+    with contextlib.suppress(nats.errors.TimeoutError):
+        while len(found) < most:
+            reply = await replies.next_msg(timeout=0.3 if found else TIMEOUT_S)
+            if is_no_responders(reply):
+                sys.exit("nats: error: no service instances found")
+            answer = json.loads(reply.data)
+            found += [answer] if answer["type"] == f"io.nats.micro.v1.{kind}_response" else []
+    return found
+
+
+async def micro_list(client: Client, options: argparse.Namespace) -> None:
+    for each in await services(client, "INFO", "info", 1000):
+        print(each["name"], each["version"], each["id"], each["description"])
+
+
+async def micro_info(client: Client, options: argparse.Namespace) -> None:
+    (info,) = await services(client, f"INFO.{options.service}", "info", 1)
+    (stats,) = await services(client, f"STATS.{info['name']}.{info['id']}", "stats", 1)
+    for endpoint, counts in zip(info["endpoints"], stats["endpoints"], strict=True):
+        print(info["name"], endpoint["name"], endpoint["subject"], counts["num_requests"], counts["num_errors"])
+
+
+async def micro_stats(client: Client, options: argparse.Namespace) -> None:
+    for each in await services(client, f"STATS.{options.service}", "stats", 1000):
+        for endpoint in each["endpoints"]:
+            print(each["id"], endpoint["name"], endpoint["num_requests"], endpoint["num_errors"])
 
 
 if __name__ == "__main__":

@@ -56,6 +56,13 @@ async def check_output(mesh: RunningMesh, out: str) -> None:
     await mesh.wait_queue_empty()
 
 
+def check_front_door(out: str) -> None:
+    """It asked for something in one request, and has the answer for the reply."""
+    answer = re.findall(r"^front door: (.+)$", out, re.MULTILINE)
+    assert len(answer) == 1, out
+    assert len(answer[0].split()) >= 6  # of eight tokens; some show nothing
+
+
 def jobs_of(out: str) -> list[str]:
     """The ids of the two jobs, in the lines that say that they are stored."""
     found = re.findall(r"^job (\S+) is stored as MESH_REQUESTS \d+$", out, re.MULTILINE)

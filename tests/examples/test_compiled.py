@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.examples.programs import EXAMPLES, check_output, missing, output_after_a_cut, output_of
+from tests.examples.programs import EXAMPLES, check_front_door, check_output, missing, output_after_a_cut, output_of
 
 GO_SOURCES = Path("/usr/share/gocode")  # of Debian's golang-github-nats-io-go-nats-dev
 
@@ -27,7 +27,9 @@ def go_client(tmp_path_factory):
 
 
 async def test_the_go_client_streams_reads_the_stored_result_and_cancels(demo, go_client):
-    await check_output(demo, await output_of([str(go_client), demo.url, "demo"], go_client.parent))
+    out = await output_of([str(go_client), demo.url, "demo"], go_client.parent)
+    await check_output(demo, out)
+    check_front_door(out)
 
 
 async def test_what_the_go_client_misses_comes_from_the_journal(demo, go_client):

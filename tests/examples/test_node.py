@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from tests.examples.programs import EXAMPLES, check_output, missing, output_after_a_cut, output_of
+from tests.examples.programs import EXAMPLES, check_front_door, check_output, missing, output_after_a_cut, output_of
 
 SOURCE = EXAMPLES / "node"
 
@@ -32,6 +32,7 @@ def folder(request):
 async def test_it_streams_reads_the_stored_result_and_cancels(demo, folder):
     out = await output_of(["node", "mesh.js", demo.url, "demo"], folder)
     await check_output(demo, out)
+    check_front_door(out)
     assert "finished, 40 tokens, all shown: true" in out
 
 

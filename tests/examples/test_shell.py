@@ -43,7 +43,7 @@ async def demo(tmp_path):
 async def test_the_script_submits_follows_reads_cancels_and_inspects(demo, path):
     out = await output_of(["bash", str(EXAMPLES / "shell" / "mesh.sh"), "demo"], path, NATS_URL=demo.url)
     parts = dict(part.split("\n", 1) for part in out.split("\n== ")[1:])
-    followed, stored, replayed, cancelled, seen = list(parts.values())[1:]
+    followed, stored, replayed, cancelled, asked, seen = list(parts.values())[1:]
     assert followed.count('"type":"started"') == followed.count('"type":"result"') == 1
     assert stored.strip() == followed.strip().splitlines()[-1]  # the last event is the Result
     first = re.search(r'"index":(\d+)', replayed)
@@ -51,6 +51,10 @@ async def test_the_script_submits_follows_reads_cancels_and_inspects(demo, path)
     assert int(first[1]) <= 32 < int(first[1]) + 8
     assert stored.strip() in replayed
     assert cancelled.count('"status":"cancelled"') == 2
+    unary, *streamed = asked.strip().splitlines()
+    assert '"completion_tokens":8' in unary
+    assert [line for line in streamed if line][-1] == "nil body"
+    assert asked.count('"type":"result"') == 2
     assert "demo-batch-0" in seen
     assert stored.strip() in seen
 
@@ -81,5 +85,7 @@ async def test_every_nats_command_of_our_pages_does_what_it_should(demo, path, p
                 await wait_until(lambda job=job: demo.result(job))
             elif command[1] in ("kv", "req"):
                 assert '"status":"finished"' in out
+            elif command[1] == "micro":
+                assert "mesh" in out or "generate" in out
         for process in heard:
             await asyncio.wait_for(process.stdout.readuntil(b'"type":"result"'), 20)
