@@ -39,7 +39,6 @@ _SECTIONS: dict[str, dict[str, str]] = {
         "drain": "Have workers finish what they run, and end.",
     },
     "Look": {
-        "tail": "Tokens as they are made, of one job or of all of a tenant.",
         "status": "The whole mesh: what waits, what runs, who works, and what is wrong.",
         "jobs": "The jobs that run and that wait.",
         "job": "The whole life of one job, and why it waits.",
