@@ -10,6 +10,7 @@ import pytest
 from tests.examples.programs import EXAMPLES, check_front_door, check_output, missing, output_after_a_cut, output_of
 
 GO_SOURCES = Path("/usr/share/gocode")  # of Debian's golang-github-nats-io-go-nats-dev
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(150)]
 
 
 @pytest.fixture(scope="session")
@@ -22,7 +23,7 @@ def go_client(tmp_path_factory):
     shutil.copy(EXAMPLES / "go" / "main.go", path / "src" / "client")
     environment = {"GO111MODULE": "off", "GOPATH": f"{path}:{GO_SOURCES}", "GOFLAGS": ""}
     command = ["go", "build", "-o", str(path / "client"), "client"]
-    subprocess.run(command, env={**os.environ, **environment}, check=True, timeout=50)
+    subprocess.run(command, env={**os.environ, **environment}, check=True, timeout=100)
     return path / "client"
 
 

@@ -9,6 +9,7 @@ import pytest
 from tests.examples.programs import EXAMPLES, check_front_door, check_output, missing, output_after_a_cut, output_of
 
 SOURCE = EXAMPLES / "node"
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(150)]
 
 
 @pytest.fixture(scope="session")
@@ -23,7 +24,7 @@ def folder(request):
         shutil.copy(SOURCE / name, made)
     if not (made / "node_modules" / ".package-lock.json").exists():
         command = ["npm", "ci", "--no-audit", "--no-fund"]
-        done = subprocess.run(command, cwd=made, capture_output=True, text=True, timeout=50, check=False)
+        done = subprocess.run(command, cwd=made, capture_output=True, text=True, timeout=100, check=False)
         if done.returncode:
             missing(f"npm ci: {done.stderr}", is_promised=True)
     return made

@@ -2,8 +2,11 @@
 
 import sys
 
+import pytest
+
 from tests.examples.programs import EXAMPLES, check_front_door, check_output, output_after_a_cut, output_of
 
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(150)]
 SOURCE = (EXAMPLES / "plain_nats.py").read_text().replace("nats://127.0.0.1:4222", "URL")
 
 

@@ -12,11 +12,12 @@ import pytest
 
 from mesh.engines.simulator_settings import SimulatorSettings
 from mesh.worker.worker import WorkerOptions
-from tests.examples.programs import EXAMPLES, output_of, started
+from tests.examples.programs import DEADLINE_S, EXAMPLES, output_of, started
 from tests.running import running_mesh, wait_until
 
 ROOT = Path(__file__).parents[2]
 STAND_IN = Path(__file__).parent / "nats_cli.py"
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(150)]
 
 
 @pytest.fixture
@@ -75,7 +76,7 @@ async def test_every_nats_command_of_our_pages_does_what_it_should(demo, path, p
     async with contextlib.AsyncExitStack() as stack:
         for command in (each for each in commands if each[1] == "sub"):
             process = await stack.enter_async_context(started(command, path, NATS_URL=demo.url))
-            line = await asyncio.wait_for(process.stderr.readline(), 20)
+            line = await asyncio.wait_for(process.stderr.readline(), DEADLINE_S)
             assert b"Subscribing" in line
             heard.append(process)
         for command in (each for each in commands if each[1] != "sub"):
@@ -88,4 +89,4 @@ async def test_every_nats_command_of_our_pages_does_what_it_should(demo, path, p
             elif command[1] == "micro":
                 assert "mesh" in out or "generate" in out
         for process in heard:
-            await asyncio.wait_for(process.stdout.readuntil(b'"type":"result"'), 20)
+            await asyncio.wait_for(process.stdout.readuntil(b'"type":"result"'), DEADLINE_S)
