@@ -3,18 +3,16 @@
 Imports nothing but click until it is asked: every command's module loads this one.
 """
 
-from collections.abc import Callable
-
 import click
 from click.shell_completion import CompletionItem
-
-from mesh.cli.options import TIERS
 
 
 def targets(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Models, and once a slash is typed their tiers."""
     model, slash, _ = incomplete.partition("/")
     if slash:
+        from mesh.cli.options import TIERS  # which imports this module
+
         return _matching([f"{model}/{tier}" for tier in TIERS], incomplete)
     return models(context, parameter, incomplete)
 
@@ -32,9 +30,6 @@ def workers(context: click.Context, parameter: click.Parameter, incomplete: str)
 def tenants(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Tenants that have jobs."""
     return _matching(_ask(context, "tenants"), incomplete)
-
-
-Complete = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
 
 
 def _matching(found: list[str], incomplete: str) -> list[CompletionItem]:

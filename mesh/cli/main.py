@@ -18,6 +18,7 @@ _SECTIONS: dict[str, dict[str, str]] = {
     "Try it": {
         "demo": "A model, a queue and a worker in one go: watch answers stream.",
         "install": "Install vLLM into this Python.",
+        "completion": "The script that completes mesh at the press of Tab.",
     },
     "Serve": {
         "up": "NATS, the mesh and its workers on this machine, in one process tree.",

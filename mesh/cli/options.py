@@ -11,6 +11,8 @@ from typing import Any
 
 import click
 
+from mesh.cli import completing
+
 DEFAULT_NATS = "nats://127.0.0.1:4222"
 TIERS = ("interactive", "standard", "batch")  # mesh.protocol.messages has them too, and a slow import
 
@@ -79,7 +81,12 @@ with_nats = group(
     option("--namespace", default="mesh", help="The mesh's name on this NATS: the first token of its subjects."),
 )
 
-with_tenant = option("--tenant", default="default", help="Whose jobs these are, in a mesh of several tenants.")
+with_tenant = option(
+    "--tenant",
+    default="default",
+    shell_complete=completing.tenants,
+    help="Whose jobs these are, in a mesh of several tenants.",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,7 +277,12 @@ class Question:
 with_question = group(
     Question,
     "question",
-    option("--model", metavar="NAME", help="Which model; not needed where only one is served."),
+    option(
+        "--model",
+        metavar="NAME",
+        shell_complete=completing.models,
+        help="Which model; not needed where only one is served.",
+    ),
     option("--system", metavar="TEXT", help="A system message, before the prompt."),
     option("--tier", type=click.Choice(TIERS), default="standard", help="How urgent it is."),
     with_tenant,
@@ -309,9 +321,15 @@ class Filters:
 with_filters = group(
     Filters,
     "filters",
-    option("--model", metavar="NAME", help="Only jobs for this model."),
+    option("--model", metavar="NAME", shell_complete=completing.models, help="Only jobs for this model."),
     option("--tier", type=click.Choice(TIERS), help="Only jobs of this tier."),
-    option("--tenant", metavar="NAME", show_default="all tenants", help="Only jobs of this tenant."),
+    option(
+        "--tenant",
+        metavar="NAME",
+        shell_complete=completing.tenants,
+        show_default="all tenants",
+        help="Only jobs of this tenant.",
+    ),
     option("--code", metavar="CODE", help="Only jobs given up with this error code, such as attempts_exhausted."),
     option("--since", callback=span, metavar="SPAN", help="Only what was given up in the last 90s, 15m, 1h, 2d."),
 )
