@@ -5,11 +5,12 @@ import signal
 from collections.abc import Iterator
 
 import pytest
+from msgspec.structs import replace
 
 import mesh as library
 from mesh.cli import figures
 from mesh.cli.act import status
-from mesh.control.depth import TenantDepth
+from mesh.control.depth import Queue, TenantDepth
 from mesh.control.findings import findings
 from tests.cli.conftest import Cli, wait_until
 from tests.unit.control.test_depth import NAMES, snapshot
@@ -47,7 +48,7 @@ def test_what_waits_and_runs_is_shown_by_queue_with_rates(worker: Cli) -> None:
         shown = worker.call("status", "--no-rates").stdout
         assert "sim/standard" in shown
         assert "acme 5" in shown
-        assert all(len(row) <= 80 for row in shown.splitlines() if not row.startswith((" !", "!!")))
+        assert all(len(row) <= 80 for row in shown.splitlines())
         for job in jobs:
             client.job(job.id).cancel()
 
@@ -73,15 +74,15 @@ def test_no_nats_is_exit_4_and_no_mesh_exit_3(cli: Cli, mesh: Cli) -> None:
 
 
 def test_long_names_and_many_tenants_fit_and_steer_no_terminal() -> None:
-    seen = snapshot()
     tenants = [TenantDepth(tenant=f"tenant-{n}\x1b[31m", jobs=10**5, fullest=1) for n in range(300)]
-    queue = seen.queues[0].__class__(
-        model="m" * 64, tier="standard", jobs=10**7, waiting=10**7, in_flight=10**5, tenants=tenants, oldest_ms=1
-    )
-    seen = seen.__class__(**{name: getattr(seen, name) for name in seen.__struct_fields__} | {"queues": [queue] * 100})
-    told = status.lines(status.Report(snapshot=seen, rates=None, findings=findings(seen, NAMES)[:1]), 80)
-    assert all(len(line) <= 80 for line in told if not line.startswith((" !", "!!")))
+    queue = Queue(model="m" * 64, tier="standard", jobs=10**7, waiting=10**7, in_flight=10**5, tenants=tenants)
+    server = replace(snapshot().server, name="n" * 90)
+    seen = replace(snapshot(), queues=[queue] * 100, server=server, missing=["s" * 60])
+    told = status.lines(status.Report(snapshot=seen, rates=None, findings=findings(seen, NAMES)), 80)
+    assert all(len(line) <= 80 for line in told if "->" not in line)  # a command is never cut
     assert "… and 60 more; --json has them all" in told
+    assert f"!! {'s' * 60} is missing" in told
+    assert "   ->  mesh init" in told
     assert "\x1b" not in "".join(told)
 
 

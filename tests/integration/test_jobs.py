@@ -11,7 +11,7 @@ from mesh.control.jobs import JobSelection, Roster
 from mesh.engines.simulator_settings import SimulatorSettings
 from mesh.errors import InvalidRequestError, ResultNotFoundError
 from mesh.protocol import codec
-from mesh.protocol.messages import Started
+from mesh.protocol.messages import TIERS, Started
 from mesh.worker.worker import WorkerOptions
 from tests.running import MODEL, RunningMesh, running_mesh, wait_until
 
@@ -67,7 +67,7 @@ async def test_jobs_that_run_come_first_with_worker_attempt_and_tokens(empty):
 
         async def have_tokens() -> bool:
             found = await Roster(empty.connection, empty.names).listing(JobSelection(state="running"), 50)
-            return len(found.jobs) == 2 and all(each.tokens > 0 for each in found.jobs)
+            return [each.worker for each in found.jobs] == ["w-one"] * 2 and all(each.tokens for each in found.jobs)
 
         await wait_until(have_tokens)
         assert len(await listed(empty, state="queued")) == 5
@@ -102,9 +102,12 @@ async def test_a_job_whose_worker_is_gone_is_said_to_wait_for_another(empty):
 async def test_a_job_for_a_model_nobody_declared_is_listed_though_others_were_given_out_later(empty):
     await empty.connection.request("mesh.req.typo.standard.default.x", b'{"id": "lost", "prompt": "x"}')
     async with api.connect(empty.url) as client:
-        for number in range(3):
-            await client.submit(MODEL, f"{number}", id=f"j{number}")
+        for tier in TIERS:
+            for number in range(6):
+                await client.submit(MODEL, "x", id=f"{tier}-{number}", tier=tier, session=f"{number}")
     await take_each(empty)
+    lanes = await topology.consumer_states(empty.connection, empty.names.requests_stream)
+    assert all(state["num_ack_pending"] for state in lanes.values())
     assert ("lost", "queued") in await listed(empty)
 
 

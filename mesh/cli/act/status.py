@@ -9,6 +9,7 @@ from mesh.cli import figures, render
 from mesh.cli.act.fleet import ranges
 from mesh.cli.act.place import open_mesh
 from mesh.cli.options import Nats
+from mesh.cli.panes import wrap
 from mesh.cli.render import Column
 from mesh.control import status
 from mesh.control.depth import Queue, Rates, Snapshot, WorkerSeen
@@ -18,6 +19,7 @@ LOOK_S = 1.0  # between the two looks
 BEAT_S = 2.2  # the same while jobs run: every worker has beaten once more by then
 MOST_ROWS = 40  # of one table; the JSON has all of them
 MOST_TENANTS = 4  # named in one row
+HANG = " " * 3  # before what is left of a line that was too long
 
 _QUEUES = (
     Column("model/tier", least=12),
@@ -96,7 +98,7 @@ def lines(report: Report, width: int) -> list[str]:
     for columns, rows in tables:
         if rows:
             told += [*render.table(columns, rows[:MOST_ROWS], width), *_more(len(rows) - MOST_ROWS), ""]
-    return [render.clip(line, width) for line in told] + [*_wrong(report.findings)]
+    return [*(render.clip(line, width) for line in told), *_wrong(report.findings, width)]
 
 
 def _head(report: Report) -> Iterator[str]:
@@ -181,12 +183,18 @@ def _stores(seen: Snapshot) -> Iterator[tuple[str, ...]]:
         )
 
 
-def _wrong(found: Sequence[Finding]) -> Iterator[str]:
+def _wrong(found: Sequence[Finding], width: int) -> Iterator[str]:
+    """Each finding with what to do next, below it where both are too long for one line."""
     if not found:
         yield "Nothing is wrong."
     for each in found:
-        after = f"  ->  {each.next}" if each.next else ""
-        yield f"{'!!' if each.level == 'broken' else ' !'} {_clean(each.text)}{after}"
+        text = f"{'!!' if each.level == 'broken' else ' !'} {_clean(each.text)}"
+        step = f"->  {each.next}" if each.next else ""
+        if render.cells(f"{text}  {step}") <= width:
+            yield f"{text}  {step}".rstrip()
+            continue
+        first, *rest = wrap(text, width - len(HANG))
+        yield from (first, *(HANG + line for line in rest), *([HANG + step] if step else []))
 
 
 def _more(count: int) -> list[str]:

@@ -95,15 +95,15 @@ def test_rates_are_what_happened_between_two_looks_a_second() -> None:
     before = snapshot()
     after = snapshot(
         unix_ms=12_000,
-        lane=replace(LANE, pending=5, in_flight=4, deliveries=18),  # 6 more were stored, 6 ended
+        lane=replace(LANE, pending=3, in_flight=4, deliveries=20),  # 6 more were stored, 8 ended
         worker=replace(WORKER, finished=14, tokens=300),
         beat=11_000,
         last=23,
     )
     found = rates(before, after, NAMES.requests_stream)
-    assert (found.span_s, found.submitted_per_s, found.ended_per_s, found.tokens_per_s) == (2.0, 3.0, 3.0, 100.0)
+    assert (found.span_s, found.submitted_per_s, found.ended_per_s, found.tokens_per_s) == (2.0, 3.0, 4.0, 100.0)
     assert [(each.model, each.submitted_per_s, each.ended_per_s, each.tokens_per_s) for each in found.models] == [
-        ("m", 3.0, 3.0, 100.0)
+        ("m", 3.0, 4.0, 100.0)
     ]
     assert [(each.worker, each.ended_per_s, each.tokens_per_s) for each in found.workers] == [("w-1", 3.0, 100.0)]
 
