@@ -4,11 +4,17 @@ A worker or a client is given `observer: Callable[[Signal], None]`; logs, metric
 are observers. An observer must not block, and what it raises is logged and otherwise ignored.
 """
 
+from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
 When = Literal["before", "after"]
+Operation = Literal["chat", "text_completion", "embeddings"]
+
+# Why a job's last attempt did not end it: its worker left no word, and is dead or cut off; its engine died, or failed
+# on this job; or its worker handed it back, as one that drains does.
+Cause = Literal["worker_lost", "engine_died", "engine_failed", "handed_back"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +27,7 @@ class JobDelivered:
     tier: str
     delivered: int  # JetStream's own count, from 1; may repeat after a server crash
     queued_ms: int
+    traceparent: str = ""  # the trace it belongs to, as its submitter sent it; unchecked
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +41,39 @@ class AttemptStarted:
     attempt: int
     index: int  # output tokens that stand from earlier attempts
     taken_from: str  # the worker of the attempt before, "" for the first
+    cause: Cause | None = None  # why that one did not end the job, None for the first
+
+
+@dataclass(frozen=True, slots=True)
+class EngineEnded:
+    """The engine is done with this attempt, or was stopped. Told once for each attempt that reached the engine."""
+
+    job: str
+    tenant: str
+    model: str
+    tier: str
+    attempt: int
+    operation: Operation
+    engine: str  # its name, as EngineInfo has it
+    outcome: str  # the finish reason; else the error's code, or why it was interrupted
+    is_finished: bool
+    seconds: float  # from the call until it was over
+    first_token_s: float | None  # from the call until its first token; None: there was none
+    prompt_tokens: int
+    cached_tokens: int
+    tokens: int  # of output, by this attempt
+
+
+@dataclass(frozen=True, slots=True)
+class JobBuried:
+    """The job is kept as a dead letter; its failed Result follows."""
+
+    job: str
+    tenant: str
+    model: str
+    tier: str
+    code: str
+    attempts: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,9 +143,64 @@ class ConnectionChanged:
     connected: bool
 
 
-Signal = JobDelivered | AttemptStarted | JobEnded | JobReturned | RequestRefused | Step | EngineDied | ConnectionChanged
+Signal = (
+    JobDelivered
+    | AttemptStarted
+    | EngineEnded
+    | JobBuried
+    | JobEnded
+    | JobReturned
+    | RequestRefused
+    | Step
+    | EngineDied
+    | ConnectionChanged
+)
 Observer = Callable[[Signal], None]
 
 
 def ignore(signal: Signal) -> None:
     """The observer of those who watch nothing."""
+
+
+def all_of(*observers: Observer) -> Observer:
+    """Tells each of them. One that raises keeps it from those after it."""
+    told = [each for each in observers if each is not ignore]
+    if len(told) < 2:
+        return told[0] if told else ignore
+
+    def observe(signal: Signal) -> None:
+        for each in told:
+            each(signal)
+
+    return observe
+
+
+# Upper bounds of the counts in a Tally, the last one open.
+CHUNK_TOKENS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+GAP_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
+
+
+class Tally:
+    """Counts what happens too often for a signal each. Written by one worker, read by whoever watches it."""
+
+    __slots__ = ("event_tokens", "events", "events_by_tokens", "gaps", "gaps_s", "refused_renewals", "renewals")
+
+    def __init__(self) -> None:
+        self.events = 0  # deltas in the journal
+        self.event_tokens = 0  # in all of them
+        self.events_by_tokens = [0] * (len(CHUNK_TOKENS) + 1)
+        self.gaps = [0] * (len(GAP_S) + 1)  # times between two outputs of one job
+        self.gaps_s = 0.0  # their sum
+        self.renewals = 0  # of leases, confirmed
+        self.refused_renewals = 0  # refused or unanswered
+
+    def published(self, tokens: int) -> None:
+        """A delta of so many tokens is in the journal."""
+        self.events += 1
+        self.event_tokens += tokens
+        self.events_by_tokens[bisect_left(CHUNK_TOKENS, tokens)] += 1
+
+    def waited(self, seconds: float) -> None:
+        """The engine brought a job's next output after so long."""
+        self.gaps_s += seconds
+        self.gaps[bisect_left(GAP_S, seconds)] += 1

@@ -9,6 +9,9 @@ from typing import Literal
 
 from mesh.protocol.messages import Delta, Event, Note, Result, Started, Usage
 
+LOST = "lost"  # the reason in the note of a worker that lost the job and lives
+Verdict = Literal["returned", "failed", "died"]
+
 
 @dataclass(frozen=True, slots=True)
 class Trial:
@@ -38,6 +41,7 @@ class History:
     worker: str = ""  # of the newest attempt
     request_sequence: int = 0  # the stream sequence of the request that is being served
     has_lost_head: bool = False  # the first events are kept no longer: what is left shows no answer
+    verdict: Verdict | None = None  # on the newest attempt; None: its worker left no word, or lost the job
     asked_unix_ms: int | None = None  # since when the worker of the last attempt is asked after
     is_ending: bool = False  # somebody closed the journal in order to end the job, and has not done so yet
 
@@ -54,7 +58,7 @@ class History:
     def apply(self, event: Event) -> None:
         """Take the next event into account."""
         if isinstance(event, Started):
-            self.attempts = event.attempt
+            self.attempts, self.verdict = event.attempt, None
             self.is_ending = event.ends
             if not event.ends:
                 self.trials.append(Trial(event.attempt, event.alone, worker=event.worker, unix_ms=event.unix_ms))
@@ -76,6 +80,9 @@ class History:
         verdicts = {note.attempt: note.verdict for note in notes if note.verdict != "asked"}
         asked = [note.unix_ms for note in notes if note.verdict == "asked" and note.attempt == self.attempts]
         self.asked_unix_ms = min(asked, default=self.asked_unix_ms)
+        for note in notes:
+            if note.attempt == self.attempts and note.verdict != "asked" and note.reason != LOST:
+                self.verdict = note.verdict
         judged = []
         for trial in self.trials:
             match verdicts.get(trial.attempt):

@@ -14,8 +14,9 @@ from typing import Literal
 
 from mesh.errors import EngineDeadError, EngineError, MeshError
 from mesh.policies.retry import RetryPolicy
-from mesh.protocol.history import History
+from mesh.protocol.history import History, Verdict
 from mesh.protocol.messages import ErrorInfo, Note, Result, Started, Status, Usage
+from mesh.signals import Cause
 from mesh.worker.outcome import Ending, JobFacts, result_of
 
 
@@ -82,6 +83,13 @@ class Drop:
     """Do nothing more: the job is somebody else's."""
 
 
+_CAUSES: dict[Verdict | None, Cause] = {
+    None: "worker_lost",
+    "died": "engine_died",
+    "failed": "engine_failed",
+    "returned": "handed_back",
+}
+
 Action = Begin | Close | Store | Announce | Bury | Remark | Ack | Nak | Drop
 
 
@@ -99,6 +107,7 @@ class Attempt:
         self._is_over = False
         self._resumed_at = 0
         self._taken_from = ""
+        self._cause: Cause | None = None
         self._has_begun = False
 
     @property
@@ -115,6 +124,11 @@ class Attempt:
     def taken_from(self) -> str:
         """The worker of the attempt before this one, "" if this is the first."""
         return self._taken_from
+
+    @property
+    def cause(self) -> Cause | None:
+        """Why the attempt before this one did not end the job, None if this is the first."""
+        return self._cause
 
     @property
     def tokens(self) -> int:
@@ -243,6 +257,7 @@ class Attempt:
         event = self._started(index, now_unix_ms, alone=alone)
         self._has_begun = True
         self._taken_from = self._history.worker
+        self._cause = _CAUSES[self._history.verdict] if self._history.attempts else None
         self._history.apply(event)
         self._resumed_at = index
         self._began_unix_ms = now_unix_ms

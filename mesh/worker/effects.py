@@ -25,8 +25,19 @@ from mesh.engines.base import Engine
 from mesh.errors import DisconnectedError, MeshError, RequestError
 from mesh.policies.retry import RetryPolicy
 from mesh.protocol import codec
+from mesh.protocol.history import LOST
 from mesh.protocol.messages import ErrorInfo, Note, Result
-from mesh.signals import AttemptStarted, JobEnded, JobReturned, Observer, RequestRefused, Step, When
+from mesh.signals import (
+    AttemptStarted,
+    JobBuried,
+    JobEnded,
+    JobReturned,
+    Observer,
+    RequestRefused,
+    Step,
+    Tally,
+    When,
+)
 from mesh.worker.attempt import Ack, Action, Announce, Attempt, Begin, Bury, Close, Drop, Nak, Remark, Store
 from mesh.worker.emitter import Emitter, LostError
 from mesh.worker.inquest import Inquest
@@ -56,6 +67,7 @@ class Desk:
     retry: RetryPolicy
     observer: Observer
     shows_steps: bool  # whether the observer is told of each step: it costs a call for each
+    tally: Tally | None  # counts each event and each output; None: nobody reads it
     solitude: Solitude
     life: Life
     inquest: Inquest
@@ -141,7 +153,8 @@ class Effects:
 
     def begun(self, attempt: Attempt) -> None:
         """The attempt is on the record, and this worker's."""
-        self._desk.observer(AttemptStarted(*self._about, attempt.number, attempt.resumed_at, attempt.taken_from))
+        how = (attempt.number, attempt.resumed_at, attempt.taken_from, attempt.cause)
+        self._desk.observer(AttemptStarted(*self._about, *how))
 
     def refused(self, error: RequestError) -> None:
         """The body is no request."""
@@ -154,7 +167,7 @@ class Effects:
 
     async def survive(self, attempt: int) -> None:
         """Note that this worker lost the job and lives: the attempt is no sign that the job kills workers."""
-        note = codec.encode(Note(id=self._job, attempt=attempt, verdict="returned", reason="lost"))
+        note = codec.encode(Note(id=self._job, attempt=attempt, verdict="returned", reason=LOST))
         subject = self._desk.journal.notes_subject(self._tenant, self._job)
         end_s = time.monotonic() + SURVIVED_S
         while time.monotonic() < end_s:
@@ -207,6 +220,7 @@ class Effects:
     async def _bury(self, action: Bury) -> None:
         self.step("dead", "before")
         await self.until_answered(lambda: self._desk.dead.bury(self._delivery, action.reason, action.attempts))
+        self._desk.observer(JobBuried(*self._about, action.reason.code, action.attempts))
         self.step("dead", "after")
 
     async def _remark(self, action: Remark) -> None:

@@ -17,7 +17,7 @@ from mesh.errors import MeshError, SequenceError, TooLargeError
 from mesh.protocol import codec
 from mesh.protocol.codec import Encoding
 from mesh.protocol.messages import Delta, Result, Started, Usage
-from mesh.signals import When
+from mesh.signals import Tally, When
 
 log = logging.getLogger("mesh.worker")
 
@@ -59,6 +59,8 @@ class Emitter:
         self._public = journal.subject(*job)
         self._subject = self._public if streams else journal.attempts_subject(*job)
         self._streams = streams
+        self.tally: Tally | None = None  # counts the deltas; set by whoever reads it
+        self._sent_tokens = 0  # in the delta in flight
         self._encoding: Encoding = encoding
         self._is_held = is_held
         self._on_lost = on_lost
@@ -175,6 +177,7 @@ class Emitter:
             usage=usage,
         )
         self._index += len(ids)
+        self._sent_tokens = len(ids)
         if self._step is not None:
             self._step("last" if reason is not None else "delta", "before")
         self._is_last = reason is not None
@@ -235,6 +238,8 @@ class Emitter:
             self._on_begun()
         elif not self._is_announcing:
             self.has_grown = True
+            if self.tally is not None:
+                self.tally.published(self._sent_tokens)
             if self._step is not None:
                 self._step("last" if self._is_last else "delta", "after")
         if self._is_due():

@@ -11,7 +11,7 @@ from mesh.engines.base import EngineInfo
 from mesh.errors import BrokerError, DisconnectedError
 from mesh.policies.affinity import owned_lanes
 from mesh.protocol.messages import Presence
-from mesh.worker.runner import now_unix_ms
+from mesh.worker.clock import now_unix_ms
 
 State = Literal["starting", "ready", "draining"]
 

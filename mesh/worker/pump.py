@@ -64,6 +64,11 @@ class Pump:
     def open_pulls(self) -> int:
         return self._puller.open_pulls if self._puller is not None else 0
 
+    @property
+    def free(self) -> int:
+        """Slots neither taken nor promised."""
+        return self._credits.free
+
     async def prepare(self, weights: TierWeights) -> topology.MeshSettings:
         """Read the mesh's settings, and see that our consumers exist.
 

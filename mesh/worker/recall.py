@@ -31,7 +31,7 @@ async def recall(desk: Desk, effects: Effects, job: tuple[str, str], streams: bo
     if stored is None and history.result is None and not streams:
         entries = await until_answered(lambda: journal.read(journal.attempts_subject(*job)))
         history = read_history(events_of(entries))
-    if stored is None and history.trials:
+    if stored is None and history.attempts:
         notes = await until_answered(lambda: journal.read(journal.notes_subject(*job)))
         history.judge(notes_in(notes))
     return Recalled(stored, history, entries[-1] if entries else None)

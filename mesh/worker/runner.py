@@ -8,20 +8,20 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncGenerator, Coroutine, Iterator
+from collections.abc import Coroutine, Iterator
 from typing import Any, Literal, TypeVar
 
 from mesh.broker.delivery import Delivery, refusal
 from mesh.broker.journal import Entry
 from mesh.broker.store import Stored
-from mesh.engines.base import Chunk, Work
 from mesh.errors import EngineDeadError, EngineFailedError, MeshError
 from mesh.protocol.history import History
 from mesh.protocol.messages import Result, Usage
-from mesh.protocol.validate import seed_of
 from mesh.worker.attempt import Action, Attempt, Begin
+from mesh.worker.clock import now_unix_ms
 from mesh.worker.effects import RETRY_S, Desk, Effects
 from mesh.worker.emitter import Emitter, LostError
+from mesh.worker.engine_run import EngineRun, Outcome
 from mesh.worker.lease import Lease
 from mesh.worker.outcome import JobFacts
 from mesh.worker.recall import recall
@@ -37,8 +37,6 @@ ENDING_S = 4.0
 # Why the engine's work on a job is cut short. lost: the job is another's. found: it has a Result already.
 # stalled: it gets nowhere, while others do. dead: the engine is, as far as anybody can tell.
 Interrupt = Literal["lost", "found", "cancelled", "expired", "drain", "stalled", "dead"]
-# What the engine's work came to: how it finished, vectors, or an error; None if it was interrupted.
-Outcome = tuple[str, Usage] | list[list[float]] | MeshError | None
 
 T = TypeVar("T")
 
@@ -66,12 +64,10 @@ class Runner:
         self._interrupt: Interrupt | None = None
         self._found: Stored | None = None
         self._work: asyncio.Task[Any] | None = None  # what an interrupt cuts short
+        self._run: EngineRun | None = None  # the newest
         self._is_alone = False  # in the engine
         self.waits_for_objections = False  # it did, or does
         self._awaited_end = 0  # the sequence of a closed journal that we waited for
-        self._usage = Usage()
-        # When the engine last brought something for this job, or was given it; monotonic. None: it has not got it.
-        self.progressed_s: float | None = None
         self._renew()
 
     @property
@@ -91,6 +87,11 @@ class Runner:
     def tokens(self) -> int:
         """Output tokens so far, over all attempts."""
         return self._attempt.tokens
+
+    @property
+    def progressed_s(self) -> float | None:
+        """When the engine last brought something for this job, or was given it; monotonic. None: it has not got it."""
+        return self._run.progressed_s if self._run is not None else None
 
     @property
     def result(self) -> Result | None:
@@ -138,6 +139,7 @@ class Runner:
             self._effects.step if self._desk.shows_steps else None,
             streams=self._request is None or self._request.stream,
         )
+        self._emitter.tally = self._desk.tally
         if self._interrupt in ("lost", "found"):
             self._interrupt = None
 
@@ -255,12 +257,27 @@ class Runner:
         self._effects.step("started", "before")
         self._emitter.begin(begin.event, last)
         with self._until_deadline():
-            outcome = await self._interruptible(self._engine(begin))
+            outcome = await self._interruptible(self._run_engine(begin))
             if self._interrupt == "lost":
                 if self._emitter.is_refused_first:
                     return None
                 raise LostError
             return await self._conclude(outcome)
+
+    async def _run_engine(self, begin: Begin) -> Outcome:
+        assert self._request is not None
+        about = (self._facts.id, self._facts.tenant, self._facts.model, self._delivery.address.tier)
+        self._run = run = EngineRun(self._desk, about, self._request, self._attempt, self._emitter)
+        run.on_grown = self._come_out if self._is_alone else None
+        try:
+            return await run.run(begin)
+        finally:
+            self._desk.observer(run.told(self._interrupt))
+
+    def _come_out(self) -> None:
+        """On the record, the job is no suspect any more."""
+        self._is_alone = False
+        self._desk.solitude.share()
 
     async def _interruptible(self, work: Coroutine[Any, Any, T]) -> T | None:
         """Do it in a task of its own, so that an interrupt ends it and nothing else; None if one did."""
@@ -276,53 +293,6 @@ class Runner:
                 task.cancel()
                 await asyncio.wait({task})
         return None if task.cancelled() else task.result()
-
-    async def _engine(self, begin: Begin) -> Outcome:
-        assert self._request is not None
-        work = Work(
-            job=f"{self._facts.tenant}.{self._facts.id}",
-            request=self._request,
-            seed=seed_of(self._request, *self.job),
-            token_ids=begin.token_ids,
-            text=begin.text,
-        )
-        try:
-            if self._request.input is None:
-                return await self._generate(work)
-            embedding = await self._desk.engine.embed(work)
-            self._usage = Usage(prompt_tokens=embedding.prompt_tokens)
-            return embedding.vectors
-        except MeshError as error:
-            return error
-        except Exception as error:  # an engine raises MeshErrors; anything else is its own failure
-            log.exception("the engine broke its contract", extra={"event": "engine_contract"})
-            return EngineFailedError(f"{type(error).__name__}: {error}")
-        finally:
-            self.progressed_s = None
-
-    async def _generate(self, work: Work) -> Outcome:
-        """Pass the engine's output on to the journal."""
-        emitter, attempt = self._emitter, self._attempt
-        self.progressed_s = time.monotonic()
-        stream: AsyncGenerator[Chunk, None] = self._desk.engine.generate(work)
-        async with contextlib.aclosing(stream):
-            async for chunk in stream:
-                self.progressed_s = time.monotonic()
-                if self._is_alone and emitter.has_grown:  # on the record, so it is no suspect any more
-                    self._is_alone = False
-                    self._desk.solitude.share()
-                attempt.produced(chunk.text, chunk.token_ids, now_unix_ms())
-                if chunk.finish_reason is None:
-                    emitter.add(chunk.text, chunk.token_ids)
-                    continue
-                usage = Usage(
-                    prompt_tokens=chunk.prompt_tokens,
-                    completion_tokens=attempt.tokens,
-                    cached_tokens=chunk.cached_tokens,
-                )
-                emitter.finish(chunk.finish_reason, usage, chunk.text, chunk.token_ids)
-                return chunk.finish_reason, usage
-        return EngineFailedError("the engine ended the job without a finish reason")
 
     async def _conclude(self, outcome: Outcome) -> list[Action] | None:
         """The actions for what came out, once every token that was made is in the journal."""
@@ -340,7 +310,8 @@ class Runner:
             case (str() as reason, Usage() as usage):
                 return self._attempt.finished(reason, usage, now)
             case list() as vectors:
-                return self._attempt.embedded(vectors, self._usage, now)
+                usage = self._run.usage if self._run is not None else Usage()
+                return self._attempt.embedded(vectors, usage, now)
             case MeshError() as error:
                 if isinstance(error, EngineDeadError):
                     self._desk.engine_died(str(error))
@@ -391,8 +362,3 @@ class Runner:
 async def _done(turn: asyncio.Future[None]) -> bool:
     await turn
     return True
-
-
-def now_unix_ms() -> int:
-    """This machine's clock, for others to read; never for measuring."""
-    return time.time_ns() // 1_000_000

@@ -28,13 +28,25 @@ class Watchdog:
         self._policy = policy
         self._runners = runners
         self._engine_died = engine_died
+        self._asked_s: float | None = None  # since when the engine owes an answer; monotonic
+
+    def owes_s(self) -> float:
+        """For how long the engine has not answered the last probe; 0: it has."""
+        return time.monotonic() - self._asked_s if self._asked_s is not None else 0.0
+
+    def silent_s(self) -> float:
+        """For how long no running job has got anywhere; 0: none runs."""
+        running = [since_s for each in self._runners() if (since_s := each.progressed_s) is not None]
+        return time.monotonic() - max(running) if running else 0.0
 
     async def probe(self) -> None:
         """Ask the engine for a sign of life."""
         while True:
             await asyncio.sleep(PROBE_EVERY_S)
+            self._asked_s = time.monotonic()
             try:
                 await self._engine.probe(PROBE_TIMEOUT_S)
+                self._asked_s = None
             except EngineDeadError as error:
                 self._engine_died(str(error))
                 return

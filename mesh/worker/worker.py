@@ -8,10 +8,8 @@ tasks. A side task that dies ends the worker.
 
 import asyncio
 import logging
-import secrets
 import time
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, field
 from typing import Any
 
 from mesh.broker.connection import Connection
@@ -23,54 +21,28 @@ from mesh.broker.pulls import Leases
 from mesh.broker.queue import RequestQueue
 from mesh.broker.store import PresenceStore, ResultStore
 from mesh.broker.topology import PRESENCE_BEAT_S
-from mesh.engines.base import Engine, EngineInfo
+from mesh.engines.base import Engine
 from mesh.errors import DisconnectedError, EngineDeadError, MeshError
-from mesh.policies.progress import ProgressPolicy
-from mesh.policies.retry import RetryPolicy
-from mesh.policies.tiers import TierWeights
 from mesh.protocol.subjects import Names
 from mesh.signals import ConnectionChanged, EngineDied, JobDelivered, JobEnded, JobReturned, Observer, Signal, ignore
+from mesh.worker.clock import now_unix_ms
 from mesh.worker.effects import Desk
 from mesh.worker.inquest import Inquest
 from mesh.worker.lease import BEATS, Lease
 from mesh.worker.life import Life
+from mesh.worker.options import Vitals, WorkerOptions, WorkerStatistics
 from mesh.worker.orders import DrainAnswer, Orders
 from mesh.worker.presence import Load, PresenceBoard, State
 from mesh.worker.pump import Pump
-from mesh.worker.runner import Runner, now_unix_ms
+from mesh.worker.runner import Runner
 from mesh.worker.solitude import Solitude
 from mesh.worker.watchdog import Watchdog
+
+__all__ = ["Vitals", "Worker", "WorkerOptions", "WorkerStatistics"]
 
 log = logging.getLogger("mesh.worker")
 
 HAND_BACK_S = 2.0  # for jobs to be handed back once the grace period is over
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerOptions:
-    """How one worker behaves. The queue's own settings (ack_wait, lanes) are read from the mesh."""
-
-    model: str  # the name under which the engine is served; a subject token
-    name: str = field(default_factory=lambda: f"w-{secrets.token_hex(4)}")
-    capacity: int | None = None  # jobs at once; None: what the engine says
-    has_frontdoor: bool = True  # the process answers `<ns>.rpc.>` as well
-    grace_s: float = 30.0  # what a drain gives running jobs to finish
-    weights: TierWeights = field(default_factory=TierWeights)
-    retry: RetryPolicy = field(default_factory=RetryPolicy)
-    progress: ProgressPolicy = field(default_factory=ProgressPolicy)
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerStatistics:
-    """A worker's books at one moment."""
-
-    state: State
-    running: int
-    capacity: int
-    finished: int  # jobs that got their Result here
-    returned: int  # jobs given up without one
-    tokens: int  # output tokens since the start
-    open_pulls: int
 
 
 class Worker:
@@ -100,6 +72,7 @@ class Worker:
         self._idle.set()
         self._engine_fault: str | None = None
         self._solitude = Solitude()
+        self._dog = Watchdog(engine, options.progress, self._runners.values, self._engine_died)
         self._life = Life(connection, names, options.name, self._declared_dead, self._sure_again)
         self._pump = Pump(connection, names, options.model, self._capacity, self._is_held_up, self._start_job)
         self._board: PresenceBoard | None = None
@@ -115,7 +88,8 @@ class Worker:
             dead=DeadLetters(connection, names),
             retry=options.retry,
             observer=self._observe,
-            shows_steps=observer is not ignore,
+            shows_steps=options.shows_steps and observer is not ignore,
+            tally=options.tally,
             solitude=self._solitude,
             life=self._life,
             inquest=Inquest(Lives(connection, names), Journal(connection, names)),
@@ -141,12 +115,25 @@ class Worker:
             returned=self._returned,
             tokens=self._tokens + sum(runner.tokens for runner in self._runners.values()),
             open_pulls=self._pump.open_pulls,
+            free=self._pump.free,
+        )
+
+    def vitals(self) -> Vitals:
+        """Whether it is well."""
+        return Vitals(
+            state=self._state,
+            is_connected=self._connection.is_connected,
+            is_sure=self._life.is_sure,
+            owes_s=self._dog.owes_s(),
+            silent_s=self._dog.silent_s(),
+            stall_s=self._options.progress.stall_s,
+            engine_fault=self._engine_fault,
         )
 
     @property
-    def engine_info(self) -> EngineInfo:
-        """What it serves."""
-        return self._engine.info
+    def engine(self) -> Engine:
+        """What it serves with."""
+        return self._engine
 
     @property
     def is_over(self) -> bool:
@@ -180,7 +167,7 @@ class Worker:
         await self._prepare()
         unlisten = self._connection.listen(self._connection_changed)
         orders = Orders(self._connection, self._names, self._runners, self._asked_to_drain, self.name)
-        dog = Watchdog(self._engine, self._options.progress, self._runners.values, self._engine_died)
+        dog = self._dog
         runs = (self._beat, self._live, self._show, self._pump.tick, self._pump.repair, dog.probe, dog.watch)
         side = [self._side(run) for run in runs]
         draining = self._side(self.draining.wait)
@@ -264,6 +251,7 @@ class Worker:
                 tier=delivery.address.tier,
                 delivered=delivery.delivered,
                 queued_ms=max(0, now_unix_ms() - delivery.stored_unix_ms),
+                traceparent=delivery.stored.traceparent,
             )
         )
         running = self._by_job.get((delivery.address.tenant, delivery.job))
@@ -351,9 +339,14 @@ class Worker:
                     self._extend(runner, sent_s, period_s)
 
     def _extend(self, runner: Runner, sent_s: float, timeout_s: float) -> None:
+        tally = self._options.tally
+
         def answered(error: MeshError | None, header: bytes, payload: bytes) -> None:
             if error is None:
                 runner.lease.extended(sent_s)
+            if tally is not None:
+                tally.renewals += error is None
+                tally.refused_renewals += error is not None
 
         try:
             self._leases.extend(runner.delivery, answered, timeout_s)

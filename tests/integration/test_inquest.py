@@ -10,7 +10,7 @@ from mesh.broker.topology import MeshSettings
 from mesh.protocol import codec
 from mesh.protocol.messages import Note, Started
 from mesh.worker import inquest
-from mesh.worker.runner import now_unix_ms
+from mesh.worker.clock import now_unix_ms
 from tests.running import running_mesh, wait_until
 
 pytestmark = pytest.mark.timeout(60)

@@ -112,7 +112,7 @@ async def serve(order: Order) -> None:
 async def _host(order: Order, on_ready: Callable[[Worker], None]) -> None:
     def announce(worker: Worker) -> None:
         on_ready(worker)
-        info, capacity = worker.engine_info, worker.statistics().capacity
+        info, capacity = worker.engine.info, worker.statistics().capacity
         render.say(
             f"worker {worker.name} ready: model {order.options.model}, "
             f"engine {info.name} {info.version}, capacity {capacity}"
