@@ -41,6 +41,7 @@ _SECTIONS: dict[str, dict[str, str]] = {
     },
     "Look": {
         "status": "The whole mesh: what waits, what runs, who works, and what is wrong.",
+        "top": "The same live, and keys to steer it with.",
         "jobs": "The jobs that run and that wait.",
         "job": "The whole life of one job, and why it waits.",
         "tail": "Tokens as they are made, of one job or of all of a tenant.",
@@ -49,6 +50,7 @@ _SECTIONS: dict[str, dict[str, str]] = {
         "dead": "Jobs that were given up: look, run them again, remove them.",
     },
     "Prove it": {
+        "bench": "Load on a running mesh, and what its users see of it.",
         "soak": "Thousands of requests under faults, and a judge of everything that was seen.",
     },
 }
