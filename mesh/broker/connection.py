@@ -24,6 +24,7 @@ from mesh.broker.calls import Calls, Collector, OnReply
 from mesh.broker.link import Handler, Link
 from mesh.broker.mapping import final_fault, mapped
 from mesh.broker.options import ConnectOptions
+from mesh.broker.tls import check_addresses, tls_context
 from mesh.errors import (
     ConfigError,
     DisconnectedError,
@@ -65,7 +66,7 @@ class Connection:
 
     def __init__(self, options: ConnectOptions) -> None:
         self._options = options
-        self._link = Link()
+        self._link = Link(options.demands_tls)
         self._loop = asyncio.get_running_loop()
         self._calls = Calls(f"{options.inbox_prefix}.{secrets.token_hex(11)}.")
         self._subscriptions: dict[Subscription, None] = {}  # in the order they were made
@@ -278,6 +279,7 @@ class Connection:
             "token": options.token,
             "user_credentials": str(options.credentials) if options.credentials else None,
             "nkeys_seed": str(options.nkey_seed) if options.nkey_seed else None,
+            "tls": tls_context(options),
             "inbox_prefix": options.inbox_prefix.encode(),
             "ping_interval": PING_INTERVAL_S,
             "max_outstanding_pings": MAX_OUTSTANDING_PINGS,
@@ -332,7 +334,7 @@ class Connection:
         )
         wait_s = RECONNECT_WAIT_S
         while not self._is_closing:
-            self._link = link = Link()
+            self._link = link = Link(self._options.demands_tls)
             try:
                 await self._establish(link, FIRST_CONNECT_S)
             except MeshError as error:
@@ -366,7 +368,9 @@ async def connect(options: ConnectOptions) -> AsyncIterator[Connection]:
 
     Raises:
         DisconnectedError: nothing answers there within `options.connect_timeout_s`.
-        UnauthorizedError, ConfigError: the server refused this user, or a credential cannot be read.
+        UnauthorizedError: the server refused this user.
+        ConfigError: a credential or a certificate cannot be read, the server's is not trusted, or everything would
+            travel to another machine in clear text.
     """
     connection = await open_connection(options)
     try:
@@ -380,6 +384,8 @@ async def open_connection(options: ConnectOptions) -> Connection:
     for path in (options.credentials, options.nkey_seed):
         if path is not None and not path.is_file():
             raise ConfigError(f"{path} is not a file; give the path of a NATS credentials file", key="creds")
+    check_addresses(options)
+    tls_context(options)  # a file that cannot be read is told before anything is opened
     connection = Connection(options)
     try:
         await connection._open()

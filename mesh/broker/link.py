@@ -51,8 +51,10 @@ class _Interest:
 class Link(Client):  # type: ignore[misc]  # nats-py is not typed
     """One connection. Made and owned by `Connection`, which replaces it when nats-py gives up on it."""
 
-    def __init__(self) -> None:
+    def __init__(self, demands_tls: bool = False) -> None:
+        """`demands_tls`: go on with no server that does not speak TLS, whatever its address says."""
         super().__init__()
+        self._demands_tls = demands_tls
         self._kick_due = False
         self._late_kick_due = False
         self._late: list[_Interest] = []  # attached while there was no connection
@@ -157,8 +159,10 @@ class Link(Client):  # type: ignore[misc]  # nats-py is not typed
 
     async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
         """Called by nats-py with the server's greeting, before anything is sent."""
-        if initial_connection and self._current_server.uri.scheme == "tls" and not info.get("tls_required"):
-            raise NoTlsError("tls:// was asked for, and the server offers none")  # nats-py would go on in clear text
+        scheme = self._current_server.uri.scheme
+        wants_tls = scheme == "tls" or (self._demands_tls and scheme != "wss")  # which has it below, or does not open
+        if initial_connection and wants_tls and not info.get("tls_required"):
+            raise NoTlsError("TLS was asked for, and the server offers none")  # nats-py would go on in clear text
         await super()._process_info(info, initial_connection)
 
     async def _attempt_reconnect(self) -> None:

@@ -4,6 +4,7 @@ tests/unit/broker/test_mapping.py fails when nats-py grows an error class that i
 """
 
 import re
+import ssl
 from typing import Any
 
 import msgspec
@@ -53,6 +54,8 @@ NATS_ERRORS: tuple[tuple[type[BaseException], type[MeshError]], ...] = (
     (OSError, DisconnectedError),
 )
 
+# What a server says that asks for a certificate and got none, or one of an authority it does not know.
+_OF_OUR_CERTIFICATE = re.compile("ALERT.*(CERTIFICATE|UNKNOWN_CA)")
 _LAST_SEQUENCE = re.compile(r"wrong last sequence: (\d+)")
 
 # JetStream error codes. Source: server/errors.json of nats-server.
@@ -98,7 +101,22 @@ def mapped(error: BaseException) -> MeshError:
 def final_fault(error: BaseException, where: str) -> MeshError | None:
     """Our error for one met while connecting to `where` that trying again cannot mend; None: it may."""
     if isinstance(error, NoTlsError):
-        return ConfigError(f"{where}: {error}; use nats:// if that is meant", key="nats")
+        return ConfigError(
+            f"{where}: {error}; give the server a `tls` block, or use nats:// without --tls-ca and --tls-cert",
+            key="nats",
+        )
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return ConfigError(
+            f"{where}: its certificate is not trusted ({error.verify_message}); give the one that vouches for it with "
+            "--tls-ca, and an address that is in the certificate",
+            key="tls-ca",
+        )
+    if isinstance(error, ssl.SSLError) and _OF_OUR_CERTIFICATE.search(error.reason or ""):
+        return ConfigError(
+            f"{where} does not accept us without a certificate that it trusts ({error.reason}); "
+            "give --tls-cert and --tls-key",
+            key="tls-cert",
+        )
     if "authorization" in str(error).lower():
         return UnauthorizedError(
             f"NATS at {where} refused this user (authorization violation); "

@@ -55,6 +55,10 @@ class Nats:
     nkey: Path | None
     user: str | None
     password: str | None
+    tls_ca: Path | None
+    tls_cert: Path | None
+    tls_key: Path | None
+    allow_plaintext: bool
     namespace: str
 
     @property
@@ -78,6 +82,19 @@ with_nats = group(
     option("--nkey", type=_FILE, help="File with an NKey seed."),
     option("--user", help="NATS user."),
     option("--password", help="NATS password; the variable keeps it out of the process list."),
+    option(
+        "--tls-ca",
+        type=_FILE,
+        show_default="what this machine trusts",
+        help="Certificates (PEM) that vouch for NATS; with it, nothing is sent without TLS.",
+    ),
+    option("--tls-cert", type=_FILE, help="Our own certificate (PEM), for a NATS that asks for one."),
+    option("--tls-key", type=_FILE, help="Its key (PEM), where it is not in the same file."),
+    option(
+        "--allow-plaintext",
+        is_flag=True,
+        help="Talk to another machine without TLS, on a network that is trusted itself.",
+    ),
     option("--namespace", default="mesh", help="The mesh's name on this NATS: the first token of its subjects."),
 )
 

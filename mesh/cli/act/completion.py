@@ -53,6 +53,10 @@ def _nats_of(context: click.Context) -> Nats:
         nkey=given.get("nkey"),
         user=given.get("user"),
         password=given.get("password"),
+        tls_ca=given.get("tls_ca"),
+        tls_cert=given.get("tls_cert"),
+        tls_key=given.get("tls_key"),
+        allow_plaintext=bool(given.get("allow_plaintext")),
         namespace=given.get("namespace") or "mesh",
     )
 

@@ -29,6 +29,10 @@ def connect_options(nats: Nats, name: str = "mesh-cli") -> ConnectOptions:
         password=nats.password,
         credentials=nats.creds,
         nkey_seed=nats.nkey,
+        tls_ca=nats.tls_ca,
+        tls_cert=nats.tls_cert,
+        tls_key=nats.tls_key,
+        allow_plaintext=nats.allow_plaintext,
     )
 
 

@@ -33,7 +33,7 @@ def command(monitor: str | None, quick: bool, as_json: bool, nats: Nats) -> None
     \b
     Examples:
         mesh doctor
-        mesh doctor --nats nats://10.0.0.5:4222 --monitor http://10.0.0.5:8222
+        mesh doctor --nats tls://nats.example:4222 --monitor http://10.0.0.5:8222
         mesh doctor --quick --json | jq '.advice[] | select(.level == "error")'
     """
     from mesh.cli import loop

@@ -29,7 +29,7 @@ def command(nats: Nats, log_level: str) -> None:
 
     \b
     Example:
-        mesh frontdoor --nats nats://10.0.0.5:4222
+        mesh frontdoor --nats tls://nats.example:4222
     """
     from mesh.cli import loop
     from mesh.cli.act import frontdoor

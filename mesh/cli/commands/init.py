@@ -25,7 +25,7 @@ def command(nats: Nats, model: tuple[str, ...], shape: Shape, apply: bool, as_js
     Examples:
         mesh init
         mesh init --apply
-        mesh init --apply --nats nats://n1:4222,nats://n2:4222 --replicas 3 --lanes 8 --model chat
+        mesh init --apply --nats tls://n1.example,tls://n2.example --replicas 3 --lanes 8 --model chat
     """
     from mesh.cli import loop
     from mesh.cli.act import init

@@ -18,7 +18,7 @@ def command(nats: Nats, log_level: str) -> None:
 
     \b
     Examples:
-        mesh watch --nats nats://10.0.0.5:4222
+        mesh watch --nats tls://nats.example:4222
 
     Runs until SIGTERM or Ctrl-C, and then exits with 0.
     """

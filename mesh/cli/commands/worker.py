@@ -56,7 +56,7 @@ def command(
 
     \b
     Examples:
-        mesh worker --model Qwen/Qwen2.5-0.5B-Instruct --nats nats://10.0.0.5:4222
+        mesh worker --model Qwen/Qwen2.5-0.5B-Instruct --nats tls://nats.example:4222
         mesh worker --model ./my-model --name chat --max-model-len 4096 --engine-arg dtype=float16
         mesh worker --engine simulator --engine-arg between_tokens_ms=20
     """
