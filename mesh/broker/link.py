@@ -86,15 +86,14 @@ class Link(Client):  # type: ignore[misc]  # nats-py is not typed
 
     async def end(self, timeout_s: float) -> None:
         """Send what was written, which may take `timeout_s`, and close. Cancelled, it closes at once."""
-        # A task of its own: nats-py, cancelled while it waits for the server, can lose the cancellation (wait_for of
-        # Python 3.11), and takes the answer that comes then for a fault.
+        # A task of its own: cancelled just as the server answers, nats-py's flush loses the cancellation (Python 3.11).
         sending = asyncio.get_running_loop().create_task(self._send_rest(), name="mesh-flush")
         try:
             await asyncio.wait({sending}, timeout=timeout_s)
         finally:
             self.abort()  # what a stopped server did not take by now it never will
             await self.close()
-            sending.cancel()  # now that nothing can answer it
+            sending.cancel()
             await asyncio.gather(sending, return_exceptions=True)
 
     async def _send_rest(self) -> None:
@@ -156,6 +155,12 @@ class Link(Client):  # type: ignore[misc]  # nats-py is not typed
             entry.handler(subject, reply, data, headers or b"")
         except Exception:  # an exception here would end nats-py's read loop for good, without a word
             log.exception("a message handler failed", extra={"event": "handler_failed"})
+
+    async def _process_pong(self) -> None:
+        """Called by nats-py's parser for each PONG."""
+        if self._pongs and self._pongs[0].done():  # a flush was given up; nats-py would end its read loop over it
+            self._pongs[0] = asyncio.get_running_loop().create_future()
+        await super()._process_pong()
 
     async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
         """Called by nats-py with the server's greeting, before anything is sent."""

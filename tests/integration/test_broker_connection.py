@@ -410,6 +410,19 @@ async def test_closing_while_the_server_is_frozen_is_bounded(server):
         os.kill(server.process.pid, signal.SIGCONT)
 
 
+async def test_a_flush_that_was_given_up_does_not_deafen_the_connection(server, caplog):
+    """nats-py ends its read loop over the late PONG, without a word to anybody who waits."""
+    async with proxied(server.port) as proxy, connect(ConnectOptions(servers=(proxy.url,), name="test")) as connection:
+        proxy.hold_answers()
+        with pytest.raises(TimeoutError):
+            await connection.link.flush(timeout=0.05)
+        proxy.release()
+        await connection.request("$JS.API.INFO", timeout_s=10)
+        assert connection.is_connected
+        assert connection.reconnects == 0
+    assert not caplog.records
+
+
 async def test_closing_that_is_cancelled_ends_at_once_and_leaves_nothing_behind(server, caplog):
     before = asyncio.all_tasks()
     async with proxied(server.port) as proxy:

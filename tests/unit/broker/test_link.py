@@ -43,6 +43,13 @@ def test_the_parser_still_gives_us_messages_as_it_did():
     )
 
 
+def test_a_pong_still_answers_the_oldest_flush():
+    assert inspect.iscoroutinefunction(Client._process_pong)
+    assert list(inspect.signature(Client._process_pong).parameters) == ["self"]
+    text = inspect.getsource(Client._process_pong)
+    assert text.index("self._pongs.pop(0)") < text.index("future.set_result(True)")
+
+
 def test_a_broken_connection_still_ends_in_the_reconnect_that_we_override():
     assert inspect.iscoroutinefunction(Client._attempt_reconnect)
     assert list(inspect.signature(Client._attempt_reconnect).parameters) == ["self"]
@@ -114,7 +121,7 @@ def test_the_greeting_is_processed_before_anything_is_sent():
 
 def test_nothing_else_of_nats_client_is_overridden():
     ours = {name for name in vars(Link) if callable(getattr(Link, name)) and name in dir(Client)}
-    assert ours == {"__init__", "_process_msg", "_process_info", "_attempt_reconnect"}
+    assert ours == {"__init__", "_process_msg", "_process_pong", "_process_info", "_attempt_reconnect"}
 
 
 async def test_what_is_attached_without_a_connection_waits_for_one():
