@@ -86,7 +86,11 @@ class Cli:
     started: list[Running] = field(default_factory=list)
 
     def environment(self, **more: str) -> dict[str, str]:
-        own = {name: value for name, value in os.environ.items() if not name.startswith("MESH_")}
+        own = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith("MESH_") and name not in ("COLUMNS", "LINES")  # of whoever runs the tests
+        }
         address = {"MESH_NATS": self.url} if self.url else {}
         return {**own, **address, "PYTHONPATH": str(ROOT), MARK: self.mark, **more}
 

@@ -1,7 +1,9 @@
 """Jobs that no worker ends: expired in the queue with nobody alive, orphaned, cancelled where they lie."""
 
 import asyncio
+import contextlib
 import time
+from collections.abc import AsyncIterator
 
 import pytest
 
@@ -53,6 +55,14 @@ async def orphan(mesh, client, job_id: str, **fields: object) -> str:
     text = "".join(event.text for event in await mesh.history(job_id) if isinstance(event, Delta))
     assert await mesh.result(job_id) is None
     return text
+
+
+@contextlib.asynccontextmanager
+async def steering(mesh) -> AsyncIterator[None]:
+    """The services where no worker lives, once the server knows of them."""
+    async with services(mesh.connection, mesh.names, "steering"):
+        await mesh.connection.request("$JS.API.INFO")  # answered after what was sent before it
+        yield
 
 
 def check_gapless(events: list) -> None:
@@ -119,7 +129,7 @@ async def test_an_orphaned_job_expires_with_what_it_had_streamed(bare, client):
 
 async def test_an_orphaned_job_is_cancelled_with_what_it_had_streamed(bare, client):
     text = await orphan(bare, client, "victim")
-    async with services(bare.connection, bare.names, "steering"):
+    async with steering(bare):
         assert await client.job("victim").cancel() == "cancelled"
     result = await bare.result("victim")
     assert (result.status, result.text, result.error.message) == ("cancelled", text, "cancelled on request")
@@ -144,7 +154,7 @@ async def test_a_cancelled_job_that_had_finished_is_finished(bare, client):
         runner.lease.is_lost = True
     bare.tasks[-1].cancel()
     await asyncio.gather(bare.tasks[-1], return_exceptions=True)
-    async with services(bare.connection, bare.names, "steering"):
+    async with steering(bare):
         assert await job.cancel() == "finished"
     result = await bare.result("victim")
     assert (result.status, result.finish_reason, result.usage.completion_tokens) == ("finished", "length", 3)
@@ -183,7 +193,7 @@ async def test_a_result_that_was_announced_and_not_stored_is_stored_by_the_next_
 
 async def test_a_job_ended_in_the_queue_was_never_begun(bare, client):
     job = await client.submit("simulator", "a", id="victim")
-    async with services(bare.connection, bare.names, "steering"):
+    async with steering(bare):
         assert await bare.queued() == 1
         assert await job.cancel() == "cancelled"
     events = await bare.history("victim")
