@@ -2,7 +2,8 @@
 
 `mesh init` and `mesh up` plan and apply; workers and clients read what is there. A worker adds the consumers
 of its own model when they are missing, with the settings the operator chose; nothing that exists is changed
-behind anybody's back, differences are reported.
+behind anybody's back, differences are reported. Only what an operator turns on and off by name (audit, recording)
+is changed where it exists.
 """
 
 from collections.abc import Iterable, Mapping
@@ -14,152 +15,30 @@ import msgspec
 
 from mesh.broker.connection import Connection
 from mesh.broker.mapping import NO_CONSUMER, NO_STREAM, read_api
-from mesh.errors import ConfigError, TopologyError
-from mesh.protocol.messages import MAX_RESULT_TTL_MS, TIERS
+from mesh.broker.topology_streams import GROUP as GROUP
+from mesh.broker.topology_streams import NS as NS
+from mesh.broker.topology_streams import PRESENCE_BEAT_S as PRESENCE_BEAT_S
+from mesh.broker.topology_streams import RECORD_BYTES, Kind, consumers, events, idle_record, streams
+from mesh.broker.topology_streams import MeshSettings as MeshSettings
+from mesh.errors import TopologyError
+from mesh.protocol.messages import TIERS
 from mesh.protocol.subjects import Names
 
-GROUP = "w"  # the one priority group of every consumer (ADR-42)
-NS = 1_000_000_000
 MIN_SERVER = (2, 12, 0)  # the first with prioritized consumers
-PRESENCE_BEAT_S = 2.0
-PRESENCE_BEATS = 3  # a worker is gone after missing this many
 
-
-@dataclass(frozen=True, slots=True)
-class MeshSettings:
-    """What the operator chooses with `mesh init` and `mesh up`; kept in the request stream's metadata."""
-
-    replicas: int = 1
-    storage: Literal["file", "memory"] = "file"  # of requests and results
-    events_storage: Literal["file", "memory"] = "file"  # memory where the server fsyncs every write
-    lanes: int = 4  # cache-affinity partitions of each model's queue
-    ack_wait_s: float = 10.0  # the visibility timeout; workers renew it
-    # A coarse backstop, far above what restarts and hand-backs use up: JetStream keeps a message beyond it for ever
-    # and delivers it no more. Attempts are counted in the job's own events.
-    max_deliver: int = 10_000
-    queue_limit: int = 10_000  # jobs per model, tier, tenant and lane; more are refused at once
-    events_bytes: int = 1 << 30
-    events_age_s: float = 900.0
-    duplicate_window_s: float = 120.0
-
-    def __post_init__(self) -> None:
-        for key, low, high in (
-            ("replicas", 1, 5),
-            ("lanes", 1, 1024),
-            ("ack_wait_s", 1, 3600),
-            ("max_deliver", 100, 1_000_000),
-            ("queue_limit", 1, 100_000_000),
-            ("events_bytes", 1 << 20, 1 << 50),
-            ("events_age_s", 60, 86_400),
-            ("duplicate_window_s", 1, 86_400),
-        ):
-            value = getattr(self, key)
-            if not low <= value <= high:
-                raise ConfigError(f"{key} = {value} is not between {low} and {high}", key=key)
+# How a mesh is set that was declared before there was such a setting.
+_UNSET = {"mesh.audit": "on", "mesh.record_days": "0", "mesh.record_bytes": str(RECORD_BYTES)}
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
     """One line of a plan."""
 
-    verb: Literal["create", "keep", "differs"]
+    verb: Literal["create", "change", "keep", "differs"]
     kind: Literal["stream", "bucket", "consumer"]
     name: str
     detail: str = ""
     request: tuple[str, dict[str, Any]] | None = field(default=None, repr=False)  # API subject, body
-
-
-def streams(names: Names, settings: MeshSettings) -> list[tuple[Literal["stream", "bucket"], dict[str, Any]]]:
-    """Every stream of the mesh as JetStream's own configuration. Source: ADR-8 for the buckets."""
-    ns = names.ns
-    base = {"num_replicas": settings.replicas, "storage": settings.storage, "retention": "limits"}
-    requests = base | {
-        "name": names.requests_stream,
-        "description": "Queued and running inference requests; one message is one job until it has its Result",
-        "subjects": [f"{ns}.req.>"],
-        "retention": "workqueue",
-        "discard": "new",
-        "discard_new_per_subject": True,
-        "max_msgs_per_subject": settings.queue_limit,
-        "duplicate_window": int(settings.duplicate_window_s * NS),
-        "allow_direct": True,
-        "subject_transform": {
-            "src": f"{ns}.req.*.*.*.*",
-            "dest": f"{ns}.req.{{{{wildcard(1)}}}}.{{{{wildcard(2)}}}}.{{{{wildcard(3)}}}}."
-            f"{{{{partition({settings.lanes},4)}}}}",
-        },
-        # A notice of every stored request, without its body: how a request for a model nobody deployed is seen.
-        "republish": {"src": f"{ns}.req.>", "dest": f"{ns}.sys.queued.>", "headers_only": True},
-        "metadata": _metadata(settings),
-    }
-    events = base | {
-        "name": names.events_stream,
-        "description": "The events of each job (started, delta, result), kept so that readers and workers can resume",
-        "subjects": [f"{ns}.out.>", f"{ns}.sys.attempts.>", f"{ns}.sys.notes.>", f"{ns}.sys.life.*"],
-        "storage": settings.events_storage,
-        "discard": "old",
-        "max_age": int(settings.events_age_s * NS),
-        "max_bytes": settings.events_bytes,
-        "allow_direct": True,
-        # What readers hear is what was kept: a publish that is refused reaches those who listen on its own subject.
-        "republish": {"src": f"{ns}.out.>", "dest": f"{ns}.live.>"},
-    }
-    week = {"max_age": 7 * 86_400 * NS, "discard": "old", "allow_direct": True}
-    dead = (
-        base
-        | week
-        | {
-            "name": names.dead_stream,
-            "description": "Dead letters: requests that used up their attempts, with the reason",
-            "subjects": [f"{ns}.dead.>"],
-        }
-    )
-    audit = (
-        base
-        | week
-        | {
-            "name": names.audit_stream,
-            "description": "What happened to every job, without prompts or outputs",
-            "subjects": [f"{ns}.audit.>"],
-        }
-    )
-    results = base | _bucket(names.results_bucket, "Results by <tenant>.<job>", MAX_RESULT_TTL_MS / 1000)
-    workers = base | _bucket(
-        names.workers_bucket,
-        "Workers alive, by id; gone when they miss three beats",
-        PRESENCE_BEAT_S * PRESENCE_BEATS,
-    )
-    workers["storage"] = "file"  # a server that restarts forgets streams in memory altogether, not their messages only
-    return [
-        ("stream", requests),
-        ("stream", events),
-        ("stream", dead),
-        ("stream", audit),
-        ("bucket", results),
-        ("bucket", workers),
-    ]
-
-
-def consumers(names: Names, model: str, settings: MeshSettings) -> list[dict[str, Any]]:
-    """The consumers of one model's queue, one per tier and lane."""
-    return [
-        {
-            "durable_name": names.consumer(model, tier, lane),
-            "name": names.consumer(model, tier, lane),
-            "description": f"{model}: {tier} requests of lane {lane}",
-            "ack_policy": "explicit",
-            "deliver_policy": "all",
-            "ack_wait": int(settings.ack_wait_s * NS),
-            "max_deliver": settings.max_deliver,
-            "filter_subject": f"{names.ns}.req.{model}.{tier}.*.{lane}",
-            "max_ack_pending": 100_000,
-            "max_waiting": 10_000,
-            "priority_groups": [GROUP],
-            "priority_policy": "prioritized",
-        }
-        for tier in TIERS
-        for lane in range(settings.lanes)
-    ]
 
 
 async def read_settings(connection: Connection, names: Names) -> MeshSettings:
@@ -174,7 +53,7 @@ async def read_settings(connection: Connection, names: Names) -> MeshSettings:
             f"no mesh on this NATS: stream {names.requests_stream} is missing; "
             "declare it with `mesh init --nats URL --apply`, or start everything with `mesh up`"
         )
-    metadata = live.get("metadata") or {}
+    metadata = _UNSET | (live.get("metadata") or {})
     try:
         return MeshSettings(
             replicas=int(live.get("num_replicas", 1)),
@@ -187,6 +66,9 @@ async def read_settings(connection: Connection, names: Names) -> MeshSettings:
             events_bytes=int(metadata["mesh.events_bytes"]),
             events_age_s=int(metadata["mesh.events_age_ms"]) / 1000,
             duplicate_window_s=int(live["duplicate_window"]) / NS,
+            audit=metadata["mesh.audit"] != "off",
+            record_days=int(metadata["mesh.record_days"]),
+            record_bytes=int(metadata["mesh.record_bytes"]),
         )
     except (KeyError, ValueError) as error:
         raise TopologyError(
@@ -198,9 +80,12 @@ async def plan(
     connection: Connection, names: Names, settings: MeshSettings, models: Iterable[str] = ()
 ) -> list[Change]:
     """What `apply` would do, and what differs from `settings`, in the order of dependence."""
-    changes = [
-        _change(kind, wanted, await _stream(connection, wanted["name"])) for kind, wanted in streams(names, settings)
-    ]
+    changes = []
+    for kind, wanted in streams(names, settings):
+        changes += _changes(kind, wanted, await _stream(connection, wanted["name"]))
+    if not settings.record_days:
+        left = await _stream(connection, names.record_stream)
+        changes += _changes("stream", idle_record(names), left) if left is not None else []
     for model in models:
         changes += await plan_consumers(connection, names, settings, model)
     return changes
@@ -210,8 +95,7 @@ async def plan_volatile(connection: Connection, names: Names, settings: MeshSett
     """What a restart of a lone server has taken away: a stream in memory goes with it, configuration and all."""
     if settings.events_storage != "memory":
         return []
-    wanted = next(stream for _, stream in streams(names, settings) if stream["name"] == names.events_stream)
-    return [_change("stream", wanted, await _stream(connection, names.events_stream))]
+    return _changes("stream", events(names, settings), await _stream(connection, names.events_stream))
 
 
 async def plan_consumers(connection: Connection, names: Names, settings: MeshSettings, model: str) -> list[Change]:
@@ -233,10 +117,10 @@ async def plan_consumers(connection: Connection, names: Names, settings: MeshSet
 
 
 async def apply(connection: Connection, changes: Iterable[Change]) -> int:
-    """Create what the plan says is missing; returns how many things were created.
+    """Create what the plan says is missing, and turn on and off what was chosen; returns how many were created.
 
     Raises:
-        BrokerError: JetStream refused one; what was created before it stays.
+        BrokerError: JetStream refused one; what was done before it stays.
     """
     created = 0
     for change in changes:
@@ -244,8 +128,8 @@ async def apply(connection: Connection, changes: Iterable[Change]) -> int:
             continue
         subject, body = change.request
         _, payload = await connection.request(subject, msgspec.json.encode(body), timeout_s=10.0)
-        read_api(payload, f"create {change.kind} {change.name}")
-        created += 1
+        read_api(payload, f"{change.verb} {change.kind} {change.name}")
+        created += change.verb == "create"
     return created
 
 
@@ -263,40 +147,29 @@ def check_server(version: str) -> None:
         )
 
 
-def _metadata(settings: MeshSettings) -> dict[str, str]:
-    return {
-        "mesh.protocol": "1",
-        "mesh.lanes": str(settings.lanes),
-        "mesh.ack_wait_ms": str(int(settings.ack_wait_s * 1000)),
-        "mesh.max_deliver": str(settings.max_deliver),
-        "mesh.events_storage": settings.events_storage,
-        "mesh.events_bytes": str(settings.events_bytes),
-        "mesh.events_age_ms": str(int(settings.events_age_s * 1000)),
-    }
-
-
-def _bucket(name: str, description: str, max_age_s: float) -> dict[str, Any]:
-    return {
-        "name": f"KV_{name}",
-        "description": description,
-        "subjects": [f"$KV.{name}.>"],
-        "max_msgs_per_subject": 1,
-        "discard": "new",
-        "deny_delete": True,
-        "allow_rollup_hdrs": True,
-        "allow_direct": True,
-        "allow_msg_ttl": True,
-        "max_age": int(max_age_s * NS),
-        "duplicate_window": int(min(120.0, max_age_s) * NS),
-    }
-
-
-def _change(kind: Literal["stream", "bucket"], wanted: dict[str, Any], live: dict[str, Any] | None) -> Change:
+def _changes(kind: Kind, wanted: dict[str, Any], live: dict[str, Any] | None) -> list[Change]:
+    """A line of the plan; two, where something is to be turned on or off and something else differs."""
     name = wanted["name"].removeprefix("KV_") if kind == "bucket" else wanted["name"]
     if live is None:
-        return Change("create", kind, name, "", (f"$JS.API.STREAM.CREATE.{wanted['name']}", wanted))
-    detail = _difference(wanted, live)
-    return Change("differs" if detail else "keep", kind, name, detail)
+        return [Change("create", kind, name, "", (f"$JS.API.STREAM.CREATE.{wanted['name']}", wanted))]
+    switched = _switched(wanted, live)
+    turned, detail = _difference(switched, live), _difference(wanted, switched)
+    changes = [Change("change", kind, name, turned, (f"$JS.API.STREAM.UPDATE.{name}", switched))] if turned else []
+    if detail or not turned:
+        changes.append(Change("differs" if detail else "keep", kind, name, detail))
+    return changes
+
+
+def _switched(wanted: dict[str, Any], live: dict[str, Any]) -> dict[str, Any]:
+    """The live configuration, with what an operator turns on and off by name as it is wanted."""
+    new = dict(live)
+    metadata = live.get("metadata") or {}
+    if "metadata" in wanted and "mesh.protocol" in metadata:
+        new["metadata"] = metadata | {key: wanted["metadata"][key] for key in _UNSET}
+        new["republish"] = (live.get("republish") or {}) | {"headers_only": wanted["republish"]["headers_only"]}
+    if wanted["name"].endswith("_RECORD"):
+        new |= {key: wanted[key] for key in ("subjects", "max_age", "max_bytes") if key in wanted}
+    return new
 
 
 def _difference(wanted: Mapping[str, Any], live: Mapping[str, Any]) -> str:
@@ -305,10 +178,16 @@ def _difference(wanted: Mapping[str, Any], live: Mapping[str, Any]) -> str:
     for key, value in wanted.items():
         have = live.get(key)
         if isinstance(value, dict) and isinstance(have, dict):
-            have = {name: have.get(name) for name in value}  # the server adds keys of its own
-        if have != value and not (have is None and value in (0, False, "")):
+            # The server adds keys of its own, and leaves out what is not set.
+            names = [name for name in value if not _is_same(value[name], have.get(name, _UNSET.get(name)))]
+            have, value = {name: have.get(name) for name in names}, {name: value[name] for name in names}
+        if not _is_same(value, have):
             found.append(f"{key}: {_brief(have)}, wanted {_brief(value)}")
     return "; ".join(found)
+
+
+def _is_same(wanted: Any, have: Any) -> bool:
+    return bool(have == wanted) or (have is None and wanted in (0, False, ""))
 
 
 def _brief(value: Any) -> str:

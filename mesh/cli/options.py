@@ -207,6 +207,10 @@ class Shape:
     ack_wait: float | None
     max_deliver: int | None
     queue_limit: int | None
+    audit: bool | None = None
+    record_requests: bool | None = None
+    record_days: int | None = None
+    record_bytes: int | None = None
 
 
 _STORAGE = click.Choice(["file", "memory"])
@@ -244,6 +248,28 @@ _SHAPE = {
         metavar="N",
         show_default="10000",
         help="Jobs waiting per model, tier, tenant and lane; more are refused at once.",
+    ),
+    "audit": option(
+        "--audit/--no-audit",
+        default=None,
+        show_default="on",
+        help="Keep for 7 days what happened to every job, without prompts or outputs; `mesh audit` shows it.",
+    ),
+    "record_requests": option(
+        "--record-requests/--no-record-requests",
+        default=None,
+        show_default="off",
+        help="Keep a copy of every request, PROMPTS INCLUDED, for `mesh replay`.",
+    ),
+    "record_days": option(
+        "--record-days", type=int, metavar="N", show_default="1", help="Days for which recorded requests are kept."
+    ),
+    "record_bytes": option(
+        "--record-bytes",
+        type=int,
+        metavar="N",
+        show_default="1 GiB",
+        help="Bytes of recorded requests that are kept; beyond, the oldest go.",
     ),
 }
 with_shape = group(Shape, "shape", *_SHAPE.values())

@@ -86,6 +86,10 @@ class Names:
         return f"{self.ns.upper()}_AUDIT"
 
     @property
+    def record_stream(self) -> str:
+        return f"{self.ns.upper()}_RECORD"
+
+    @property
     def results_bucket(self) -> str:
         return f"{self.ns}_results"
 
@@ -134,6 +138,10 @@ class Names:
 
     def dead(self, at: RequestAddress) -> str:
         return f"{self.ns}.dead.{at.model}.{at.tier}.{at.tenant}.{at.lane}"
+
+    def audit(self, tenant: str, event: str) -> str:
+        """Where it is kept that something happened; tenant and event may be "*"."""
+        return f"{self.ns}.audit.{tenant}.{event}"
 
     def control(self, tenant: str, verb: str, job: str) -> str:
         return f"{self.ns}.ctl.{tenant}.{verb}.{job}"

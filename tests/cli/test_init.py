@@ -45,3 +45,23 @@ def test_a_setting_out_of_range_is_refused(mesh: Cli) -> None:
     ended = mesh.call("init", "--replicas", "9")
     assert ended.returncode == 3
     assert "replicas = 9" in ended.stderr
+
+
+def test_recording_is_turned_on_for_a_mesh_that_exists_and_off_again(mesh: Cli) -> None:
+    ns = ("--namespace", "recorded")
+    assert mesh.call("init", *ns, "--apply").returncode == 0
+    shown = mesh.call("init", *ns, "--record-requests", "--record-days", "3")
+    assert shown.returncode == 0
+    assert "change stream RECORDED_REQUESTS" in shown.stdout
+    assert "1 to create, 1 to change; nothing was changed. Add --apply to do it." in shown.stderr
+    applied = mesh.call("init", *ns, "--record-requests", "--record-days", "3", "--apply")
+    assert (applied.returncode, applied.stderr) == (0, "created 1, changed 1.\n")
+    assert "change" not in mesh.call("init", *ns).stdout
+    off = mesh.call("init", *ns, "--no-record-requests", "--apply")
+    assert (off.returncode, off.stderr) == (0, "created 0, changed 2.\n")
+
+
+def test_for_how_long_is_no_question_where_nothing_is_recorded(mesh: Cli) -> None:
+    ended = mesh.call("init", "--record-days", "3")
+    assert ended.returncode == 3
+    assert "need --record-requests" in ended.stderr

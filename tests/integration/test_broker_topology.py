@@ -1,13 +1,19 @@
 """Streams, buckets and consumers on a real server: planned, applied, and never changed behind anybody's back."""
 
+from dataclasses import replace
+
 import msgspec
 import pytest
 
 from mesh.broker import topology
 from mesh.broker.mapping import read_api
+from mesh.broker.queue import RequestQueue
+from mesh.broker.reads import get_batch
 from mesh.broker.topology import MeshSettings
 from mesh.errors import BrokerError, ConfigError, TopologyError
+from mesh.protocol import headers
 from mesh.protocol.subjects import Names
+from tests.running import wait_until
 
 NAMES = Names()
 SETTINGS = MeshSettings(lanes=2, ack_wait_s=7.5, max_deliver=500, queue_limit=123)
@@ -190,3 +196,76 @@ def test_a_server_new_enough_is_taken(version):
 def test_a_server_too_old_is_refused(version):
     with pytest.raises(TopologyError, match=r"2\.12\.0 or newer"):
         topology.check_server(version)
+
+
+RECORDING = replace(SETTINGS, record_days=2, record_bytes=5 << 20)
+
+
+async def test_recording_is_turned_on_and_off_on_a_mesh_that_exists(connection):
+    await topology.apply(connection, await planned(connection))
+    changes = [change for change in await planned(connection, RECORDING) if change.verb != "keep"]
+    assert [(change.verb, change.name) for change in changes] == [
+        ("change", "MESH_REQUESTS"),
+        ("create", "MESH_RECORD"),
+    ]
+    assert "republish: {'headers_only': True}, wanted {'headers_only': False}" in changes[0].detail
+    assert "mesh.lanes" not in changes[0].detail
+    assert await topology.apply(connection, changes) == 1
+    assert await topology.read_settings(connection, NAMES) == RECORDING
+    assert {change.verb for change in await planned(connection, RECORDING)} == {"keep"}
+    kept = await config_of(connection, "MESH_RECORD")
+    assert (kept["max_age"], kept["max_bytes"]) == (2 * 86_400 * topology.NS, 5 << 20)
+
+    longer = replace(RECORDING, record_days=3)
+    assert await topology.apply(connection, await planned(connection, longer)) == 0
+    assert (await config_of(connection, "MESH_RECORD"))["max_age"] == 3 * 86_400 * topology.NS
+
+    await topology.apply(connection, await planned(connection))
+    assert (await topology.read_settings(connection, NAMES)).record_days == 0
+    assert {change.verb for change in await planned(connection)} == {"keep"}
+    assert (await config_of(connection, "MESH_RECORD"))["subjects"] == ["mesh.sys.unrecorded"]
+
+
+async def test_every_request_is_recorded_with_its_body_and_only_while_that_is_on(connection):
+    await topology.apply(connection, await planned(connection, RECORDING))
+    for number in range(200):
+        header = headers.block(("Nats-Msg-Id", f"acme.{number}"))
+        await connection.request("mesh.req.demo.batch.acme.any", b"body %d" % number, header)
+        await RequestQueue(connection, NAMES).remove(number + 1)  # it ends as soon as it began
+
+    async def recorded():
+        ask = {"seq": 1, "next_by_subj": "mesh.sys.queued.>", "batch": 1000}
+        return await get_batch(connection, "MESH_RECORD", ask)
+
+    async def is_complete():
+        return len(await recorded()) == 200
+
+    await wait_until(is_complete)
+    assert [message.body for message in await recorded()] == [b"body %d" % number for number in range(200)]
+    await topology.apply(connection, await planned(connection))
+    await connection.request("mesh.req.demo.batch.acme.any", b"unrecorded")
+    await connection.request("mesh.req.demo.batch.acme.any", b"unrecorded")
+    assert len(await recorded()) == 200
+
+
+async def test_a_mesh_declared_before_there_was_an_audit_has_one(connection):
+    await topology.apply(connection, await planned(connection))
+    config = await config_of(connection, "MESH_REQUESTS")
+    for key in ("mesh.audit", "mesh.record_days", "mesh.record_bytes"):
+        del config["metadata"][key]
+    _, payload = await connection.request("$JS.API.STREAM.UPDATE.MESH_REQUESTS", msgspec.json.encode(config))
+    read_api(payload, "update")
+    assert {change.verb for change in await planned(connection)} == {"keep"}
+    assert (await topology.read_settings(connection, NAMES)).audit
+    await topology.apply(connection, await planned(connection, replace(SETTINGS, audit=False)))
+    assert not (await topology.read_settings(connection, NAMES)).audit
+
+
+async def test_turning_something_on_changes_nothing_else_that_differs(connection):
+    await topology.apply(connection, await planned(connection))
+    changes = await planned(connection, replace(RECORDING, queue_limit=9))
+    found = [(change.verb, change.detail) for change in changes if change.name == "MESH_REQUESTS"]
+    assert [verb for verb, _ in found] == ["change", "differs"]
+    assert found[1][1] == "max_msgs_per_subject: 123, wanted 9"
+    await topology.apply(connection, changes)
+    assert (await config_of(connection, "MESH_REQUESTS"))["max_msgs_per_subject"] == 123

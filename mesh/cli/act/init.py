@@ -31,9 +31,11 @@ async def run(nats: Nats, models: Sequence[str], shape: Shape, is_applied: bool,
         _show(changes, is_applied, as_json)
         if is_applied:
             await topology.apply(connection, changes)
-    missing, differing = (sum(1 for each in changes if each.verb == verb) for verb in ("create", "differs"))
+    missing, changing, differing = (
+        sum(1 for each in changes if each.verb == verb) for verb in ("create", "change", "differs")
+    )
     if not as_json:
-        render.note(_summary(missing, differing, is_applied))
+        render.note(_summary(missing, changing, differing, is_applied))
     if is_applied and differing:
         raise TopologyError(
             f"{differing} things differ from what was asked and stay as they are; ask for what is there, "
@@ -52,12 +54,14 @@ def _show(changes: Sequence[Change], is_applied: bool, as_json: bool) -> None:
         render.say(line)
 
 
-def _summary(missing: int, differing: int, is_applied: bool) -> str:
+def _summary(missing: int, changing: int, differing: int, is_applied: bool) -> str:
     if is_applied:
-        return f"created {missing}."
-    text = f"{missing} to create; nothing was changed." if missing else "nothing to create."
+        return f"created {missing}, changed {changing}." if changing else f"created {missing}."
+    text = "nothing to create."
+    if missing or changing:
+        text = f"{missing} to create{f', {changing} to change' if changing else ''}; nothing was changed."
     if differing:
         text += f" {differing} differ and will stay as they are."
-    if missing:
-        text += " Add --apply to create them."
+    if missing or changing:
+        text += " Add --apply to do it." if changing else " Add --apply to create them."
     return text

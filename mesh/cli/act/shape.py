@@ -7,8 +7,10 @@ from mesh.broker import topology
 from mesh.broker.connection import Connection
 from mesh.broker.topology import MeshSettings
 from mesh.cli.options import Shape
-from mesh.errors import TopologyError
+from mesh.errors import ConfigError, TopologyError
 from mesh.protocol.subjects import Names
+
+RECORD_DAYS = 1  # prompts are kept no longer than somebody asks for
 
 
 async def wanted(connection: Connection, names: Names, shape: Shape) -> MeshSettings:
@@ -24,4 +26,10 @@ async def wanted(connection: Connection, names: Names, shape: Shape) -> MeshSett
     given: dict[str, Any] = {key: value for key, value in asdict(shape).items() if value is not None}
     if "ack_wait" in given:
         given["ack_wait_s"] = given.pop("ack_wait")
+    is_recorded = given.pop("record_requests", bool(base.record_days))
+    if is_recorded and given.get("record_days") == 0:
+        raise ConfigError("--record-days 0 records nothing; --no-record-requests says so", key="record-days")
+    if not is_recorded and given.keys() & {"record_days", "record_bytes"}:
+        raise ConfigError("--record-days and --record-bytes need --record-requests", key="record-requests")
+    given["record_days"] = given.get("record_days", base.record_days or RECORD_DAYS) if is_recorded else 0
     return replace(base, **given)

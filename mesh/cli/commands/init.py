@@ -18,6 +18,11 @@ def command(nats: Nats, model: tuple[str, ...], shape: Shape, apply: bool, as_js
     `differs` exists with other settings. Without --apply nothing is changed. With it, what is missing is
     created; what differs is never changed, and makes it exit with 3. Run it as often as you like.
 
+    --audit and --record-requests, and their opposites, may be given to a mesh that exists: what they turn on or off
+    is `change` in the plan, and --apply changes it; nobody is interrupted. Workers heed --no-audit when they start
+    next. RECORDED REQUESTS HOLD THE PROMPTS of all tenants: whoever may read the stream reads them. They go after
+    --record-days; --no-record-requests records no more, `nats stream rm MESH_RECORD` removes what there is.
+
     A setting you do not give stays as the mesh has it. Workers declare the queue of their own model when they
     start; --model is for accounts in which they may not.
 
@@ -26,6 +31,7 @@ def command(nats: Nats, model: tuple[str, ...], shape: Shape, apply: bool, as_js
         mesh init
         mesh init --apply
         mesh init --apply --nats tls://n1.example,tls://n2.example --replicas 3 --lanes 8 --model chat
+        mesh init --apply --record-requests --record-days 3
     """
     from mesh.cli import loop
     from mesh.cli.act import init

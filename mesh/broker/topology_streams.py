@@ -1,0 +1,225 @@
+"""What a mesh consists of on NATS: its settings, and its streams and consumers as JetStream's own configuration.
+
+Used by broker/topology, which compares them with what is there.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from mesh.errors import ConfigError
+from mesh.protocol.messages import MAX_RESULT_TTL_MS, TIERS
+from mesh.protocol.subjects import Names
+
+GROUP = "w"  # the one priority group of every consumer (ADR-42)
+NS = 1_000_000_000
+PRESENCE_BEAT_S = 2.0
+RECORD_BYTES = 1 << 30
+PRESENCE_BEATS = 3  # a worker is gone after missing this many
+
+Kind = Literal["stream", "bucket"]
+
+_WEEK = {"max_age": 7 * 86_400 * NS, "discard": "old", "allow_direct": True}
+
+
+@dataclass(frozen=True, slots=True)
+class MeshSettings:
+    """What the operator chooses with `mesh init` and `mesh up`; kept in the request stream's metadata."""
+
+    replicas: int = 1
+    storage: Literal["file", "memory"] = "file"  # of requests and results
+    events_storage: Literal["file", "memory"] = "file"  # memory where the server fsyncs every write
+    lanes: int = 4  # cache-affinity partitions of each model's queue
+    ack_wait_s: float = 10.0  # the visibility timeout; workers renew it
+    # A coarse backstop, far above what restarts and hand-backs use up: JetStream keeps a message beyond it for ever
+    # and delivers it no more. Attempts are counted in the job's own events.
+    max_deliver: int = 10_000
+    queue_limit: int = 10_000  # jobs per model, tier, tenant and lane; more are refused at once
+    events_bytes: int = 1 << 30
+    events_age_s: float = 900.0
+    duplicate_window_s: float = 120.0
+    audit: bool = True  # whether it is kept what happened to every job
+    record_days: int = 0  # how long copies of requests are kept, prompts and all; 0: none are made
+    record_bytes: int = RECORD_BYTES  # the oldest go when there are more
+
+    def __post_init__(self) -> None:
+        for key, low, high in (
+            ("replicas", 1, 5),
+            ("lanes", 1, 1024),
+            ("ack_wait_s", 1, 3600),
+            ("max_deliver", 100, 1_000_000),
+            ("queue_limit", 1, 100_000_000),
+            ("events_bytes", 1 << 20, 1 << 50),
+            ("events_age_s", 60, 86_400),
+            ("duplicate_window_s", 1, 86_400),
+            ("record_days", 0, 365),
+            ("record_bytes", 1 << 20, 1 << 50),
+        ):
+            value = getattr(self, key)
+            if not low <= value <= high:
+                raise ConfigError(f"{key} = {value} is not between {low} and {high}", key=key)
+
+
+def streams(names: Names, settings: MeshSettings) -> list[tuple[Kind, dict[str, Any]]]:
+    """Every stream of the mesh as JetStream's own configuration. Source: ADR-8 for the buckets."""
+    base = _base(settings)
+    results = base | _bucket(names.results_bucket, "Results by <tenant>.<job>", MAX_RESULT_TTL_MS / 1000)
+    workers = base | _bucket(
+        names.workers_bucket,
+        "Workers alive, by id; gone when they miss three beats",
+        PRESENCE_BEAT_S * PRESENCE_BEATS,
+    )
+    workers["storage"] = "file"  # a server that restarts forgets streams in memory altogether, not their messages only
+    found: list[tuple[Kind, dict[str, Any]]] = [
+        ("stream", _requests(names, settings)),
+        ("stream", events(names, settings)),
+        ("stream", _dead(names, settings)),
+        ("stream", _audit(names, settings)),
+        ("bucket", results),
+        ("bucket", workers),
+    ]
+    if settings.record_days:
+        found.append(("stream", record(names, settings)))
+    return found
+
+
+def _requests(names: Names, settings: MeshSettings) -> dict[str, Any]:
+    ns = names.ns
+    return _base(settings) | {
+        "name": names.requests_stream,
+        "description": "Queued and running inference requests; one message is one job until it has its Result",
+        "subjects": [f"{ns}.req.>"],
+        "retention": "workqueue",
+        "discard": "new",
+        "discard_new_per_subject": True,
+        "max_msgs_per_subject": settings.queue_limit,
+        "duplicate_window": int(settings.duplicate_window_s * NS),
+        "allow_direct": True,
+        "subject_transform": {
+            "src": f"{ns}.req.*.*.*.*",
+            "dest": f"{ns}.req.{{{{wildcard(1)}}}}.{{{{wildcard(2)}}}}.{{{{wildcard(3)}}}}."
+            f"{{{{partition({settings.lanes},4)}}}}",
+        },
+        # A notice of every stored request, without its body: how a request for a model nobody deployed is seen. With
+        # its body where requests are recorded: a mirror or a source would be a consumer of the work queue, and misses
+        # jobs that end before it gets to them.
+        "republish": {"src": f"{ns}.req.>", "dest": f"{ns}.sys.queued.>", "headers_only": not settings.record_days},
+        "metadata": _metadata(settings),
+    }
+
+
+def events(names: Names, settings: MeshSettings) -> dict[str, Any]:
+    """The stream of events."""
+    ns = names.ns
+    return _base(settings) | {
+        "name": names.events_stream,
+        "description": "The events of each job (started, delta, result), kept so that readers and workers can resume",
+        "subjects": [f"{ns}.out.>", f"{ns}.sys.attempts.>", f"{ns}.sys.notes.>", f"{ns}.sys.life.*"],
+        "storage": settings.events_storage,
+        "discard": "old",
+        "max_age": int(settings.events_age_s * NS),
+        "max_bytes": settings.events_bytes,
+        "allow_direct": True,
+        # What readers hear is what was kept: a publish that is refused reaches those who listen on its own subject.
+        "republish": {"src": f"{ns}.out.>", "dest": f"{ns}.live.>"},
+    }
+
+
+def _dead(names: Names, settings: MeshSettings) -> dict[str, Any]:
+    return (
+        _base(settings)
+        | _WEEK
+        | {
+            "name": names.dead_stream,
+            "description": "Dead letters: requests that used up their attempts, with the reason",
+            "subjects": [f"{names.ns}.dead.>"],
+        }
+    )
+
+
+def _audit(names: Names, settings: MeshSettings) -> dict[str, Any]:
+    return (
+        _base(settings)
+        | _WEEK
+        | {
+            "name": names.audit_stream,
+            "description": "What happened to every job, without prompts or outputs",
+            "subjects": [f"{names.ns}.audit.>"],
+        }
+    )
+
+
+def record(names: Names, settings: MeshSettings) -> dict[str, Any]:
+    """The stream of recorded requests, for a mesh that records them."""
+    return _base(settings) | {
+        "name": names.record_stream,
+        "description": "Copies of requests, PROMPTS INCLUDED, because the operator chose to record them",
+        "subjects": [names.system("queued", ">")],
+        "discard": "old",
+        "max_age": settings.record_days * 86_400 * NS,
+        "max_bytes": settings.record_bytes,
+        "allow_direct": True,
+        # The queue has told repeats apart already; what it stored twice under one id is recorded twice.
+        "duplicate_window": NS // 10,
+    }
+
+
+def idle_record(names: Names) -> dict[str, Any]:
+    """What is left of that stream where nothing is recorded any more: what it has goes with its age."""
+    return {"name": names.record_stream, "subjects": [names.system("unrecorded")]}
+
+
+def consumers(names: Names, model: str, settings: MeshSettings) -> list[dict[str, Any]]:
+    """The consumers of one model's queue, one per tier and lane."""
+    return [
+        {
+            "durable_name": names.consumer(model, tier, lane),
+            "name": names.consumer(model, tier, lane),
+            "description": f"{model}: {tier} requests of lane {lane}",
+            "ack_policy": "explicit",
+            "deliver_policy": "all",
+            "ack_wait": int(settings.ack_wait_s * NS),
+            "max_deliver": settings.max_deliver,
+            "filter_subject": f"{names.ns}.req.{model}.{tier}.*.{lane}",
+            "max_ack_pending": 100_000,
+            "max_waiting": 10_000,
+            "priority_groups": [GROUP],
+            "priority_policy": "prioritized",
+        }
+        for tier in TIERS
+        for lane in range(settings.lanes)
+    ]
+
+
+def _metadata(settings: MeshSettings) -> dict[str, str]:
+    return {
+        "mesh.protocol": "1",
+        "mesh.lanes": str(settings.lanes),
+        "mesh.ack_wait_ms": str(int(settings.ack_wait_s * 1000)),
+        "mesh.max_deliver": str(settings.max_deliver),
+        "mesh.events_storage": settings.events_storage,
+        "mesh.events_bytes": str(settings.events_bytes),
+        "mesh.events_age_ms": str(int(settings.events_age_s * 1000)),
+        "mesh.audit": "on" if settings.audit else "off",
+        "mesh.record_days": str(settings.record_days),
+        "mesh.record_bytes": str(settings.record_bytes),
+    }
+
+
+def _base(settings: MeshSettings) -> dict[str, Any]:
+    return {"num_replicas": settings.replicas, "storage": settings.storage, "retention": "limits"}
+
+
+def _bucket(name: str, description: str, max_age_s: float) -> dict[str, Any]:
+    return {
+        "name": f"KV_{name}",
+        "description": description,
+        "subjects": [f"$KV.{name}.>"],
+        "max_msgs_per_subject": 1,
+        "discard": "new",
+        "deny_delete": True,
+        "allow_rollup_hdrs": True,
+        "allow_direct": True,
+        "allow_msg_ttl": True,
+        "max_age": int(max_age_s * NS),
+        "duplicate_window": int(min(120.0, max_age_s) * NS),
+    }
