@@ -28,6 +28,7 @@ class JobDelivered:
     delivered: int  # JetStream's own count, from 1; may repeat after a server crash
     queued_ms: int
     traceparent: str = ""  # the trace it belongs to, as its submitter sent it; unchecked
+    sequence: int = 0  # of the request in its stream; 0: not known
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,7 @@ class AttemptStarted:
     index: int  # output tokens that stand from earlier attempts
     taken_from: str  # the worker of the attempt before, "" for the first
     cause: Cause | None = None  # why that one did not end the job, None for the first
+    sequence: int = 0  # of the request in its stream; 0: not known
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +76,7 @@ class JobBuried:
     tier: str
     code: str
     attempts: int
+    sequence: int = 0  # of the request in its stream; 0: not known
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +96,7 @@ class JobEnded:
     first_token_ms: int | None
     total_ms: int
     code: str | None  # of the error, None if it finished
+    sequence: int = 0  # of the request in its stream; 0: not known
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +120,7 @@ class RequestRefused:
     tier: str
     code: str
     reason: str
+    sequence: int = 0  # of the request in its stream; 0: not known
 
 
 @dataclass(frozen=True, slots=True)

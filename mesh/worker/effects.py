@@ -84,6 +84,7 @@ class Effects:
         self._lease = lease
         self._tenant = delivery.address.tenant
         self._job = delivery.job
+        self._sequence = delivery.stored.sequence
         self._about = (self._job, self._tenant, delivery.address.model, delivery.address.tier)
         self._public = desk.journal.subject(self._tenant, self._job)
         self.result: Result | None = None  # the one that counts: stored by us, or found
@@ -154,11 +155,11 @@ class Effects:
     def begun(self, attempt: Attempt) -> None:
         """The attempt is on the record, and this worker's."""
         how = (attempt.number, attempt.resumed_at, attempt.taken_from, attempt.cause)
-        self._desk.observer(AttemptStarted(*self._about, *how))
+        self._desk.observer(AttemptStarted(*self._about, *how, sequence=self._sequence))
 
     def refused(self, error: RequestError) -> None:
         """The body is no request."""
-        self._desk.observer(RequestRefused(*self._about, error.code, str(error)))
+        self._desk.observer(RequestRefused(*self._about, error.code, str(error), self._sequence))
 
     def give_up(self, reason: Literal["lost", "drain", "retry", "duplicate"]) -> None:
         """The job is no longer ours, and has no Result by us."""
@@ -220,7 +221,7 @@ class Effects:
     async def _bury(self, action: Bury) -> None:
         self.step("dead", "before")
         await self.until_answered(lambda: self._desk.dead.bury(self._delivery, action.reason, action.attempts))
-        self._desk.observer(JobBuried(*self._about, action.reason.code, action.attempts))
+        self._desk.observer(JobBuried(*self._about, action.reason.code, action.attempts, self._sequence))
         self.step("dead", "after")
 
     async def _remark(self, action: Remark) -> None:
@@ -259,6 +260,7 @@ class Effects:
                 first_token_ms=result.timing.first_token_ms,
                 total_ms=result.timing.total_ms,
                 code=result.error.code if result.error else None,
+                sequence=self._sequence,
             )
         )
 

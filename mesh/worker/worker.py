@@ -252,6 +252,7 @@ class Worker:
                 delivered=delivery.delivered,
                 queued_ms=max(0, now_unix_ms() - delivery.stored_unix_ms),
                 traceparent=delivery.stored.traceparent,
+                sequence=delivery.stored.sequence,
             )
         )
         running = self._by_job.get((delivery.address.tenant, delivery.job))
