@@ -60,6 +60,7 @@ def parser() -> argparse.ArgumentParser:
     consumer = commands.add_parser("consumer").add_subparsers(required=True)
     command(consumer, "report", consumer_report, "stream")
     stream = commands.add_parser("stream").add_subparsers(required=True)
+    command(stream, "report", stream_report)
     command(stream, "subjects", stream_subjects, "stream").add_argument("filter", nargs="?", default=">")
     command(stream, "get", stream_get, "stream").add_argument("--last-for", "-S", required=True)
     micro = commands.add_parser("micro").add_subparsers(required=True)
@@ -193,6 +194,13 @@ async def consumer_report(client: Client, options: argparse.Namespace) -> None:
     print(f"Consumer report for {options.stream} with {page['total']} consumers")
     for each in page["consumers"]:
         print(each["name"], each["config"]["ack_policy"], each["num_ack_pending"], each["num_pending"])
+
+
+async def stream_report(client: Client, options: argparse.Namespace) -> None:
+    page = await ask(client, "STREAM.LIST", {"offset": 0})
+    for each in page["streams"]:
+        config, state = each["config"], each["state"]
+        print(config["name"], config["storage"], state["consumer_count"], state["messages"], state["bytes"])
 
 
 async def stream_subjects(client: Client, options: argparse.Namespace) -> None:
