@@ -67,6 +67,8 @@ PURE = {
     "worker/lease",
     "worker/outcome",
     "cli/figures",
+    "cli/top_keys",
+    "cli/top_tables",
     "control/deadlines",
     "control/depth",
     "control/diagnosis",

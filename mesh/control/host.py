@@ -7,16 +7,19 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 from mesh.broker import topology
 from mesh.broker.connection import connect
 from mesh.broker.options import ConnectOptions
-from mesh.control.services import Doors, services
+from mesh.control.audit import Auditor
+from mesh.control.census import Census
+from mesh.control.services import Doors, counted, services
 from mesh.engines.base import Engine
 from mesh.errors import EngineDeadError
 from mesh.policies.restart import Backoff
 from mesh.protocol.subjects import Names
-from mesh.signals import Observer, ignore
+from mesh.signals import Observer, all_of, ignore
 from mesh.worker.worker import Worker, WorkerOptions
 
 log = logging.getLogger("mesh.control")
@@ -34,8 +37,9 @@ async def host_worker(
     names: Names | None = None,
     observer: Observer = ignore,
     on_ready: Callable[[Worker], None] | None = None,
+    census: Census | None = None,
 ) -> None:
-    """Serve an engine until the worker is drained; `on_ready` gets the worker once it pulls.
+    """Serve an engine until the worker is drained; `on_ready` gets the worker once it pulls. `census`: to be taken.
 
     NATS is asked first whether there is a mesh, because loading a model to learn that there is none takes minutes.
     Then the engine is started with no connection open, so that an engine process forked from this one holds no
@@ -63,7 +67,9 @@ async def host_worker(
         try:
             await engine.start()
             ready_s = time.monotonic()
-            await serve_engine(engine, connect_options, options, names=names, observer=observer, on_ready=ready)
+            await serve_engine(
+                engine, connect_options, options, names=names, observer=observer, on_ready=ready, census=census
+            )
             return
         except EngineDeadError as error:
             pause_s = backoff.died(0.0 if ready_s is None else time.monotonic() - ready_s)
@@ -85,17 +91,20 @@ async def serve_engine(
     names: Names,
     observer: Observer = ignore,
     on_ready: Callable[[Worker], None] | None = None,
+    census: Census | None = None,
 ) -> None:
     """The same for an engine that is started already, and that the caller stops.
 
     Raises:
         EngineDeadError, DisconnectedError, TopologyError: as `host_worker`.
     """
-    async with connect(connect_options) as connection:
-        worker = Worker(engine, connection, names, options, observer)
+    async with connect(connect_options) as connection, counted(census, connection):
+        audit = Auditor(connection, names, options.name)
+        told = replace(options, shows_steps=options.shows_steps and observer is not ignore)
+        worker = Worker(engine, connection, names, told, all_of(audit.observe, observer))
         announcing = asyncio.create_task(_announce(worker, on_ready), name="mesh-announce")
         try:
-            async with services(connection, names, options.name, has_frontdoor=options.has_frontdoor) as doors:
+            async with services(connection, names, options.name, options.has_frontdoor, audit) as doors:
                 resting = asyncio.create_task(_rest(worker, doors), name="mesh-rest")
                 try:
                     await worker.serve()
@@ -104,6 +113,7 @@ async def serve_engine(
         finally:
             announcing.cancel()
             await asyncio.gather(announcing, resting, return_exceptions=True)
+            await audit.close()
 
 
 async def _rest(worker: Worker, doors: Doors) -> None:

@@ -11,6 +11,8 @@ from collections.abc import AsyncIterator
 from mesh.broker.connection import Connection, connect
 from mesh.broker.options import ConnectOptions
 from mesh.broker.service import Service
+from mesh.control.census import Census
+from mesh.control.audit import Auditor, auditing
 from mesh.control.frontdoor import FrontDoor
 from mesh.control.guard import Guard
 from mesh.control.steering import Steering
@@ -22,9 +24,9 @@ from mesh.protocol.subjects import Names
 class Doors:
     """What can be asked of a process: to steer jobs, and through the front door if it has one."""
 
-    def __init__(self, connection: Connection, names: Names, who: str, has_frontdoor: bool) -> None:
-        self._steering = Steering(connection, names, who)
-        self._frontdoor = FrontDoor(connection, names) if has_frontdoor else None
+    def __init__(self, connection: Connection, names: Names, who: str, has_frontdoor: bool, audit: Auditor) -> None:
+        self._steering = Steering(connection, names, who, audit)
+        self._frontdoor = FrontDoor(connection, names, audit=audit) if has_frontdoor else None
         doors = (self._frontdoor, self._steering) if self._frontdoor is not None else (self._steering,)
         self._service = Service(connection, names, who, tuple(each.endpoint for each in doors))
 
@@ -42,34 +44,58 @@ class Doors:
 
 
 @contextlib.asynccontextmanager
-async def doors(connection: Connection, names: Names, who: str, has_frontdoor: bool) -> AsyncIterator[Doors]:
-    """Answer requests as the micro service of this mesh. `who` tells this process from others."""
-    opened = Doors(connection, names, who, has_frontdoor)
-    try:
-        yield opened
-    finally:
-        await opened.close()
+async def doors(
+    connection: Connection, names: Names, who: str, has_frontdoor: bool, audit: Auditor | None = None
+) -> AsyncIterator[Doors]:
+    """Answer requests as the micro service of this mesh. `who` tells this process from others; `audit` is its own."""
+    async with auditing(connection, names, who, audit) as told:
+        opened = Doors(connection, names, who, has_frontdoor, told)
+        try:
+            yield opened
+        finally:
+            await opened.close()
 
 
 @contextlib.asynccontextmanager
-async def services(connection: Connection, names: Names, who: str, has_frontdoor: bool = False) -> AsyncIterator[Doors]:
+async def services(
+    connection: Connection, names: Names, who: str, has_frontdoor: bool = False, audit: Auditor | None = None
+) -> AsyncIterator[Doors]:
     """Answer requests; end strays and what is past its deadline; watch over workers.
 
     `who` hosts them: the name of a worker, which then watches some others, or of another process, which watches all.
+    What they do is told to `audit`; None: to one of their own.
     """
-    async with doors(connection, names, who, has_frontdoor) as opened:
-        hosted = [kind(connection, names, who) for kind in (Strays, Sweeper, Guard)]
+    async with (
+        auditing(connection, names, who, audit) as told,
+        doors(connection, names, who, has_frontdoor, told) as opened,
+    ):
+        ending = [kind(connection, names, who, told) for kind in (Strays, Sweeper)]
+        hosted = [*ending, Guard(connection, names, who)]
         try:
             yield opened
         finally:
             await asyncio.gather(*(each.close() for each in hosted), return_exceptions=True)
 
 
-async def keep_watch(options: ConnectOptions, names: Names, who: str) -> None:
-    """Host the services on a connection of their own until cancelled.
+async def keep_watch(options: ConnectOptions, names: Names, who: str, census: Census | None = None) -> None:
+    """Host the services on a connection of their own until cancelled, and take a census if there is one to take.
 
     Raises:
         DisconnectedError: there was no NATS to begin with.
     """
-    async with connect(options) as connection, services(connection, names, who):
+    async with connect(options) as connection, services(connection, names, who), counted(census, connection):
         await asyncio.Event().wait()
+
+
+@contextlib.asynccontextmanager
+async def counted(census: Census | None, connection: Connection) -> AsyncIterator[None]:
+    """Take the census on this connection, if there is one to take."""
+    if census is None:
+        yield
+        return
+    running = asyncio.create_task(census.run(connection), name="mesh-census")
+    try:
+        yield
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)

@@ -28,7 +28,7 @@ Source of the shape: the `generate` of vLLM's AsyncLLM, narrowed to what a queue
 
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from mesh.protocol.messages import Request
 
@@ -76,6 +76,27 @@ class Embedding:
 
     vectors: list[list[float]]
     prompt_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class EngineGauges:
+    """How busy an engine is, as it counts itself. None: it does not say."""
+
+    running: int  # requests in its batch
+    waiting: int  # requests it took and has not begun
+    kv_cache_ratio: float | None = None  # of its cache in use, 0 to 1
+    prefix_queried_tokens: int | None = None  # of prompts, looked for in the cache since it started
+    prefix_hit_tokens: int | None = None  # of these, found
+    preemptions: int | None = None  # requests put back to wait since it started
+
+
+@runtime_checkable
+class Gauged(Protocol):
+    """An engine that says how busy it is. What only some engines have, and whoever watches asks for."""
+
+    def gauges(self) -> EngineGauges:
+        """How busy it is now. At any time after `start()`, also when it is dead; it waits for nothing."""
+        ...
 
 
 class Engine(Protocol):

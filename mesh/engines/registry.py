@@ -8,7 +8,7 @@ from typing import cast
 from mesh.engines.base import Engine
 from mesh.errors import ConfigError
 
-_Factory = Callable[[str | None, int | None, Sequence[str]], Engine]
+_Factory = Callable[[str | None, int | None, Sequence[str], bool], Engine]
 
 
 def names() -> tuple[str, ...]:
@@ -17,7 +17,12 @@ def names() -> tuple[str, ...]:
 
 
 def create(
-    name: str, *, model: str | None = None, max_model_len: int | None = None, engine_args: Sequence[str] = ()
+    name: str,
+    *,
+    model: str | None = None,
+    max_model_len: int | None = None,
+    engine_args: Sequence[str] = (),
+    is_watched: bool = False,
 ) -> Engine:
     """Make an engine that is not started yet.
 
@@ -26,12 +31,13 @@ def create(
             and `engine_args` (a mapping) by name and returns an Engine.
         max_model_len: tokens, prompt and output together; None: the engine's own.
         engine_args: "key=value" pairs. Values are JSON, and strings where they are not.
+        is_watched: somebody reads its gauges, where it keeps them only then.
 
     Raises:
         ConfigError: no such engine, or one of its settings cannot be used.
     """
     if name in _BUILT_IN:
-        return _BUILT_IN[name](model, max_model_len, engine_args)
+        return _BUILT_IN[name](model, max_model_len, engine_args, is_watched)
     if ":" in name:
         return _third_party(name)(model=model, max_model_len=max_model_len, engine_args=parse_engine_args(engine_args))
     known = ", ".join(_BUILT_IN)
@@ -59,7 +65,7 @@ def parse_engine_args(pairs: Sequence[str]) -> dict[str, object]:
     return found
 
 
-def _simulator(model: str | None, max_model_len: int | None, engine_args: Sequence[str]) -> Engine:
+def _simulator(model: str | None, max_model_len: int | None, engine_args: Sequence[str], is_watched: bool) -> Engine:
     module = importlib.import_module("mesh.engines.simulator")
     args = parse_engine_args(engine_args)
     for key, value in (("model", model), ("max_model_len", max_model_len)):
@@ -70,12 +76,13 @@ def _simulator(model: str | None, max_model_len: int | None, engine_args: Sequen
     return cast(Engine, module.SimulatorEngine(module.SimulatorSettings.from_engine_args(args)))
 
 
-def _vllm(model: str | None, max_model_len: int | None, engine_args: Sequence[str]) -> Engine:
+def _vllm(model: str | None, max_model_len: int | None, engine_args: Sequence[str], is_watched: bool) -> Engine:
     if model is None:
         raise ConfigError("the vllm engine needs a model: a path or a Hugging Face name", key="model")
     module = importlib.import_module("mesh.engines.vllm")
     args: Mapping[str, object] = module.parse_engine_args(engine_args)
-    return cast(Engine, module.VllmEngine(module.VllmSettings(model, max_model_len, args)))
+    gauges = importlib.import_module("mesh.engines.vllm_gauges").VllmGauges() if is_watched else None
+    return cast(Engine, module.VllmEngine(module.VllmSettings(model, max_model_len, args, gauges=gauges)))
 
 
 def _third_party(name: str) -> Callable[..., Engine]:

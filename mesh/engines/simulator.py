@@ -17,7 +17,7 @@ from collections import OrderedDict
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 
-from mesh.engines.base import Chunk, Embedding, EngineInfo, Work
+from mesh.engines.base import Chunk, Embedding, EngineGauges, EngineInfo, Work
 from mesh.engines.simulator_batch import Batch, Job
 from mesh.engines.simulator_request import Fault, count_tokens, fault_of, inputs_of, plan_of, prompt_ids
 from mesh.engines.simulator_settings import SimulatorSettings
@@ -88,6 +88,18 @@ class SimulatorEngine:
             cached_tokens=batch.cache.tokens,
             steps=batch.steps,
             tokens=batch.tokens,
+        )
+
+    def gauges(self) -> EngineGauges:
+        """How busy it is now; its cache is that of prompts."""
+        batch, most_tokens = self._batch, self._settings.prefix_cache_tokens
+        return EngineGauges(
+            running=len(batch.running),
+            waiting=len(batch.waiting),
+            kv_cache_ratio=min(1.0, batch.cache.tokens / most_tokens) if most_tokens else 0.0,
+            prefix_queried_tokens=batch.queried_tokens,
+            prefix_hit_tokens=batch.hit_tokens,
+            preemptions=0,
         )
 
     async def start(self) -> None:

@@ -102,6 +102,8 @@ class Batch:
         self.waiting: deque[Job] = deque()
         self.steps = 0
         self.tokens = 0  # of output
+        self.queried_tokens = 0  # of prompts, looked for in the cache
+        self.hit_tokens = 0  # of these, found
         self._settings = settings
         self._due_s = 0.0  # no step before
 
@@ -147,6 +149,8 @@ class Batch:
         while self.waiting and len(self.running) < settings.capacity:
             job = self.waiting.popleft()
             cached_tokens = self.cache.enter(job.prompt)
+            self.queried_tokens += len(job.prompt)
+            self.hit_tokens += cached_tokens
             fresh_tokens = len(job.prompt) - cached_tokens + job.standing_tokens
             prefill_ms = settings.first_token_ms + settings.per_prompt_token_ms * fresh_tokens
             job.admit(now_s + prefill_ms * job.fault.slow / 1000, cached_tokens)

@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from mesh.engines.base import Chunk, Embedding, EngineInfo, Work
+from mesh.engines.base import Chunk, Embedding, EngineGauges, EngineInfo, Work
 from mesh.engines.vllm_api import VllmApi
 from mesh.engines.vllm_attempt import Attempt, attempt_of
 from mesh.engines.vllm_errors import VllmErrors
@@ -79,6 +79,13 @@ class VllmEngine:
         """How busy the engine is, as this side of it knows."""
         running = sum(self._calls.values())
         return replace(self._load, running=running, waiting=len(self._calls) - running)
+
+    def gauges(self) -> EngineGauges:
+        """How busy the core is, if the settings ask for that; else what this side of it knows."""
+        kept, load = self._settings.gauges, self.load()
+        if kept is None or self._dead:
+            return EngineGauges(load.running, load.waiting)
+        return kept.read()
 
     async def start(self) -> None:
         """Load vLLM and the model in a thread, and make one token."""

@@ -18,6 +18,7 @@ from typing import Any
 from mesh.engines.install import installed
 from mesh.engines.orphan import guarded_children
 from mesh.engines.vllm_errors import VllmErrors
+from mesh.engines.vllm_gauges import VllmGauges
 from mesh.errors import ConfigError, EngineDeadError
 
 # A chat turn with its answer. vLLM preempts what does not fit, so a wrong guess costs time and no job.
@@ -44,6 +45,7 @@ class VllmSettings:
     max_model_len: int | None = None  # tokens, prompt and output together; None: the model's own
     engine_args: Mapping[str, object] = dataclasses.field(default_factory=dict)  # of AsyncEngineArgs
     embed: bool | None = None  # True: vectors, False: text, None: as the model was made
+    gauges: VllmGauges | None = None  # to be kept up to date, at a little cost in each step
 
 
 class Cancelled(Exception):
@@ -91,7 +93,7 @@ def build(settings: VllmSettings, cancelled: threading.Event) -> tuple[Any, Vllm
             raise Cancelled
         if start_method is None and _is_forkable(config):
             os.environ[_START_METHOD] = "fork"  # vLLM's CPU platform set it to spawn just now
-        return _construct(config, errors), errors
+        return _construct(config, settings, errors), errors
     finally:
         if start_method is None:  # as it was, for the next engine of this process
             os.environ.pop(_START_METHOD, None)
@@ -218,13 +220,20 @@ def _is_forkable(config: Any) -> bool:
     return config.device_config.device_type == "cpu" and backend == "uni" and sys.platform == "linux"
 
 
-def _construct(config: Any, errors: VllmErrors) -> Any:
+def _construct(config: Any, settings: VllmSettings, errors: VllmErrors) -> Any:
     from vllm.v1.engine.async_llm import AsyncLLM
 
     try:
         with guarded_children():
+            if settings.engine_args.get("disable_log_stats") is False:  # the operator wants all of vLLM's own metrics
+                loggers = [settings.gauges.factory] if settings.gauges is not None else None
+                return AsyncLLM.from_vllm_config(config, disable_log_stats=False, stat_loggers=loggers)
             # Its statistics cost a tenth of the front end's time and fill the process's metrics registry.
-            return AsyncLLM.from_vllm_config(config, disable_log_stats=True)
+            if settings.gauges is None:
+                return AsyncLLM.from_vllm_config(config, disable_log_stats=True)
+            llm = AsyncLLM.from_vllm_config(config, disable_log_stats=True, stat_loggers=[settings.gauges.factory])
+            settings.gauges.stand_alone(llm)
+            return llm
     except errors.client as error:
         raise ConfigError(f"vLLM cannot use the model: {_short(error)}", key="model") from error
     except (*errors.dead, *_CANNOT_START) as error:

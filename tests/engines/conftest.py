@@ -10,6 +10,7 @@ import pytest
 import pytest_asyncio
 
 from mesh.engines.vllm import VllmEngine, VllmSettings
+from mesh.engines.vllm_gauges import VllmGauges
 
 DEMO_MODEL = Path(__file__).parents[2] / "examples" / "demo_model" / "model"
 
@@ -38,7 +39,7 @@ def vllm_model() -> str:
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def vllm_engine(vllm_model: str) -> AsyncGenerator[VllmEngine, None]:
-    engine = VllmEngine(VllmSettings(vllm_model))
+    engine = VllmEngine(VllmSettings(vllm_model, gauges=VllmGauges()))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the packages that vLLM imports
         await engine.start()

@@ -1,0 +1,75 @@
+"""What vLLM's scheduler says of itself after each step: how full its cache is, what waits. Read by VllmEngine.gauges.
+
+The scheduler's own numbers come with every step's output and cost next to nothing. The rest of vLLM's statistics are
+kept per token and request in the front end, a tenth of its time; they stay off unless the operator asks for them.
+"""
+
+import contextlib
+from typing import Any
+
+from mesh.engines.base import EngineGauges
+
+
+class VllmGauges:
+    """Kept by vLLM's output loop through `factory`, read from the same event loop."""
+
+    def __init__(self) -> None:
+        self._loggers: dict[int, _Core] = {}
+
+    def factory(self, vllm_config: Any, engine_index: int = 0) -> "_Core":
+        """vLLM's StatLoggerFactory: one for each core."""
+        self._loggers[engine_index] = core = _Core()
+        return core
+
+    def stand_alone(self, llm: Any) -> None:
+        """Leave this as the only consumer of statistics of an AsyncLLM that was made just now."""
+        llm.log_stats = llm.output_processor.log_stats = False
+        manager = llm.logger_manager
+        manager.stat_loggers = [each for each in manager.stat_loggers if _is_ours(each)]
+        with contextlib.suppress(ImportError):  # what is kept up to date no more is not to be shown either
+            from vllm.v1.metrics.prometheus import unregister_vllm_metrics
+
+            unregister_vllm_metrics()
+
+    def read(self) -> EngineGauges:
+        """The cores together: counts add up, and the fullest cache counts."""
+        cores = list(self._loggers.values())
+        return EngineGauges(
+            running=sum(core.running for core in cores),
+            waiting=sum(core.waiting for core in cores),
+            kv_cache_ratio=max((core.kv_cache_ratio for core in cores), default=0.0),
+            prefix_queried_tokens=sum(core.queried_tokens for core in cores),
+            prefix_hit_tokens=sum(core.hit_tokens for core in cores),
+            preemptions=None,  # counted with what stays off
+        )
+
+
+class _Core:
+    """One core's numbers, in the form of vLLM's StatLoggerBase."""
+
+    def __init__(self) -> None:
+        self.running = self.waiting = 0
+        self.kv_cache_ratio = 0.0
+        self.queried_tokens = self.hit_tokens = 0
+
+    def record(self, scheduler_stats: Any = None, *_: Any, **__: Any) -> None:
+        """A step is over."""
+        if scheduler_stats is None:
+            return
+        self.running = scheduler_stats.num_running_reqs
+        self.waiting = scheduler_stats.num_waiting_reqs + getattr(scheduler_stats, "num_skipped_waiting_reqs", 0)
+        self.kv_cache_ratio = scheduler_stats.kv_cache_usage
+        prefix = scheduler_stats.prefix_cache_stats
+        if prefix is not None:
+            self.queried_tokens += prefix.queries
+            self.hit_tokens += prefix.hits
+
+    def log_engine_initialized(self) -> None: ...
+    def log(self) -> None: ...
+    def record_sleep_state(self, *_: Any) -> None: ...
+    def record_admission_rejection(self, *_: Any) -> None: ...
+
+
+def _is_ours(adapter: Any) -> bool:
+    kept = getattr(adapter, "per_engine_stat_loggers", None)
+    return kept is not None and all(isinstance(each, _Core) for each in kept.values())
