@@ -5,7 +5,6 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 
 import pytest
 
@@ -18,12 +17,12 @@ START_S = 20.0  # for the process itself, on a busy machine
 
 
 @pytest.fixture
-def served(mesh: Cli) -> Iterator[Cli]:
+def served(mesh: Cli) -> Cli:
     """`mesh` where model `chat` is declared and tenant `acme` has a job that waits."""
     assert mesh.call("init", "--apply", "--model", "chat").returncode == 0
     with library.blocking.connect(mesh.url, tenant="acme") as client:
         client.submit("chat", "Hello", deadline_unix_ms=2_000_000_000_000)
-    yield mesh
+    return mesh
 
 
 def offered(cli: Cli, line: str, **environment: str) -> list[str]:
