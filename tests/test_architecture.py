@@ -48,6 +48,7 @@ ONLY_IN = {
     "prometheus_client": "telemetry",
     "matplotlib": "bench",
     "opentelemetry": "telemetry",
+    "pynvml": "telemetry",
 }
 
 # Told what happened and when, they answer what to do: no I/O, no clock, no chance, no log.
@@ -91,6 +92,10 @@ PURE = {
     "bench/figures",
     "bench/plan",
     "bench/report",
+    "telemetry/health",
+    "telemetry/pages",
+    "telemetry/readings",
+    "telemetry/shapes",
     "soak/books",
     "soak/history",
     "soak/judge",

@@ -11,8 +11,8 @@ from collections.abc import AsyncIterator
 from mesh.broker.connection import Connection, connect
 from mesh.broker.options import ConnectOptions
 from mesh.broker.service import Service
-from mesh.control.census import Census
 from mesh.control.audit import Auditor, auditing
+from mesh.control.census import Census
 from mesh.control.frontdoor import FrontDoor
 from mesh.control.guard import Guard
 from mesh.control.steering import Steering
