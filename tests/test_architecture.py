@@ -61,6 +61,7 @@ PURE = {
     "broker/vitals",
     "client/assembly",
     "control/admission",
+    "control/audit_entries",
     "control/redrive",
     "client/requests",
     "worker/attempt",

@@ -16,6 +16,8 @@ from mesh.broker.delivery import StoredRequest
 from mesh.broker.journal import Journal, events_of
 from mesh.broker.queue import RequestQueue
 from mesh.broker.store import ResultStore
+from mesh.control.audit import Auditor
+from mesh.control.audit_entries import ending_of
 from mesh.errors import BrokerError, SequenceError
 from mesh.protocol import codec
 from mesh.protocol.codec import Encoding
@@ -33,12 +35,16 @@ LAG_S = 0.05  # between looks at a replica that lags behind its leader
 class Endings:
     """Writes the Results of jobs that no worker runs."""
 
-    def __init__(self, connection: Connection, names: Names, who: str) -> None:
-        """`who` ends them: a worker's name, or another process'."""
+    def __init__(
+        self, connection: Connection, names: Names, who: str, cause: str, audit: Auditor | None = None
+    ) -> None:
+        """`who` ends them: a worker's name, or another process'. `cause`: why, for the audit."""
         self.journal = Journal(connection, names)
         self.store = ResultStore(connection, names)
         self.queue = RequestQueue(connection, names)
         self._who = who
+        self._cause = cause
+        self._audit = audit
 
     async def end(self, stored: StoredRequest, status: Status, error: ErrorInfo) -> Result:
         """Give a job its Result and take it out of the queue; the Result that counts is returned.
@@ -66,6 +72,9 @@ class Endings:
             result = found.result if found is not None else result
         await self.announce(tenant, stored.job, result, stored.encoding)
         await self.queue.remove(stored.sequence)
+        if self._audit is not None:
+            tier = stored.address.tier
+            self._audit.tell(ending_of(result, stored.sequence, tier, self._who, self._cause))
         return result
 
     async def is_twin(self, stored: StoredRequest) -> bool:

@@ -15,11 +15,12 @@ from mesh.broker.connection import Connection
 from mesh.broker.queue import RequestQueue
 from mesh.broker.service import Endpoint, ServiceRequest
 from mesh.control.admission import Admission
+from mesh.control.audit import Auditor
 from mesh.control.clients import Clients
 from mesh.control.visit import Visit
 from mesh.errors import BrokerError, InvalidRequestError, MeshError, QuotaExceededError, UnavailableError
 from mesh.protocol.refusals import INTERNAL, details_of, service_code
-from mesh.protocol.subjects import Names, check_token
+from mesh.protocol.subjects import Names, check_token, is_token
 
 log = logging.getLogger("mesh.control")
 
@@ -36,10 +37,17 @@ _USE = {
 class FrontDoor:
     """The front door of one process, until `close`. Its `endpoint` is to be served."""
 
-    def __init__(self, connection: Connection, names: Names, admission: Admission | None = None) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        names: Names,
+        admission: Admission | None = None,
+        audit: Auditor | None = None,
+    ) -> None:
         self._queue = RequestQueue(connection, names)
         self._skip = len(names.ns) + len(".rpc.")
         self._admission = admission or Admission()
+        self._audit = audit
         self._clients = Clients(connection, names)
         self._tasks: set[asyncio.Task[None]] = set()
         self._visits: set[Visit] = set()
@@ -102,6 +110,7 @@ class FrontDoor:
             request.payload = b""  # the queue has it
             self._admission.stored(pending_bytes)
             pending_bytes = 0
+            self._tell_accepted(visit, tenant, model)
             result = await visit.answer(self._canceller())
             self._answered[result.status] += 1
             request.done()
@@ -121,6 +130,11 @@ class FrontDoor:
             if visit is not None:
                 visit.close()
                 self._visits.discard(visit)
+
+    def _tell_accepted(self, visit: Visit, tenant: str, model: str) -> None:
+        """For the audit, if it is this request that made the job."""
+        if self._audit is not None and visit.job is not None and not visit.job.is_joined:
+            self._audit.accepted(tenant, visit.job.id, model, visit.manner.tier, visit.job.sequence)
 
     def _canceller(self) -> Callable[[], None]:
         """What ends the task that calls this, for want of a requester."""
@@ -152,6 +166,10 @@ class FrontDoor:
     def _refuse(self, request: ServiceRequest, error: MeshError, visit: Visit | None = None) -> None:
         code, details, text = service_code(error), details_of(error), str(error)
         self._refused[str(code)] += 1
+        if self._audit is not None and (visit is None or visit.job is None):
+            tokens = request.subject[self._skip :].split(".")
+            whose = tokens if len(tokens) == 2 and all(map(is_token, tokens)) else []
+            self._audit.refused(error, *whose)
         if visit is not None and visit.job is not None:
             details = (*details, ("Mesh-Job", visit.job.id))
             text += f"; job {visit.job.id} goes on, and the same id asked again gets its answer"

@@ -12,6 +12,7 @@ import msgspec
 from mesh.broker.connection import Connection
 from mesh.broker.journal import events_of
 from mesh.broker.service import Endpoint, ServiceRequest
+from mesh.control.audit import Auditor
 from mesh.control.endings import Endings
 from mesh.errors import BrokerError, InvalidRequestError, MeshError
 from mesh.protocol import codec
@@ -44,12 +45,12 @@ class ReplayRequest(msgspec.Struct, frozen=True):
 class Steering:
     """The control service of one process, until `close`."""
 
-    def __init__(self, connection: Connection, names: Names, who: str) -> None:
+    def __init__(self, connection: Connection, names: Names, who: str, audit: Auditor | None = None) -> None:
         """`who` hosts it: the name of a worker, or of another process."""
         self._connection = connection
         self._names = names
         self._skip = len(names.ns) + len(".ctl.")
-        self._endings = Endings(connection, names, who)
+        self._endings = Endings(connection, names, who, "cancel", audit)
         self._tasks: set[asyncio.Task[None]] = set()
         self.endpoint = Endpoint("control", f"{names.ns}.ctl.>", QUEUE, self._heard, _USE)
 

@@ -10,8 +10,9 @@ import logging
 
 from mesh.broker import topology
 from mesh.broker.connection import Connection
+from mesh.control.audit import Auditor
 from mesh.control.endings import Endings
-from mesh.errors import MeshError
+from mesh.errors import InvalidRequestError, MeshError
 from mesh.protocol import headers
 from mesh.protocol.messages import TIERS, ErrorInfo
 from mesh.protocol.subjects import Names, is_token
@@ -26,11 +27,12 @@ SWEEP_S = 30.0  # between looks at the whole stream, for requests stored while n
 class Strays:
     """Watches the notices of one mesh, in one process."""
 
-    def __init__(self, connection: Connection, names: Names, who: str) -> None:
+    def __init__(self, connection: Connection, names: Names, who: str, audit: Auditor | None = None) -> None:
         """`who` hosts it: the name of a worker, or of another process."""
         self._connection = connection
         self._names = names
-        self._endings = Endings(connection, names, who)
+        self._audit = audit
+        self._endings = Endings(connection, names, who, "unserved", audit)
         self._served: set[tuple[bytes, bytes]] = set()  # (model, tier) that have consumers
         self._skip = len(names.system("queued")) + 1
         self._waiting: asyncio.Queue[tuple[list[bytes], int]] = asyncio.Queue(MAX_WAITING)
@@ -123,6 +125,8 @@ class Strays:
                 extra={"event": "stray_removed"},
             )
             await self._endings.queue.remove(sequence)
+            if self._audit is not None:
+                self._audit.refused(InvalidRequestError(reason.message, field="subject"))
             return
         journal = self._endings.journal
         for subject in (journal.subject, journal.attempts_subject):

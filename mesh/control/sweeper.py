@@ -11,6 +11,7 @@ from mesh.broker import topology
 from mesh.broker.connection import Connection
 from mesh.broker.delivery import StoredRequest
 from mesh.broker.seat import Seat
+from mesh.control.audit import Auditor
 from mesh.control.deadlines import Deadlines
 from mesh.control.endings import Endings
 from mesh.errors import MeshError
@@ -30,12 +31,12 @@ RETRY_MS = 2000  # until a job that could not be ended is looked at again
 class Sweeper:
     """Sweeps in one process, until `close`."""
 
-    def __init__(self, connection: Connection, names: Names, who: str) -> None:
+    def __init__(self, connection: Connection, names: Names, who: str, audit: Auditor | None = None) -> None:
         """`who` hosts it: the name of a worker, or of another process."""
         self._connection = connection
         self._names = names
         self._seat = Seat(connection, names, "sweeper", who)
-        self._endings = Endings(connection, names, who)
+        self._endings = Endings(connection, names, who, "deadline", audit)
         self._deadlines = Deadlines()
         self._read = 0  # requests up to here are noted
         self._seen = 0  # the newest request at the last sweep

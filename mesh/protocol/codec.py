@@ -11,7 +11,7 @@ import msgspec
 
 from mesh.errors import InvalidRequestError, ProtocolError, UnsupportedError
 from mesh.protocol import headers
-from mesh.protocol.messages import Event, LifeSign, Manner, Note, Pong, Presence, Request, Result
+from mesh.protocol.messages import AuditEntry, Event, LifeSign, Manner, Note, Pong, Presence, Request, Result
 from mesh.protocol.subjects import is_token
 
 Encoding = Literal["json", "msgpack"]
@@ -42,6 +42,7 @@ class _Decoders:
         self.sign = kind(LifeSign)
         self.identity = kind(_Identity)
         self.presence = kind(Presence)
+        self.audit = kind(AuditEntry)
         self.any = kind()
 
 
@@ -180,6 +181,19 @@ def decode_presence(body: bytes) -> Presence:
     except _BROKEN as error:
         raise ProtocolError(f"not a Presence: {error}") from None
     return presence
+
+
+def decode_audit(body: bytes) -> AuditEntry:
+    """An entry of the audit.
+
+    Raises:
+        ProtocolError: it is none.
+    """
+    try:
+        entry: AuditEntry = _DECODERS["json"].audit.decode(body)
+    except _BROKEN as error:
+        raise ProtocolError(f"not an audit entry: {error}") from None
+    return entry
 
 
 def decode_json(body: bytes) -> Any:

@@ -227,6 +227,59 @@ class Result(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="r
 
 Event = Started | Delta | Result
 
+# returned: a worker gave it back without a Result. buried, redriven, dropped: as a dead letter. gap: whoever writes
+# had to leave some out. The last four are what an operator did.
+AuditEvent = Literal[
+    "accepted",
+    "refused",
+    "started",
+    "taken_over",
+    "returned",
+    "ended",
+    "buried",
+    "gap",
+    "redriven",
+    "dropped",
+    "paused",
+    "resumed",
+    "drained",
+]
+
+
+class AuditEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One thing that happened to a job, or that an operator did. Names, codes and numbers: never a text of anybody's.
+
+    What is not known, or means nothing for the event, is left out.
+    """
+
+    event: str  # an AuditEvent, or one of a newer mesh
+    unix_ms: int  # by the clock of who tells it
+    by: str  # the worker or other process that tells it; of an operator, the name of the connection
+    tenant: str = ""
+    job: str = ""
+    model: str = ""
+    tier: str = ""
+    sequence: int = 0  # of the request in its stream
+    attempt: int = 0
+    index: int = 0  # output tokens that stand from earlier attempts
+    taken_from: str = ""  # the worker of the attempt before
+    cause: str = ""  # of a takeover, a return or an ending
+    status: str = ""  # of the Result
+    code: str = ""  # of the error
+    field: str = ""  # of the request, that is at fault
+    attempts: int = 0
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    tokens: int = 0  # of output, over all attempts
+    queued_ms: int | None = None
+    first_token_ms: int | None = None
+    total_ms: int | None = None
+    count: int = 1  # of like refusals in a moment that name no job, or of entries left out
+    worker: str = ""  # that was told to drain
+    for_s: float | None = None  # of a pause that ends by itself
+    user: str = ""  # the operator's, as NATS knows it
+    host: str = ""  # the operator's
+
 
 class Presence(msgspec.Struct, frozen=True, kw_only=True):
     """One worker, alive. Stored every beat in `mesh_workers`, gone three beats after the last."""
