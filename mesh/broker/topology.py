@@ -209,12 +209,15 @@ async def _stream(connection: Connection, name: str) -> dict[str, Any] | None:
 async def consumer_states(connection: Connection, stream: str) -> dict[str, dict[str, Any]]:
     """What JetStream says of every consumer of a stream, by name: `config`, `num_pending`, `num_ack_pending`, …
 
+    In a cluster, one whose leader is gone is not among them.
+
     Raises:
         BrokerError: NATS did not answer.
     """
     found: dict[str, dict[str, Any]] = {}
+    offset = 0  # of the next page; `missing` ones have their places, too
     while True:
-        body = msgspec.json.encode({"offset": len(found)})
+        body = msgspec.json.encode({"offset": offset})
         _, payload = await connection.request(f"$JS.API.CONSUMER.LIST.{stream}", body)
         try:
             page = read_api(payload, f"consumers of {stream}")
@@ -222,9 +225,10 @@ async def consumer_states(connection: Connection, stream: str) -> dict[str, dict
             if error.err_code == NO_STREAM:
                 return {}
             raise
-        for each in page.get("consumers") or ():
-            found[each["name"]] = each
-        if not page.get("consumers") or len(found) >= page.get("total", 0):
+        listed, missing = page.get("consumers") or [], page.get("missing") or []
+        found |= {each["name"]: each for each in listed}
+        offset += len(listed) + len(missing)
+        if not (listed or missing) or offset >= page.get("total", 0):
             return found
 
 
