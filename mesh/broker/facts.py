@@ -12,6 +12,7 @@ import msgspec
 from mesh.protocol.subjects import Names
 
 NS_PER_MS = 1_000_000
+SILENT_NS = 5_000_000_000  # a copy answers its leader every second; long before `offline`, it is away
 OBJECTS_PREFIX, BUCKET_PREFIX = "OBJ_", "KV_"
 
 Kind = Literal["stream", "bucket", "objects"]
@@ -37,7 +38,7 @@ class PeerFacts(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     is_current: bool  # it has what the leader has
-    is_offline: bool
+    is_offline: bool  # the cluster says so, or the leader has not heard of it for a while
     lag: int = 0  # operations behind the leader
 
 
@@ -54,7 +55,7 @@ class StoreFacts(msgspec.Struct, frozen=True, kw_only=True):
     max_age_ms: int = 0  # 0: kept for ever
     storage: str = "file"
     replicas: int = 1  # asked for
-    leader: str = ""  # "": there is none just now
+    leader: str = ""  # "": there is none just now, and all that is said of it is its name
     peers: list[PeerFacts] = []
     last_sequence: int = 0  # messages ever stored
 
@@ -113,6 +114,12 @@ def read_store(answer: Mapping[str, Any]) -> StoreFacts:
     )
 
 
+def silent_store(stream: str) -> StoreFacts:
+    """A stream that does not answer: it has no leader."""
+    name, kind = _kind_of(stream)
+    return StoreFacts(name=name, kind=kind, messages=0, bytes=0)
+
+
 def read_lane(names: Names, name: str, answer: Mapping[str, Any]) -> LaneFacts | None:
     """A consumer's information as facts; None of one that is no lane: somebody else put it there."""
     address = names.read_request(str((answer.get("config") or {}).get("filter_subject", "")))
@@ -138,7 +145,7 @@ def _peer(answer: Mapping[str, Any]) -> PeerFacts:
     return PeerFacts(
         name=str(answer.get("name", "")),
         is_current=bool(answer.get("current", False)),
-        is_offline=bool(answer.get("offline", False)),
+        is_offline=bool(answer.get("offline", False)) or int(answer.get("active", 0)) > SILENT_NS,
         lag=int(answer.get("lag", 0)),
     )
 

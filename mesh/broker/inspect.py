@@ -14,15 +14,16 @@ import nats.errors
 
 from mesh.broker import topology
 from mesh.broker.connection import Connection
-from mesh.broker.facts import LaneFacts, ServerFacts, StoreFacts, read_lane, read_server, read_store
+from mesh.broker.facts import LaneFacts, ServerFacts, StoreFacts, read_lane, read_server, read_store, silent_store
 from mesh.broker.mapping import NO_STREAM, mapped, read_api
 from mesh.broker.reads import get_batch, get_from_leader
-from mesh.errors import ProtocolError, TopologyError, UnavailableError
+from mesh.errors import BrokerTimeoutError, ProtocolError, TopologyError, UnavailableError
 from mesh.protocol import codec
 from mesh.protocol.messages import Presence
 from mesh.protocol.subjects import Names
 
 PING_S = 5.0
+STORE_S = 2.0  # for a stream's leader to answer; one without a leader never does
 MOST_WORKERS = 1000  # JetStream answers for 1024 keys at once, and for none if there are more
 AT_ONCE = 32  # reads under way at the same time
 
@@ -70,6 +71,8 @@ class Inspector:
     async def stores(self) -> tuple[list[StoreFacts], list[str]]:
         """The streams and buckets of the mesh that are there, and the names of those that are not.
 
+        One whose leader is gone does not answer, and has no `leader` then.
+
         Raises:
             BrokerError: NATS did not answer.
         """
@@ -77,10 +80,11 @@ class Inspector:
         needed = [names.requests_stream, names.events_stream, names.dead_stream, names.audit_stream]
         needed += [f"KV_{names.results_bucket}", f"KV_{names.workers_bucket}"]
         extra = f"OBJ_{names.objects_bucket}"  # made on first use
-        answers = await asyncio.gather(*(self._info(stream) for stream in (*needed, extra)))
-        found = [read_store(answer) for answer in answers if answer is not None]
-        missing = [stream for stream, answer in zip(needed, answers, strict=False) if answer is None]
-        return found, [name.removeprefix("KV_") for name in missing]
+        *found, objects = await asyncio.gather(*(self._store(stream) for stream in (*needed, extra)))
+        missing = [stream.removeprefix("KV_") for stream, store in zip(needed, found, strict=True) if store is None]
+        if objects is not None and objects.leader:
+            found.append(objects)
+        return [store for store in found if store is not None], missing
 
     async def depths(self) -> dict[str, int]:
         """How many jobs each subject of the request stream holds, whoever waits and whoever runs.
@@ -148,10 +152,13 @@ class Inspector:
                     found.append(Beat(codec.decode_presence(message.body), message.unix_ms))
         return sorted(found, key=lambda beat: beat.presence.worker)
 
-    async def _info(self, stream: str) -> dict[str, Any] | None:
-        _, payload = await self._connection.request(f"$JS.API.STREAM.INFO.{stream}")
+    async def _store(self, stream: str) -> StoreFacts | None:
+        """None: there is no such stream."""
         try:
-            return read_api(payload, f"stream {stream}")
+            _, payload = await self._connection.request(f"$JS.API.STREAM.INFO.{stream}", timeout_s=STORE_S)
+            return read_store(read_api(payload, f"stream {stream}"))
+        except BrokerTimeoutError:
+            return silent_store(stream)
         except TopologyError as error:
             if error.err_code == NO_STREAM:
                 return None

@@ -5,7 +5,7 @@ from typing import Literal
 
 import msgspec
 
-from mesh.broker.facts import StoreFacts
+from mesh.broker.facts import PeerFacts, StoreFacts
 from mesh.control.depth import Queue, Snapshot, WorkerSeen
 from mesh.protocol.subjects import Names
 
@@ -45,15 +45,30 @@ def _of_stores(snapshot: Snapshot, names: Names) -> Iterator[Finding]:
         yield Finding(level="broken", code="missing", text=f"{name} is missing", next="mesh init")
     for store in snapshot.stores:
         if not store.leader:
-            yield Finding(level="broken", code="no_leader", text=f"{store.name} has no leader: nothing can be stored")
-        for peer in store.peers:
-            if peer.is_offline or not peer.is_current:
-                state = "is away" if peer.is_offline else f"is {peer.lag} operations behind"
-                yield Finding(level="notice", code="replica", text=f"the copy of {store.name} on {peer.name} {state}")
+            text = f"{store.name} has no leader: nothing is stored or read"
+            yield Finding(level="broken", code="no_leader", text=text)
         yield from _fullness(store, names)
+    yield from _of_copies(snapshot.stores)
     if snapshot.dead_letters:
         text = f"{_many(snapshot.dead_letters, 'job was', 'jobs were')} given up and not redriven"
         yield Finding(level="notice", code="dead_letters", text=text, next="mesh dead ls")
+
+
+def _of_copies(stores: Iterable[StoreFacts]) -> Iterator[Finding]:
+    """Servers of a cluster that do not have what they should; each once, whatever they lack."""
+    bad: dict[str, list[tuple[str, PeerFacts]]] = {}
+    for store in stores:
+        for peer in store.peers:
+            if peer.is_offline or not peer.is_current:
+                bad.setdefault(peer.name, []).append((store.name, peer))
+    for name, copies in sorted(bad.items()):
+        if any(peer.is_offline for _, peer in copies):
+            text = f"server {name} is away, with its copies of {_many(len(copies), 'stream', 'streams')}"
+        else:
+            lag = max(peer.lag for _, peer in copies)
+            which = ", ".join(store for store, _ in copies)
+            text = f"server {name} is up to {_many(lag, 'operation', 'operations')} behind in {which}"
+        yield Finding(level="notice", code="replica", text=text)
 
 
 def _fullness(store: StoreFacts, names: Names) -> Iterator[Finding]:

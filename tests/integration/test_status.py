@@ -1,12 +1,21 @@
 """What a look at a mesh sees: depth, ages, workers, stores."""
 
 import asyncio
+import contextlib
 import time
+
+import pytest
 
 import mesh as api
 from mesh.broker import topology
+from mesh.broker.connection import Connection, connect
+from mesh.broker.options import ConnectOptions
 from mesh.control import status
+from mesh.control.findings import findings
 from mesh.engines.simulator_settings import SimulatorSettings
+from mesh.errors import BrokerError
+from mesh.protocol.subjects import Names
+from mesh.soak.servers import Servers
 from mesh.worker.worker import WorkerOptions
 from tests.running import MODEL, running_mesh, wait_until
 
@@ -130,3 +139,35 @@ async def test_a_look_at_ten_thousand_jobs_is_quick(tmp_path):
         assert time.monotonic() - began < 2.0
         batch = next(each for each in seen.queues if each.tier == "batch")
         assert (batch.jobs, batch.waiting, len(batch.tenants)) == (10_000, 10_000, 300)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(90)
+async def test_a_server_of_a_cluster_that_is_gone_is_named_and_the_rest_still_seen(tmp_path):
+    servers, names = Servers(tmp_path, 3), Names()
+    await servers.start()
+    try:
+        async with connect(ConnectOptions(servers=(servers.urls[0],), name="test")) as connection:
+            await servers.declare(connection, names, topology.MeshSettings(replicas=3), MODEL)
+            await wait_until(lambda: has(connection, names, "replica", False), 30)  # every copy is made
+            await servers.kill(servers.all[2])
+
+            async def is_named() -> bool:
+                with contextlib.suppress(BrokerError):  # until there are leaders again
+                    found = findings(await status.snapshot(connection, names), names)
+                    return any(each.text.startswith("server n3 is away") for each in found)
+                return False
+
+            await wait_until(is_named, 40)
+            seen = await status.snapshot(connection, names)
+            assert (seen.server.cluster, len(seen.stores), seen.missing) == ("soak", 6, [])
+    finally:
+        await servers.stop()
+
+
+async def has(connection: Connection, names: Names, code: str, wanted: bool) -> bool:
+    """Whether there is a finding of this code, or none."""
+    with contextlib.suppress(BrokerError):
+        found = findings(await status.snapshot(connection, names), names)
+        return any(each.code == code for each in found) is wanted
+    return False

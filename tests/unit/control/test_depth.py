@@ -3,7 +3,7 @@
 import msgspec
 from msgspec.structs import replace
 
-from mesh.broker.facts import LaneFacts, ServerFacts, StoreFacts, read_lane, read_store
+from mesh.broker.facts import LaneFacts, ServerFacts, StoreFacts, read_lane, read_store, silent_store
 from mesh.control.depth import Snapshot, WorkerSeen, rates, read_queues
 from mesh.protocol.messages import Presence
 from mesh.protocol.subjects import Names
@@ -124,3 +124,20 @@ def test_counters_that_began_anew_are_no_negative_rate() -> None:
 def test_a_snapshot_survives_its_json() -> None:
     made = snapshot()
     assert msgspec.json.decode(msgspec.json.encode(made), type=Snapshot) == made
+
+
+def test_a_copy_that_its_leader_has_not_heard_of_is_away_before_the_cluster_says_so() -> None:
+    def peer(**answer: object) -> bool:
+        cluster = {"leader": "n1", "replicas": [{"name": "n2", "current": True} | answer]}
+        state = {"messages": 0, "bytes": 0, "last_seq": 0}
+        return read_store({"config": {"name": "S"}, "state": state, "cluster": cluster}).peers[0].is_offline
+
+    assert not peer()
+    assert not peer(active=900_000_000)
+    assert peer(active=8_000_000_000)
+    assert peer(offline=True)
+
+
+def test_a_stream_that_does_not_answer_is_known_by_its_name_and_has_no_leader() -> None:
+    store = silent_store("KV_mesh_results")
+    assert (store.name, store.kind, store.leader) == ("mesh_results", "bucket", "")

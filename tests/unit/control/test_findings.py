@@ -66,6 +66,16 @@ def test_each_fault_is_found_and_no_other(changes, expected):
     assert codes(replace(HEALTHY, **changes)) == [expected]
 
 
+def test_a_server_that_is_away_is_one_finding_however_many_copies_it_has():
+    away = PeerFacts(name="n2", is_current=True, is_offline=True)
+    late = PeerFacts(name="n3", is_current=False, is_offline=False, lag=7)
+    stores = [replace(REQUESTS, peers=[away, late]), replace(REQUESTS, name="MESH_DEAD", peers=[away])]
+    assert [each.text for each in findings(replace(HEALTHY, stores=stores), NAMES)] == [
+        "server n2 is away, with its copies of 2 streams",
+        "server n3 is up to 7 operations behind in MESH_REQUESTS",
+    ]
+
+
 def test_what_is_broken_comes_first():
     found = codes(replace(HEALTHY, dead_letters=1, workers=[]))
     assert found == [("broken", "no_worker"), ("notice", "dead_letters")]
