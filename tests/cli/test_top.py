@@ -243,6 +243,15 @@ def test_it_pauses_resumes_and_drains_after_a_yes(mesh: Cli, worker: Running) ->
         terminal.wait_for("no workers")
 
 
+def test_what_was_said_yes_to_is_done_though_the_user_leaves_at_once(mesh: Cli, worker: Running) -> None:
+    with in_terminal(mesh) as terminal:
+        terminal.wait_for("sim/interactive")
+        terminal.send("Pyq")
+        assert terminal.wait_given_back() == 0
+    queues = json.loads(mesh.call("resume", "sim", "--json").stdout)["queues"]
+    assert [each["was_paused"] for each in queues] == [True, True, True]
+
+
 def test_it_fits_any_size_and_follows_a_resize(mesh: Cli, worker: Running) -> None:
     with in_terminal(mesh) as terminal:
         terminal.wait_for("sim/interactive")
@@ -271,13 +280,15 @@ def test_ctrl_c_leaves(mesh: Cli) -> None:
         assert terminal.wait_given_back() == 130
 
 
-def test_a_fault_gives_the_terminal_back_and_is_told(mesh: Cli) -> None:
-    # A fault in a callback of the loop is logged by it and ends nothing; one in a look ends everything.
-    (mesh.folder / "sitecustomize.py").write_text(
-        "import mesh.control.depth as depth\n\n\ndef rates(*given):\n    raise SystemError('planted')\n\n\n"
-        "depth.rates = rates\n"
-    )
+FAULT = "\n\ndef fault(*given):\n    raise SystemError('planted')\n\n\n"
+
+
+@pytest.mark.parametrize(("module", "name"), [("mesh.control.depth", "rates"), ("mesh.cli.top_keys", "press")])
+def test_a_fault_gives_the_terminal_back_and_is_told(mesh: Cli, module: str, name: str) -> None:
+    (mesh.folder / "sitecustomize.py").write_text(f"import {module} as broken\n\n{FAULT}broken.{name} = fault\n")
     with in_terminal(with_path(mesh)) as terminal:
+        terminal.wait_for("q quit")
+        terminal.send("j")
         assert terminal.wait_given_back() == 1
         terminal.wait_for("SystemError: planted")
 

@@ -3,9 +3,11 @@
 import asyncio
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from mesh.broker.connection import Connection
+from mesh.cli import failure
 from mesh.cli.act.place import open_mesh
 from mesh.cli.fullscreen import Fullscreen, open_fullscreen
 from mesh.cli.options import Nats
@@ -54,18 +56,21 @@ class _Top:
         self._screen: Fullscreen | None = None
         self._is_over = asyncio.Event()
         self._due = asyncio.Event()  # a look before its time
+        self._typed = ""  # keys that were not acted on yet
+        self._stirred = asyncio.Event()  # a key, or another size
         self._deeds: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
         """Until `q`."""
-        async with open_fullscreen(self._heard, self._draw) as self._screen:
-            self._draw()
+        async with open_fullscreen(self._heard, self._stirred.set) as self._screen:
             over = self._loop.create_task(self._is_over.wait(), name="mesh-top-over")
-            sides = [self._loop.create_task(each(), name="mesh-top") for each in (self._look, self._tick)]
+            sides = [self._loop.create_task(each(), name="mesh-top") for each in (self._look, self._tick, self._act)]
             try:
                 done, _ = await asyncio.wait({over, *sides}, return_when=asyncio.FIRST_COMPLETED)
                 for task in done:
                     task.result()  # a side task ends by breaking, and that is our end too
+                if self._deeds:  # what was said yes to is done, though the user leaves
+                    await asyncio.wait(self._deeds, timeout=LIMIT_S)
             finally:
                 for task in (over, *sides, *self._deeds):
                     task.cancel()
@@ -105,8 +110,8 @@ class _Top:
     async def _tick(self) -> None:
         """The clock goes on, also while NATS does not answer."""
         while True:
-            await asyncio.sleep(LOOK_S)
             self._draw()
+            await asyncio.sleep(LOOK_S)
 
     # What is shown.
 
@@ -129,7 +134,20 @@ class _Top:
     # What is done.
 
     def _heard(self, text: str) -> None:
-        for key in read_keys(text):
+        self._typed += text
+        self._stirred.set()
+
+    async def _act(self) -> None:
+        """On each key. In a task, since what breaks in a callback ends nothing and is seen by nobody."""
+        while True:
+            await self._stirred.wait()
+            self._stirred.clear()
+            typed, self._typed = self._typed, ""
+            self._press(read_keys(typed))
+            self._draw()
+
+    def _press(self, keys: Sequence[str]) -> None:
+        for key in keys:
             if key == "redraw" and self._screen is not None:
                 self._screen.forget()
             table, rows = shown(self._state, self._sight())
@@ -139,7 +157,6 @@ class _Top:
                 return
             if action is not None:
                 self._begin(action)
-        self._draw()
 
     def _begin(self, deed: Deed) -> None:
         task = self._loop.create_task(self._do(deed), name="mesh-top-deed")
@@ -149,8 +166,8 @@ class _Top:
     async def _do(self, deed: Deed) -> None:
         try:
             note = await self._done(deed)
-        except MeshError as error:
-            note = str(error)
+        except Exception as error:  # the outermost frame: whatever it is, the rest goes on
+            note = failure.message(error)
         self._state = replace(self._state, note=note)
         self._due.set()
         self._draw()
