@@ -88,11 +88,13 @@ class Side:
 
 
 @contextlib.asynccontextmanager
-async def running_mesh(kind: str, *arguments: str) -> AsyncIterator[tuple[Client, Child, int]]:
+async def running_mesh(
+    kind: str, *arguments: str, settings: topology.MeshSettings | None = None
+) -> AsyncIterator[tuple[Client, Child, int]]:
     """A mesh of its own: client, worker process of `kind` (see tests.bench.worker), and the broker's pid."""
     async with embedded_server() as server:
         async with connect(ConnectOptions(servers=(server.url,), name="bench-init")) as connection:
-            changes = await topology.plan(connection, Names(), topology.MeshSettings(), [MODEL])
+            changes = await topology.plan(connection, Names(), settings or topology.MeshSettings(), [MODEL])
             await topology.apply(connection, changes)
         async with (
             child("tests.bench.worker", kind, server.url, *arguments) as worker,
