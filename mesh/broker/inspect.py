@@ -17,6 +17,7 @@ from mesh.broker.connection import Connection
 from mesh.broker.facts import LaneFacts, ServerFacts, StoreFacts, read_lane, read_server, read_store, silent_store
 from mesh.broker.mapping import NO_STREAM, mapped, read_api
 from mesh.broker.reads import get_batch, get_from_leader
+from mesh.broker.topology_streams import streams
 from mesh.errors import BrokerTimeoutError, ProtocolError, TopologyError, UnavailableError
 from mesh.protocol import codec
 from mesh.protocol.messages import Presence
@@ -71,20 +72,20 @@ class Inspector:
     async def stores(self) -> tuple[list[StoreFacts], list[str]]:
         """The streams and buckets of the mesh that are there, and the names of those that are not.
 
-        One whose leader is gone does not answer, and has no `leader` then.
+        Which there should be is what the operator chose. One whose leader is gone does not answer, and has no
+        `leader` then.
 
         Raises:
-            BrokerError: NATS did not answer.
+            TopologyError: there is no mesh on this NATS. BrokerError: NATS did not answer.
         """
-        names = self._names
-        needed = [names.requests_stream, names.events_stream, names.dead_stream, names.audit_stream]
-        needed += [f"KV_{names.results_bucket}", f"KV_{names.workers_bucket}"]
-        extra = f"OBJ_{names.objects_bucket}"  # made on first use
-        *found, objects = await asyncio.gather(*(self._store(stream) for stream in (*needed, extra)))
-        missing = [stream.removeprefix("KV_") for stream, store in zip(needed, found, strict=True) if store is None]
-        if objects is not None and objects.leader:
-            found.append(objects)
-        return [store for store in found if store is not None], missing
+        settings = await topology.read_settings(self._connection, self._names)
+        needed = [str(config["name"]) for _, config in streams(self._names, settings)]
+        more = [f"OBJ_{self._names.objects_bucket}", self._names.record_stream]  # made on first use; left from before
+        more = [stream for stream in more if stream not in needed]
+        found = await asyncio.gather(*(self._store(stream) for stream in (*needed, *more)))
+        missing = [stream.removeprefix("KV_") for stream, store in zip(needed, found, strict=False) if store is None]
+        there = [store for store in found[: len(needed)] if store is not None]
+        return [*there, *(store for store in found[len(needed) :] if store is not None and store.leader)], missing
 
     async def depths(self) -> dict[str, int]:
         """How many jobs each subject of the request stream holds, whoever waits and whoever runs.

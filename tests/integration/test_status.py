@@ -112,6 +112,14 @@ async def test_a_stream_that_is_missing_is_named_and_the_rest_still_seen(mesh):
     assert seen.workers == []
 
 
+async def test_a_stream_that_the_operator_asked_for_is_looked_for(tmp_path):
+    async with running_mesh(tmp_path / "nats", topology.MeshSettings(record_days=1)) as mesh:
+        record = mesh.names.record_stream
+        assert (await status.snapshot(mesh.connection, mesh.names)).store(record) is not None
+        await mesh.connection.request(f"$JS.API.STREAM.DELETE.{record}")
+        assert (await status.snapshot(mesh.connection, mesh.names)).missing == [record]
+
+
 async def test_requests_for_nobody_are_counted_apart(tmp_path):
     async with running_mesh(tmp_path / "nats") as mesh:
         for subject in ("mesh.req.typo.standard.default.x", "mesh.req.what"):
