@@ -41,7 +41,7 @@ def summary(facts: Facts) -> list[tuple[str, str]]:
         lines.append(("NATS", f"{where}: no connection"))
     else:
         clock = facts.clock
-        far = f", {clock.rtt_ms[0]:.1f} ms away, clocks {abs(clock.offset_ms):.1f} ms apart" if clock else ""
+        far = f", {clock.rtt_ms[0]:.1f} ms away, clock {clock.offset_ms:+.1f} ms" if clock else ""
         lines.append(("NATS", f"{where}: nats-server {facts.greeting.version}{far}"))
     if facts.mesh is not None:
         lines.append(("mesh", f"{facts.namespace}: {diagnosis_mesh.in_words(facts.mesh)}"))
@@ -50,8 +50,9 @@ def summary(facts: Facts) -> list[tuple[str, str]]:
 
 
 def _of_addresses(facts: Facts) -> Iterator[Advice]:
-    has_tls = facts.greeting is not None and facts.greeting.has_tls
-    clear = [each for each in facts.addresses if not (each.is_local or each.asks_for_tls or has_tls)]
+    if facts.greeting is None or facts.greeting.has_tls:
+        return  # nothing was said, or nothing that could be read
+    clear = [each for each in facts.addresses if not (each.is_local or each.asks_for_tls)]
     if not clear:
         return
     where = ", ".join(each.url for each in clear)
@@ -73,6 +74,9 @@ def _of_connection(facts: Facts) -> Iterator[Advice]:
     if facts.is_refused:
         fix = "give --creds, --nkey, or --user and MESH_PASSWORD, as nats-server's configuration has them"
         yield Advice(level="error", code="nats_refused", text=facts.unreachable, fix=fix)
+    elif facts.is_misconfigured:
+        fix = "change the setting it names; `mesh doctor --help` lists all of them"
+        yield Advice(level="error", code="nats_setting", text=facts.unreachable, fix=fix)
     elif facts.greeting is None:
         fix = "start one on this machine with `mesh up`, or give the address of yours with --nats"
         text = facts.unreachable or "there is no connection to NATS"

@@ -93,7 +93,8 @@ def _of_drifts(mesh: MeshFacts, names: Names) -> Iterator[Advice]:
         yield Advice(level="error", code="missing", text=text, fix=f"`{_init(names)} --apply`")
     for model in sorted({each.model for each in missing if each.kind == "consumer"}):
         count = sum(1 for each in missing if each.kind == "consumer" and each.model == model)
-        text = f"{count} consumers of {model} are missing: requests that fall into them are given to nobody"
+        are = "consumer is" if count == 1 else "consumers are"
+        text = f"{count} {are} missing of {model}: requests that fall there are given to nobody"
         fix = f"`{_init(names)} --model {model} --apply`"
         yield Advice(level="error", code="missing_consumers", text=text, fix=fix)
     for each in mesh.drifts:

@@ -11,6 +11,7 @@ from mesh.broker import examine, topology
 from mesh.broker.connection import Connection, connect
 from mesh.broker.inspect import Inspector
 from mesh.broker.options import ConnectOptions
+from mesh.broker.tls import is_loopback
 from mesh.broker.topology import Change, MeshSettings
 from mesh.control import premises, status
 from mesh.control.symptoms import (
@@ -23,7 +24,7 @@ from mesh.control.symptoms import (
     MeshFacts,
     SettingsFacts,
 )
-from mesh.errors import BrokerError, BrokerTimeoutError, MeshError, UnauthorizedError
+from mesh.errors import BrokerError, BrokerTimeoutError, ConfigError, MeshError, UnauthorizedError
 from mesh.protocol.messages import TIERS
 from mesh.protocol.subjects import Names
 
@@ -35,11 +36,7 @@ T = TypeVar("T")
 
 
 async def examine_all(options: ConnectOptions, names: Names, monitor_url: str | None, is_quick: bool) -> Facts:
-    """Everything, of NATS and of this machine at the same time.
-
-    Raises:
-        ConfigError: a credentials file cannot be read.
-    """
+    """Everything, of NATS and of this machine at the same time."""
     looking = asyncio.create_task(premises.look(is_quick), name="mesh-premises")
     try:
         found = await _examine_nats(options, names, monitor_url)
@@ -53,7 +50,7 @@ async def examine_all(options: ConnectOptions, names: Names, monitor_url: str | 
 async def _examine_nats(options: ConnectOptions, names: Names, monitor_url: str | None) -> Facts:
     known = Facts(
         namespace=names.ns,
-        addresses=[address_of(each) for each in options.servers],
+        addresses=[address_of(each, options.demands_tls) for each in options.servers],
         login=LoginFacts(
             has_password=_has_secret(options),
             has_key=options.credentials is not None or options.nkey_seed is not None,
@@ -64,6 +61,8 @@ async def _examine_nats(options: ConnectOptions, names: Names, monitor_url: str 
             return await _examine(connection, names, known, monitor_url)
     except UnauthorizedError as error:
         return replace(known, unreachable=str(error), is_refused=True)
+    except ConfigError as error:
+        return replace(known, unreachable=str(error), is_misconfigured=True)
     except BrokerError as error:
         return replace(known, unreachable=str(error))
 
@@ -146,13 +145,13 @@ async def _clock(connection: Connection) -> ClockFacts | None:
     )
 
 
-def address_of(server: str) -> AddressFacts:
-    """A server's address, without user and password."""
+def address_of(server: str, demands_tls: bool = False) -> AddressFacts:
+    """A server's address, without user and password. `demands_tls`: whatever the address says."""
     at = urlsplit(server if "://" in server else f"nats://{server}")
     host = at.hostname or ""
     shown = f"{at.scheme}://{at.netloc.rpartition('@')[2]}"
     return AddressFacts(
-        url=shown, is_local=premises.is_loopback(host), asks_for_tls=at.scheme in ("tls", "wss", "https")
+        url=shown, is_local=is_loopback(host), asks_for_tls=demands_tls or at.scheme in ("tls", "wss", "https")
     )
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from mesh.broker.tls import is_loopback
 from mesh.control.symptoms import EngineFacts, LocalFacts, MonitorFacts, PortFacts
 from mesh.engines.probe import probe
 
@@ -57,11 +58,6 @@ async def read_monitor(url: str, server_id: str) -> MonitorFacts:
         used_storage_bytes=used,
         disk_free_bytes=_free(str(config.get("store_dir", "")), str(urlsplit(url).hostname)),
     )
-
-
-def is_loopback(host: str) -> bool:
-    """Whether nothing that is sent there leaves this machine."""
-    return host in ("localhost", "::1") or host.startswith("127.")
 
 
 async def _port(port: int) -> PortFacts:

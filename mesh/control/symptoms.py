@@ -117,6 +117,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     login: LoginFacts = LoginFacts()
     unreachable: str = ""  # why there is no connection
     is_refused: bool = False  # NATS is there and does not let us in
+    is_misconfigured: bool = False  # what we were told cannot be used, so that nobody was asked
     greeting: GreetingFacts | None = None  # None: there is no connection
     account: AccountFacts | None = None  # None: there is no JetStream for us
     account_error: str = ""

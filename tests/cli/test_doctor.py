@@ -46,6 +46,15 @@ def test_a_mesh_that_is_not_there_is_an_error_with_its_fix(mesh: Cli) -> None:
     assert report["facts"]["greeting"]["version"].startswith("2.")
 
 
+def test_settings_that_cannot_be_used_are_findings_too(cli: Cli) -> None:
+    for more in (["--creds", "nowhere.creds"], ["--nats", "nats://10.255.255.1:4222"]):
+        ended = cli.call("doctor", "--quick", "--json", *more)
+        report = json.loads(ended.stdout)
+        assert (ended.returncode, ended.stderr) == (1, "")
+        assert report["advice"][0]["code"] == "nats_setting"
+        assert report["facts"]["local"]["max_files"] > 0
+
+
 def test_secrets_are_in_no_report(mesh: Cli) -> None:
     at = mesh.url.replace("nats://", "nats://ada:hunter2@")
     for more in ([], ["--json"]):

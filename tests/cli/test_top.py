@@ -201,10 +201,11 @@ def worker(mesh: Cli) -> Iterator[Running]:
 
 def test_it_shows_the_mesh_and_follows_it(mesh: Cli, worker: Running) -> None:
     with in_terminal(mesh) as terminal, library.blocking.connect(mesh.url, tenant="acme") as client:
-        shown = terminal.wait_for("sim/interactive")
+        shown = terminal.wait_for("q quit")  # which is drawn last
         assert shown[0].startswith("mesh top  mesh on mesh, nats-server 2.")
         assert shown[5].split()[:3] == ["MODEL/TIER", "*WAITING", "RUNNING"]
         assert "q quit" in shown[23]
+        terminal.wait_for("sim/interactive")
         assert not terminal.echoes
         job = client.submit("sim", "Tell me of the sea", max_tokens=2000, tier="batch")
         terminal.wait_row("sim/batch", "0", "1", "-", "", "acme", "1", "open")

@@ -25,11 +25,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def run(nats: Nats, monitor: str | None, is_quick: bool, as_json: bool) -> bool:
-    """Examine, and show what was found; whether there is no error.
-
-    Raises:
-        ConfigError: a credentials file cannot be read.
-    """
+    """Examine, and show what was found; whether there is no error."""
     if render.is_watched() and not as_json:
         render.progress("looking …" if is_quick else "looking, and importing vLLM (--quick does not) …")
     try:

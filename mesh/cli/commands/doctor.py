@@ -20,10 +20,10 @@ def command(monitor: str | None, quick: bool, as_json: bool, nats: Nats) -> None
     Each finding comes with what to do about it, the worst first. It changes nothing.
 
     \b
-        NATS     there and safe to use? JetStream, limits, message size, clocks, encryption
-        mesh     as it was declared? missing or drifted streams and consumers, copies, leaders
-        work     queues with no worker, workers that do not answer, of other versions, dead letters
-        here     vLLM, torch and GPU, ports, open files
+        NATS   there, and safe? JetStream, limits, message size, clocks, TLS
+        mesh   as it was declared? streams, consumers, copies, leaders
+        work   queues with no worker, silent workers, versions, dead letters
+        here   vLLM, torch and GPU, ports, open files
 
     Some things a client cannot see: how NATS syncs to disk needs --monitor. `mesh status` shows what the mesh does;
     this shows how it is set up.

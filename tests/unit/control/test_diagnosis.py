@@ -104,6 +104,11 @@ QUEUE = Queue(model="chat", tier="batch", jobs=2, waiting=2, in_flight=0)
 CASES = [
     ("nats_unreachable", "error", replace(local(ports=[]), greeting=None, mesh=None, unreachable="cannot reach it")),
     ("nats_refused", "error", replace(WELL, greeting=None, mesh=None, unreachable="refused", is_refused=True)),
+    (
+        "nats_setting",
+        "error",
+        replace(local(ports=[]), greeting=None, mesh=None, unreachable="no file", is_misconfigured=True),
+    ),
     ("clear_password", "error", replace(WELL, addresses=[FAR], login=LoginFacts(has_password=True))),
     ("clear_text", "warning", replace(WELL, addresses=[HERE, FAR], login=LoginFacts(has_key=True))),
     ("server_old", "error", greeting(version="2.11.9")),
