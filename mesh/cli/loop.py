@@ -1,27 +1,36 @@
 """Runs a command's coroutine: uvloop where it is installed, logging to stderr, signals as cancellation."""
 
 import asyncio
-import logging
 import signal
 from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from mesh.cli.failure import SignalledError
+from mesh.telemetry import logs
 
 T = TypeVar("T")
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-def run(main: Coroutine[Any, Any, T], *, log_level: str = "error", is_patient: bool = False) -> T:
+def run(
+    main: Coroutine[Any, Any, T],
+    *,
+    log_level: str = "error",
+    log_format: str = "text",
+    worker: str = "",
+    is_patient: bool = False,
+) -> T:
     """The result of `main`. SIGINT and SIGTERM cancel it, so that it can clean up.
 
     Args:
+        log_format: text, kv or json.
+        worker: named in every structured line.
         is_patient: only the first signal counts; for a clean-up that is bounded by itself.
 
     Raises:
         SignalledError: a signal ended it.
     """
-    logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logs.set_up(log_level, cast(logs.Format, log_format), worker)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         return runner.run(_guarded(main, is_patient))
 

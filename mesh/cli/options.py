@@ -378,12 +378,6 @@ with_filters = group(
 )
 with_all = option("--all", "is_all", is_flag=True, help="Every dead letter, or every one that the filters leave.")
 with_json = option("--json", "as_json", is_flag=True, help="JSON on stdout, for programs.")
-with_log_level = option(
-    "--log-level",
-    type=click.Choice(["debug", "info", "warning", "error"]),
-    default="info",
-    help="How much is logged to stderr.",
-)
 with_grace = option(
     "--grace",
     type=click.FloatRange(min=0),

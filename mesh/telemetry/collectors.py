@@ -6,7 +6,7 @@ A reading that is not there leaves its metrics out; nothing is shown that is not
 from collections.abc import Callable, Iterator, Sequence
 
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
-from prometheus_client.registry import Collector
+from prometheus_client.registry import Collector as Collector
 
 from mesh.signals import CHUNK_TOKENS, GAP_S, Tally
 from mesh.telemetry.readings import EngineReading, GpuReading, MeshReading, WorkerReading

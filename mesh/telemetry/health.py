@@ -31,7 +31,7 @@ def reasons(condition: Condition) -> list[str]:
     found = []
     match condition.phase:
         case "starting":
-            found.append("the engine is being started")
+            found.append("it is starting")
         case "draining":
             found.append("it is draining")
         case "ended":

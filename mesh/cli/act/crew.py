@@ -15,11 +15,13 @@ from pathlib import Path
 
 from mesh.cli import failure
 from mesh.cli.options import EngineChoice
+from mesh.cli.watching import Watching
 from mesh.errors import ConfigError, EngineDeadError
 from mesh.policies.restart import Backoff
 
 HURRY_S = 5.0  # what a worker gets to hand its jobs back when it was told twice
 LAST_WORDS_S = 1.0
+QUIET = Watching(log_level="warning")
 READY = " ready: "  # in the one line a worker prints
 KEPT_VARIABLES = ("MESH_DEBUG",)  # of ours; the others are on the child's command line
 
@@ -35,12 +37,13 @@ class Post:
     name: str
     namespace: str = "mesh"
     grace_s: float = 30.0
-    log_level: str = "warning"
+    watching: Watching = QUIET
     log_file: Path | None = None  # None: our stderr
 
-    def argv(self) -> list[str]:
-        """The command line of the worker."""
-        choice = self.choice
+    def argv(self, number: int = 1) -> list[str]:
+        """The command line of the worker that has this number, from 1."""
+        choice, watching = self.choice, self.watching
+        port = watching.telemetry_port
         given: list[tuple[str, object]] = [
             ("--nats", self.url),
             ("--engine", choice.engine),
@@ -50,7 +53,11 @@ class Post:
             ("--capacity", choice.capacity),
             ("--namespace", self.namespace),
             ("--grace", self.grace_s),
-            ("--log-level", self.log_level),
+            ("--log-level", watching.log_level),
+            ("--log-format", watching.log_format),
+            ("--telemetry-port", port + number if port else port),
+            ("--telemetry-host", watching.telemetry_host),
+            ("--otlp", watching.otlp),
             *(("--engine-arg", pair) for pair in choice.engine_arg),
         ]
         options = [text for key, value in given if value is not None for text in (key, str(value))]
@@ -137,7 +144,7 @@ class Crew:
             log = self._post.log_file
             stderr = stack.enter_context(log.open("ab")) if log is not None else None
             process = await asyncio.create_subprocess_exec(
-                *self._post.argv(),
+                *self._post.argv(member.number),
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=stderr,

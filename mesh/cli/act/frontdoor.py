@@ -7,12 +7,14 @@ from mesh.broker import topology
 from mesh.broker.connection import connect
 from mesh.cli import loop, render
 from mesh.cli.act.place import connect_options
+from mesh.cli.act.telemetry import Station, of_process
 from mesh.cli.options import Nats
-from mesh.control.services import doors
+from mesh.cli.watching import Watching
+from mesh.control.services import counted, doors
 from mesh.protocol.subjects import Names
 
 
-async def serve(nats: Nats) -> None:
+async def serve(nats: Nats, watching: Watching) -> None:
     """Answer until a signal.
 
     Raises:
@@ -21,9 +23,11 @@ async def serve(nats: Nats) -> None:
     names, who = Names(nats.namespace), f"frontdoor-{secrets.token_hex(4)}"
     ended = asyncio.Event()
     loop.on_signals(lambda number: ended.set())
-    async with connect(connect_options(nats, "mesh-frontdoor")) as connection:
+    station = Station(watching, names, who)
+    async with station.opened("mesh-frontdoor"), connect(connect_options(nats, "mesh-frontdoor")) as connection:
         topology.check_server(connection.server_version)
         await topology.read_settings(connection, names)
-        async with doors(connection, names, who, has_frontdoor=True):
+        station.condition = lambda: of_process(connection, ended)
+        async with doors(connection, names, who, has_frontdoor=True), counted(station.census, connection):
             render.say(f"{who} ready: {names.ns}.rpc.<tenant>.<model> is answered")
             await ended.wait()

@@ -14,12 +14,16 @@ from mesh.cli import loop, render
 from mesh.cli.act.crew import Crew, Post, describe
 from mesh.cli.act.model import served_name
 from mesh.cli.act.shape import wanted
+from mesh.cli.act.telemetry import Station
 from mesh.cli.options import DEFAULT_NATS, EngineChoice, Shape
+from mesh.cli.watching import Watching
+from mesh.control.census import Census
 from mesh.control.services import keep_watch
 from mesh.errors import ConfigError, UnavailableError
 from mesh.policies.restart import Backoff
 from mesh.protocol.subjects import Names
 from mesh.server import EmbeddedServer
+from mesh.telemetry.health import Condition
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +37,7 @@ class Order:
     data: Path
     workers: int
     grace_s: float
-    log_level: str
+    watching: Watching
 
 
 async def serve(order: Order) -> None:
@@ -49,8 +53,12 @@ async def serve(order: Order) -> None:
             await server.start()
             render.say(f"nats-server ready: {server.url}, data in {order.data}")
             await declare(server.url, Names(order.namespace), order.shape, name)
-            post = Post(server.url, order.choice, name, order.namespace, order.grace_s, order.log_level)
-            await _keep(server, Crew(post, order.workers, render.say), name, order)
+            station = Station(order.watching, Names(order.namespace), "mesh-up")
+            post = Post(server.url, order.choice, name, order.namespace, order.grace_s, order.watching)
+            crew = Crew(post, order.workers, render.say)
+            station.condition = lambda: Condition("ready" if crew.ready.is_set() else "starting")
+            async with station.opened("mesh-up"):
+                await _keep(server, crew, station.census, name, order)
         finally:
             await server.stop()
     render.say("nats-server ended; the data stays")
@@ -90,7 +98,7 @@ def locked(data: Path) -> Iterator[None]:
         yield
 
 
-async def _keep(server: EmbeddedServer, crew: Crew, name: str, order: Order) -> None:
+async def _keep(server: EmbeddedServer, crew: Crew, census: Census | None, name: str, order: Order) -> None:
     """Until the crew has ended, by a signal or for a reason."""
     signals = 0
 
@@ -106,7 +114,8 @@ async def _keep(server: EmbeddedServer, crew: Crew, name: str, order: Order) -> 
     running = asyncio.create_task(crew.run(), name="mesh-crew")
     # Where all workers die at once, nobody but us is there to hand their jobs to those started in their place.
     options = ConnectOptions(servers=(server.url,), name="mesh-up")
-    watching = asyncio.create_task(keep_watch(options, Names(order.namespace), "mesh-up"), name="mesh-watch")
+    keeping = keep_watch(options, Names(order.namespace), "mesh-up", census)
+    watching = asyncio.create_task(keeping, name="mesh-watch")
     try:
         await asyncio.wait({nats, running}, return_when=asyncio.FIRST_COMPLETED)
         await (running if running.done() else nats)

@@ -14,7 +14,9 @@ from mesh.broker.options import ConnectOptions
 from mesh.cli import loop, render
 from mesh.cli.act.model import served_name
 from mesh.cli.act.place import connect_options
+from mesh.cli.act.telemetry import Station
 from mesh.cli.options import EngineChoice, Nats, Policies
+from mesh.cli.watching import Watching
 from mesh.control.host import host_worker
 from mesh.engines import registry
 from mesh.engines.base import Engine
@@ -24,10 +26,21 @@ from mesh.policies.retry import RetryPolicy
 from mesh.policies.tiers import TierWeights
 from mesh.protocol.messages import TIERS
 from mesh.protocol.subjects import Names, check_token
-from mesh.signals import ConnectionChanged, EngineDied, JobEnded, JobReturned, RequestRefused, Signal
+from mesh.signals import (
+    AttemptStarted,
+    ConnectionChanged,
+    EngineDied,
+    JobBuried,
+    JobEnded,
+    JobReturned,
+    RequestRefused,
+    Signal,
+)
 from mesh.worker.worker import Worker, WorkerOptions
 
 log = logging.getLogger("mesh.cli")
+
+OfJob = AttemptStarted | JobReturned | RequestRefused | JobBuried | JobEnded
 
 # For an engine that is still loading to stop: importing vLLM cannot be interrupted, and nobody waits for it.
 UNLOADED_STOP_S = 2.0
@@ -41,16 +54,19 @@ class Order:
     connect: ConnectOptions
     names: Names
     options: WorkerOptions
+    station: Station
 
 
-def order(
-    choice: EngineChoice,
-    nats: Nats,
-    worker_id: str | None,
-    grace_s: float,
-    policies: Policies,
-    has_frontdoor: bool = True,
-) -> Order:
+@dataclass(frozen=True, slots=True)
+class Manner:
+    """What is said of the worker as a process."""
+
+    worker_id: str | None
+    grace_s: float
+    has_frontdoor: bool = True
+
+
+def order(choice: EngineChoice, nats: Nats, policies: Policies, watching: Watching, manner: Manner) -> Order:
     """What the options ask for.
 
     Raises:
@@ -59,26 +75,34 @@ def order(
 
     def make_engine() -> Engine:
         return registry.create(
-            choice.engine, model=choice.model, max_model_len=choice.max_model_len, engine_args=choice.engine_arg
+            choice.engine,
+            model=choice.model,
+            max_model_len=choice.max_model_len,
+            engine_args=choice.engine_arg,
+            is_watched=watching.telemetry_port is not None,
         )
 
     make_engine()  # so that what it refuses is told now
     options = WorkerOptions(
         model=served_name(choice),
         capacity=choice.capacity,
-        has_frontdoor=has_frontdoor,
-        grace_s=grace_s,
+        has_frontdoor=manner.has_frontdoor,
+        grace_s=manner.grace_s,
         weights=read_weights(policies.tier_weights),
         retry=RetryPolicy(max_attempts=policies.max_attempts),
         progress=ProgressPolicy(policies.stall_timeout),
+        shows_steps=False,
     )
-    if worker_id is not None:
-        options = replace(options, name=check_token("worker-id", worker_id))
+    if manner.worker_id is not None:
+        options = replace(options, name=check_token("worker-id", manner.worker_id))
+    names = Names(nats.namespace)
+    station = Station(watching, names, options.name, options.model)
     return Order(
         make_engine=make_engine,
         connect=connect_options(nats, "mesh-worker"),
-        names=Names(nats.namespace),
-        options=options,
+        names=names,
+        options=replace(options, tally=station.tally),
+        station=station,
     )
 
 
@@ -110,7 +134,10 @@ async def serve(order: Order) -> None:
 
 
 async def _host(order: Order, on_ready: Callable[[Worker], None]) -> None:
+    station = order.station
+
     def announce(worker: Worker) -> None:
+        station.worker = worker
         on_ready(worker)
         info, capacity = worker.engine.info, worker.statistics().capacity
         render.say(
@@ -118,10 +145,17 @@ async def _host(order: Order, on_ready: Callable[[Worker], None]) -> None:
             f"engine {info.name} {info.version}, capacity {capacity}"
         )
 
-    log.info("worker %s loads %s", order.options.name, order.options.model, extra={"event": "loading"})
-    await host_worker(
-        order.make_engine, order.connect, order.options, names=order.names, observer=_observe, on_ready=announce
-    )
+    async with station.opened("mesh-worker", _observe):
+        log.info("worker %s loads %s", order.options.name, order.options.model, extra={"event": "loading"})
+        await host_worker(
+            order.make_engine,
+            order.connect,
+            order.options,
+            names=order.names,
+            observer=station.observer,
+            on_ready=announce,
+            census=station.census,
+        )
 
 
 def read_weights(text: str) -> TierWeights:
@@ -178,16 +212,31 @@ def _observe(signal: Signal) -> None:
     """What happens, in the log."""
     match signal:
         case ConnectionChanged(connected=False):
-            log.warning("NATS is away; running jobs go on, and are handed over if it stays away")
+            log.warning("NATS is away; running jobs go on, and are handed over if it stays away", extra=_event("away"))
         case ConnectionChanged():
-            log.info("NATS is back")
+            log.info("NATS is back", extra=_event("back"))
         case EngineDied(reason=reason):
-            log.error("the engine died, its jobs go to other workers: %s", reason)
+            log.error("the engine died, its jobs go to other workers: %s", reason, extra=_event("engine_died"))
+        case AttemptStarted(job=job, attempt=attempt, cause=None):
+            log.debug("job %s began", job, extra=_event("started", signal) | {"attempt": attempt})
+        case AttemptStarted(job=job, attempt=attempt, cause=cause, taken_from=before):
+            extra = _event("taken_over", signal) | {"attempt": attempt, "reason": cause}
+            log.info("job %s taken over from %s: %s", job, before, cause, extra=extra)
         case JobReturned(job=job, reason=reason):
-            log.info("job %s handed back: %s", job, reason)
+            log.info("job %s handed back: %s", job, reason, extra=_event("returned", signal) | {"reason": reason})
         case RequestRefused(job=job, code=code):
-            log.info("job %s refused: %s", job, code)
+            log.info("job %s refused: %s", job, code, extra=_event("refused", signal) | {"code": code})
+        case JobBuried(job=job, code=code):
+            log.warning("job %s is a dead letter: %s", job, code, extra=_event("buried", signal) | {"code": code})
         case JobEnded(job=job, status=status, tokens=tokens, total_ms=total_ms):
-            log.debug("job %s %s: %d tokens in %d ms", job, status, tokens, total_ms)
+            extra = _event("job_ended", signal) | {"status": status, "tokens": tokens, "code": signal.code}
+            log.debug("job %s %s: %d tokens in %d ms", job, status, tokens, total_ms, extra=extra)
         case _:
             pass
+
+
+def _event(name: str, about: OfJob | None = None) -> dict[str, object]:
+    """What a structured log says beside the text."""
+    if about is None:
+        return {"event": name}
+    return {"event": name, "job": about.job, "tenant": about.tenant, "model": about.model, "tier": about.tier}

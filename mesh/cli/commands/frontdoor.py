@@ -2,13 +2,14 @@
 
 import click
 
-from mesh.cli.options import Nats, with_log_level, with_nats
+from mesh.cli.options import Nats, with_nats
+from mesh.cli.watching import Watching, with_watching
 
 
 @click.command("frontdoor")
 @with_nats
-@with_log_level
-def command(nats: Nats, log_level: str) -> None:
+@with_watching
+def command(nats: Nats, watching: Watching) -> None:
     """Answer plain NATS requests for a mesh, without a worker.
 
     Every worker does so too, unless it was started with --no-frontdoor. Alone it takes the load off the workers, and
@@ -34,4 +35,4 @@ def command(nats: Nats, log_level: str) -> None:
     from mesh.cli import loop
     from mesh.cli.act import frontdoor
 
-    loop.run(frontdoor.serve(nats), log_level=log_level)
+    loop.run(frontdoor.serve(nats, watching), log_level=watching.log_level, log_format=watching.log_format)

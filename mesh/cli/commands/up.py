@@ -6,7 +6,8 @@ from pathlib import Path
 import click
 
 from mesh.cli.failure import SignalledError
-from mesh.cli.options import EngineChoice, Shape, option, with_engine, with_grace, with_log_level, with_shape
+from mesh.cli.options import EngineChoice, Shape, option, with_engine, with_grace, with_shape
+from mesh.cli.watching import Watching, with_watching
 
 
 @click.command("up")
@@ -23,7 +24,7 @@ from mesh.cli.options import EngineChoice, Shape, option, with_engine, with_grac
 @option("--namespace", default="mesh", help="The mesh's name on this NATS.")
 @with_shape
 @with_grace
-@with_log_level
+@with_watching
 def command(
     choice: EngineChoice,
     workers: int,
@@ -32,7 +33,7 @@ def command(
     namespace: str,
     shape: Shape,
     grace: float,
-    log_level: str,
+    watching: Watching,
 ) -> None:
     """Run a whole mesh on this machine: NATS, its streams, and N workers with a model.
 
@@ -43,6 +44,9 @@ def command(
 
     SIGTERM or Ctrl-C drains the workers (see --grace) and ends everything; a second one makes them hand their
     jobs back now, which then wait in --data. If it is killed, its children end too.
+
+    With --telemetry-port N it answers on N what can be said of the whole mesh, and worker 1 answers on N + 1,
+    worker 2 on N + 2, and so on; with 0, each takes a free port and logs it.
 
     \b
     Examples:
@@ -56,6 +60,6 @@ def command(
     from mesh.cli import loop
     from mesh.cli.act import up
 
-    order = up.Order(choice, shape, namespace, port, data, workers, grace, log_level)
+    order = up.Order(choice, shape, namespace, port, data, workers, grace, watching)
     with contextlib.suppress(SignalledError):  # before there were workers to drain
-        loop.run(up.serve(order), is_patient=True)
+        loop.run(up.serve(order), log_level=watching.log_level, log_format=watching.log_format, is_patient=True)

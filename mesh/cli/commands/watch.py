@@ -2,13 +2,14 @@
 
 import click
 
-from mesh.cli.options import Nats, with_log_level, with_nats
+from mesh.cli.options import Nats, with_nats
+from mesh.cli.watching import Watching, with_watching
 
 
 @click.command("watch")
 @with_nats
-@with_log_level
-def command(nats: Nats, log_level: str) -> None:
+@with_watching
+def command(nats: Nats, watching: Watching) -> None:
     """Keep a mesh in order without a model: what every worker process does beside its work.
 
     It ends jobs that are past their deadline, answers requests for models nobody deployed, answers cancel, status
@@ -25,4 +26,4 @@ def command(nats: Nats, log_level: str) -> None:
     from mesh.cli import loop
     from mesh.cli.act import watch
 
-    loop.run(watch.serve(nats), log_level=log_level)
+    loop.run(watch.serve(nats, watching), log_level=watching.log_level, log_format=watching.log_format)

@@ -12,10 +12,10 @@ from mesh.cli.options import (
     option,
     with_engine,
     with_grace,
-    with_log_level,
     with_nats,
     with_policies,
 )
+from mesh.cli.watching import Watching, with_watching
 
 
 @click.command("worker")
@@ -25,7 +25,7 @@ from mesh.cli.options import (
 @with_grace
 @with_policies
 @option("--frontdoor/--no-frontdoor", default=True, help="Answer requests at the front door too (see mesh frontdoor).")
-@with_log_level
+@with_watching
 @click.option("--leash", is_flag=True, hidden=True, help="End at once when stdin ends: whoever started us is gone.")
 def command(
     choice: EngineChoice,
@@ -34,7 +34,7 @@ def command(
     grace: float,
     policies: Policies,
     frontdoor: bool,
-    log_level: str,
+    watching: Watching,
     leash: bool,
 ) -> None:
     """Serve one model to a mesh: load it, pull jobs, stream their tokens back.
@@ -54,11 +54,15 @@ def command(
     An engine that dies or hangs costs its jobs a moment: they go to other workers at once, and the engine is
     started again. After six deaths in a row, each soon after it was ready, the worker exits with 5.
 
+    With --telemetry-port it answers /livez (200 while it lives), /readyz (200 while it would serve; else 503 and the
+    reasons: it loads or drains, NATS is away, the engine is dead or makes no token) and /metrics, for Prometheus.
+
     \b
     Examples:
         mesh worker --model Qwen/Qwen2.5-0.5B-Instruct --nats tls://nats.example:4222
         mesh worker --model ./my-model --name chat --max-model-len 4096 --engine-arg dtype=float16
         mesh worker --engine simulator --engine-arg between_tokens_ms=20
+        mesh worker --model ./my-model --telemetry-port 9600 --log-format json --otlp http://127.0.0.1:4318
     """
     # Until the loop takes over (the imports below take a moment) there is nothing to drain.
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -68,5 +72,6 @@ def command(
 
     if leash:
         worker.end_with_stdin()
-    order = worker.order(choice, nats, worker_id, grace, policies, frontdoor)
-    loop.run(worker.serve(order), log_level=log_level)
+    order = worker.order(choice, nats, policies, watching, worker.Manner(worker_id, grace, frontdoor))
+    name = order.options.name
+    loop.run(worker.serve(order), log_level=watching.log_level, log_format=watching.log_format, worker=name)
