@@ -30,7 +30,7 @@ class Queue(msgspec.Struct, frozen=True, kw_only=True):
     waiting: int  # never given to a worker
     in_flight: int  # given to a worker and not ended: running, or on the way to another worker
     redelivered: int = 0  # of those in flight, given more than once
-    pulls: int = 0  # free slots that workers ask for jobs with
+    pulls: int = 0  # open ones, of workers that have a free slot; one slot may wait on several lanes
     oldest_ms: int | None = None  # age of the oldest job; None: there is none
     oldest_waiting_ms: int | None = None  # the same among those that wait
     pause_left_ms: int = 0  # the longest pause of its lanes; 0: none is paused

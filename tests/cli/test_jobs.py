@@ -1,6 +1,7 @@
 """`mesh jobs`, `mesh job` and `mesh tail`: tables, lives, live tokens, exit codes."""
 
 import json
+import re
 import signal
 from collections.abc import Iterator
 from typing import Any
@@ -53,6 +54,9 @@ def test_running_and_queued_jobs_are_listed_within_80_columns(mesh: Cli) -> None
         cut = mesh.call("jobs", "--limit", "1")
         assert len(cut.stdout.splitlines()) == 2
         assert "1 are shown, and 4 more; --limit shows more" in cut.stderr
+        running = rows[0].split()[0]
+        life = " ".join(mesh.call("job", running, "--tenant", "acme").stdout.split())
+        assert re.search(r"state running, attempt 1 on w-\w+, \d+ tokens?, last event \d\S* ago", life)
         assert listed(mesh, "--tier", "batch") == []
         for job in made:
             job.cancel()

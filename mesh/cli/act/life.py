@@ -67,7 +67,12 @@ def _head(told: Biography) -> Iterator[str]:
         yield f"queue     {told.model}{f'/{told.tier}, lane {told.lane}' if told.tier else ''}"
     state = told.status
     if now is not None and now.attempt:
-        state += f", attempt {now.attempt}{f' on {now.worker}' if now.worker else ''}, {now.tokens:,} tokens so far"
+        state += (
+            f", attempt {now.attempt}{f' on {now.worker}' if now.worker else ''}, {figures.many(now.tokens, 'token')}"
+        )
+        if told.moments and told.stored_unix_ms:
+            quiet_ms = told.now_unix_ms - told.stored_unix_ms - told.moments[-1].at_ms
+            state += f", last event {figures.span(quiet_ms)} ago"
     yield f"state     {state}"
     if told.stored_unix_ms:
         ago = figures.span(told.now_unix_ms - told.stored_unix_ms)
@@ -166,7 +171,7 @@ def _result(result: Result) -> Iterator[str]:
     if result.error is not None:
         yield f"{result.error.code}: {result.error.message}"
     cached = f" ({usage.cached_tokens:,} of them cached)" if usage.cached_tokens else ""
-    yield f"{usage.prompt_tokens:,} tokens in{cached}, {usage.completion_tokens:,} out"
+    yield f"{figures.many(usage.prompt_tokens, 'token')} in{cached}, {usage.completion_tokens:,} out"
     parts = [f"queued {figures.span(timing.queued_ms)}"]
     if timing.first_token_ms is not None:
         parts.append(f"first token after {figures.span(timing.first_token_ms)}")

@@ -20,7 +20,7 @@ def command(no_rates: bool, check: bool, as_json: bool, nats: Nats) -> None:
     waiting   jobs that no worker has had yet
     given     jobs that a worker has: they run, or are on the way to another worker
     oldest    age of the job that has waited longest
-    pulls     free slots for which workers ask for jobs just now
+    pulls     of workers that wait for a job; 0: no slot is free, or no worker is there
 
     What is wrong comes last, each with the command that helps: no worker for what waits, paused queues, full
     queues and streams, jobs that lost a worker, replicas that are away, old versions, dead letters.
