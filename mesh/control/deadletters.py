@@ -9,6 +9,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Collection, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from mesh.broker import topology
 from mesh.broker.connection import Connection
@@ -16,11 +17,12 @@ from mesh.broker.deadletter import DeadLetter, DeadLetters, Selection
 from mesh.broker.journal import Entry, Journal, events_of, notes_in
 from mesh.broker.queue import RequestQueue
 from mesh.broker.store import ResultStore
+from mesh.control.audit_operator import Operator
 from mesh.control.redrive import AttemptSeen, Burial, Decision, Traces, attempts_of, decide, read_request, submission
 from mesh.errors import BrokerError, ConfigError, ProtocolError, ResultNotFoundError
 from mesh.protocol import codec
 from mesh.protocol.messages import Result
-from mesh.protocol.subjects import Names
+from mesh.protocol.subjects import Names, is_token
 
 SUBMIT_S = 10.0  # for the request queue to take one
 
@@ -44,6 +46,7 @@ class DeadLetterOffice:
         self._queue = RequestQueue(connection, names)
         self._journal = Journal(connection, names)
         self._store = ResultStore(connection, names)
+        self._operator = Operator(connection, names)
         self._deployed: set[str] = set()  # models whose queue exists
 
     def pages(self, selection: Selection) -> AsyncIterator[list[DeadLetter]]:
@@ -121,8 +124,9 @@ class DeadLetterOffice:
             await self.clear_result(letter, decision)
             await self.clear_journal(letter, decision)
             await self.submit(letter, deadline_s)
+            await self._operator.did("redriven", **_told(letter))
         if decision.verb in ("redrive", "settle"):
-            await self.drop(letter)
+            await self._letters.remove(letter.sequence)
         return decision
 
     # The steps of a redrive, in their order. Each may be repeated without harm.
@@ -159,7 +163,10 @@ class DeadLetterOffice:
         Raises:
             BrokerError: NATS did not answer.
         """
-        return await self._letters.remove(letter.sequence)
+        was_there = await self._letters.remove(letter.sequence)
+        if was_there:
+            await self._operator.did("dropped", **_told(letter))
+        return was_there
 
     async def _traces(self, letter: DeadLetter) -> Traces:
         queued, is_deployed, journal, (sequence, unix_ms, result) = await asyncio.gather(
@@ -207,6 +214,19 @@ class DeadLetterOffice:
         except ProtocolError:  # the marker that `nats kv del` leaves; it would refuse every later Result
             result = None
         return message.sequence, message.unix_ms, result
+
+
+def _told(letter: DeadLetter) -> dict[str, Any]:
+    """What the audit says of a letter."""
+    at = letter.address
+    return {
+        "tenant": at.tenant,
+        "job": letter.job if letter.is_addressable else "",
+        "model": at.model,
+        "tier": at.tier,
+        "sequence": letter.request_sequence,
+        "code": letter.code if is_token(letter.code) else "",
+    }
 
 
 def _burial(letter: DeadLetter) -> Burial:

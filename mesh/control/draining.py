@@ -11,6 +11,7 @@ import msgspec
 
 from mesh.broker.connection import Connection
 from mesh.broker.store import PresenceStore
+from mesh.control.audit_operator import Operator
 from mesh.errors import BrokerError, BrokerTimeoutError, ConfigError, UnavailableError
 from mesh.protocol.messages import Presence
 from mesh.protocol.subjects import Names
@@ -59,7 +60,12 @@ async def drain(connection: Connection, names: Names, workers: Sequence[str]) ->
     Raises:
         BrokerError: NATS itself is away.
     """
-    return list(await asyncio.gather(*(_tell(connection, names, each) for each in workers)))
+    told = list(await asyncio.gather(*(_tell(connection, names, each) for each in workers)))
+    operator = Operator(connection, names)
+    for each in told:
+        if each.answer is not None and not each.answer.was_draining:
+            await operator.did("drained", worker=each.worker)
+    return told
 
 
 async def wait_gone(

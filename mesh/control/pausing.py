@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from mesh.broker.connection import Connection
 from mesh.broker.pause import Lane, Lanes
+from mesh.control.audit_operator import Operator
 from mesh.errors import InvalidRequestError, ModelNotFoundError
 from mesh.protocol.messages import TIERS
 from mesh.protocol.subjects import Names, check_token
@@ -105,6 +106,7 @@ async def pause(connection: Connection, names: Names, target: Target, for_s: flo
     span_s = FOR_EVER_S if for_s is None else for_s
     until_unix_ms = await lanes.clock_unix_ms() + int(span_s * 1000)
     await asyncio.gather(*(lanes.pause(each.consumer, until_unix_ms) for each in before))
+    await Operator(connection, names).did("paused", model=target.model, tier=target.tier or "", for_s=for_s)
     return await _outcome(lanes, before, target)
 
 
@@ -122,6 +124,7 @@ async def resume(connection: Connection, names: Names, target: Target) -> Outcom
         await asyncio.gather(*(lanes.pause(each, end_unix_ms) for each in paused))
         await asyncio.sleep(END_S)
         await asyncio.gather(*(lanes.resume(each) for each in paused))
+        await Operator(connection, names).did("resumed", model=target.model, tier=target.tier or "")
     return await _outcome(lanes, before, target)
 
 

@@ -1,6 +1,9 @@
 """The audit against a real server: what is written about jobs, once each, and without a word of theirs."""
 
 import asyncio
+import socket
+
+import msgspec
 
 import mesh as mesh_api
 from mesh.broker import topology
@@ -9,12 +12,15 @@ from mesh.broker.options import ConnectOptions
 from mesh.broker.reads import get_batch
 from mesh.broker.topology import MeshSettings
 from mesh.control import audit as audit_module
+from mesh.control import audit_log, pausing
 from mesh.control.audit import Auditor, auditing
+from mesh.control.audit_log import AuditLog, Selection
 from mesh.control.services import services
 from mesh.engines.simulator_settings import SimulatorSettings
 from mesh.protocol import codec
 from mesh.protocol.messages import AuditEntry
 from mesh.protocol.subjects import Names
+from mesh.server import EmbeddedServer
 from mesh.worker.worker import WorkerOptions
 from tests.running import MODEL, running_mesh, wait_until
 
@@ -201,3 +207,51 @@ async def test_what_is_left_at_the_end_is_written(mesh_server, connection):
         await audit.close()
         await audit.close()
     assert len(await entries_of(connection)) == 199
+
+
+async def test_an_operator_is_told_as_nats_knows_the_user(tmp_path):
+    users = "authorization { users: [ {user: alice, password: b} ] }"
+    guarded = EmbeddedServer(tmp_path / "g", extra=users)
+    await guarded.start()
+    try:
+        options = ConnectOptions(servers=(guarded.url,), name="desk", user="alice", password="b")
+        async with connect(options) as connection:
+            await topology.apply(connection, await topology.plan(connection, NAMES, MeshSettings(lanes=1), [MODEL]))
+            await pausing.pause(connection, NAMES, pausing.read_target(MODEL), None)
+            (paused,) = await entries_of(connection)
+        found = (paused.event, paused.model, paused.by, paused.user, paused.host, paused.for_s)
+        assert found == ("paused", MODEL, "desk", "alice", socket.gethostname(), None)
+    finally:
+        await guarded.stop(kill=True)
+
+
+async def test_what_cannot_be_told_is_done_all_the_same(mesh_server, connection, caplog):
+    await connection.request("$JS.API.STREAM.DELETE.MESH_AUDIT")
+    outcome = await pausing.pause(connection, NAMES, pausing.read_target(MODEL), 60)
+    assert all(queue.pause_s for queue in outcome.after)
+    assert "not in the audit" in caplog.text
+
+
+async def test_the_newest_are_found_however_far_back_they_are(mesh_server, connection, monkeypatch):
+    monkeypatch.setattr(audit_log, "WINDOW", 10)
+    monkeypatch.setattr(audit_log, "PAGE", 7)
+    async with auditing(connection, NAMES, "w") as audit:
+        for number in range(1, 301):
+            audit.tell(told(number) if number != 20 else msgspec.structs.replace(told(20), job="rare", tenant="rare"))
+        await wait_until(lambda: audit.written == 300)
+
+    async def jobs(limit, **selected):
+        found, last = await AuditLog(connection, NAMES, Selection(**selected)).newest(limit)
+        assert last == 300
+        return [kept.entry.job for kept in found]
+
+    assert await jobs(3) == ["j298", "j299", "j300"]
+    assert len(await jobs(1000)) == 300
+    assert await jobs(50, tenant="rare") == await jobs(50, job="rare") == ["rare"]
+    assert await jobs(1000, event="ended") == await jobs(5, model="x") == []
+    found, _ = await AuditLog(connection, NAMES, Selection()).newest(300)
+    middle = found[150].unix_ms
+    later = [kept.entry.job for kept in found if kept.unix_ms >= middle]
+    assert await jobs(1000, since_unix_ms=middle) == later
+    assert await jobs(1000, until_unix_ms=middle) == [k.entry.job for k in found if k.unix_ms < middle]
+    assert await jobs(1000, since_unix_ms=found[-1].unix_ms + 60_000) == []
