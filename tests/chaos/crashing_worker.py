@@ -1,6 +1,7 @@
-"""A worker that kills or stops itself at one named step of one job. Run as a child by the tests.
+"""A worker that kills or stops itself at one named step of one job. Run as a child by the tests; called w-PID.
 
 python crashing_worker.py URL [STEP:WHEN:NTH:HOW]     e.g. store:after:1:kill
+python crashing_worker.py URL blind:MS                one that never knows that it lost a job, with MS between tokens
 """
 
 import asyncio
@@ -14,8 +15,20 @@ from mesh.control import host
 from mesh.engines.simulator import SimulatorEngine
 from mesh.engines.simulator_settings import SimulatorSettings
 from mesh.signals import Signal, Step, When
+from mesh.worker import inquest
+from mesh.worker import runner as runners
 from mesh.worker.effects import Effects
 from mesh.worker.worker import Worker, WorkerOptions
+
+# What a doomed job waits for in vain, where its workers are dead and its closer too: the next in line need not be slow.
+OBJECTION_S = 0.3
+ENDING_S = 0.5
+
+
+def hurry() -> None:
+    """Wait no longer than that in this process."""
+    inquest.OBJECTION_S = OBJECTION_S
+    runners.ENDING_S = ENDING_S
 
 
 class CrashAt:
@@ -60,9 +73,11 @@ class BlindWorker(Worker):
 
 
 async def main(url: str, plan: str | None) -> None:
-    if plan == "blind":
+    pace_ms = 5.0
+    if plan is not None and plan.startswith("blind:"):
         host.Worker = BlindWorker
-        plan = None
+        pace_ms, plan = float(plan.removeprefix("blind:")), None
+    hurry()
 
     def ready(worker: Worker) -> None:
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, worker.drain)
@@ -73,9 +88,9 @@ async def main(url: str, plan: str | None) -> None:
         let_steps_raise(crash)
     observer = {"observer": (lambda signal_: None) if crash.how == "raise" else crash} if crash else {}
     await host.host_worker(
-        lambda: SimulatorEngine(SimulatorSettings(model="simulator", first_token_ms=5, between_tokens_ms=5)),
+        lambda: SimulatorEngine(SimulatorSettings(model="simulator", first_token_ms=5, between_tokens_ms=pace_ms)),
         ConnectOptions(servers=(url,)),
-        WorkerOptions(model="simulator", grace_s=5),
+        WorkerOptions(model="simulator", grace_s=5, name=f"w-{os.getpid()}"),
         on_ready=ready,
         **observer,
     )

@@ -15,6 +15,8 @@ from mesh.broker import topology
 from mesh.broker.topology import MeshSettings
 from mesh.engines.simulator_settings import SimulatorSettings
 from mesh.protocol.messages import Delta, Result, Started
+from mesh.worker import inquest, runner
+from tests.chaos import crashing_worker
 from tests.running import running_mesh, wait_until
 
 SCRIPT = Path(__file__).with_name("crashing_worker.py")
@@ -44,6 +46,13 @@ async def mesh(tmp_path):
     # The shortest visibility timeout: a killed worker's job is delivered again after a second.
     async with running_mesh(tmp_path / "nats", MeshSettings(lanes=1, ack_wait_s=1.0)) as running:
         yield running
+
+
+@pytest.fixture(autouse=True)
+def hurried(monkeypatch):
+    """The heirs wait for dead workers as briefly as the crashing one does; tests of their own say how long is right."""
+    monkeypatch.setattr(inquest, "OBJECTION_S", crashing_worker.OBJECTION_S)
+    monkeypatch.setattr(runner, "ENDING_S", crashing_worker.ENDING_S)
 
 
 def check_history(events, result, tokens=TOKENS):
@@ -141,27 +150,27 @@ async def test_a_suspended_worker_that_wakes_up_changes_nothing(mesh):
 
 
 async def test_a_worker_that_does_not_know_it_lost_the_job_is_refused_by_its_journal(mesh):
-    await mesh.start_child(SCRIPT, "blind")
+    await mesh.start_child(SCRIPT, "blind:50")  # so slow that its journal can be taken over between two events
     async with mesh_api.connect(mesh.url) as client:
         # Longer than a lease, so that the job is delivered to the second worker while the first goes on.
-        job = await client.submit("simulator", "Tell me of the sea", max_tokens=1000, temperature=0, id="victim")
+        job = await client.submit("simulator", "Tell me of the sea", max_tokens=100, temperature=0, id="victim")
         async for _ in job:
             break
-        await mesh.start_child(SCRIPT)
+        await mesh.start_worker(SPEED)  # in this process: a child takes its time to start, and the job would be over
         result = await job.result(timeout=30)
-        undisturbed = await client.generate("simulator", "Tell me of the sea", max_tokens=1000, temperature=0)
+        undisturbed = await client.generate("simulator", "Tell me of the sea", max_tokens=100, temperature=0)
     await mesh.wait_queue_empty()
     assert result.attempts >= 2
     assert result.text == undisturbed.text
-    check_history(await mesh.history("victim"), result, 1000)
+    check_history(await mesh.history("victim"), result, 100)
 
 
 async def test_of_two_workers_that_both_finish_a_job_one_stores_its_result(mesh):
-    await mesh.start_child(SCRIPT, "blind")
+    await mesh.start_child(SCRIPT, "blind:5")
     async with mesh_api.connect(mesh.url) as client:
         job = await client.submit("simulator", "Tell me of the sea", max_tokens=400, stream=False, id="victim")
         await wait_until(mesh.is_running("victim"))
-        await mesh.start_child(SCRIPT)
+        await mesh.start_worker(SPEED)  # in this process: a child takes its time to start, and the job would be over
         result = await job.result(timeout=30)
         # The other one ends too, and its Result is refused.
         await mesh.wait_queue_empty()

@@ -119,16 +119,17 @@ async def test_a_worker_alone_is_watched_over_by_another_process(patient_mesh):
 async def test_two_who_notice_the_same_death_do_no_harm(patient_mesh):
     mesh = patient_mesh
     watching = [asyncio.create_task(keep_watch(mesh.options(), mesh.names, f"supervisor-{n}")) for n in range(3)]
-    children = [await mesh.start_child(SCRIPT) for _ in range(3)]
+    for _ in range(3):
+        await mesh.start_child(SCRIPT)
     await watched(mesh, 3)
     async with mesh_api.connect(mesh.url) as client:
         jobs = [
             await client.submit("simulator", "Tell me of the sea", max_tokens=TOKENS, temperature=0, id=f"victim-{n}")
             for n in range(12)
         ]
-        for number in range(12):
-            await wait_until(lambda number=number: mesh.history(f"victim-{number}"))
-        os.kill(children[0].pid, signal.SIGKILL)
+        await wait_until(lambda: mesh.history("victim-11"))
+        begun = (await mesh.history("victim-11"))[0]
+        os.kill(int(begun.worker.removeprefix("w-")), signal.SIGKILL)
         results = [await job.result(timeout=ACK_WAIT_S / 2) for job in jobs]
     assert {result.status for result in results} == {"finished"}
     assert {result.attempts for result in results} == {1, 2}

@@ -54,6 +54,7 @@ def test_what_waits_and_runs_is_shown_by_queue_with_rates(worker: Cli) -> None:
 
 
 def test_a_queue_without_a_worker_is_broken_and_check_exits_with_1(mesh: Cli) -> None:
+    assert mesh.call("init", "--apply", "--model", "sim").returncode == 0
     with library.blocking.connect(mesh.url) as client:
         wait_until(lambda: not report(mesh, "--no-rates")["snapshot"]["workers"], "the worker before is gone")
         assert mesh.call("status", "--no-rates", "--check").returncode == 0

@@ -122,7 +122,7 @@ async def test_a_reader_resumes_from_any_chunk_it_had(tmp_path):
         async with mesh_api.connect(mesh.url) as other:
             async for delta in job:
                 had.append((had[-1][0] + delta.text, delta.index + len(delta.token_ids)))
-                if len(had) % 7 == 0:
+                if len(had) % 3 == 0:
                     text, index = had[-1]
                     live.append(
                         (text, index, asyncio.create_task(read_strictly(other.job("story", index=index), index)))
