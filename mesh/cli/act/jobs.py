@@ -1,6 +1,6 @@
 """`mesh jobs`: the jobs in the queue, as a table."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import msgspec
 
@@ -15,16 +15,17 @@ from mesh.protocol.subjects import is_token, to_token
 MOST_TENANTS = 6  # named below the table
 
 _COLUMNS = (
-    Column("job", least=16),
+    Column("job", least=33),  # an id that the client made up is shown whole
     Column("tenant", least=6),
-    Column("model/tier", least=8),
+    Column("model/tier", least=7),
     Column("state"),
     Column("age", is_number=True),
     Column("left", is_number=True),
     Column("try", is_number=True),
-    Column("tokens", is_number=True),
+    Column("out", is_number=True),
     Column("worker", least=6),
 )
+WIDE = 100  # columns of a terminal that has room for all of these
 
 
 async def show(nats: Nats, selection: JobSelection, limit: int, as_json: bool) -> None:
@@ -42,10 +43,17 @@ async def show(nats: Nats, selection: JobSelection, limit: int, as_json: bool) -
         render.say(msgspec.json.encode(listing).decode())
         return
     if listing.jobs:
-        for line in render.table(_COLUMNS, [_row(each) for each in listing.jobs], render.width()):
+        for line in _table(listing.jobs, render.width()):
             render.say(line)
     for line in _summary(listing, selection):
         render.note(line)
+
+
+def _table(jobs: Sequence[JobSeen], width: int) -> list[str]:
+    """The jobs for a terminal of so many columns: a narrow one has no room for how much time they have left."""
+    kept = [place for place, column in enumerate(_COLUMNS) if width >= WIDE or column.title != "left"]
+    rows = [[row[place] for place in kept] for row in map(_row, jobs)]
+    return render.table([_COLUMNS[place] for place in kept], rows, width)
 
 
 def _row(seen: JobSeen) -> tuple[str, ...]:

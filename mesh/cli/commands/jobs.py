@@ -32,9 +32,9 @@ def command(
     retrying  its last attempt is over, or its worker is gone, and it waits for the next
     ending    its Result is there, or about to be
 
-    Left is the time until it expires; try is the number of its attempt; tokens is what it has made so far. A long
-    queue costs no more than what is shown of it. Jobs that have ended are not here: `mesh job ID` knows them for
-    as long as their Results are kept.
+    Left, on wide terminals, is the time until it expires; try is the number of its attempt; out is how many tokens
+    it has made. A long queue costs no more than what is shown of it. Jobs that have ended are not here: `mesh job
+    ID` knows them for as long as their Results are kept.
 
     \b
     Examples:
