@@ -18,6 +18,7 @@ from mesh.protocol.messages import Event, Note
 from mesh.protocol.subjects import Names, check_token
 
 PAGE = 500  # events a read-back asks for at once
+SEQUENCE = "Nats-Sequence"  # the header in which a live event, a direct get and a replay say where the event stands
 _CONTENT_TYPE_MSGPACK = headers.line("Content-Type", headers.MSGPACK)
 
 OnEvent = Callable[[Event], None]
@@ -102,7 +103,7 @@ class Journal:
                 return
             if on_entry is not None:
                 fields = headers.parse(header)
-                sequence, previous = fields.get("Nats-Sequence", ""), fields.get("Nats-Last-Sequence", "")
+                sequence, previous = fields.get(SEQUENCE, ""), fields.get("Nats-Last-Sequence", "")
                 if sequence.isdigit() and previous.isdigit():
                     on_entry(Entry(int(sequence), event, payload), int(previous))
             on_event(event)
@@ -156,6 +157,12 @@ class Journal:
 
 def _entry(message: StoredMessage) -> Entry:
     return Entry(message.sequence, _event(message.body), message.body)
+
+
+def read_entry(header: bytes, body: bytes) -> Entry | None:
+    """An event that the control service read for somebody who may not; None: it names no sequence."""
+    sequence = headers.parse(header).get(SEQUENCE, "")
+    return Entry(int(sequence), _event(body), body) if sequence.isdigit() else None
 
 
 def _content_type(body: bytes) -> bytes:

@@ -5,8 +5,16 @@ import asyncio
 from mesh.broker import topology
 from mesh.broker.connection import Connection
 from mesh.broker.store import PresenceStore
+from mesh.client.relay import Relay
 from mesh.client.requests import check_limits
-from mesh.errors import BrokerError, BrokerTimeoutError, DisconnectedError, ModelNotFoundError, UnavailableError
+from mesh.errors import (
+    BrokerError,
+    BrokerTimeoutError,
+    DisconnectedError,
+    ModelNotFoundError,
+    UnauthorizedError,
+    UnavailableError,
+)
 from mesh.protocol.messages import Request
 from mesh.protocol.subjects import Names
 
@@ -17,13 +25,16 @@ UNLIMITED_TOKENS = 1 << 40
 class Catalog:
     """What one client knows of the mesh's models."""
 
-    def __init__(self, connection: Connection, names: Names) -> None:
+    def __init__(self, connection: Connection, names: Names, relay: Relay | None = None) -> None:
+        """`relay`: whom to ask where JetStream refuses this user."""
         self._connection = connection
+        self._relay = relay
         self._names = names
         self._presence = PresenceStore(connection, names)
         self._known: set[str] = set()  # models whose queue exists
         self._limits: dict[str, int] = {}  # model to its longest context, of the workers last seen
         self._looked_s = float("-inf")
+        self._told_s: dict[str, float] = {}  # by model, when the relay said; loop time
         self._loop = asyncio.get_running_loop()
 
     async def check(self, model: str, request: Request, timeout_s: float) -> None:
@@ -34,17 +45,39 @@ class Catalog:
         """
         try:
             async with asyncio.timeout(timeout_s):
-                await self._learn_of(model)
+                if self._relay is not None and self._relay.is_needed:
+                    await self._be_told_of(model, self._relay)
+                else:
+                    await self.learn_of(model)
         except TimeoutError:
             return  # the mesh itself refuses what it cannot serve
-        check_limits(request, self._limits.get(model, 0))
+        check_limits(request, self.longest_context(model))
 
-    async def _learn_of(self, model: str) -> None:
+    def longest_context(self, model: str) -> int:
+        """The most tokens, prompt and output together, that a worker of `model` takes; 0: none was seen."""
+        return self._limits.get(model, 0)
+
+    async def _be_told_of(self, model: str, relay: Relay) -> None:
+        now = self._loop.time()
+        if now - self._told_s.get(model, float("-inf")) <= FRESH_S:
+            return
+        try:
+            self._limits[model] = await relay.longest_context(model)
+        except BrokerError:
+            return  # nobody is there to say; the mesh itself refuses
+        self._told_s[model] = now
+
+    async def learn_of(self, model: str) -> None:
+        """Look at the mesh, if that was not done just now. What cannot be learnt is not refused.
+
+        Raises:
+            ModelNotFoundError: nobody deployed this model.
+        """
         if model not in self._known:
             try:
                 exists = await topology.has_model(self._connection, self._names, model)
-            except (BrokerTimeoutError, UnavailableError, DisconnectedError):
-                return  # a tenant's account cannot ask; the mesh itself refuses
+            except (BrokerTimeoutError, UnavailableError, UnauthorizedError, DisconnectedError):
+                return  # not every user may ask; the mesh itself refuses
             if not exists:
                 await self._look()
                 have = ", ".join(sorted(self._limits)) or "none"
@@ -57,7 +90,7 @@ class Catalog:
         self._looked_s = self._loop.time()
         try:
             workers = await self._presence.all()
-        except BrokerError:
+        except (BrokerError, UnauthorizedError):
             return
         self._limits = {}
         for each in workers:

@@ -22,23 +22,23 @@ import msgspec
 from mesh.broker import topology
 from mesh.broker.connection import Connection
 from mesh.broker.connection import connect as connect_broker
-from mesh.broker.journal import Entry, Journal, OnEntry
+from mesh.broker.journal import Entry, OnEntry
 from mesh.broker.options import ConnectOptions
 from mesh.broker.store import PresenceStore, ResultStore
 from mesh.client.catalog import Catalog
 from mesh.client.inquiry import Inquiry
 from mesh.client.job import Job
+from mesh.client.relay import Relay
 from mesh.client.requests import build_request
 from mesh.client.submission import Asked, Submission
 from mesh.client.watch import Watch
 from mesh.errors import (
     BrokerTimeoutError,
-    DisconnectedError,
     InvalidRequestError,
     MeshError,
     ResultNotFoundError,
     TooLargeError,
-    TopologyError,
+    UnauthorizedError,
     UnavailableError,
 )
 from mesh.policies.affinity import affinity_token
@@ -52,8 +52,6 @@ SUBMIT_S = 10.0
 # Past the deadline: for the mesh to notice it, which takes a dead worker's lease (`ack_wait`, 10 s), and to say so.
 BOUND_MARGIN_S = 30.0
 READ_S = 5.0
-LOAD_S = 60.0  # for a Result too large for a message
-LOAD_RETRY_S = 0.2
 HEADER_ROOM_BYTES = 1024
 
 
@@ -68,20 +66,30 @@ class Client:
         encoding: Encoding,
         where: str,
         catalog: Catalog | None = None,
+        is_confined: bool = False,
+        has_neighbours: bool = False,
     ) -> None:
-        """`where`: the servers' addresses, for messages. `catalog`: one that several clients share."""
+        """Open a client on a connection; its `watch` is to be run.
+
+        Args:
+            where: the servers' addresses, for messages.
+            catalog: one that several clients share.
+            is_confined: JetStream tells this user nothing, see client/relay.
+            has_neighbours: others publish to this mesh who may use our message ids before we do.
+        """
         self._connection = connection
         self._names = names
         self._tenant = tenant
         self._encoding: Encoding = encoding
         self._where = where
-        self._journal = Journal(connection, names)
+        self._has_neighbours = has_neighbours or is_confined
         self._store = ResultStore(connection, names)
         self._presence = PresenceStore(connection, names)
-        self._catalog = catalog or Catalog(connection, names)
+        self._relay = Relay(connection, names, tenant, is_confined)
+        self._catalog = catalog or Catalog(connection, names, self._relay)
         self._submission = Submission(connection, names, tenant)
-        self._inquiry = Inquiry(connection, names, tenant)
-        self.watch = Watch(connection, names, tenant)
+        self._inquiry = Inquiry(connection, names, tenant, self._relay)
+        self.watch = Watch(connection, names, tenant, self._inquiry)
         self._loop = asyncio.get_running_loop()
 
     def __repr__(self) -> str:
@@ -136,8 +144,9 @@ class Client:
         job = self.watch.open(self, request.id, _bound_of(request), is_new=True, on_entry=on_entry)
         try:
             ack = await self._submission.store(subject, asked, traceparent, deadline_s)
-            if ack.duplicate:
-                await self._join_first(job, asked, ack.seq, deadline_s)
+            if ack.duplicate and not await self._join_first(job, asked, ack.seq, deadline_s):
+                mark = f".{secrets.token_hex(8)}"
+                ack = await self._submission.store(subject, asked, traceparent, deadline_s, mark)
         except BaseException:
             job.close()
             raise
@@ -233,28 +242,11 @@ class Client:
 
     async def read_journal(self, job: str, after: int, limit: int) -> list[Entry]:
         """Events of one of our jobs from the journal."""
-        return await self._journal.read(self._journal.subject(self._tenant, job), after, limit)
+        return await self._relay.read_journal(job, after, limit)
 
     async def load_result(self, result: Result) -> Result:
-        """The whole Result, where it was too large for a message.
-
-        Raises:
-            ResultNotFoundError: its output is kept no longer.
-            BrokerTimeoutError: NATS did not give it within a minute.
-        """
-        if not isinstance(result.object, str):
-            return result
-        try:
-            async with asyncio.timeout(LOAD_S):
-                while True:
-                    try:
-                        return codec.decode_result(await self._store.get_object(result.object))
-                    except (DisconnectedError, BrokerTimeoutError, UnavailableError):
-                        await asyncio.sleep(LOAD_RETRY_S)  # NATS is away, and the Result is worth a wait
-        except TimeoutError:
-            raise BrokerTimeoutError(f"object {result.object} did not come within {LOAD_S:g} s; ask again") from None
-        except TopologyError as error:
-            raise ResultNotFoundError(f"the output of job {result.id} is kept no longer: {error}") from None
+        """The whole Result, where it was too large for a message; as `Relay.whole`."""
+        return await self._relay.whole(result)
 
     async def cancel_job(self, job: str, timeout_s: float) -> str:
         answer = await self._inquiry.steer("cancel", job, timeout_s)
@@ -274,8 +266,10 @@ class Client:
 
     # An id that was submitted before.
 
-    async def _join_first(self, job: Job, asked: Asked, sequence: int, deadline_s: float) -> None:
+    async def _join_first(self, job: Job, asked: Asked, sequence: int, deadline_s: float) -> bool:
         """NATS has that id already: the handle becomes one of the first request, if that asks for the same.
+
+        False: it was somebody else's request that bore our id, and there is no job of ours.
 
         The Result is looked for in any case: it may have been announced before we listened, while its request is
         still in the queue, or still said to run.
@@ -287,7 +281,10 @@ class Client:
         job.missed()
         try:
             async with asyncio.timeout_at(deadline_s):
-                first = await self._submission.first_of(job.id, sequence)
+                first = None if self._relay.is_needed else await self._submission.first_of(job.id, sequence)
+                if first is not None and self._submission.is_foreign(first, job.id):
+                    job.is_joined = False
+                    return False
                 if first is not None:
                     asked.check_same(first)
                     if first.request is not None:
@@ -296,14 +293,20 @@ class Client:
                 result = await self._inquiry.stored(job.id)
                 if result is None and first is None:
                     result = await self._inquiry.ask(job.id)
-        except (InvalidRequestError, ResultNotFoundError):
+        except InvalidRequestError:
             raise
+        except ResultNotFoundError:
+            if not self._has_neighbours:
+                raise
+            job.is_joined = False
+            return False
         except (MeshError, TimeoutError):
-            return  # it cannot be told: the first is kept, and the watch asks what became of it
+            return True  # it cannot be told: the first is kept, and the watch asks what became of it
         if result is not None:
             if first is None:
                 asked.check_result(result)
             job.settled(result)
+        return True
 
     async def _compare(self, job: Job, asked: Asked, sequence: int) -> None:
         """Another stored request is served under the job's id: a reader of ours must not get its output unasked."""
@@ -337,7 +340,7 @@ async def connect(
 
     Raises:
         DisconnectedError: no NATS there. UnauthorizedError: it refused us.
-        TopologyError: no mesh on it.
+        TopologyError: no mesh on it; in a tenant's account the first request tells.
     """
     check_token("tenant", tenant)
     names = Names(namespace)
@@ -347,10 +350,15 @@ async def connect(
     if timeout is not None:
         options = replace(options, connect_timeout_s=timeout)
     async with connect_broker(options) as connection:
-        with contextlib.suppress(UnavailableError, BrokerTimeoutError, TimeoutError):  # a tenant's account cannot ask
+        is_confined = False
+        try:
             async with asyncio.timeout(options.connect_timeout_s):
                 await topology.read_settings(connection, names)
-        client = Client(connection, names, tenant, encoding, options.shown)
+        except (UnauthorizedError, UnavailableError):  # a tenant's account has no JetStream
+            is_confined = True
+        except (BrokerTimeoutError, TimeoutError):
+            pass  # whoever asks something of it will hear
+        client = Client(connection, names, tenant, encoding, options.shown, is_confined=is_confined)
         unlisten = connection.listen(client.watch.connection_changed)
         watch = asyncio.create_task(client.watch.run(), name="mesh-client-watch")
         try:

@@ -9,9 +9,10 @@ from collections.abc import Awaitable
 from typing import Any, TypeVar
 
 from mesh.broker.connection import Connection
-from mesh.broker.journal import Journal
+from mesh.broker.journal import Journal, events_of
 from mesh.broker.queue import RequestQueue
 from mesh.broker.store import ResultStore
+from mesh.client.relay import Relay
 from mesh.errors import BrokerTimeoutError, ResultNotFoundError, UnauthorizedError, UnavailableError
 from mesh.protocol import codec, headers
 from mesh.protocol.messages import Result
@@ -26,10 +27,11 @@ T = TypeVar("T")
 class Inquiry:
     """Asks the queue, the workers, the store and the journal of one tenant's jobs."""
 
-    def __init__(self, connection: Connection, names: Names, tenant: str) -> None:
+    def __init__(self, connection: Connection, names: Names, tenant: str, relay: Relay) -> None:
         self._connection = connection
         self._names = names
         self._tenant = tenant
+        self._relay = relay
         self._queue = RequestQueue(connection, names)
         self._journal = Journal(connection, names)
         self._store = ResultStore(connection, names)
@@ -47,20 +49,26 @@ class Inquiry:
             ResultNotFoundError: there is no such job, or its Result is kept no longer.
             MeshError: NATS did not answer; ask again.
         """
-        if sequence and await _if_allowed(self._queue.get(sequence)) is not None:
+        is_told = self._relay.is_needed  # a worker says all there is to know of the queue
+        if sequence and not is_told and await _if_allowed(self._queue.get(sequence)) is not None:
             return None
         if await self._is_alive(job):
             return None
-        result = await self.stored(job)
+        result = await self.stored(job) or await self._announced(job)
         if result is not None:
             return result
-        last = await _if_allowed(self._journal.last(self._journal.subject(self._tenant, job)))
-        if last is not None and isinstance(last.event, Result):
-            return last.event
         raise ResultNotFoundError(
             f"job {job} is unknown: it never existed, or ended longer ago than its result_ttl_ms; "
             "is the id right, and the tenant?"
         )
+
+    async def _announced(self, job: str) -> Result | None:
+        """The Result with which the job's journal ends."""
+        if self._relay.is_needed:
+            events = events_of(await self._relay.read_journal(job))
+            return events[-1] if events and isinstance(events[-1], Result) else None
+        last = await _if_allowed(self._journal.last(self._journal.subject(self._tenant, job)))
+        return last.event if last is not None and isinstance(last.event, Result) else None
 
     async def stored(self, job: str) -> Result | None:
         """The job's Result, also one that was written a moment ago; None: it has none, or none that is kept.
@@ -69,8 +77,12 @@ class Inquiry:
             MeshError: NATS did not answer.
         """
         try:
+            if self._relay.is_needed:  # a tenant's account may not ask the leader; a worker does for it
+                return await self._relay.output(job)
             stored = await self._store.get_written(self._tenant, job)
-        except (UnauthorizedError, UnavailableError):  # a tenant's account may not ask the leader
+        except ResultNotFoundError:
+            return None
+        except (UnauthorizedError, UnavailableError):
             stored = await self._store.get(self._tenant, job)
         return stored.result if stored is not None else None
 
@@ -79,6 +91,8 @@ class Inquiry:
         try:
             return (await self.status(job, STATUS_S)).get("status") in ("queued", "running")
         except UnavailableError:
+            if self._relay.is_needed:
+                raise  # it cannot be told: the queue is not ours to read
             return await self._queue.find(self._tenant, job) is not None
 
     async def status(self, job: str, timeout_s: float) -> dict[str, Any]:

@@ -76,14 +76,17 @@ class Submission:
         self._journal = Journal(connection, names)
         self._loop = asyncio.get_running_loop()
 
-    async def store(self, subject: str, asked: Asked, traceparent: str, deadline_s: float) -> PubAck:
+    async def store(self, subject: str, asked: Asked, traceparent: str, deadline_s: float, mark: str = "") -> PubAck:
         """Publish until it is surely stored. `deadline_s`: loop time.
+
+        NATS remembers the message ids of a whole stream, whoever sent them. `mark` makes one that nobody can have
+        sent before, for a job whose own was used by somebody else; that it runs once is seen to by the workers then.
 
         Raises:
             QuotaExceededError, TooLargeError, UnauthorizedError: it was refused.
             BrokerError: not stored by then, as far as is known; the message says how to go on.
         """
-        message_id = f"{self._tenant}.{asked.job}"
+        message_id = f"{self._tenant}.{asked.job}{mark}"
         while True:
             left_s = max(PAUSE_S, min(TRY_S, deadline_s - self._loop.time()))
             try:
@@ -93,6 +96,10 @@ class Submission:
                     text = f"{error}; whether job {asked.job} was stored is not known: submit it again with this id"
                     raise type(error)(f"{text}, it runs once", err_code=error.err_code) from error
             await asyncio.sleep(PAUSE_S)  # the outcome is unknown, or NATS is away; the id makes it safe
+
+    def is_foreign(self, stored: StoredRequest, job: str) -> bool:
+        """Whether a request that NATS takes for ours, by its message id, is another job's."""
+        return stored.job != job or stored.address is None or stored.address.tenant != self._tenant
 
     async def first_of(self, job: str, sequence: int) -> StoredRequest | None:
         """The stored request that is served under this id; None: it left the queue.

@@ -14,7 +14,7 @@ from mesh.broker.journal import Journal, OnEntry
 from mesh.broker.store import ResultStore, Stored
 from mesh.client.inquiry import Inquiry
 from mesh.client.job import Job, Link
-from mesh.errors import DisconnectedError, MeshError, ResultNotFoundError
+from mesh.errors import DisconnectedError, MeshError, ResultNotFoundError, UnauthorizedError
 from mesh.protocol.subjects import Names
 
 log = logging.getLogger("mesh.client")
@@ -28,11 +28,11 @@ MAX_INQUIRIES = 64  # at once: after a reconnect every open handle may need one
 class Watch:
     """The open handles of one client. Made and run by it."""
 
-    def __init__(self, connection: Connection, names: Names, tenant: str) -> None:
+    def __init__(self, connection: Connection, names: Names, tenant: str, inquiry: Inquiry) -> None:
         self._tenant = tenant
         self._journal = Journal(connection, names)
         self._store = ResultStore(connection, names)
-        self._inquiry = Inquiry(connection, names, tenant)
+        self._inquiry = inquiry
         self._jobs: dict[Job, None] = {}  # oldest first; several may be of one job
         self._tasks: set[asyncio.Task[None]] = set()
         self._room = asyncio.Semaphore(MAX_INQUIRIES)
@@ -90,13 +90,13 @@ class Watch:
             self.spawn(self._ask(job), f"mesh-ask-{job.id}")
 
     async def _ask(self, job: Job) -> None:
-        """Say of a job that there is no such job, rather than wait for its Result."""
+        """Say of a job that there is no such job, or none of ours, rather than wait for its Result."""
         async with self._room:
             if not job.is_doubtful or job.is_closed:
                 return
             try:
                 result = await self._inquiry.ask(job.id, job.sequence)
-            except ResultNotFoundError as error:
+            except (ResultNotFoundError, UnauthorizedError) as error:
                 if job.is_doubtful:
                     job.failed(error)
                 return

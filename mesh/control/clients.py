@@ -40,7 +40,8 @@ class Clients:
         kept = self._kept.pop(key, None)
         if kept is None:
             self._thin_out()
-            client = Client(self._connection, self._names, tenant, encoding, "the front door's NATS", self._catalog)
+            where, shared = "the front door's NATS", self._catalog
+            client = Client(self._connection, self._names, tenant, encoding, where, catalog=shared, has_neighbours=True)
             kept = _Kept(client, asyncio.create_task(client.watch.run(), name=f"mesh-frontdoor-watch-{tenant}"))
         self._kept[key] = kept
         return kept.client

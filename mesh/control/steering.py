@@ -1,5 +1,6 @@
 """Answers `<ns>.ctl.<tenant>.cancel|status|replay.<job>`: one queue group over all processes that serve it.
 
+And, for clients to which JetStream tells nothing, `….output.<job>` and `….model.<model>` (see client/relay).
 Source: nats/PROTOCOL.md, "Steering a job".
 """
 
@@ -10,12 +11,13 @@ from typing import Any
 import msgspec
 
 from mesh.broker.connection import Connection
-from mesh.broker.journal import events_of
+from mesh.broker.journal import SEQUENCE, events_of
 from mesh.broker.service import Endpoint, ServiceRequest
+from mesh.client.catalog import Catalog
 from mesh.control.audit import Auditor
 from mesh.control.endings import Endings
-from mesh.errors import BrokerError, InvalidRequestError, MeshError
-from mesh.protocol import codec
+from mesh.errors import BrokerError, InvalidRequestError, MeshError, ResultNotFoundError, TopologyError
+from mesh.protocol import codec, headers
 from mesh.protocol.history import read_history
 from mesh.protocol.messages import Delta, ErrorInfo, Result
 from mesh.protocol.refusals import BAD_REQUEST, INTERNAL, NOT_FOUND, UNAVAILABLE, details_of, service_code
@@ -28,18 +30,22 @@ MAX_AT_ONCE = 256  # requests being answered; more are refused with 503, so a fl
 WORKER_ANSWER_S = 1.5  # for the worker that runs a job to end it
 CANCEL_LOOKS = 3  # for a worker that ends it, since a job may start, or move; then it is ended here
 PAGE = 200
-VERBS = ("cancel", "status", "replay")
+PIECE_BYTES = 128 * 1024  # of a Result too large for a message
+VERBS = ("cancel", "status", "replay", "output", "model")
 _USE = {
-    "subject": "<namespace>.ctl.<tenant>.cancel|status|replay.<job>",
-    "body": 'replay: {"index": n}; else empty',
-    "answer": "cancel, status: one JSON object; replay: the events from output token n on, then an empty message",
+    "subject": "<namespace>.ctl.<tenant>.cancel|status|replay|output.<job>, or model.<model>",
+    "body": 'replay: {"index": n}, or {"after": sequence, "limit": n}; else empty',
+    "answer": "cancel, status: one JSON object; replay: the events from output token n on, then an empty message; "
+    "output: the Result in pieces, model: one JSON object, then an empty message",
 }
 
 
 class ReplayRequest(msgspec.Struct, frozen=True):
-    """The body of `replay`: from which output token on."""
+    """The body of `replay`: from which output token on, or after which place in the journal."""
 
     index: int = 0
+    after: int | None = None  # stream sequence; each event is then sent with its own, in `Nats-Sequence`
+    limit: int = PAGE  # events at most, with `after`
 
 
 class Steering:
@@ -51,6 +57,7 @@ class Steering:
         self._names = names
         self._skip = len(names.ns) + len(".ctl.")
         self._endings = Endings(connection, names, who, "cancel", audit)
+        self._catalog = Catalog(connection, names)
         self._tasks: set[asyncio.Task[None]] = set()
         self.endpoint = Endpoint("control", f"{names.ns}.ctl.>", QUEUE, self._heard, _USE)
 
@@ -81,8 +88,12 @@ class Steering:
                     request.respond(codec.encode({"id": job, "status": await self._cancel(tenant, job)}))
                 case "status":
                     request.respond(codec.encode(await self._status(tenant, job)))
-                case _:
+                case "replay":
                     await self._replay(request, tenant, job)
+                case "output":
+                    await self._output(request, tenant, job)
+                case _:
+                    await self._model(request, job)
             request.done()
         except MeshError as error:
             request.refuse(service_code(error), str(error), details_of(error))
@@ -152,11 +163,16 @@ class Steering:
     async def _replay(self, request: ServiceRequest, tenant: str, job: str) -> None:
         """The events from output token `index` on, then an empty message."""
         try:
-            index = msgspec.json.decode(request.payload, type=ReplayRequest).index if request.payload else 0
+            asked = msgspec.json.decode(request.payload, type=ReplayRequest) if request.payload else ReplayRequest()
         except msgspec.MsgspecError as error:
             raise InvalidRequestError(f'must be {{"index": n}}: {error}', field="body") from None
-        journal, after = self._endings.journal, 0
+        journal, after, index = self._endings.journal, 0, asked.index
         subject = journal.subject(tenant, job)
+        if asked.after is not None:
+            for entry in await journal.read(subject, max(0, asked.after), max(1, min(PAGE, asked.limit))):
+                request.respond(entry.body, headers.block((SEQUENCE, entry.sequence)))
+            request.respond(b"")
+            return
         while page := await journal.read(subject, after, PAGE):
             after = page[-1].sequence
             for entry in page:
@@ -171,4 +187,29 @@ class Steering:
             found = await self._endings.store.get(tenant, job)
             if found is not None:
                 request.respond(found.body)
+        request.respond(b"")
+
+    async def _output(self, request: ServiceRequest, tenant: str, job: str) -> None:
+        """The whole Result in pieces, each with the size of the whole, then an empty message."""
+        store = self._endings.store
+        found = await store.get(tenant, job) or await store.get_written(tenant, job)
+        if found is None:
+            raise ResultNotFoundError(f"job {job} has no Result, or it is kept no longer")
+        body = found.body
+        if isinstance(found.result.object, str):
+            try:
+                body = await store.get_object(found.result.object)
+            except TopologyError:
+                raise ResultNotFoundError(f"the output of job {job} is kept no longer") from None
+        size = headers.block(("Mesh-Bytes", len(body)))
+        for start in range(0, len(body), PIECE_BYTES):
+            request.respond(body[start : start + PIECE_BYTES], size)
+            await asyncio.sleep(0)  # other answers take their turn
+        request.respond(b"")
+
+    async def _model(self, request: ServiceRequest, model: str) -> None:
+        """What can be asked of a model, then an empty message."""
+        await self._catalog.learn_of(model)
+        answer = {"model": model, "max_model_len": self._catalog.longest_context(model)}
+        request.respond(codec.encode(answer))
         request.respond(b"")
