@@ -15,7 +15,7 @@ class Limits:
 
     open_requests: int = 4096  # a few kilobytes each: a handle, and a subscription on the server
     of_one_tenant: int = 2048  # so that one cannot shut out all others
-    pending_bytes: int = 64 << 20  # of bodies on their way into the queue
+    pending_bytes: int = 64 << 20  # of bodies that are held: those on their way into the queue, and those with an id
 
 
 @dataclass
@@ -49,7 +49,7 @@ class Admission:
         if mine >= limits.of_one_tenant:
             raise QuotaExceededError(f"tenant {tenant} has {mine} requests open here, the limit; wait for some to end")
         if self._bytes + size_bytes > limits.pending_bytes:
-            raise UnavailableError(f"{self._bytes} bytes of requests are on their way into the queue; try again later")
+            raise UnavailableError(f"this front door holds {self._bytes} bytes of requests, its limit; try again later")
         self._open[tenant] = mine + 1
         self._total += 1
         self._bytes += size_bytes

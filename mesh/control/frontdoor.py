@@ -108,8 +108,9 @@ class FrontDoor:
             self._visits.add(visit)
             await visit.submit()
             request.payload = b""  # the queue has it
-            self._admission.stored(pending_bytes)
-            pending_bytes = 0
+            if not visit.is_named:
+                self._admission.stored(pending_bytes)
+                pending_bytes = 0
             self._tell_accepted(visit, tenant, model)
             result = await visit.answer(self._canceller())
             self._answered[result.status] += 1

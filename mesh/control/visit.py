@@ -36,8 +36,9 @@ class Visit:
         self.encoding = codec.encoding_of(headers.media_type(fields.get("content-type", "")))
         self.manner: Manner = codec.decode_manner(request.payload, self.encoding) if request.payload else Manner()
         asked = codec.decode_request(request.payload, self.encoding)
-        self._asked: Request = msgspec.structs.replace(asked, stream=self.manner.stream)
+        self._asked: Request | None = msgspec.structs.replace(asked, stream=self.manner.stream)
         validate(self._asked)
+        self.is_named = asked.id is not None  # its body is held until it is answered: an id may have been used before
         self.job: Job | None = None
         self._request = request
         self._model = model
@@ -61,7 +62,8 @@ class Visit:
             timeout=SUBMIT_S,
             on_entry=self._follower.heard if self.manner.stream else None,
         )
-        if self._asked.id is not None:
+        self._asked = None  # the queue has it
+        if self.is_named:
             self._follower.missed()  # it may have been submitted before, and have events already
 
     async def answer(self, on_gone: Callable[[], None]) -> Result:

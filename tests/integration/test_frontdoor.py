@@ -307,6 +307,23 @@ async def test_a_flood_is_refused_and_costs_no_memory(tmp_path, monkeypatch):
     assert calm["status"] == "finished"
 
 
+async def test_large_bodies_are_refused_before_they_fill_the_memory(tmp_path, monkeypatch):
+    """Bodies with an id are held until they are answered; so many bytes of them, and no more."""
+    monkeypatch.setattr("mesh.control.frontdoor.Admission", lambda: Admission(Limits(pending_bytes=2 << 20)))
+    async with running_mesh(tmp_path / "nats") as mesh:
+        await mesh.start_worker(SLOW)
+        client = await nats.connect(mesh.url, pending_size=64 << 20)
+        words = "river " * 40_000
+        bodies = [json.dumps({"id": f"big-{n}", "prompt": words, "max_tokens": 20}).encode() for n in range(40)]
+        answers = await asyncio.gather(*(client.request(RPC, body, timeout=30) for body in bodies))
+        codes = [refusal(answer)[0] for answer in answers]
+        calm = await client.request(RPC, b'{"id": "calm", "prompt": "a", "max_tokens": 1}', timeout=10)
+        await client.close()
+    assert set(codes) == {"", "503"}
+    assert 1 <= codes.count("") <= 16
+    assert json.loads(calm.data)["status"] == "finished"
+
+
 async def test_a_front_door_that_closes_says_that_the_job_goes_on(tmp_path, monkeypatch):
     monkeypatch.setattr("mesh.control.frontdoor.CLOSE_S", 0.1)
     async with running_mesh(tmp_path / "nats", MeshSettings(lanes=1)) as mesh:
