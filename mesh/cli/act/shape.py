@@ -13,6 +13,23 @@ from mesh.protocol.subjects import Names
 RECORD_DAYS = 1  # prompts are kept no longer than somebody asks for
 
 
+def of_profile(shape: Shape, profile: str | None) -> Shape:
+    """`shape` with what the durability profile chooses; what was given stands.
+
+    Raises:
+        ConfigError: the two contradict each other.
+    """
+    if profile is None:
+        return shape
+    if profile == "strict" and shape.storage == "memory":
+        raise ConfigError(
+            "--profile strict keeps requests and results through a power cut, and --storage memory does not; "
+            "leave one of them out",
+            key="profile",
+        )
+    return replace(shape, events_storage=shape.events_storage or ("memory" if profile == "strict" else "file"))
+
+
 async def wanted(connection: Connection, names: Names, shape: Shape) -> MeshSettings:
     """The settings to plan with.
 
