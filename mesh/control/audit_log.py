@@ -72,13 +72,7 @@ class AuditLog:
             TopologyError: there is no audit stream.
             BrokerError: NATS did not answer.
         """
-        state = await topology.stream_state(self._connection, self._stream)
-        first, last = int(state["first_seq"]), int(state["last_seq"])
-        if self._selection.since_unix_ms is not None:
-            first = max(first, await self._place_of(self._selection.since_unix_ms, last + 1))
-        end = last + 1
-        if self._selection.until_unix_ms is not None:
-            end = await self._place_of(self._selection.until_unix_ms, end)
+        first, end, last = await self._bounds()
         found: list[Kept] = []
         size = WINDOW
         while end > first and len(found) < limit:
@@ -89,6 +83,16 @@ class AuditLog:
             found = [*part, *found]
             end, size = start, size * 4
         return found, last
+
+    async def pages(self) -> AsyncIterator[list[Kept]]:
+        """All that are there, oldest first, in lists of one or more.
+
+        Raises:
+            TopologyError, BrokerError: as `newest`.
+        """
+        first, end, _ = await self._bounds()
+        async for page in self._pages(first - 1, end - 1):
+            yield page
 
     async def follow(self, after: int) -> AsyncGenerator[list[Kept], None]:
         """What is stored after this place in the stream, as it comes. While NATS is away nothing does; what was missed
@@ -117,6 +121,17 @@ class AuditLog:
                     continue
         finally:
             subscription.close()
+
+    async def _bounds(self) -> tuple[int, int, int]:
+        """Where in the stream what is selected begins, where it is over, and where the stream ends."""
+        state = await topology.stream_state(self._connection, self._stream)
+        first, last = int(state["first_seq"]), int(state["last_seq"])
+        end = last + 1
+        if self._selection.since_unix_ms is not None:
+            first = max(first, await self._place_of(self._selection.since_unix_ms, end))
+        if self._selection.until_unix_ms is not None:
+            end = await self._place_of(self._selection.until_unix_ms, end)
+        return first, end, last
 
     async def _pages(self, after: int, last: int) -> AsyncIterator[list[Kept]]:
         """What is selected after a place in the stream, up to and with `last`."""
