@@ -1,17 +1,20 @@
 """What Tab offers: commands and options always, names of the mesh while it answers, and never an error."""
 
+import contextlib
 import shutil
 import socket
 import subprocess
 import sys
+import threading
 import time
 
+import click
 import pytest
 
 import mesh as library
-from mesh.cli.act.completion import BOUND_S
+from mesh.cli.act.completion import BOUND_S, ask
 from mesh.server import free_port
-from tests.cli.conftest import ROOT, Cli
+from tests.cli.conftest import ROOT, Cli, wait_until
 
 START_S = 20.0  # for the process itself, on a busy machine
 
@@ -51,6 +54,8 @@ def test_commands_and_options_are_offered_without_a_mesh(cli: Cli) -> None:
         ("mesh generate --model c", ["chat"]),
         ("mesh cancel --tenant ", ["acme", "default"]),
         ("mesh drain ", []),
+        ("mesh pause zz", []),
+        ("mesh drain --namespace void ", []),
     ],
 )
 def test_names_of_the_mesh_are_offered_where_they_are_wanted(served: Cli, line: str, names: list[str]) -> None:
@@ -73,6 +78,33 @@ def test_a_mesh_that_is_away_costs_no_word_and_a_second_at_most(cli: Cli) -> Non
         url = f"nats://127.0.0.1:{mute.getsockname()[1]}"
         fastest = min(timed(cli, MESH_NATS=url) for _ in range(2))
     assert fastest < BOUND_S + START_S / 4
+
+
+def test_a_server_that_hangs_once_it_is_connected_costs_a_second_at_most() -> None:
+    """Also closing the connection waits for it, and nobody waits for that."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        threading.Thread(target=greet_and_hang, args=(listener,), name="mesh-hang", daemon=True).start()
+        context = click.Context(click.Command("pause"))
+        context.params = {"nats": (f"nats://127.0.0.1:{listener.getsockname()[1]}",)}
+        began_s = time.monotonic()
+        assert ask(context, "models") == []
+        assert time.monotonic() - began_s < BOUND_S + 0.5
+        hanging = {"mesh-complete", "mesh-hang"}
+        wait_until(lambda: not hanging & {each.name for each in threading.enumerate()}, "it closed in the end")
+
+
+def greet_and_hang(listener: socket.socket) -> None:
+    """A NATS that greets, answers the first PING, and then says no more."""
+    with contextlib.suppress(OSError):
+        with listener.accept()[0] as client:
+            client.sendall(b'INFO {"version":"2.15.1","max_payload":1048576,"headers":true,"proto":1}\r\n')
+            while b"PING" not in client.recv(4096):
+                pass
+            client.sendall(b"PONG\r\n")
+            while client.recv(4096):
+                pass
 
 
 def timed(cli: Cli, **environment: str) -> float:

@@ -314,6 +314,7 @@ async def test_it_stays_while_nats_is_away_and_says_so(cli: Cli) -> None:
         with in_terminal(cli) as terminal:
             terminal.wait_for("sim/batch")
             await server.stop(kill=True)
+            terminal.wait_for("connection")
             assert "sim/batch" in "\n".join(terminal.wait_for("as of "))
             await server.start()
             wait_until(lambda: "as of " not in "".join(terminal.lines), "it is back")
