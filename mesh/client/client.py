@@ -46,6 +46,7 @@ from mesh.protocol import codec
 from mesh.protocol.codec import Encoding
 from mesh.protocol.messages import DEFAULT_DEADLINE_MS, Presence, Request, Result
 from mesh.protocol.subjects import DEFAULT_NAMESPACE, Names, check_tier, check_token
+from mesh.telemetry import asking
 
 DEFAULT_URL = "nats://127.0.0.1:4222"
 SUBMIT_S = 10.0
@@ -115,6 +116,7 @@ class Client:
             model: the name it is served under.
             prompt: text, a list of chat messages, or a whole `Request`.
             tier: `interactive`, `standard` or `batch`.
+            traceparent: W3C's, of the span that asks; where OpenTelemetry is set up, the one that is open here counts.
             timeout: seconds to get it stored.
             on_entry: called with each event as the journal has it, and the sequence of the one before; for those who
                 pass events on. Must not block.
@@ -142,6 +144,8 @@ class Client:
             raise TooLargeError(f"the request has {len(asked.body)} bytes; this NATS takes {room_bytes}")
         subject = self._names.request(model, tier, self._tenant, affinity_token(request))
         job = self.watch.open(self, request.id, _bound_of(request), is_new=True, on_entry=on_entry)
+        job.trace = trace = asking.begin(request, model, tier, self._tenant, traceparent)
+        traceparent = trace.traceparent if trace is not None else traceparent
         try:
             ack = await self._submission.store(subject, asked, traceparent, deadline_s)
             if ack.duplicate and not await self._join_first(job, asked, ack.seq, deadline_s):

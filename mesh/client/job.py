@@ -14,6 +14,7 @@ from mesh.broker.journal import Entry, events_of
 from mesh.client.assembly import Assembly, Restarted
 from mesh.errors import BrokerError, DisconnectedError, MeshError, WaitTimeoutError
 from mesh.protocol.messages import Delta, Event, Result, Started
+from mesh.telemetry.asking import Asking
 
 INBOX_EVENTS = 256  # live events kept for a reader; beyond, it reads the journal
 PAGE_EVENTS = 200  # events read from the journal at once: what a slow reader holds at most
@@ -69,6 +70,7 @@ class Job:
         self.heard_s = self._loop.time()  # loop time of the last sign of life
         self.look_s = 0.0  # loop time of the next look at the store
         self.ask_s = 0.0  # loop time of the next inquiry, if it is doubtful then
+        self.trace: Asking | None = None  # its spans here, if somebody traces
 
     def __repr__(self) -> str:
         state = self._result.status if self._result is not None else "open"
@@ -165,6 +167,8 @@ class Job:
             self._error = DisconnectedError(f"this handle of job {self.id} was closed; `client.job(id)` makes another")
             self._wake()
         self._timer.cancel()
+        if self.trace is not None:
+            self.trace.closed()
         if self._subscription is not None:
             self._subscription.close()
             self._subscription = None
@@ -183,6 +187,8 @@ class Job:
     def stored(self, sequence: int) -> None:
         """The request is in the queue."""
         self.sequence = sequence
+        if self.trace is not None:
+            self.trace.stored()
         if self._first is not None:
             self._tell_apart(self._first)
 
@@ -212,6 +218,8 @@ class Job:
         """The Result, live or from the store."""
         if self._result is None:
             self._result, self._error = result, None
+            if self.trace is not None:
+                self.trace.ended(result)
             self.close()
             self._wake()
 
@@ -224,6 +232,8 @@ class Job:
         """No wait on this handle can succeed any more."""
         if self._result is None and self._error is None:
             self._error = error
+            if self.trace is not None:
+                self.trace.failed(error)
             self.close()
             self._wake()
 

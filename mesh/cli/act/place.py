@@ -7,6 +7,7 @@ from mesh.broker import topology
 from mesh.broker.connection import Connection
 from mesh.broker.connection import connect as connect_broker
 from mesh.broker.options import ConnectOptions
+from mesh.cli.act.traced import traced
 from mesh.cli.options import Nats
 from mesh.client.client import Client, connect
 from mesh.errors import ConfigError
@@ -40,7 +41,7 @@ def connect_options(nats: Nats, name: str = "mesh-cli") -> ConnectOptions:
 async def open_client(nats: Nats, tenant: str) -> AsyncIterator[Client]:
     """A client of the mesh that the options name."""
     names = Names(nats.namespace)
-    async with connect(tenant=tenant, namespace=names.ns, options=connect_options(nats)) as client:
+    async with traced(), connect(tenant=tenant, namespace=names.ns, options=connect_options(nats)) as client:
         yield client
 
 

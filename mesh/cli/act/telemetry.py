@@ -4,11 +4,11 @@ import asyncio
 import contextlib
 import json
 import logging
-import os
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import asdict
 
 from mesh.broker.connection import Connection
+from mesh.cli.act import traced
 from mesh.cli.watching import Watching
 from mesh.control.census import Census
 from mesh.engines.base import Gauged
@@ -22,9 +22,6 @@ from mesh.telemetry.readings import EngineReading, GpuReading, WorkerReading
 from mesh.worker.worker import Worker
 
 log = logging.getLogger("mesh.cli")
-
-# As OpenTelemetry has it: any of them says where a collector is.
-OTLP_VARIABLES = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 
 
 class Station:
@@ -52,7 +49,7 @@ class Station:
         """
         observers = [observer] if observer is not None else []
         async with contextlib.AsyncExitStack() as stack:
-            if self._watching.otlp is not None or any(map(os.environ.get, OTLP_VARIABLES)):
+            if self._watching.otlp is not None or traced.is_wanted():
                 observers.append(await self._trace(stack, service))
             if self._watching.telemetry_port is not None:
                 observers.append(await self._listen(stack, self._watching.telemetry_port))

@@ -1,0 +1,78 @@
+"""GPUs are shown where they are, and nothing is said where they are not."""
+
+import pytest
+
+from mesh.telemetry.gpu import Gpus, visible
+
+UUIDS = ["GPU-aaaa-1", "GPU-aaaa-2", "GPU-bbbb-1"]
+
+
+@pytest.mark.parametrize(
+    ("devices", "expected"),
+    [
+        (None, [0, 1, 2]),
+        ("", []),
+        ("1", [1]),
+        ("2, 0", [2, 0]),
+        ("GPU-bbbb", [2]),
+        ("GPU-aaaa-2,0", [1, 0]),
+        ("0,-1,1", [0]),  # as CUDA has it: an invalid one ends the list
+        ("GPU-aaaa", []),  # two of them
+        ("7", []),
+    ],
+)
+def test_only_what_cuda_may_use_is_shown(devices, expected):
+    assert visible(devices, UUIDS) == expected
+
+
+class Nvml:
+    """A library with two GPUs, of which the second does not say how busy it is."""
+
+    class NVMLError(Exception):
+        pass
+
+    def __init__(self, works: bool = True) -> None:
+        self.works = works
+
+    def nvmlInit(self):
+        if not self.works:
+            raise self.NVMLError("Driver Not Loaded")
+
+    def nvmlDeviceGetCount(self):
+        return 2
+
+    def nvmlDeviceGetHandleByIndex(self, index):
+        return index
+
+    def nvmlDeviceGetUUID(self, handle):
+        return f"GPU-{handle}".encode()
+
+    def nvmlDeviceGetName(self, handle):
+        return "NVIDIA H100"
+
+    def nvmlDeviceGetMemoryInfo(self, handle):
+        return type("Memory", (), {"used": 10, "total": 80})
+
+    def nvmlDeviceGetUtilizationRates(self, handle):
+        if handle == 1:
+            raise self.NVMLError("Not Supported")
+        return type("Rates", (), {"gpu": 50, "memory": 20})
+
+
+def test_utilisation_and_memory_are_read_in_base_units(monkeypatch):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    first, second = Gpus(nvml=Nvml()).read()
+    assert (first.gpu, first.busy_ratio, first.used_bytes, first.total_bytes) == ("0", 0.5, 10, 80)
+    assert second.busy_ratio is None
+
+
+def test_without_a_driver_there_are_none(monkeypatch, caplog):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert Gpus(nvml=Nvml(works=False)).read() == []
+    assert caplog.text == ""
+
+
+def test_the_real_library_is_no_trouble_where_there_is_no_gpu(caplog):
+    pytest.importorskip("pynvml")
+    assert isinstance(Gpus().read(), list)
+    assert caplog.text == ""
