@@ -31,6 +31,11 @@ class Endpoint:
         self._visitors: dict[asyncio.Task[None], None] = {}  # in the order they came
         self.port = 0
 
+    @property
+    def visitors(self) -> int:
+        """How many are served now."""
+        return len(self._visitors)
+
     async def close(self) -> None:
         """End all visits."""
         for task in self._visitors:
