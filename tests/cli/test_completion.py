@@ -97,14 +97,13 @@ def test_a_server_that_hangs_once_it_is_connected_costs_a_second_at_most() -> No
 
 def greet_and_hang(listener: socket.socket) -> None:
     """A NATS that greets, answers the first PING, and then says no more."""
-    with contextlib.suppress(OSError):
-        with listener.accept()[0] as client:
-            client.sendall(b'INFO {"version":"2.15.1","max_payload":1048576,"headers":true,"proto":1}\r\n')
-            while b"PING" not in client.recv(4096):
-                pass
-            client.sendall(b"PONG\r\n")
-            while client.recv(4096):
-                pass
+    with contextlib.suppress(OSError), listener.accept()[0] as client:
+        client.sendall(b'INFO {"version":"2.15.1","max_payload":1048576,"headers":true,"proto":1}\r\n')
+        while b"PING" not in client.recv(4096):
+            pass
+        client.sendall(b"PONG\r\n")
+        while client.recv(4096):
+            pass
 
 
 def timed(cli: Cli, **environment: str) -> float:
