@@ -46,6 +46,11 @@ class Census:
         self._asked.set()
         return self._reading if time.monotonic() - self._read_s < STALE_S else None
 
+    @property
+    def is_asked(self) -> bool:
+        """Whether somebody scrapes, and so whether it looks."""
+        return self._asked.is_set()
+
     async def run(self, connection: Connection) -> None:
         """Look, while somebody asks and the seat is ours, until cancelled."""
         seat = Seat(connection, self._names, "census", self._who)

@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import time
+import traceback
 from collections.abc import AsyncGenerator, Callable
 
 from mesh.engines.base import Chunk, Work
@@ -78,7 +79,8 @@ class EngineRun:
         except MeshError as error:
             outcome = error
         except Exception as error:  # an engine raises MeshErrors; anything else is its own failure
-            log.exception("the engine broke its contract", extra={"event": "engine_contract"})
+            kind, where = type(error).__name__, _where(error)  # not its text, which may quote the prompt
+            log.error("the engine broke its contract: %s at %s", kind, where, extra={"event": "engine_contract"})
             outcome = EngineFailedError(f"{type(error).__name__}: {error}")
         finally:
             self.progressed_s = None
@@ -139,3 +141,9 @@ class EngineRun:
                 emitter.finish(chunk.finish_reason, usage, chunk.text, chunk.token_ids)
                 return chunk.finish_reason, usage
         return EngineFailedError("the engine ended the job without a finish reason")
+
+
+def _where(error: Exception) -> str:
+    """The line that raised it."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return f"{frames[-1].filename}:{frames[-1].lineno}" if frames else "a place unknown"
