@@ -23,6 +23,7 @@ from mesh.broker import topology
 from mesh.broker.connection import Connection
 from mesh.broker.connection import connect as connect_broker
 from mesh.broker.journal import Entry, OnEntry
+from mesh.broker.mapping import NO_JETSTREAM
 from mesh.broker.options import ConnectOptions
 from mesh.broker.store import PresenceStore, ResultStore
 from mesh.client.catalog import Catalog
@@ -38,6 +39,7 @@ from mesh.errors import (
     MeshError,
     ResultNotFoundError,
     TooLargeError,
+    TopologyError,
     UnauthorizedError,
     UnavailableError,
 )
@@ -359,6 +361,10 @@ async def connect(
             async with asyncio.timeout(options.connect_timeout_s):
                 await topology.read_settings(connection, names)
         except (UnauthorizedError, UnavailableError):  # a tenant's account has no JetStream
+            is_confined = True
+        except TopologyError as error:
+            if error.err_code not in NO_JETSTREAM:
+                raise
             is_confined = True
         except (BrokerTimeoutError, TimeoutError):
             pass  # whoever asks something of it will hear

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import time
 
 import pytest
@@ -105,6 +106,21 @@ async def test_a_request_that_waits_for_a_worker_is_not_called_unknown(tenancy):
             await job.result(3)
         await tenancy.start_worker()
         assert (await job.result(20)).status == "finished"
+
+
+async def test_an_account_that_lists_no_permissions_is_as_good(tenancy):
+    """Imports alone, as an operator may write them: nobody answers there, where else the server refuses."""
+    await tenancy.start_worker()
+    file = tenancy.folder / "nats" / "tenants.d" / "acme.conf"
+    file.write_text(re.sub(r"default_permissions \{.*?\}", "", file.read_text(), flags=re.DOTALL))
+    await tenancy.reload()
+    async with mesh_api.connect(options=tenancy.tenant("acme"), tenant="acme") as client:
+        job = await client.submit(MODEL, "Once upon a time", max_tokens=40, id="mine")
+        assert await read(job) == (await job).text == await read(client.job("mine"))
+        with pytest.raises(errors.ResultNotFoundError):
+            await client.job("never").result(5)
+        with pytest.raises(errors.ModelNotFoundError):
+            await client.submit("no-such", "Hello")
 
 
 async def test_a_result_too_large_for_a_message_reaches_its_tenant(tenancy):
