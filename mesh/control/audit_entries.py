@@ -15,6 +15,10 @@ from mesh.signals import AttemptStarted, JobBuried, JobDelivered, JobEnded, JobR
 NOBODY = "-"  # stands for the tenant in the subject of what is no tenant's
 _FIELD = re.compile(r"[A-Za-z0-9_.\[\]-]{1,64}", re.ASCII)
 
+# For so long after it was stored, a request's acceptance is surely not written again by whoever tells it once more:
+# less than the two minutes in which a stream knows ids. So the first worker may die with the word on its lips.
+TOLD_APART_MS = 100_000
+
 # Of these there is one for a stored request, whoever tells it and however often.
 _ONCE = ("accepted", "refused", "ended", "buried")
 
@@ -22,7 +26,7 @@ _ONCE = ("accepted", "refused", "ended", "buried")
 def entry_of(signal: Signal, who: str, unix_ms: int) -> AuditEntry | None:
     """What a worker of this name says of a signal; None: nothing."""
     match signal:
-        case JobDelivered(delivered=1):
+        case JobDelivered(delivered=times, queued_ms=queued_ms) if times == 1 or queued_ms < TOLD_APART_MS:
             return _about(signal, "accepted", who, unix_ms, queued_ms=signal.queued_ms)
         case AttemptStarted():
             is_taken = signal.taken_from not in ("", who)

@@ -15,7 +15,7 @@ from mesh.broker import topology
 from mesh.broker.connection import Connection
 from mesh.broker.mapping import read_puback
 from mesh.control.audit import message_of
-from mesh.errors import MeshError, ProtocolError
+from mesh.errors import MeshError
 from mesh.protocol import codec
 from mesh.protocol.messages import AuditEntry, AuditEvent
 from mesh.protocol.subjects import Names
@@ -23,6 +23,7 @@ from mesh.protocol.subjects import Names
 log = logging.getLogger("mesh.control")
 
 WRITE_S = 2.0  # for NATS to take it
+LONGEST_USER = 64  # a key's name has 56 characters
 WHO = "$SYS.REQ.USER.INFO"  # answered by the server itself, to any user that may ask it
 
 
@@ -66,11 +67,10 @@ class Operator:
         read_puback(payload, "audit")
 
     async def _whoever(self) -> str:
-        """Who NATS says we are; "" where it knows nobody, or does not say."""
+        """Who NATS says we are; where we may not ask it, who we say. "" where it knows nobody."""
         try:
             _, payload = await self._connection.request(WHO, timeout_s=WRITE_S / 2)
-            answer = codec.decode_json(payload)
-        except (MeshError, ProtocolError):
-            return ""
-        data = answer.get("data") if isinstance(answer, dict) else None
-        return str(data.get("user") or "")[:64] if isinstance(data, dict) else ""
+            data = codec.decode_json(payload)["data"]
+            return str(data["user"])[:LONGEST_USER]
+        except (MeshError, LookupError, TypeError):
+            return str(self._connection.link.options.get("user") or "")[:LONGEST_USER]

@@ -2,7 +2,7 @@
 
 import math
 
-from tests.bench import door
+from tests.bench import audited, door
 from tests.bench.report import WIDTH
 from tests.bench.simulated import SMALL, measure
 
@@ -51,3 +51,9 @@ async def test_the_front_door_is_measured_against_the_client() -> None:
     assert report.checked == dict.fromkeys(("front door", "client"), 2 * SMALL.alone + SMALL.many)
     assert math.isfinite(report.rows[door.ADDED]["front door"][0])
     assert door.ADDED in report.table()
+
+
+async def test_a_mesh_with_an_audit_is_measured_against_one_without() -> None:
+    report = await audited.measure(rounds=1, sizes=SMALL)
+    done = SMALL.alone + SMALL.many + SMALL.streams
+    assert report.checked == dict.fromkeys((audited.WITH, audited.WITHOUT), done)

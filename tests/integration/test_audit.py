@@ -1,7 +1,10 @@
 """The audit against a real server: what is written about jobs, once each, and without a word of theirs."""
 
 import asyncio
+import os
+import signal
 import socket
+from pathlib import Path
 
 import msgspec
 
@@ -24,6 +27,7 @@ from mesh.server import EmbeddedServer
 from mesh.worker.worker import WorkerOptions
 from tests.running import MODEL, running_mesh, wait_until
 
+CHILD = Path(__file__).parents[1] / "chaos" / "crashing_worker.py"
 NAMES = Names()
 SECRET = "xylophone-canary"
 
@@ -94,6 +98,21 @@ async def test_a_takeover_is_told_with_whom_it_was_taken_from(mesh):
     assert (returned.by, returned.cause) == ("second", "drain")
     assert (taken.by, taken.taken_from, taken.cause, taken.attempt) == ("third", "second", "handed_back", 2)
     assert taken.index > 0
+
+
+async def test_a_takeover_from_a_killed_worker_is_told_and_the_acceptance_stays_one(tmp_path):
+    async with running_mesh(tmp_path / "nats") as mesh, mesh_api.connect(mesh.url) as client:
+        child = await mesh.start_child(CHILD)
+        job = await client.submit(MODEL, "Once", id="orphan", max_tokens=400, temperature=0)
+        await anext(aiter(job))
+        await wait_entries(mesh.connection, "orphan", "accepted", "started")
+        await mesh.start_worker(options=WorkerOptions(model=MODEL, name="heir"))
+        os.kill(child.pid, signal.SIGKILL)
+        assert (await job).attempts == 2
+        entries = await wait_entries(mesh.connection, "orphan", "ended")
+        assert [entry.event for entry in entries] == ["accepted", "started", "taken_over", "ended"]
+        taken = entries[2]
+        assert (taken.by, taken.taken_from, taken.cause) == ("heir", f"w-{child.pid}", "worker_lost")
 
 
 async def test_the_front_door_tells_what_it_takes_and_what_it_refuses(mesh):

@@ -7,11 +7,12 @@ import pytest
 
 import mesh as mesh_api
 from mesh.broker import topology
+from mesh.broker.queue import RequestQueue
 from mesh.broker.record import Recording, Span
 from mesh.broker.topology import MeshSettings
 from mesh.control.replay import Pace, Replay, check_models
 from mesh.control.replay_plan import Target
-from mesh.errors import ModelNotFoundError, TopologyError
+from mesh.errors import BrokerError, ModelNotFoundError, TopologyError
 from mesh.protocol import headers
 from tests.running import MODEL, running_mesh, wait_until
 
@@ -184,3 +185,34 @@ async def test_recording_holds_while_the_recording_stream_is_away(recorded):
     async with mesh_api.connect(recorded.url) as client:
         await client.generate(MODEL, "x", id="kept", max_tokens=1)
     await wait_recorded(recorded, 1)
+
+
+async def test_a_killed_server_costs_no_request_and_what_it_did_not_record_is_counted(tmp_path):
+    async with running_mesh(tmp_path / "recorded", RECORDING) as mesh:
+        queue = RequestQueue(mesh.connection, mesh.names)
+
+        async def submit(number):
+            body = b'{"id": "j%d", "prompt": "x"}' % number
+            while True:
+                try:
+                    return await queue.submit(f"mesh.req.{MODEL}.batch.t.a", body, f"t.j{number}", "json", "", 1.0)
+                except BrokerError:
+                    await asyncio.sleep(0.02)
+
+        submitting = [asyncio.create_task(submit(number)) for number in range(200)]
+        await asyncio.wait(submitting, return_when=asyncio.FIRST_COMPLETED)
+        await mesh.server.stop(kill=True)
+        await mesh.server.start()
+        await asyncio.gather(*submitting)
+        await submit(200)
+        assert await mesh.queued() == 201
+
+        async def is_recorded():
+            return (await read(mesh))[-1].job == "j200"
+
+        await wait_until(is_recorded)
+        outline = await replay_of(mesh).outline()
+        first, *_, last = await read(mesh)
+        assert outline.total == len({each.job for each in await read(mesh)})
+        assert outline.total + outline.missing == last.sequence - first.sequence + 1
+        assert last.sequence == 201
