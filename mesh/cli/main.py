@@ -26,6 +26,7 @@ _SECTIONS: dict[str, dict[str, str]] = {
         "frontdoor": "Answers to plain NATS requests, without a worker.",
         "watch": "What keeps a mesh in order while no worker is there to do it.",
         "init": "Show, and with --apply declare, what the mesh needs on NATS.",
+        "tenant": "Accounts and keys for the tenants of a mesh.",
     },
     "Ask": {
         "generate": "Ask a model, and watch the answer stream.",
