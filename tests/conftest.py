@@ -1,5 +1,9 @@
 """What a test may ask for: a real nats-server of its own, a connection, a whole mesh, a client of it."""
 
+import fcntl
+import os
+from pathlib import Path
+
 import pytest
 from hypothesis import settings
 
@@ -18,6 +22,48 @@ settings.load_profile("mesh")
 
 # Small, so that a test's server starts with little to declare; one lane, so that an affinity token decides nothing.
 SMALL = MeshSettings(lanes=1)
+
+
+def needs_the_machine(item) -> bool:
+    """A soak judges how soon a mesh recovers: beside other tests it would judge the machine."""
+    return item.nodeid.startswith("tests/chaos/test_soak.py")
+
+
+def pytest_collection_modifyitems(items):
+    """Those that run alone come last, when nobody waits for them."""
+    items.sort(key=needs_the_machine)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item, nextitem):
+    """With `-n`, who needs the machine waits for the others to end, before its timeout begins to count."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        return (yield)
+    with Path(__file__).open() as turn:
+        fcntl.flock(turn, fcntl.LOCK_EX if needs_the_machine(item) else fcntl.LOCK_SH)
+        try:
+            return (yield)
+        finally:
+            fcntl.flock(turn, fcntl.LOCK_UN)  # a forked engine has the file open still
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """With `-n`: who runs beside whom. Most tests wait for processes and clocks, and compute little.
+
+    A module stays together, for it may share a server; but where each test has its own, and takes long, any process
+    takes the next one. All that needs vLLM stays together: one engine is loaded, and two would starve each other.
+    """
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Shared(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            module = nodeid.partition("::")[0]
+            if module.rpartition("/")[2].startswith("test_vllm"):
+                return "vllm"
+            return nodeid if module.startswith(("tests/chaos/", "tests/integration/")) else module
+
+    return Shared(config, log)
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from mesh.engines.vllm import VllmEngine
 from mesh.errors import InvalidRequestError, RequestError, TooLargeError, UnsupportedError
 from mesh.protocol.messages import Message, Request, ResponseFormat, StructuredOutputs
 
-pytestmark = [pytest.mark.vllm, pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.vllm, pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(300)]
 
 STORY = "Tell me a story about a fox."
 _jobs = iter(range(1_000_000))

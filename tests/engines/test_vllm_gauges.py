@@ -10,7 +10,7 @@ from mesh.engines.vllm import VllmEngine
 from mesh.protocol.messages import Request
 from tests.running import wait_until
 
-pytestmark = [pytest.mark.vllm, pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.vllm, pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(300)]
 
 _jobs = itertools.count()
 

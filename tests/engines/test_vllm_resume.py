@@ -10,7 +10,7 @@ from mesh.engines.vllm import VllmEngine
 from mesh.protocol.messages import Message, Request, StructuredOutputs
 from mesh.protocol.validate import max_tokens
 
-pytestmark = [pytest.mark.vllm, pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.vllm, pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(300)]
 
 STORY = "Tell me a story about a fox."
 MULTI_BYTE = "😀日"
