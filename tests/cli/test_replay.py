@@ -2,6 +2,8 @@
 
 import json
 import signal
+import socket
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -119,3 +121,26 @@ def test_an_interrupted_replay_reports_what_it_did(mesh: Cli) -> None:
     assert running.wait() == 130
     assert "1 of 5 submitted" in running.out
     assert "ended: finished 1" in running.out
+
+
+def test_another_nats_gets_none_of_our_credentials(mesh: Cli) -> None:
+    heard: list[bytes] = []
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def listen() -> None:
+            connection, _ = listening.accept()
+            with connection:
+                connection.sendall(
+                    b'INFO {"server_id":"x","version":"2.15.1","headers":true,"max_payload":1048576}\r\n'
+                )
+                heard.append(connection.recv(4096))
+
+        thread = threading.Thread(target=listen, daemon=True)
+        thread.start()
+        there = f"nats://127.0.0.1:{listening.getsockname()[1]}"
+        ended = mesh.call("replay", "--to-nats", there, "--user", "alice", "--password", "hush", "--apply")
+        thread.join(10)
+    assert ended.returncode == 4
+    assert b"CONNECT" in heard[0]
+    assert b"alice" not in heard[0]
+    assert b"hush" not in heard[0]
