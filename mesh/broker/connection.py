@@ -242,6 +242,7 @@ class Connection:
                 await asyncio.gather(connecting, return_exceptions=True)
                 with contextlib.suppress(Exception):  # nats-py cannot close what never stood
                     await link.close()
+                link.abort()  # nor its socket
         if refused.done():
             raise refused.result()
         reason = f": {seen[-1]}" if seen and str(seen[-1]) else ""
