@@ -39,7 +39,7 @@ async def exported(endpoint: str | None, service: str, who: str) -> AsyncIterato
     try:
         yield provider.get_tracer("mesh", mesh.__version__)
     finally:
-        await _shut_down(provider)
+        await shut_down(provider)
 
 
 def provider_of(exporter: SpanExporter, service: str, who: str) -> TracerProvider:
@@ -51,7 +51,7 @@ def provider_of(exporter: SpanExporter, service: str, who: str) -> TracerProvide
     return provider
 
 
-async def _shut_down(provider: TracerProvider) -> None:
+async def shut_down(provider: TracerProvider) -> None:
     """Send what waits, as far as that goes in time; the thread is left to itself then."""
     loop, is_over = asyncio.get_running_loop(), asyncio.Event()
 
