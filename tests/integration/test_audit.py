@@ -139,6 +139,20 @@ async def test_the_front_door_tells_what_it_takes_and_what_it_refuses(mesh):
     }
 
 
+async def test_a_front_door_tells_of_what_no_worker_has_seen_yet(tmp_path):
+    async with (
+        running_mesh(tmp_path / "nats") as bare,
+        services(bare.connection, bare.names, "door", has_frontdoor=True),
+    ):
+        body = b'{"id": "waits", "prompt": "Hello", "tier": "batch"}'
+        asking = asyncio.create_task(bare.connection.request(f"mesh.rpc.acme.{MODEL}", body, timeout_s=30.0))
+        (accepted,) = await wait_entries(bare.connection, "waits", "accepted")
+        assert (accepted.by, accepted.tenant, accepted.model, accepted.tier) == ("door", "acme", MODEL, "batch")
+        assert accepted.sequence == 1
+        await bare.connection.request("mesh.ctl.acme.cancel.waits")
+        await asking
+
+
 async def test_who_ends_a_job_that_no_worker_runs_is_told(tmp_path):
     async with running_mesh(tmp_path / "nats") as bare, services(bare.connection, bare.names, "watcher"):
         submit = bare.connection.request

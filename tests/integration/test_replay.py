@@ -185,6 +185,8 @@ async def test_recording_holds_while_the_recording_stream_is_away(recorded):
     async with mesh_api.connect(recorded.url) as client:
         await client.generate(MODEL, "x", id="kept", max_tokens=1)
     await wait_recorded(recorded, 1)
+    (kept,) = await read(recorded)
+    assert (kept.job, kept.sequence) == ("kept", 2), "the place in the queue, not in the recording"
 
 
 async def test_a_killed_server_costs_no_request_and_what_it_did_not_record_is_counted(tmp_path):
