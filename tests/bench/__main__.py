@@ -3,6 +3,7 @@
 python -m tests.bench simulated [--rounds 5] [--json FILE]
 python -m tests.bench frontdoor [--rounds 5] [--json FILE]
 python -m tests.bench audit [--rounds 5] [--json FILE]
+python -m tests.bench durability [--replicas 3] [--rounds 5] [--json FILE]
 python -m tests.bench vllm [--model FOLDER] [--rounds 3] [--levels 1,8,32,64] [--json FILE]
 """
 
@@ -25,11 +26,14 @@ def main() -> None:
     frontdoor.add_argument("--rounds", type=int, default=5)
     audit = commands.add_parser("audit", help="a mesh that keeps what happened to its jobs against one that does not")
     audit.add_argument("--rounds", type=int, default=5)
+    durability = commands.add_parser("durability", help="every write synced to the disk, against the default")
+    durability.add_argument("--rounds", type=int, default=5)
+    durability.add_argument("--replicas", type=int, choices=(1, 3), default=1, help="servers, all on this machine")
     vllm = commands.add_parser("vllm", help="the mesh on vLLM against AsyncLLM in one process")
     vllm.add_argument("--model", type=_model, default="examples/demo_model/model", help="a folder, or a hub id")
     vllm.add_argument("--rounds", type=int, default=3)
     vllm.add_argument("--levels", type=_levels, default=[1, 8, 32, 64], help="requests at once, e.g. 1,8,32,64")
-    for command in (simulated, frontdoor, audit, vllm):
+    for command in (simulated, frontdoor, audit, durability, vllm):
         command.add_argument("--json", type=Path, help="write the values of every round there")
     arguments = parser.parse_args()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -52,6 +56,10 @@ async def _measure(arguments: argparse.Namespace) -> Report:
         from tests.bench import audited
 
         return await audited.measure(arguments.rounds)
+    if arguments.command == "durability":
+        from tests.bench import durability
+
+        return await durability.measure(arguments.rounds, arguments.replicas)
     from tests.bench import inprocess
 
     return await inprocess.measure(arguments.model, arguments.rounds, arguments.levels)

@@ -15,7 +15,7 @@ class Report:
     """What was measured: per row and side, one value a round. Ratios are taken within a round."""
 
     title: str
-    sides: Sequence[str]  # the first is the mesh; each other gets a ratio column
+    sides: Sequence[str]  # the first is the mesh, or what is looked at; each other gets a ratio column
     rows: dict[str, dict[str, list[float]]] = field(default_factory=dict)
     checked: dict[str, int] = field(default_factory=dict)  # streams compared token by token, by side
 
@@ -37,11 +37,14 @@ class Report:
         mesh, others = self.sides[0], self.sides[1:]
         wide = 1 + max(map(len, (self.title, *self.rows)))
         head = f"{self.title:<{wide}}" + "".join(f"{side:>{_VALUE}}" for side in self.sides)
-        lines = [(head + "".join(f"{'mesh / ' + other:>{_RATIO}}" for other in others)).rstrip()]
+        heads = [f"{mesh} / {other}" for other in others]
+        spans = [max(_RATIO, 1 + len(each)) for each in heads]
+        lines = [(head + "".join(f"{each:>{span}}" for each, span in zip(heads, spans, strict=True))).rstrip()]
         lines.append("-" * len(lines[0]))
         for name, values in self.rows.items():
             line = f"{name:<{wide}}" + "".join(f"{_value(values.get(side, [])):>{_VALUE}}" for side in self.sides)
-            lines.append((line + "".join(f"{_spread(self.ratios(name, o)):>{_RATIO}}" for o in others)).rstrip())
+            ratios = (_spread(self.ratios(name, other)) for other in others)
+            lines.append((line + "".join(f"{e:>{span}}" for e, span in zip(ratios, spans, strict=True))).rstrip())
         rounds = max((len(each.get(mesh, [])) for each in self.rows.values()), default=0)
         lines.append(f"medians of {rounds} rounds; ratios within a round: median [min..max]")
         lines.append("streams checked token by token: " + _counts(self.checked))

@@ -2,7 +2,7 @@
 
 import math
 
-from tests.bench import audited, door
+from tests.bench import audited, door, durability
 from tests.bench.report import WIDTH
 from tests.bench.simulated import SMALL, measure
 
@@ -57,3 +57,10 @@ async def test_a_mesh_with_an_audit_is_measured_against_one_without() -> None:
     report = await audited.measure(rounds=1, sizes=SMALL)
     done = SMALL.alone + SMALL.many + SMALL.streams
     assert report.checked == dict.fromkeys((audited.WITH, audited.WITHOUT), done)
+
+
+async def test_strict_is_measured_against_standard() -> None:
+    report = await durability.measure(rounds=1, sizes=SMALL)
+    assert report.checked == dict.fromkeys(("strict", "standard"), 2 * SMALL.alone + SMALL.many + SMALL.streams)
+    assert "strict / standard" in report.table()
+    assert all(math.isfinite(value) for sides in report.rows.values() for [value] in sides.values())
