@@ -4,17 +4,27 @@ python -m tests.bench simulated [--rounds 5] [--json FILE]
 python -m tests.bench frontdoor [--rounds 5] [--json FILE]
 python -m tests.bench audit [--rounds 5] [--json FILE]
 python -m tests.bench durability [--replicas 3] [--rounds 5] [--json FILE]
-python -m tests.bench vllm [--model FOLDER] [--rounds 3] [--levels 1,8,32,64] [--json FILE]
+python -m tests.bench rivals [--rounds 3] [--only NAME,…] [--json FILE]
+python -m tests.bench vllm [--http] [--model FOLDER] [--rounds 3] [--levels 1,8,32,64] [--json FILE]
+
+Those of each release are kept in tests/bench/results/VERSION.
 """
 
 import argparse
 import asyncio
 import json
+import os
 from pathlib import Path
 
 import uvloop
 
+from tests.bench.machine import made_on
 from tests.bench.report import Report
+from tests.bench.rivals import measure as rivals
+from tests.bench.rivals.measure import FLOOR, RIVALS, blocks
+from tests.bench.simulated import Sizes
+
+ALL = (FLOOR, *RIVALS)
 
 
 def main() -> None:
@@ -29,18 +39,25 @@ def main() -> None:
     durability = commands.add_parser("durability", help="every write synced to the disk, against the default")
     durability.add_argument("--rounds", type=int, default=5)
     durability.add_argument("--replicas", type=int, choices=(1, 3), default=1, help="servers, all on this machine")
+    beside = commands.add_parser("rivals", help="the mesh against what people would use instead")
+    beside.add_argument("--rounds", type=int, default=3)
+    beside.add_argument("--only", type=_names, default=[], help="some of " + ", ".join(ALL))
     vllm = commands.add_parser("vllm", help="the mesh on vLLM against AsyncLLM in one process")
     vllm.add_argument("--model", type=_model, default="examples/demo_model/model", help="a folder, or a hub id")
     vllm.add_argument("--rounds", type=int, default=3)
     vllm.add_argument("--levels", type=_levels, default=[1, 8, 32, 64], help="requests at once, e.g. 1,8,32,64")
-    for command in (simulated, frontdoor, audit, durability, vllm):
+    vllm.add_argument("--http", action="store_true", help="`vllm serve` and its HTTP stream as well")
+    for command in (simulated, frontdoor, audit, durability, beside, vllm):
         command.add_argument("--json", type=Path, help="write the values of every round there")
     arguments = parser.parse_args()
+    load = os.getloadavg()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         report = runner.run(_measure(arguments))
-    print(report.table())
+    print(report.standing(blocks(Sizes().at_once)) if arguments.command == "rivals" else report.table())
     if arguments.json is not None:
-        arguments.json.write_text(json.dumps(report.as_json(), indent=1))
+        kept = {"made_on": made_on(), "load_before": load, **report.as_json()}
+        arguments.json.parent.mkdir(parents=True, exist_ok=True)
+        arguments.json.write_text(json.dumps(kept, indent=1) + "\n")
 
 
 async def _measure(arguments: argparse.Namespace) -> Report:
@@ -60,14 +77,23 @@ async def _measure(arguments: argparse.Namespace) -> Report:
         from tests.bench import durability
 
         return await durability.measure(arguments.rounds, arguments.replicas)
+    if arguments.command == "rivals":
+        return await rivals.measure(arguments.rounds, arguments.only)
     from tests.bench import inprocess
 
-    return await inprocess.measure(arguments.model, arguments.rounds, arguments.levels)
+    return await inprocess.measure(arguments.model, arguments.rounds, arguments.levels, with_http=arguments.http)
 
 
 def _model(text: str) -> str:
     """The children run where we do, but vLLM tells a folder from a hub id best by a whole path."""
     return str(Path(text).resolve()) if Path(text).is_dir() else text
+
+
+def _names(text: str) -> list[str]:
+    names = text.split(",")
+    if unknown := set(names) - set(ALL):
+        raise argparse.ArgumentTypeError(f"{', '.join(sorted(unknown))}: not among {', '.join(ALL)}")
+    return names
 
 
 def _levels(text: str) -> list[int]:

@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 _TICKS = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
@@ -31,10 +32,10 @@ def _by_psutil(pid: int) -> float:
 
 
 class Meter:
-    """CPU seconds spent from its making on, by the name of a process."""
+    """CPU seconds spent from its making on, by the name of a process, or of several together."""
 
-    def __init__(self, pids: dict[str, int]) -> None:
-        self._pids = pids
+    def __init__(self, pids: Mapping[str, int | tuple[int, ...]]) -> None:
+        self._pids = {name: pid if isinstance(pid, tuple) else (pid,) for name, pid in pids.items()}
         self._before = self._read()
 
     def spent_s(self) -> dict[str, float]:
@@ -43,4 +44,4 @@ class Meter:
         return {name: now[name] - self._before[name] for name in self._pids}
 
     def _read(self) -> dict[str, float]:
-        return {name: cpu_s(pid) for name, pid in self._pids.items()}
+        return {name: sum(map(cpu_s, pids)) for name, pids in self._pids.items()}

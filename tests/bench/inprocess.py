@@ -1,4 +1,4 @@
-"""The mesh on vLLM against AsyncLLM in one process. Called by `python -m tests.bench vllm`."""
+"""The mesh on vLLM against AsyncLLM in one process, and `vllm serve`. Called by `python -m tests.bench vllm`."""
 
 import contextlib
 import os
@@ -75,21 +75,27 @@ class Direct:
 
 
 @contextlib.asynccontextmanager
-async def _engines(model: str) -> AsyncIterator[list[Engine]]:
+async def _engines(model: str, *, with_http: bool) -> AsyncIterator[list[Engine]]:
     _tell("loading vLLM behind the mesh")
     async with running_mesh("vllm", model) as (client, worker, broker_pid):
         _tell(f"it takes {await worker.ask('capacity')} jobs at once; loading vLLM in one process")
-        async with child("tests.bench.direct", model) as process:
-            yield [OnMesh(MeshAsker(client), worker, broker_pid), Direct(process)]
+        async with child("tests.bench.direct", model) as process, contextlib.AsyncExitStack() as stack:
+            engines: list[Engine] = [OnMesh(MeshAsker(client), worker, broker_pid), Direct(process)]
+            if with_http:
+                from tests.bench.serve import over_http  # aiohttp comes with vLLM, not with the tests
+
+                _tell("loading vLLM behind HTTP")
+                engines.append(await stack.enter_async_context(over_http(model, TOKENS)))
+            yield engines
 
 
-async def measure(model: str, rounds: int, levels: Sequence[int]) -> Report:
-    """Every level in every round, on both in turn; who goes first alternates.
+async def measure(model: str, rounds: int, levels: Sequence[int], *, with_http: bool = False) -> Report:
+    """Every level in every round, on all in turn; who goes first alternates.
 
-    `model`: a folder, or a hub id; the same for both, as are the prompts and the number of tokens.
+    `model`: a folder, or a hub id; the same for all, as are the prompts and the number of tokens.
     """
-    report = Report("vLLM, 64 tokens", ["mesh", "direct"])
-    async with _engines(model) as engines:
+    async with _engines(model, with_http=with_http) as engines:
+        report = Report("vLLM, requests at once", [engine.name for engine in engines])
         for engine in engines:
             await engine.run(_prompts(64, seed=-1), 32)
         for number in range(rounds):
@@ -99,7 +105,9 @@ async def measure(model: str, rounds: int, levels: Sequence[int]) -> Report:
                 found = {}
                 for engine in engines if number % 2 == 0 else engines[::-1]:
                     found[engine.name] = await _run(report, engine, prompts, at_once)
-                _compare(report, found["mesh"], found["direct"], at_once)
+                for name in found:
+                    if name != "direct":
+                        _compare(report, name, found[name], found["direct"])
                 _tell(f"round {number + 1} of {rounds}: {at_once} at once is done")
     return report
 
@@ -113,29 +121,29 @@ async def _run(report: Report, engine: Engine, prompts: list[list[int]], at_once
     n_tokens = sum(len(stream.token_ids) for stream in streams)
     first_s = [stream.first_token_s() for stream in streams]
     broker_s = spent_s.pop("broker", None)
+    # Of the processes that pass tokens on: the engine's core is none of them, the client is one.
     rows = {
         "tokens/s": n_tokens / wall_s,
         "first token p50, ms": percentile(first_s, 0.5) * 1e3,
         "first token p99, ms": percentile(first_s, 0.99) * 1e3,
         "between tokens p50, ms": percentile((stream.between_tokens_s() for stream in streams), 0.5) * 1e3,
-        "CPU µs/token, front + client": sum(spent_s.values()) / n_tokens * 1e6,
+        "CPU µs/token": sum(spent_s.values()) / n_tokens * 1e6,
     }
     for name, value in rows.items():
-        report.add(f"{at_once:>2} at once: {name}", engine.name, value)
+        report.add(f"{at_once:>2}: {name}", engine.name, value)
     if broker_s is not None:
-        report.add(f"{at_once:>2} at once: broker µs/token", engine.name, broker_s / n_tokens * 1e6)
+        report.add(f"{at_once:>2}: broker CPU µs/token", engine.name, broker_s / n_tokens * 1e6)
     return streams
 
 
-def _compare(report: Report, ours: list[Stream], theirs: list[Stream], at_once: int) -> None:
+def _compare(report: Report, name: str, ours: list[Stream], theirs: list[Stream]) -> None:
     """Each answer is whole on both sides. Equal ones are counted: a batch of another size rounds differently."""
     tokens = {stream.job: stream.token_ids for stream in theirs}
     for stream in (*ours, *theirs):
         if len(stream.token_ids) != TOKENS:
-            raise BenchError(f"{at_once} at once: an answer has {len(stream.token_ids)} tokens, not {TOKENS}")
-    report.count("whole", len(ours) + len(theirs))
-    report.count("mesh = direct", sum(stream.token_ids == tokens[stream.job] for stream in ours))
-    report.count("compared", len(ours))
+            raise BenchError(f"an answer of {name} or direct has {len(stream.token_ids)} tokens, not {TOKENS}")
+    report.count(f"whole of {name}", len(ours))
+    report.count(f"{name} = direct", sum(stream.token_ids == tokens[stream.job] for stream in ours))
 
 
 def _prompts(total: int, seed: int) -> list[list[int]]:

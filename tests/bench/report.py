@@ -2,6 +2,7 @@
 
 import math
 import statistics
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -49,6 +50,26 @@ class Report:
         lines.append(f"medians of {rounds} rounds; ratios within a round: median [min..max]")
         lines.append("streams checked token by token: " + _counts(self.checked))
         return "\n".join(lines)
+
+    def standing(self, blocks: Sequence[Sequence[tuple[str, str]]]) -> str:
+        """The same for many sides, a line for each: the mesh's value over its own.
+
+        `blocks`: what stands beside each other, below each other: a heading, of at most `_RATIO` - 1 characters, and
+        the row that it is about. At most four in a block, for `WIDTH`.
+        """
+        others = [side for side in self.sides[1:] if self.checked.get(side)]
+        wide = max(map(len, ("mesh over", *others)))
+        lines = []
+        for block in blocks:
+            lines += ["", f"{'mesh over':<{wide}}" + "".join(f"{head:>{_RATIO + 2}}" for head, _ in block)]
+            lines.append("-" * len(lines[-1]))
+            for other in others:
+                cells = (_spread(self.ratios(row, other)) for _, row in block)
+                lines.append((f"{other:<{wide}}" + "".join(f"{cell:>{_RATIO + 2}}" for cell in cells)).rstrip())
+        rounds = max((len(each.get(self.sides[0], [])) for each in self.rows.values()), default=0)
+        lines += ["", f"ratios within a round, of {rounds} rounds: median [min..max]"]
+        lines += textwrap.wrap("answers checked: " + _counts(self.checked), WIDTH)
+        return "\n".join([self.title, *lines])
 
     def as_json(self) -> dict[str, Any]:
         """Everything, values in the order of the rounds."""

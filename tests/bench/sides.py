@@ -69,9 +69,28 @@ class FloorAsker:
         return stream
 
 
+class Measured(Protocol):
+    """One thing that is measured."""
+
+    name: str
+    asker: Asker
+
+    def meter(self) -> Meter:
+        """Of every process a job passes through, this one among them: it is the client."""
+        ...
+
+    async def settle(self) -> None:
+        """Let the worker finish what the answers did not wait for."""
+        ...
+
+    async def take_times(self) -> dict[str, tuple[float, float]]:
+        """By paced job: when the engine got it and when its first token was due; then forgotten."""
+        ...
+
+
 @dataclass(slots=True)
 class Side:
-    """One thing that is measured."""
+    """The mesh or the floor: a client here, a worker in a child, a nats-server."""
 
     name: str
     asker: Asker
@@ -79,12 +98,13 @@ class Side:
     broker_pid: int
 
     def meter(self) -> Meter:
-        """Of the three processes a job passes through; this one is the client."""
         return Meter({"client": os.getpid(), "worker": self.worker.pid, "broker": self.broker_pid})
 
     async def settle(self) -> None:
-        """Let the worker finish what the answers did not wait for."""
         await asyncio.sleep(SETTLE_S)
+
+    async def take_times(self) -> dict[str, tuple[float, float]]:
+        return {job: tuple(each) for job, each in (await self.worker.ask("times")).items()}
 
 
 @contextlib.asynccontextmanager

@@ -1,5 +1,6 @@
 """The mesh against the floor, on the simulated engine. Called by `python -m tests.bench simulated`."""
 
+import asyncio
 import functools
 import sys
 from collections.abc import Awaitable, Callable
@@ -9,9 +10,10 @@ from mesh.protocol.messages import Request
 from tests.bench.engine import INTERVAL_S, PACED, expected, prompt_of
 from tests.bench.load import Watch, keep_open
 from tests.bench.report import Report
-from tests.bench.sides import Side, simulated_sides
+from tests.bench.sides import Measured, simulated_sides
 from tests.bench.stream import BenchError, Stream, latenesses_s, percentile
 
+LOAD_S = 120.0  # for the slowest side on a busy machine; a lost answer shows as this
 PROMPTS = 16  # different answers, so that tokens of one job in another are seen
 
 
@@ -30,7 +32,7 @@ class Sizes:
 
 SMALL = Sizes(alone=5, many=16, streams=8, stream_tokens=20, paced=4, paced_tokens=8, at_once=4)
 
-Measure = Callable[["Round", Side], Awaitable[None]]
+Measure = Callable[["Round", Measured], Awaitable[None]]
 
 
 class Round:
@@ -41,7 +43,15 @@ class Round:
         self.sizes = sizes
 
     async def run(
-        self, side: Side, profile: str, total: int, tokens: int, *, at_once: int, stream: bool, spread_s: float = 0.0
+        self,
+        side: Measured,
+        profile: str,
+        total: int,
+        tokens: int,
+        *,
+        at_once: int,
+        stream: bool,
+        spread_s: float = 0.0,
     ) -> list[Stream]:
         """`total` requests, each answer checked against what the engine must have made."""
         prompts = [prompt_of(profile, number) for number in range(PROMPTS)]
@@ -57,23 +67,27 @@ class Round:
             return found
 
         calls = [functools.partial(one, prompts[number % PROMPTS]) for number in range(total)]
-        found = await keep_open(at_once, calls, spread_s)
+        try:
+            async with asyncio.timeout(LOAD_S):
+                found = await keep_open(at_once, calls, spread_s)
+        except TimeoutError:
+            raise BenchError(f"{side.name}: {total} requests did not end within {LOAD_S:.0f} s") from None
         self.report.count(side.name, len(found))
         return found
 
-    async def unary_alone(self, side: Side) -> None:
+    async def unary_alone(self, side: Measured) -> None:
         """One request at a time, of one token, without a stream."""
         found = await self.run(side, "fast", self.sizes.alone, 1, at_once=1, stream=False)
         self._times("unary alone", side, [each.done_s - each.asked_s for each in found], 1e6, "µs")
         await side.settle()
 
-    async def streamed_alone(self, side: Side) -> None:
+    async def streamed_alone(self, side: Measured) -> None:
         """The same, with its events streamed."""
         found = await self.run(side, "fast", self.sizes.alone, 1, at_once=1, stream=True)
         self._times("one token streamed alone", side, [each.done_s - each.asked_s for each in found], 1e6, "µs")
         await side.settle()
 
-    async def unary_many(self, side: Side) -> None:
+    async def unary_many(self, side: Measured) -> None:
         """As many at a time as the sizes say."""
         total, at_once = self.sizes.many, self.sizes.at_once
         meter, watch = side.meter(), Watch()
@@ -82,7 +96,7 @@ class Round:
         await side.settle()
         self._cpu(f"unary at {at_once}, CPU µs/req", side, meter.spent_s(), total)
 
-    async def streams(self, side: Side, profile: str, label: str) -> None:
+    async def streams(self, side: Measured, profile: str, label: str) -> None:
         """Streams as fast as the engine can."""
         total, tokens = self.sizes.streams, self.sizes.stream_tokens
         meter, watch = side.meter(), Watch()
@@ -92,17 +106,17 @@ class Round:
         await side.settle()
         self._cpu(f"{label}, CPU µs/token", side, meter.spent_s(), total * tokens)
 
-    async def paced(self, side: Side) -> None:
+    async def paced(self, side: Measured) -> None:
         """Streams at the pace of a real model: how late tokens are, and what they cost."""
         total, tokens = self.sizes.paced, self.sizes.paced_tokens
-        await side.worker.ask("times")  # forgets those of the warm-up
+        await side.take_times()  # forgets those of the warm-up
         meter = side.meter()
         spread_s = tokens * INTERVAL_S
         at_once = self.sizes.at_once
         found = await self.run(side, PACED, total, tokens, at_once=at_once, stream=True, spread_s=spread_s)
         await side.settle()
         spent_s = meter.spent_s()
-        times = await side.worker.ask("times")
+        times = await side.take_times()
         late = [s for each in found for s in latenesses_s(each, times[each.job][1], INTERVAL_S)]
         self._times("paced: token late by", side, late, 1e3, "ms")
         # Without the engine's own share, from getting the job to the step that makes its first token.
@@ -113,24 +127,24 @@ class Round:
             self.report.add(f"paced: {name} CPU µs/token", side.name, seconds / (total * tokens) * 1e6)
         self._cpu("paced: CPU µs/token", side, spent_s, total * tokens)
 
-    def _times(self, label: str, side: Side, times_s: list[float], scale: float, unit: str) -> None:
+    def _times(self, label: str, side: Measured, times_s: list[float], scale: float, unit: str) -> None:
         for share in (50, 99):
             self.report.add(f"{label} p{share}, {unit}", side.name, percentile(times_s, share / 100) * scale)
 
-    def _events(self, label: str, side: Side, found: list[Stream]) -> None:
+    def _events(self, label: str, side: Measured, found: list[Stream]) -> None:
         """How far tokens gathered on their way: it explains the rest."""
         n_events = sum(len(each.counts) for each in found)
         self.report.add(f"{label} tokens/event", side.name, sum(sum(each.counts) for each in found) / n_events)
 
-    def _cpu(self, label: str, side: Side, spent_s: dict[str, float], units: int) -> None:
+    def _cpu(self, label: str, side: Measured, spent_s: dict[str, float], units: int) -> None:
         self.report.add(label, side.name, sum(spent_s.values()) / units * 1e6)
 
 
-async def _burst_1(now: Round, side: Side) -> None:
+async def _burst_1(now: Round, side: Measured) -> None:
     await now.streams(side, "fast", f"{now.sizes.at_once} streams burst 1")
 
 
-async def _burst_16(now: Round, side: Side) -> None:
+async def _burst_16(now: Round, side: Measured) -> None:
     await now.streams(side, "burst", f"{now.sizes.at_once} streams burst 16")
 
 

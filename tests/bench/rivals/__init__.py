@@ -1,0 +1,1 @@
+"""What people would use instead of the mesh, each written as its own documentation shows. See `measure`."""

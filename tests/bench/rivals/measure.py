@@ -1,0 +1,152 @@
+"""The mesh against what people would use instead. Called by `python -m tests.bench rivals`.
+
+All sides stay up and take turns, who goes first alternates, and every answer is checked. Each measure is one load from
+this process, which is the client of all of them.
+"""
+
+import contextlib
+import importlib
+import sys
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+
+from mesh.server import embedded_server
+from tests.bench import floor
+from tests.bench.child import child
+from tests.bench.report import Report
+from tests.bench.rivals.parts import missing
+from tests.bench.sides import FloorAsker, Measured, MeshAsker, Side, running_mesh
+from tests.bench.simulated import Measure, Round, Sizes
+
+FLOOR = "floor"
+SIZES = Sizes(alone=100, many=1500, streams=128, stream_tokens=128, paced=128)
+
+
+@dataclass(frozen=True, slots=True)
+class Rival:
+    """Where a rival is written, and what it needs."""
+
+    module: str
+    opened_by: str = "side"
+    needs: tuple[str, ...] = ()
+    needs_redis: bool = True
+
+    def missing(self) -> str | None:
+        return missing(self.needs, redis=self.needs_redis)
+
+    def open(self, name: str) -> contextlib.AbstractAsyncContextManager[Measured]:
+        module = importlib.import_module(f"tests.bench.rivals.{self.module}")
+        opened: contextlib.AbstractAsyncContextManager[Measured] = getattr(module, self.opened_by)(name)
+        return opened
+
+
+# By the name under which `--only` knows it.
+RIVALS = {
+    "celery": Rival("celery_pubsub", needs=("celery", "redis")),
+    "redis-typed": Rival("redis_streams", "typed", needs=("redis",)),
+    "redis-tuned": Rival("redis_streams", "tuned", needs=("redis",)),
+    "fastapi-polling": Rival("polling", needs=("celery", "redis", "fastapi", "uvicorn", "aiohttp")),
+    "taskiq-nats": Rival("taskiq_nats", needs=("taskiq", "taskiq_nats"), needs_redis=False),
+    "http-sse": Rival("http_direct", needs=("starlette", "uvicorn", "aiohttp"), needs_redis=False),
+}
+
+
+async def _fast_streams(now: Round, side: Measured) -> None:
+    await now.streams(side, "fast", "streams")
+
+
+MEASURES: tuple[Measure, ...] = (
+    Round.unary_alone,
+    Round.unary_many,
+    _fast_streams,
+    Round.paced,
+)
+
+
+def blocks(at_once: int) -> list[list[tuple[str, str]]]:
+    """What the table shows, by heading: rows of the report."""
+    return [
+        [
+            ("1 token alone p50", "unary alone p50, µs"),
+            (f"req/s, {at_once} at once", f"unary at {at_once}, req/s"),
+            ("CPU per request", f"unary at {at_once}, CPU µs/req"),
+            ("tokens/s, fast", "streams, tokens/s"),
+        ],
+        [
+            ("paced: late p50", "paced: token late by p50, ms"),
+            ("paced: late p99", "paced: token late by p99, ms"),
+            ("first token p50", "paced: first token p50, ms"),
+            ("CPU per token", "paced: CPU µs/token"),
+        ],
+    ]
+
+
+async def measure(rounds: int, only: Sequence[str] = (), sizes: Sizes = SIZES) -> Report:
+    """Every measure on every side in turn. What cannot run is left out; a line on stderr says what to install.
+
+    `only`: names in `RIVALS` or `FLOOR`; nothing means all.
+
+    Raises:
+        BenchError: an answer of the mesh was not what it should be. A rival whose load fails is out from there on.
+    """
+    async with contextlib.AsyncExitStack() as stack:
+        sides = [each async for each in _sides(stack, only)]
+        report = Report("the mesh and what people would use instead", [side.name for side in sides])
+        broken: set[str] = set()
+        for side in sides:  # caches, pools and threads warm
+            for run in (Round.unary_many, _fast_streams):
+                await _load(run, Round(Report("warm-up", []), sizes), side, broken)
+        for number in range(rounds):
+            for run in MEASURES:
+                for side in sides if number % 2 == 0 else sides[::-1]:
+                    await _load(run, Round(report, sizes), side, broken)
+            _tell(f"round {number + 1} of {rounds} is done")
+    return report
+
+
+async def _load(run: Measure, now: Round, side: Measured, broken: set[str]) -> None:
+    if side.name in broken:
+        return
+    try:
+        await run(now, side)
+    except Exception as error:
+        if side.name not in RIVALS:
+            raise
+        broken.add(side.name)
+        cause = error.exceptions[0] if isinstance(error, ExceptionGroup) else error
+        _tell(f"{side.name} is out: {cause!r}")
+
+
+async def _sides(stack: contextlib.AsyncExitStack, only: Sequence[str]) -> AsyncIterator[Measured]:
+    """Started one after the other, the mesh first."""
+    _tell("starting the mesh")
+    client, worker, broker_pid = await stack.enter_async_context(running_mesh("mesh"))
+    yield Side("mesh", MeshAsker(client), worker, broker_pid)
+    if not only or FLOOR in only:
+        yield await stack.enter_async_context(_floor())
+    for name, rival in RIVALS.items():
+        if only and name not in only:
+            continue
+        if lacking := rival.missing():
+            _tell(f"{name} is left out: {lacking}")
+            continue
+        _tell(f"starting {name}")
+        yield await stack.enter_async_context(rival.open(name))
+
+
+@contextlib.asynccontextmanager
+async def _floor() -> AsyncIterator[Side]:
+    async with embedded_server() as server:
+        await floor.prepare(server.url)
+        async with (
+            child("tests.bench.worker", "floor", server.url) as worker,
+            await floor.connect(server.url) as connection,
+        ):
+            client = floor.FloorClient(connection)
+            await client.start()
+            assert server.process is not None
+            yield Side(FLOOR, FloorAsker(client, "token"), worker, server.process.pid)
+
+
+def _tell(what: str) -> None:
+    print(what, file=sys.stderr, flush=True)
