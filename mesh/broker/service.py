@@ -4,6 +4,7 @@ Spoken here and not through nats.micro: there the requests of an endpoint wait f
 end with a link that has to be replaced. Source: ADR-32 (service API), the schemas of `io.nats.micro.v1`.
 """
 
+import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Mapping
@@ -16,13 +17,15 @@ import msgspec
 from mesh import __version__
 from mesh.broker.connection import Connection
 from mesh.broker.link import Handler
-from mesh.errors import MeshError
+from mesh.errors import BrokerTimeoutError, DisconnectedError, MeshError, UnavailableError
 from mesh.protocol import headers
 from mesh.protocol.subjects import Names
 
 PREFIX = "$SRV"
 DESCRIPTION = "The mesh's front door: ask a model, and steer the jobs that come of it"
 MAX_REASON_CHARS = 500
+HEARD_S = 0.3  # in which NATS says that nobody heard a message, if so
+BACK_S = 5.0  # for a requester to be back after a server was away: libraries wait two seconds before they try
 _TYPE = "io.nats.micro.v1."
 
 
@@ -58,6 +61,10 @@ class ServiceRequest:
     _counts: _Counts
     _began_ns: int = field(default_factory=time.perf_counter_ns)
     _is_done: bool = False
+    _reconnects: int = 0
+
+    def __post_init__(self) -> None:
+        self._reconnects = self.connection.reconnects
 
     def respond(self, body: bytes, header: bytes = b"") -> None:
         """Send one message to the requester.
@@ -67,16 +74,51 @@ class ServiceRequest:
         """
         self.connection.publish(self.reply, body, header)
 
+    async def respond_last(self, body: bytes, header: bytes = b"") -> None:
+        """Send one of the last messages. If the connection broke since the request came, until somebody hears it.
+
+        The requester may have lost its own, and be back later than we are; it has BACK_S.
+
+        Raises:
+            DisconnectedError, TooLargeError: it was not sent.
+        """
+        end_s = time.monotonic() + BACK_S
+        while True:
+            try:
+                if self.connection.reconnects == self._reconnects:
+                    self.connection.publish(self.reply, body, header)
+                else:
+                    await self.connection.request(self.reply, body, header, HEARD_S)
+                return
+            except BrokerTimeoutError:
+                return  # somebody heard it
+            except UnavailableError:
+                if time.monotonic() >= end_s:
+                    return
+                await asyncio.sleep(HEARD_S)
+            except DisconnectedError:
+                await self.connection.wait_connected(max(0.0, end_s - time.monotonic()))
+
     def refuse(self, code: int, reason: str, extra: tuple[tuple[str, str], ...] = ()) -> None:
         """End the request with a service error; never raises. `extra`: further headers."""
+        header = self._refusal(code, reason, extra)
+        with contextlib.suppress(MeshError):  # no connection: whoever asked has none to us either
+            self.connection.publish(self.reply, b"", header)
+        self.done()
+
+    async def refuse_last(self, code: int, reason: str, extra: tuple[tuple[str, str], ...] = ()) -> None:
+        """As `refuse`, of a request that was under way: sent as `respond_last` does."""
+        header = self._refusal(code, reason, extra)
+        with contextlib.suppress(MeshError):
+            await self.respond_last(b"", header)
+        self.done()
+
+    def _refusal(self, code: int, reason: str, extra: tuple[tuple[str, str], ...]) -> bytes:
         text = " ".join(reason.split())[:MAX_REASON_CHARS]
         self._counts.errors += 1
         self._counts.last_error = f"{code}:{text}"
         more = [(name, " ".join(value.split())[:MAX_REASON_CHARS]) for name, value in extra]
-        header = headers.block(("Nats-Service-Error-Code", code), ("Nats-Service-Error", text), *more)
-        with contextlib.suppress(MeshError):  # no connection: whoever asked has none to us either
-            self.connection.publish(self.reply, b"", header)
-        self.done()
+        return headers.block(("Nats-Service-Error-Code", code), ("Nats-Service-Error", text), *more)
 
     def done(self) -> None:
         """Nothing more is sent. Idempotent."""

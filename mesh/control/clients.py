@@ -1,6 +1,6 @@
 """The clients through which a front door submits: one for each tenant and encoding, made when it is needed.
 
-A client without open handles is only a few objects, and the longest unused go first. Used by control/frontdoor.
+A client that nobody uses is only a few objects, and the longest unused go first. Used by control/frontdoor.
 """
 
 import asyncio
@@ -15,10 +15,11 @@ from mesh.protocol.subjects import Names
 MAX_IDLE = 256
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Kept:
     client: Client
     watch: asyncio.Task[None]
+    users: int = 0
 
 
 class Clients:
@@ -35,7 +36,7 @@ class Clients:
         return len(self._kept)
 
     def get(self, tenant: str, encoding: Encoding) -> Client:
-        """The client of a tenant; to be used at once."""
+        """The client of a tenant; it is kept until `release`, once for each `get`."""
         key: tuple[str, Encoding] = (tenant, encoding)
         kept = self._kept.pop(key, None)
         if kept is None:
@@ -43,8 +44,13 @@ class Clients:
             where, shared = "the front door's NATS", self._catalog
             client = Client(self._connection, self._names, tenant, encoding, where, catalog=shared, has_neighbours=True)
             kept = _Kept(client, asyncio.create_task(client.watch.run(), name=f"mesh-frontdoor-watch-{tenant}"))
+        kept.users += 1
         self._kept[key] = kept
         return kept.client
+
+    def release(self, tenant: str, encoding: Encoding) -> None:
+        """One user of a client is done with it."""
+        self._kept[tenant, encoding].users -= 1
 
     async def close(self) -> None:
         """End every wait on every handle."""
@@ -57,7 +63,7 @@ class Clients:
         self._kept.clear()
 
     def _thin_out(self) -> None:
-        idle = [key for key, kept in self._kept.items() if not len(kept.client.watch)]
+        idle = [key for key, kept in self._kept.items() if not kept.users]
         for key in idle[: max(0, len(self._kept) - MAX_IDLE + 1)]:
             self._kept.pop(key).watch.cancel()
 

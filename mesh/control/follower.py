@@ -1,4 +1,4 @@
-"""Passes a job's events on as they stand in the journal: each once, in order, none left out.
+"""Passes a job's events on as they stand in the journal, up to its Result: each once, in order, none left out.
 
 Each live event names the one before it, so a gap shows at once, and is filled from the journal. Nothing is kept
 meanwhile: a requester costs the same however long its stream is. Used by control/frontdoor.
@@ -30,7 +30,7 @@ class Follower:
         self._newest = 0  # of those heard and not passed on
         self._is_behind = False
         self._changed = asyncio.Event()
-        self.is_over = False  # the Result was passed on
+        self.is_over = False  # all before the Result was passed on
 
     def missed(self) -> None:
         """Live events may be lost, or were there before we listened."""
@@ -49,14 +49,14 @@ class Follower:
             self.missed()
 
     async def run(self, read: Read) -> None:
-        """Fill gaps until cancelled, or until the Result was passed on."""
+        """Fill gaps until cancelled, or until the Result is reached."""
         while not self.is_over:
             await self._changed.wait()
             self._changed.clear()
             await self._catch_up(read)
 
-    async def finish(self, read: Read, result: bytes) -> None:
-        """The job has ended: pass on what is left, and `result` if the journal does not show it.
+    async def finish(self, read: Read) -> None:
+        """The job has ended: pass on what is left. Its Result is then the caller's to send.
 
         Raises:
             BrokerTimeoutError: NATS was away for too long.
@@ -67,9 +67,7 @@ class Follower:
                 await self._catch_up(read)
         except TimeoutError:
             raise BrokerTimeoutError(f"its events could not be read within {FINISH_S:g} s") from None
-        if not self.is_over:  # its events are kept no longer, or were never written
-            self.is_over = True
-            self._send(result)
+        self.is_over = True  # if the journal does not show it, its events are kept no longer, or were never written
 
     async def _catch_up(self, read: Read) -> None:
         """Read on until nothing that was heard is missing, or the journal has not shown it for PATIENCE_S."""
@@ -97,9 +95,10 @@ class Follower:
         Raises:
             BrokerError: it was not sent, and still is the next.
         """
-        if entry.event is not None and not self.is_over:
+        if isinstance(entry.event, Result):
+            self.is_over = True
+        elif entry.event is not None and not self.is_over:
             self._send(entry.body)
-            self.is_over = isinstance(entry.event, Result)
         self._after = entry.sequence
         if self.is_over:
             self._changed.set()

@@ -17,6 +17,7 @@ from mesh.broker.service import Endpoint, ServiceRequest
 from mesh.control.admission import Admission
 from mesh.control.audit import Auditor
 from mesh.control.clients import Clients
+from mesh.control.company import Company
 from mesh.control.visit import Visit
 from mesh.errors import BrokerError, InvalidRequestError, MeshError, QuotaExceededError, UnavailableError
 from mesh.protocol.refusals import INTERNAL, details_of, service_code
@@ -44,6 +45,7 @@ class FrontDoor:
         admission: Admission | None = None,
         audit: Auditor | None = None,
     ) -> None:
+        self._names = names
         self._queue = RequestQueue(connection, names)
         self._skip = len(names.ns) + len(".rpc.")
         self._admission = admission or Admission()
@@ -94,7 +96,7 @@ class FrontDoor:
             tenant, model = check_token("tenant", tokens[0]), check_token("model", tokens[1])
             self._admission.enter(tenant, len(request.payload))
         except MeshError as error:
-            self._refuse(request, error)
+            request.refuse(*self._refusal(request, error))
             return
         task = asyncio.create_task(self._serve(request, tenant, model), name=f"mesh-rpc-{tenant}")
         self._tasks.add(task)
@@ -104,7 +106,8 @@ class FrontDoor:
         """One request, from its arrival to its end. Raises nothing."""
         pending_bytes, visit = len(request.payload), None
         try:
-            visit = Visit(request, model, lambda encoding: self._clients.get(tenant, encoding))
+            company = Company(request.connection, self._names, tenant)
+            visit = Visit(request, model, lambda encoding: self._clients.get(tenant, encoding), company)
             self._visits.add(visit)
             await visit.submit()
             request.payload = b""  # the queue has it
@@ -118,9 +121,9 @@ class FrontDoor:
         except asyncio.CancelledError as error:
             await self._cut_off(request, visit, error.args)
         except QuotaExceededError as error:
-            self._refuse(request, await self._with_depth(error, tenant))
+            await request.refuse_last(*self._refusal(request, await self._with_depth(error, tenant)))
         except MeshError as error:
-            self._refuse(request, error, visit)
+            await request.refuse_last(*self._refusal(request, error, visit))
         except Exception:  # the outermost frame of a request: the requester must not wait for ever
             log.exception("a request at the front door failed", extra={"event": "frontdoor_failed"})
             self._refused[str(INTERNAL)] += 1
@@ -130,6 +133,7 @@ class FrontDoor:
             self._admission.leave(tenant)
             if visit is not None:
                 visit.close()
+                self._clients.release(tenant, visit.encoding)
                 self._visits.discard(visit)
 
     def _tell_accepted(self, visit: Visit, tenant: str, model: str) -> None:
@@ -154,7 +158,7 @@ class FrontDoor:
             await visit.abandon()
             request.done()
             return
-        self._refuse(request, UnavailableError("this front door is closing; ask again"), visit)
+        request.refuse(*self._refusal(request, UnavailableError("this front door is closing; ask again"), visit))
 
     async def _with_depth(self, error: QuotaExceededError, tenant: str) -> QuotaExceededError:
         """The same, and how many jobs the tenant has."""
@@ -164,7 +168,10 @@ class FrontDoor:
             return error
         return QuotaExceededError(f"{error.reason}; tenant {tenant} has {depth} jobs waiting or running")
 
-    def _refuse(self, request: ServiceRequest, error: MeshError, visit: Visit | None = None) -> None:
+    def _refusal(
+        self, request: ServiceRequest, error: MeshError, visit: Visit | None = None
+    ) -> tuple[int, str, tuple[tuple[str, str], ...]]:
+        """Count and record a refusal: its number, its reason, and further headers."""
         code, details, text = service_code(error), details_of(error), str(error)
         self._refused[str(code)] += 1
         if self._audit is not None and (visit is None or visit.job is None):
@@ -174,4 +181,4 @@ class FrontDoor:
         if visit is not None and visit.job is not None:
             details = (*details, ("Mesh-Job", visit.job.id))
             text += f"; job {visit.job.id} goes on, and the same id asked again gets its answer"
-        request.refuse(code, text, details)
+        return code, text, details

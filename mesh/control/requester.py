@@ -4,22 +4,29 @@ NATS answers a publish that nobody hears with "no responders", so every message 
 nothing is to be sent, the subject beside the requester's own is asked: clients listen for all of their answers with
 one wildcard, and ignore what none of their requests expects. Where that subject was never heard (a subscription of
 its own, another account), only what is sent can tell.
+
+That it is heard shows by no answer at all, which may as well be a slow server, or somebody who listens to everything
+(`nats sub '>'`). So a subject that no requester has is asked after it: NATS answers in order, and must say of that one
+that nobody listens.
 Source: ADR-4 and the server's no-responders status, "503".
 """
 
 import asyncio
 import contextlib
+import secrets
 from collections.abc import Callable
 
 from mesh.broker.connection import Connection
+from mesh.broker.service import BACK_S
 from mesh.errors import MeshError, UnavailableError
 
 ASK_S = 0.25  # at most so often it is asked whether anybody hears what is sent
 FIRST_LOOK_S = 0.25  # most answers are there by then, and nobody needs to be asked after
 LOOK_S = 1.0
 ANSWER_S = 0.3  # in which NATS says that nobody listens, if so
-GONE_S = 0.9  # not heard for so long it is gone: what was sent meanwhile is lost to it anyway
+GONE_S = 2.5  # not heard for so long it is gone: libraries wait two seconds before they connect again
 PROBE = "mesh-probe"
+MIN_TOKENS = 3  # of a reply subject whose neighbour is heard by the same client: `_INBOX.<client>.<request>`
 
 
 class Requester:
@@ -32,10 +39,16 @@ class Requester:
         self._loop = asyncio.get_running_loop()
         self._asked_s = self._loop.time()  # loop time
         self._missing_s: float | None = None  # since when nobody listens; loop time
-        self._beside = ".".join((*reply.split(".")[:-1], PROBE))
+        self._reconnects = connection.reconnects
+        self._patient_s = 0.0  # until then it may be on its way back; loop time
+        tokens = reply.split(".")
+        self._beside = ".".join((*tokens[:-1], PROBE))
+        self._apart = ".".join((*tokens[:-2], secrets.token_hex(8), PROBE))
         self._is_heard_beside = False
         self._is_over = False
         self._timer = self._loop.call_later(FIRST_LOOK_S, self._look)
+        if len(tokens) < MIN_TOKENS:
+            self._timer.cancel()
 
     def send(self, body: bytes, header: bytes = b"") -> None:
         """Send one of several messages.
@@ -58,25 +71,44 @@ class Requester:
     def _look(self) -> None:
         self._timer = self._loop.call_later(LOOK_S, self._look)
         with contextlib.suppress(MeshError):  # without a connection nobody's absence shows
-            self._ask(self._beside, b"", b"")
+            self._ask_beside()
 
     def _ask(self, subject: str, body: bytes, header: bytes) -> None:
         sent_s = self._loop.time()
 
         def answered(error: MeshError | None, header: bytes, payload: bytes) -> None:
-            self._told(subject, sent_s, is_missing=isinstance(error, UnavailableError))
+            self._told(sent_s, is_missing=isinstance(error, UnavailableError))
 
         self._connection.call(subject, body, header, answered, timeout_s=ANSWER_S)
 
-    def _told(self, subject: str, sent_s: float, is_missing: bool) -> None:
+    def _ask_beside(self) -> None:
+        sent_s, is_missing = self._loop.time(), False
+
+        def beside(error: MeshError | None, header: bytes, payload: bytes) -> None:
+            nonlocal is_missing
+            is_missing = isinstance(error, UnavailableError)
+            if is_missing and not self._is_heard_beside:
+                self._timer.cancel()  # it never was heard: that subject tells nothing
+            elif is_missing or self._is_heard_beside:
+                self._told(sent_s, is_missing)
+
+        def apart(error: MeshError | None, header: bytes, payload: bytes) -> None:
+            if isinstance(error, UnavailableError) and not is_missing:
+                self._is_heard_beside = True
+
+        self._connection.call(self._beside, b"", b"", beside, timeout_s=ANSWER_S)
+        if not self._is_heard_beside:
+            self._connection.call(self._apart, b"", b"", apart, timeout_s=ANSWER_S)
+
+    def _told(self, sent_s: float, is_missing: bool) -> None:
         """Whether anybody heard what was sent at `sent_s`; that they did shows by no answer at all."""
+        if self._reconnects != self._connection.reconnects:  # the server was away, and the requester may still be
+            self._reconnects = self._connection.reconnects
+            self._patient_s = self._loop.time() + BACK_S
         if not is_missing:
-            self._is_heard_beside = self._is_heard_beside or subject == self._beside
             if self._missing_s is not None and sent_s > self._missing_s:
                 self._missing_s = None
-        elif subject == self._beside and not self._is_heard_beside:
-            self._timer.cancel()  # it never was heard: that subject tells nothing
-        elif self._missing_s is None:
+        elif self._missing_s is None or sent_s < self._patient_s:
             self._missing_s = sent_s
         elif sent_s - self._missing_s >= GONE_S and not self._is_over:
             self.close()

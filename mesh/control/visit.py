@@ -10,6 +10,7 @@ from mesh.broker.journal import Entry
 from mesh.broker.service import ServiceRequest
 from mesh.client.client import Client
 from mesh.client.job import Job
+from mesh.control.company import Company
 from mesh.control.follower import Follower
 from mesh.control.requester import Requester
 from mesh.errors import MeshError
@@ -26,8 +27,10 @@ _MSGPACK = headers.block(("Content-Type", headers.MSGPACK))
 class Visit:
     """See the module's docstring. `submit`, `answer`, and in any case `close`."""
 
-    def __init__(self, request: ServiceRequest, model: str, client_of: Callable[[Encoding], Client]) -> None:
-        """Read what is asked.
+    def __init__(
+        self, request: ServiceRequest, model: str, client_of: Callable[[Encoding], Client], company: Company
+    ) -> None:
+        """Read what is asked. Once it is read, `client_of` gives the client, which is the caller's to release.
 
         Raises:
             InvalidRequestError, UnsupportedError, TooLargeError: it cannot be served.
@@ -42,11 +45,12 @@ class Visit:
         self.job: Job | None = None
         self._request = request
         self._model = model
-        self._client = client_of(self.encoding)
+        self._company = company
         self._traceparent = fields.get("traceparent", "")[:128]
         self._header = _MSGPACK if self.encoding == "msgpack" else b""
         self._follower = Follower(self._pass_on)
         self._requester: Requester | None = None
+        self._client = client_of(self.encoding)
 
     async def submit(self) -> None:
         """Put it into the queue; from here on it is a job.
@@ -65,6 +69,7 @@ class Visit:
         self._asked = None  # the queue has it
         if self.is_named:
             self._follower.missed()  # it may have been submitted before, and have events already
+            self._company.join(self.job.id)
 
     async def answer(self, on_gone: Callable[[], None]) -> Result:
         """Wait for the job's end, and say it all; `on_gone` is called if nobody listens any more.
@@ -74,18 +79,22 @@ class Visit:
         """
         assert self.job is not None
         self._requester = Requester(self._request.connection, self._request.reply, on_gone)
-        if not self.manner.stream:
-            result = await self.job.ended()
-            self._request.respond(codec.encode(result, self.encoding), self._header)
-            return result
+        result = await (self._followed() if self.manner.stream else self.job.ended())
+        await self._request.respond_last(codec.encode(result, self.encoding), self._header)
+        if self.manner.stream:
+            await self._request.respond_last(b"", self._header)
+        return result
+
+    async def _followed(self) -> Result:
+        """Pass on the job's events until it has ended; its Result."""
+        assert self.job is not None
         following = asyncio.create_task(self._follower.run(self._read), name=f"mesh-follow-{self.job.id}")
         try:
             result = await self.job.ended()
         finally:
             following.cancel()
             await asyncio.gather(following, return_exceptions=True)
-        await self._follower.finish(self._read, codec.encode(result, self.encoding))
-        self._request.respond(b"", self._header)
+        await self._follower.finish(self._read)
         return result
 
     def missed(self) -> None:
@@ -93,14 +102,17 @@ class Visit:
         self._follower.missed()
 
     async def abandon(self) -> None:
-        """Nobody waits for the job: end it, unless that is not wanted, or others had asked for it before."""
+        """Nobody waits for the job here: end it, unless that is not wanted, or it is not ours alone."""
         if self.job is None or self.job.is_joined or self.manner.on_disconnect == "finish":
             return
         with contextlib.suppress(MeshError):  # it ends at its deadline, then
+            if self.is_named and await self._company.shares(self.job.id, self.job.sequence):
+                return
             await self._client.cancel_job(self.job.id, CANCEL_S)
 
     def close(self) -> None:
         """Hear nothing more of it. Idempotent."""
+        self._company.close()
         if self._requester is not None:
             self._requester.close()
         if self.job is not None:

@@ -12,6 +12,7 @@ from mesh.protocol.messages import TIERS
 
 TOKEN = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
 DEFAULT_NAMESPACE = "mesh"
+MAX_REPLY_BYTES = 1024
 
 
 def is_token(value: object) -> bool:
@@ -160,8 +161,10 @@ class Names:
         """Whether a request's reply subject may be published to for its sender.
 
         A server process may publish where its client may not; so never into JetStream, a bucket or the mesh itself.
+        Nor to one so long that, with what stands beside it, it breaks the server's bound on a line: that costs the
+        connection.
         """
-        return bool(reply) and not reply.startswith(("$", f"{self.ns}."))
+        return 0 < len(reply.encode()) <= MAX_REPLY_BYTES and not reply.startswith(("$", f"{self.ns}."))
 
     def read_request(self, subject: str) -> RequestAddress | None:
         """The address in a stored request's subject; None if it is not one."""
