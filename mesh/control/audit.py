@@ -33,7 +33,7 @@ MAX_REFUSALS = 1_000  # kinds of refusals in one moment
 # How long entries are gathered before they are written, with one answer awaited for all of them. Who is killed takes
 # with it what it told in that time.
 GATHER_S = 0.1
-BATCH = 64  # entries published in one turn of the loop, so that no token waits for them
+BATCH = 32  # entries published in one turn of the loop, so that no token waits for them
 RETRY_S = 0.5
 CLOSE_S = 1.0  # for what is left to be written at the end
 _TOLD = JobDelivered | AttemptStarted | JobEnded | JobBuried | JobReturned | RequestRefused
