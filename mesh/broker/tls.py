@@ -28,7 +28,8 @@ def check_addresses(options: ConnectOptions) -> None:
         elif not options.allow_plaintext and not is_loopback(host):
             raise ConfigError(
                 f"{shown} is another machine, and everything would travel there in clear text; use "
-                f"{'wss' if scheme == 'ws' else 'tls'}://, or --allow-plaintext where the network itself is trusted",
+                f"{'wss' if scheme == 'ws' else 'tls'}://, or --allow-plaintext (in Python: "
+                "ConnectOptions(allow_plaintext=True)) where the network itself is trusted",
                 key="nats",
             )
 

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -11,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from mesh.server import die_with, find_binary, free_port
+from mesh.server import die_with, find_binary
 from tests.cli.conftest import wait_until
 
 NATS = Path(__file__).parents[2] / "nats"
@@ -22,6 +23,19 @@ PASSWORDS = {
     "MESH_CLUSTER_PASSWORD": "cluster-secret",
     "MESH_EDGE_PASSWORD": "edge-secret",
 }
+
+# Below those that outgoing connections get: whoever tries the port of a server that is down again and again would
+# sooner or later be given that port for its own end, and keep the server from coming back.
+PORTS = range(20_000, 32_000)
+
+
+def free_port() -> int:
+    """A TCP port on loopback that nobody listens on just now, and that no connection will take meanwhile."""
+    while True:
+        port = random.choice(PORTS)
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 @dataclass

@@ -19,9 +19,10 @@ from typing import Any
 import pytest
 import yaml
 
-from mesh.server import EmbeddedServer, find_binary, free_port
+from mesh.server import EmbeddedServer, find_binary
 from tests.cli.conftest import Cli, _cli, wait_until
 from tests.deploy.options import click_accepts, settings_of
+from tests.deploy.servers import free_port
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "examples/compose"

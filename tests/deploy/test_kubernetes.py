@@ -17,11 +17,11 @@ import click
 import pytest
 import yaml
 
-from mesh.server import find_binary, free_port
+from mesh.server import find_binary
 from tests.cli.conftest import Cli, cli, wait_until
 from tests.deploy.options import click_accepts
 from tests.deploy.pki import Authority
-from tests.deploy.servers import PASSWORDS, ConfServer, running
+from tests.deploy.servers import PASSWORDS, ConfServer, free_port, running
 
 __all__ = ["cli"]  # the fixture
 

@@ -9,10 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from mesh.server import free_port
 from tests.cli.conftest import Cli, Running, _cli, wait_until
 from tests.deploy.pki import Authority
-from tests.deploy.servers import NATS, PASSWORDS, ConfServer, cluster, running
+from tests.deploy.servers import NATS, PASSWORDS, ConfServer, cluster, free_port, running
 
 CONFS = sorted(NATS.rglob("*.conf"))
 PROMPT = ("--model", "demo", "--max-tokens", "12", "--temperature", "0", "Once upon a time")
@@ -90,6 +89,7 @@ def test_strict_keeps_events_in_memory_and_a_worker_brings_them_back(mesh: Cli, 
         operator = as_user("operator", server)
         applied = mesh.run("init", "--apply", "--profile", "strict", "--lanes", "1", env=operator)
         assert applied.returncode == 0, applied.stderr
+        assert _monitor(server, "varz")["jetstream"]["config"]["sync_always"]  # type: ignore[index]
         serve(mesh, server)
         ask(mesh, server)
         server.stop(signal.SIGKILL)
