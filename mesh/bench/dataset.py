@@ -39,12 +39,13 @@ def _sharegpt(body: bytes, name: str) -> list[Item]:
     """The first question of each conversation, and how long its answer was."""
     try:
         conversations = msgspec.json.decode(body, type=list[dict[str, Any]])
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, RecursionError) as error:
         raise ConfigError(f"--dataset {name} is no ShareGPT file: {error}", key="dataset") from None
     items = []
     for each in conversations:
         turns = each.get("conversations") or each.get("conversation") or []
-        texts = [turn.get("value") for turn in turns[:2] if isinstance(turn, dict)]
+        first = turns[:2] if isinstance(turns, list) else []
+        texts = [turn.get("value") for turn in first if isinstance(turn, dict)]
         match texts:
             case [str() as question, str() as answer] if question and answer:
                 output = min(MAX_TOKENS, max(1, len(answer) // TOKEN_CHARS))
@@ -67,7 +68,7 @@ def _line(line: bytes, where: str) -> Item:
             tenant=None if found.get("tenant") is None else check_token("tenant", found["tenant"]),
             tier=None if found.get("tier") is None else check_tier(found["tier"]),
         )
-    except (msgspec.MsgspecError, ValueError, TypeError) as error:
+    except (msgspec.MsgspecError, ValueError, TypeError, OverflowError, RecursionError) as error:
         raise ConfigError(f"--dataset {where} cannot be used: {error}", key="dataset") from None
 
 

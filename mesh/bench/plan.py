@@ -93,12 +93,12 @@ def read_length(key: str, text: str) -> Length:
             mean, deviation = (float(part) for part in text.removeprefix("normal:").split(","))
             low, high = 1, max(1, round(2 * mean) - 1)
             length = Length(low, high, deviation)
-            is_right = mean >= 1 and deviation >= 0
+            is_right = mean >= 1 and 0 <= deviation <= MAX_TOKENS
         else:
             low_text, dash, high_text = text.partition("-")
             length = Length(int(low_text), int(high_text if dash else low_text))
             is_right = 1 <= length.low <= length.high
-    except ValueError:
+    except (ValueError, OverflowError):  # infinity is a float, and no whole number
         is_right, length = False, Length(1, 1)
     if not is_right or length.high > MAX_TOKENS:
         raise ConfigError(

@@ -63,7 +63,9 @@ def test_lengths_are_read():
 
 
 @pytest.mark.parametrize(
-    "text", ["", "0", "-5", "8-4", "a", "1.5", "normal:", "normal:5", "normal:0,1", "9999999", "1-b"]
+    "text",
+    ["", "0", "-5", "8-4", "a", "1.5", "normal:", "normal:5", "normal:0,1", "9999999", "1-b"]
+    + ["normal:inf,1", "normal:1e308,1", "normal:10,inf", "normal:10,nan", "normal:nan,1"],
 )
 def test_what_is_no_length_is_refused_with_the_option(text):
     with pytest.raises(ConfigError, match="--output-len") as refused:
@@ -107,12 +109,16 @@ def test_a_trace_is_read_line_by_line():
         (b"", "no requests"),
         (b"[]", "no requests"),
         (b"[1]", "no ShareGPT"),
+        (b'[{"conversations": {"a": 1}}, {"conversations": 5}]', "no requests"),
+        (b'[{"a": ' + b"[" * 100_000, "no ShareGPT"),
         (b"{}\nnot json\n", "line 2"),
         (b'{"input_length": 0}', "line 1"),
         (b'{"input_length": true}', "line 1"),
         (b'{"prompt": 5}', "line 1"),
         (b'{"at_s": -1}', "line 1"),
         (b'{"timestamp": "x"}', "line 1"),
+        (b'{"timestamp": 1' + b"0" * 400 + b"}", "line 1"),
+        (b'{"a": ' * 100_000, "line 1"),
         (b'{"tier": "gold"}', "tier"),
         (b'{"tenant": "a.b"}', "tenant"),
     ],
