@@ -68,7 +68,7 @@ class Report:
                 lines.append((f"{other:<{wide}}" + "".join(f"{cell:>{_RATIO + 2}}" for cell in cells)).rstrip())
         rounds = max((len(each.get(self.sides[0], [])) for each in self.rows.values()), default=0)
         lines += ["", f"ratios within a round, of {rounds} rounds: median [min..max]"]
-        lines += textwrap.wrap("answers checked: " + _counts(self.checked), WIDTH)
+        lines += textwrap.wrap("answers checked: " + _counts(self.checked), WIDTH, break_on_hyphens=False)
         return "\n".join([self.title, *lines])
 
     def as_json(self) -> dict[str, Any]:
