@@ -124,6 +124,39 @@ class RequestRefused:
 
 
 @dataclass(frozen=True, slots=True)
+class RequestAccepted:
+    """A request became a job at this process's front door."""
+
+    job: str
+    tenant: str
+    model: str
+    tier: str
+
+
+@dataclass(frozen=True, slots=True)
+class RequestDenied:
+    """A request was refused here before it was a job. Its names are as it was sent: any words."""
+
+    tenant: str
+    model: str
+    code: str
+
+
+@dataclass(frozen=True, slots=True)
+class JobEndedUnrun:
+    """This process ended a job that no worker had: past its deadline, cancelled, or for a model nobody serves."""
+
+    job: str
+    tenant: str
+    model: str  # where nobody serves it, any word
+    tier: str
+    status: str
+    code: str
+    cause: str
+    total_ms: int
+
+
+@dataclass(frozen=True, slots=True)
 class Step:
     """One effect of the worker is about to be performed, or was: the crash points of the chaos tests."""
 
@@ -156,6 +189,9 @@ Signal = (
     | JobEnded
     | JobReturned
     | RequestRefused
+    | RequestAccepted
+    | RequestDenied
+    | JobEndedUnrun
     | Step
     | EngineDied
     | ConnectionChanged

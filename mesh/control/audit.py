@@ -19,12 +19,22 @@ from msgspec.structs import replace
 from mesh.broker import topology
 from mesh.broker.connection import Connection
 from mesh.broker.mapping import read_puback
-from mesh.control.audit_entries import entry_of, message_id, refusal_of, tenant_token
+from mesh.control.audit_entries import entry_of, message_id, refusal_of, signal_of, tenant_token
 from mesh.errors import MeshError, UnauthorizedError
 from mesh.protocol import codec, headers
 from mesh.protocol.messages import AuditEntry
 from mesh.protocol.subjects import Names
-from mesh.signals import AttemptStarted, JobBuried, JobDelivered, JobEnded, JobReturned, RequestRefused, Signal
+from mesh.signals import (
+    AttemptStarted,
+    JobBuried,
+    JobDelivered,
+    JobEnded,
+    JobReturned,
+    Observer,
+    RequestRefused,
+    Signal,
+    ignore,
+)
 
 log = logging.getLogger("mesh.control")
 
@@ -44,8 +54,12 @@ Message = tuple[str, bytes, bytes]  # subject, body, header
 class Auditor:
     """The audit of one process, until `close`. `observe` is an Observer; nothing here raises but for `close`."""
 
-    def __init__(self, connection: Connection, names: Names, who: str) -> None:
-        """`who` tells it: the name of a worker, or of another process."""
+    def __init__(self, connection: Connection, names: Names, who: str, observer: Observer = ignore) -> None:
+        """`who` tells it: the name of a worker, or of another process.
+
+        `observer` is told of what no worker tells: requests at the front door, and jobs that were ended unrun.
+        """
+        self._observer = observer
         self._connection = connection
         self._names = names
         self._who = who
@@ -72,6 +86,8 @@ class Auditor:
 
     def tell(self, what: Signal | AuditEntry) -> None:
         """Have it written a moment later."""
+        if isinstance(what, AuditEntry):
+            self._show(what)
         if not self._is_on:
             return
         if len(self._waiting) >= MAX_WAITING:
@@ -98,9 +114,10 @@ class Auditor:
 
     def refused(self, error: MeshError, tenant: str = "", model: str = "") -> None:
         """A request was refused before it was a job; like ones of one moment are counted, so that a flood is little."""
+        entry = refusal_of(error, tenant, model)
+        self._show(entry)
         if not self._is_on:
             return
-        entry = refusal_of(error, tenant, model)
         if entry not in self._refusals and len(self._refusals) >= MAX_REFUSALS:
             self._drop()
             return
@@ -120,6 +137,15 @@ class Auditor:
         except (MeshError, TimeoutError) as error:
             log.debug("the end of the audit was not written: %s", error)
         self._is_on = False
+
+    def _show(self, entry: AuditEntry) -> None:
+        """Tell the observer too; nobody suffers from what it does."""
+        signal = signal_of(entry)
+        if signal is not None and self._observer is not ignore:
+            try:
+                self._observer(signal)
+            except Exception:  # who watches cannot change the flow
+                log.exception("an observer failed", extra={"event": "observer_failed"})
 
     def _drop(self) -> None:
         if not self._missing:
@@ -205,13 +231,13 @@ def message_of(names: Names, entry: AuditEntry, mark: str) -> Message:
 
 @contextlib.asynccontextmanager
 async def auditing(
-    connection: Connection, names: Names, who: str, given: Auditor | None = None
+    connection: Connection, names: Names, who: str, given: Auditor | None = None, observer: Observer = ignore
 ) -> AsyncIterator[Auditor]:
     """The audit of this process for as long as the context lasts; `given`, if it has one already."""
     if given is not None:
         yield given
         return
-    auditor = Auditor(connection, names, who)
+    auditor = Auditor(connection, names, who, observer)
     try:
         yield auditor
     finally:

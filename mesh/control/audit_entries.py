@@ -10,7 +10,18 @@ from typing import Any
 from mesh.errors import MeshError, RequestError
 from mesh.protocol.messages import AuditEntry, AuditEvent, Result
 from mesh.protocol.subjects import is_token
-from mesh.signals import AttemptStarted, JobBuried, JobDelivered, JobEnded, JobReturned, RequestRefused, Signal
+from mesh.signals import (
+    AttemptStarted,
+    JobBuried,
+    JobDelivered,
+    JobEnded,
+    JobEndedUnrun,
+    JobReturned,
+    RequestAccepted,
+    RequestDenied,
+    RequestRefused,
+    Signal,
+)
 
 NOBODY = "-"  # stands for the tenant in the subject of what is no tenant's
 _FIELD = re.compile(r"[A-Za-z0-9_.\[\]-]{1,64}", re.ASCII)
@@ -88,6 +99,21 @@ def ending_of(result: Result, sequence: int, tier: str, who: str, cause: str) ->
         first_token_ms=result.timing.first_token_ms,
         total_ms=result.timing.total_ms,
     )
+
+
+def signal_of(entry: AuditEntry) -> Signal | None:
+    """An entry that no worker's signal is behind, for those who watch; None: they are told nothing."""
+    about = {"tenant": entry.tenant, "model": entry.model}
+    match entry.event:
+        case "accepted":
+            return RequestAccepted(**about, job=entry.job, tier=entry.tier)
+        case "refused":
+            return RequestDenied(**about, code=entry.code)
+        case "ended":
+            known = {"status": entry.status, "code": entry.code, "cause": entry.cause}
+            return JobEndedUnrun(**about, **known, job=entry.job, tier=entry.tier, total_ms=entry.total_ms or 0)
+        case _:
+            return None
 
 
 def refusal_of(error: MeshError, tenant: str, model: str) -> AuditEntry:

@@ -99,7 +99,7 @@ async def serve_engine(
         EngineDeadError, DisconnectedError, TopologyError: as `host_worker`.
     """
     async with connect(connect_options) as connection, counted(census, connection):
-        audit = Auditor(connection, names, options.name)
+        audit = Auditor(connection, names, options.name, observer)
         told = replace(options, shows_steps=options.shows_steps and observer is not ignore)
         worker = Worker(engine, connection, names, told, all_of(audit.observe, observer))
         announcing = asyncio.create_task(_announce(worker, on_ready), name="mesh-announce")

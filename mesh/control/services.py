@@ -19,6 +19,7 @@ from mesh.control.steering import Steering
 from mesh.control.strays import Strays
 from mesh.control.sweeper import Sweeper
 from mesh.protocol.subjects import Names
+from mesh.signals import Observer, ignore
 
 
 class Doors:
@@ -77,13 +78,20 @@ async def services(
             await asyncio.gather(*(each.close() for each in hosted), return_exceptions=True)
 
 
-async def keep_watch(options: ConnectOptions, names: Names, who: str, census: Census | None = None) -> None:
+async def keep_watch(
+    options: ConnectOptions, names: Names, who: str, census: Census | None = None, observer: Observer = ignore
+) -> None:
     """Host the services on a connection of their own until cancelled, and take a census if there is one to take.
 
     Raises:
         DisconnectedError: there was no NATS to begin with.
     """
-    async with connect(options) as connection, services(connection, names, who), counted(census, connection):
+    async with (
+        connect(options) as connection,
+        auditing(connection, names, who, observer=observer) as audit,
+        services(connection, names, who, audit=audit),
+        counted(census, connection),
+    ):
         await asyncio.Event().wait()
 
 

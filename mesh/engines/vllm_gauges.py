@@ -40,7 +40,7 @@ class VllmGauges:
             kv_cache_ratio=max((core.kv_cache_ratio for core in cores), default=0.0),
             prefix_queried_tokens=sum(core.queried_tokens for core in cores),
             prefix_hit_tokens=sum(core.hit_tokens for core in cores),
-            preemptions=None,  # counted with what stays off
+            preemptions=sum(core.preemptions for core in cores),
         )
 
 
@@ -51,6 +51,7 @@ class _Core:
         self.running = self.waiting = 0
         self.kv_cache_ratio = 0.0
         self.queried_tokens = self.hit_tokens = 0
+        self.preemptions = 0
 
     def record(self, scheduler_stats: Any = None, *_: Any, **__: Any) -> None:
         """A step is over."""
@@ -63,6 +64,7 @@ class _Core:
         if prefix is not None:
             self.queried_tokens += prefix.queries
             self.hit_tokens += prefix.hits
+            self.preemptions += getattr(prefix, "preempted_requests", 0)  # counted once they run again
 
     def log_engine_initialized(self) -> None: ...
     def log(self) -> None: ...

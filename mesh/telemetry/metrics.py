@@ -20,7 +20,10 @@ from mesh.signals import (
     JobBuried,
     JobDelivered,
     JobEnded,
+    JobEndedUnrun,
     JobReturned,
+    RequestAccepted,
+    RequestDenied,
     RequestRefused,
     Signal,
 )
@@ -29,6 +32,7 @@ from mesh.telemetry.shapes import (
     JOB_TOKENS,
     LONG_S,
     MOST_CODES,
+    MOST_MODELS,
     MOST_TENANTS,
     TOKEN_S,
     Few,
@@ -46,7 +50,7 @@ class Metrics:
     def __init__(self, collectors: Iterable[Collector] = ()) -> None:
         """`collectors` bring what is read only when somebody asks (see telemetry/collectors)."""
         self._registry = registry = CollectorRegistry()
-        self._tenant, self._code = Few(MOST_TENANTS), Few(MOST_CODES)
+        self._tenant, self._code, self._model = Few(MOST_TENANTS), Few(MOST_CODES), Few(MOST_MODELS)
         self._jobs = _JobMetrics(registry)
         self._spans = _SpanMetrics(registry)
         Gauge("mesh_build_info", "The version of mesh that runs here.", ["version"], registry=registry).labels(
@@ -79,6 +83,14 @@ class Metrics:
                 self._engine_ended(signal)
             case JobEnded():
                 self._job_ended(signal)
+            case JobEndedUnrun():
+                of = (self._model(signal.model), signal.tier, signal.status)
+                jobs.ended.labels(*of, self._code(signal.code)).inc()
+                times.total.labels(*of).observe(signal.total_ms / 1000)
+            case RequestAccepted(model=model, tier=tier):
+                jobs.accepted.labels(self._model(model), tier).inc()
+            case RequestDenied(code=code):
+                jobs.denied.labels(self._code(code)).inc()
             case JobReturned(model=model, tier=tier, reason=reason):
                 jobs.returned.labels(model, tier, reason).inc()
             case JobBuried(model=model, tier=tier, code=code):
@@ -139,11 +151,15 @@ class _JobMetrics:
         )
         self.ended = counter(
             "mesh_jobs_total",
-            "Jobs that got their Result here, by its status and error code.",
+            "Jobs that got their Result from this process, by its status and error code.",
             *_QUEUE,
             "status",
             "code",
         )
+        self.accepted = counter(
+            "mesh_frontdoor_accepted_total", "Requests that became jobs at the front door.", *_QUEUE
+        )
+        self.denied = counter("mesh_frontdoor_refused_total", "Requests refused before they were jobs.", "code")
         self.returned = counter("mesh_jobs_returned_total", "Jobs given up without a Result.", *_QUEUE, "reason")
         self.refused = counter("mesh_requests_refused_total", "Bodies that were no request.", *_QUEUE, "code")
         self.buried = counter("mesh_jobs_buried_total", "Jobs given up for good: dead letters.", *_QUEUE, "code")

@@ -10,6 +10,7 @@ TOKEN_S = (0.001, 0.0025, 0.005, 0.01, 0.015, 0.02, 0.03, 0.05, 0.075, 0.1, 0.2,
 JOB_TOKENS = (1, 4, 16, 64, 256, 1024, 4096, 16_384, 65_536, 262_144)
 
 MOST_TENANTS = 50  # with a series of their own
+MOST_MODELS = 50  # the same, of requests that no worker saw: a client can ask for any word
 MOST_CODES = 40  # the errors have fewer; a foreign engine may bring its own
 OTHER = "other"
 

@@ -1,14 +1,19 @@
 """The telemetry port of real processes, and what they say when they are not well."""
 
+import asyncio
+import contextlib
 import json
 import signal
 import socket
 import subprocess
 import sys
+import time
 
 import pytest
 
 import mesh as library
+from mesh.broker.connection import connect
+from mesh.broker.options import ConnectOptions
 from tests.cli.collector import collecting
 from tests.cli.conftest import Cli, Running, wait_until
 from tests.cli.watched import get, log_of, port_of, readiness, series
@@ -22,6 +27,16 @@ def worker(mesh: Cli, name: str, *more: str, env: dict[str, str] | None = None) 
     running = mesh.spawn("worker", "--engine", "simulator", "--name", name, *WATCHED, *more, env=env)
     running.wait_for(" ready: ")
     return running
+
+
+def two_free_ports() -> int:
+    """The first of two ports in a row that nobody has."""
+    while True:
+        with socket.socket() as first, socket.socket() as second, contextlib.suppress(OSError, OverflowError):
+            first.bind(("127.0.0.1", 0))
+            port: int = first.getsockname()[1]
+            second.bind(("127.0.0.1", port + 1))
+            return port
 
 
 def test_a_worker_is_alive_while_it_loads_and_ready_once_it_pulls(mesh: Cli) -> None:
@@ -83,10 +98,38 @@ def test_jobs_are_counted_and_the_queue_is_shown_by_one_process(mesh: Cli) -> No
     wait_until(lambda: sum("mesh_polled_timestamp" in get(each, "/metrics")[1] for each in ports) == 1, "one shows it")
 
 
+def test_the_front_door_counts_what_it_takes_and_what_it_refuses(mesh: Cli) -> None:
+    worker(mesh, "asked", "--no-frontdoor")
+    door = mesh.spawn("frontdoor", *WATCHED)
+    door.wait_for(" ready: ")
+    port = port_of(door)
+
+    async def ask() -> None:
+        async with connect(ConnectOptions(servers=(mesh.url,))) as connection:
+            for body in (b'{"prompt": "hi", "max_tokens": 2}', b'{"prompt": 7}'):
+                await connection.request("mesh.rpc.default.asked", body, timeout_s=20)
+
+    asyncio.run(ask())
+    wait_until(lambda: series(port, "mesh_frontdoor_accepted_total") == 1, "one is counted")
+    assert series(port, "mesh_frontdoor_refused_total") == 1
+
+
+def test_a_job_that_expires_unseen_is_counted_by_who_ends_it(mesh: Cli) -> None:
+    ended = worker(mesh, "expiring")
+    watch = mesh.spawn("watch", *WATCHED)
+    watch.wait_for(" ready: ")
+    port = port_of(watch)
+    ended.send(signal.SIGTERM)
+    assert ended.wait() == 0
+    with library.blocking.connect(mesh.url) as client:
+        deadline = time.time_ns() // 1_000_000 + 500
+        assert client.submit("expiring", "hi", deadline_unix_ms=deadline).result(60).status == "expired"
+    wait_until(lambda: series(port, "mesh_jobs_total") >= 1, "it is counted")
+    assert 'status="expired"' in get(port, "/metrics")[1]
+
+
 def test_a_mesh_up_answers_for_itself_and_its_workers(cli: Cli) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        base = free.getsockname()[1]
+    base = two_free_ports()
     watched = ("--telemetry-port", str(base), "--log-format", "json")
     running = cli.spawn("up", "--engine", "simulator", "--port", "0", "--workers", "1", *watched)
     running.wait_for("ready: model simulator")
@@ -135,12 +178,13 @@ def test_without_telemetry_none_of_its_libraries_is_loaded(mesh: Cli) -> None:
 def test_one_trace_from_a_command_through_a_killed_worker_to_the_result(mesh: Cli) -> None:
     with collecting() as collector:
         slow = ("--engine-arg", "between_tokens_ms=30", "--otlp", collector.url)
-        first = worker(mesh, "traced", "--worker-id", "w-first", *slow)
+        workers = {name: worker(mesh, "traced", "--worker-id", name, *slow) for name in ("w-one", "w-two")}
+        ports = {name: port_of(each) for name, each in workers.items()}
         sends = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url}
-        asking = mesh.spawn("generate", "--model", "traced", "--max-tokens", "60", "hi", env=sends)
+        asking = mesh.spawn("generate", "--model", "traced", "--max-tokens", "90", "hi", env=sends)
         asking.wait_for(" ")
-        worker(mesh, "traced", "--worker-id", "w-second", *slow)
-        first.send(signal.SIGKILL)
+        (first,) = [name for name, port in ports.items() if series(port, "mesh_worker_running_jobs")]
+        workers[first].send(signal.SIGKILL)
         assert asking.wait() == 0
 
         def names() -> set[tuple[str, str]]:
@@ -161,7 +205,7 @@ def test_one_trace_from_a_command_through_a_killed_worker_to_the_result(mesh: Cl
     known = {each.key: each.value for each in process.attributes}
     assert process.parent_span_id == send.span_id
     assert known["mesh.attempt"].int_value == 2
-    assert known["mesh.takeover.from"].string_value == "w-first"
+    assert known["mesh.takeover.from"].string_value == first
     assert known["mesh.takeover.cause"].string_value == "worker_lost"
 
 

@@ -10,6 +10,7 @@ from mesh.cli.act.place import connect_options
 from mesh.cli.act.telemetry import Station, of_process
 from mesh.cli.options import Nats
 from mesh.cli.watching import Watching
+from mesh.control.audit import auditing
 from mesh.control.services import counted, doors
 from mesh.protocol.subjects import Names
 
@@ -28,6 +29,10 @@ async def serve(nats: Nats, watching: Watching) -> None:
         topology.check_server(connection.server_version)
         await topology.read_settings(connection, names)
         station.condition = lambda: of_process(connection, ended)
-        async with doors(connection, names, who, has_frontdoor=True), counted(station.census, connection):
+        async with (
+            auditing(connection, names, who, observer=station.observer) as audit,
+            doors(connection, names, who, has_frontdoor=True, audit=audit),
+            counted(station.census, connection),
+        ):
             render.say(f"{who} ready: {names.ns}.rpc.<tenant>.<model> is answered")
             await ended.wait()

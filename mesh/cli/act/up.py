@@ -17,7 +17,6 @@ from mesh.cli.act.shape import wanted
 from mesh.cli.act.telemetry import Station
 from mesh.cli.options import DEFAULT_NATS, EngineChoice, Shape
 from mesh.cli.watching import Watching
-from mesh.control.census import Census
 from mesh.control.services import keep_watch
 from mesh.errors import ConfigError, UnavailableError
 from mesh.policies.restart import Backoff
@@ -58,7 +57,7 @@ async def serve(order: Order) -> None:
             crew = Crew(post, order.workers, render.say)
             station.condition = lambda: Condition("ready" if crew.ready.is_set() else "starting")
             async with station.opened("mesh-up"):
-                await _keep(server, crew, station.census, name, order)
+                await _keep(server, crew, station, name, order)
         finally:
             await server.stop()
     render.say("nats-server ended; the data stays")
@@ -98,7 +97,7 @@ def locked(data: Path) -> Iterator[None]:
         yield
 
 
-async def _keep(server: EmbeddedServer, crew: Crew, census: Census | None, name: str, order: Order) -> None:
+async def _keep(server: EmbeddedServer, crew: Crew, station: Station, name: str, order: Order) -> None:
     """Until the crew has ended, by a signal or for a reason."""
     signals = 0
 
@@ -114,7 +113,7 @@ async def _keep(server: EmbeddedServer, crew: Crew, census: Census | None, name:
     running = asyncio.create_task(crew.run(), name="mesh-crew")
     # Where all workers die at once, nobody but us is there to hand their jobs to those started in their place.
     options = ConnectOptions(servers=(server.url,), name="mesh-up")
-    keeping = keep_watch(options, Names(order.namespace), "mesh-up", census)
+    keeping = keep_watch(options, Names(order.namespace), "mesh-up", station.census, station.observer)
     watching = asyncio.create_task(keeping, name="mesh-watch")
     try:
         await asyncio.wait({nats, running}, return_when=asyncio.FIRST_COMPLETED)

@@ -7,7 +7,10 @@ from mesh.signals import (
     ConnectionChanged,
     EngineDied,
     JobBuried,
+    JobEndedUnrun,
     JobReturned,
+    RequestAccepted,
+    RequestDenied,
     RequestRefused,
     Step,
     Tally,
@@ -15,7 +18,7 @@ from mesh.signals import (
 from mesh.telemetry.collectors import EngineCollector, GpuCollector, MeshCollector, WorkerCollector
 from mesh.telemetry.metrics import Metrics
 from mesh.telemetry.readings import EngineReading, GpuReading, MeshReading, QueueReading, StoreReading, WorkerReading
-from mesh.telemetry.shapes import MOST_CODES, MOST_TENANTS
+from mesh.telemetry.shapes import MOST_CODES, MOST_MODELS, MOST_TENANTS
 from tests.unit.telemetry.signals import ABOUT, delivered, ended, engine_ended, started
 
 
@@ -92,6 +95,21 @@ def test_invented_tenants_and_codes_do_not_fill_the_page(metrics):
     assert len([name for name in shown if name.startswith("mesh_output_tokens_total")]) == MOST_TENANTS + 1
     assert len([name for name in shown if name.startswith("mesh_jobs_total")]) == MOST_CODES + 1
     assert shown['mesh_output_tokens_total{model="demo",tenant="other"}'] == 16 * (500 - MOST_TENANTS)
+
+
+def test_what_no_worker_sees_is_counted_by_who_does(metrics):
+    unrun = {"status": "expired", "code": "expired", "cause": "deadline", "total_ms": 4000}
+    metrics.observe(JobEndedUnrun(**ABOUT, **unrun))
+    metrics.observe(RequestAccepted(**ABOUT))
+    for number in range(500):
+        metrics.observe(RequestDenied("any", f"invented-{number}", "model_not_found"))
+        metrics.observe(JobEndedUnrun(**(ABOUT | {"model": f"invented-{number}"} | unrun)))
+    shown = values(metrics)
+    assert shown['mesh_jobs_total{code="expired",model="demo",status="expired",tier="standard"}'] == 1
+    assert shown['mesh_job_seconds_sum{model="demo",status="expired",tier="standard"}'] == 4
+    assert shown['mesh_frontdoor_accepted_total{model="demo",tier="standard"}'] == 1
+    assert shown['mesh_frontdoor_refused_total{code="model_not_found"}'] == 500
+    assert len([name for name in shown if name.startswith("mesh_jobs_total")]) == MOST_MODELS + 1
 
 
 def test_no_series_has_a_creation_time_beside_it(metrics):
