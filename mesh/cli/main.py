@@ -47,12 +47,12 @@ _SECTIONS: dict[str, dict[str, str]] = {
         "job": "The whole life of one job, and why it waits.",
         "tail": "Tokens as they are made, of one job or of all of a tenant.",
         "audit": "What happened to jobs, and what operators did: who, when and what.",
-        "replay": "Submit recorded requests again, here or to another mesh.",
         "workers": "The workers alive, and what they do.",
         "doctor": "Whatever is wrong with NATS, the mesh or this machine, and how to mend it.",
         "dead": "Jobs that were given up: look, run them again, remove them.",
     },
     "Prove it": {
+        "replay": "Submit recorded requests again, here or to another mesh.",
         "bench": "Load on a running mesh, and what its users see of it.",
         "soak": "Thousands of requests under faults, and a judge of everything that was seen.",
     },
