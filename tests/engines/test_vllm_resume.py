@@ -152,13 +152,14 @@ async def test_a_slow_reader_of_a_continuation_misses_no_stop_string(vllm_engine
     request = ask(stop=[whole[50:56]])
     steps, _, _ = await steps_of(vllm_engine, request, [], "")
     ids = [token_id for _, step_ids in steps for token_id in step_ids]
+    cut = len(steps[0][1]) + len(steps[1][1])  # a step may hold several tokens on a busy machine
     shown, text, rest = steps[0][0] + steps[1][0], "", []
-    async for chunk in vllm_engine.generate(Work("slow-resume", request, 7, tuple(ids[:2]), shown)):
+    async for chunk in vllm_engine.generate(Work("slow-resume", request, 7, tuple(ids[:cut]), shown)):
         text += chunk.text
         rest += chunk.token_ids
         await asyncio.sleep(0.05)  # vLLM merges what was made meanwhile, also beyond the stop string
     assert shown + text == "".join(text for text, _ in steps)
-    assert ids[:2] + rest == ids
+    assert ids[:cut] + rest == ids
 
 
 @pytest.mark.parametrize(

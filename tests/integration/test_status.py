@@ -67,8 +67,12 @@ async def test_a_look_tells_what_runs_from_what_waits(tmp_path):
 
 
 async def test_a_worker_that_waits_for_jobs_is_seen_by_its_pulls_and_rates_by_what_it_did(mesh):
+    async def is_waiting() -> bool:  # between one pull and the next there is none
+        seen = await status.snapshot(mesh.connection, mesh.names)
+        return all(each.pulls > 0 for each in seen.queues)
+
+    await wait_until(is_waiting)
     before = await status.snapshot(mesh.connection, mesh.names)
-    assert all(each.pulls > 0 for each in before.queues)
     async with api.connect(mesh.url) as client:
         for number in range(5):
             await client.generate(MODEL, f"{number}", max_tokens=10)
