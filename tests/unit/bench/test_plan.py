@@ -64,8 +64,24 @@ def test_lengths_are_read():
 
 @pytest.mark.parametrize(
     "text",
-    "|0|-5|8-4|a|1.5|normal:|normal:5|normal:0,1|9999999|1-b"
-    "|normal:inf,1|normal:1e308,1|normal:10,inf|normal:10,nan|normal:nan,1".split("|"),
+    [
+        "",
+        "0",
+        "-5",
+        "8-4",
+        "a",
+        "1.5",
+        "normal:",
+        "normal:5",
+        "normal:0,1",
+        "9999999",
+        "1-b",
+        "normal:inf,1",
+        "normal:1e308,1",
+        "normal:10,inf",
+        "normal:10,nan",
+        "normal:nan,1",
+    ],
 )
 def test_what_is_no_length_is_refused_with_the_option(text):
     with pytest.raises(ConfigError, match="--output-len") as refused:
