@@ -78,8 +78,14 @@ class UnauthorizedError(RequestError):
 
 
 class QuotaExceededError(RequestError):
+    """`retry_after_ms` says when it may succeed, None if that is not known."""
+
     code = "quota_exceeded"
     retryable = True
+
+    def __init__(self, reason: str, *, field: str | None = None, retry_after_ms: int | None = None) -> None:
+        self.retry_after_ms = retry_after_ms
+        super().__init__(reason, field=field)
 
 
 class JobError(MeshError):

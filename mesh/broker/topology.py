@@ -18,7 +18,7 @@ from mesh.broker.mapping import NO_CONSUMER, NO_STREAM, read_api
 from mesh.broker.topology_streams import GROUP as GROUP
 from mesh.broker.topology_streams import NS as NS
 from mesh.broker.topology_streams import PRESENCE_BEAT_S as PRESENCE_BEAT_S
-from mesh.broker.topology_streams import RECORD_BYTES, Kind, consumers, events, idle_record, streams
+from mesh.broker.topology_streams import RECORD_BYTES, Kind, consumers, events, idle_record, quota, streams
 from mesh.broker.topology_streams import MeshSettings as MeshSettings
 from mesh.errors import TopologyError
 from mesh.protocol.messages import TIERS
@@ -86,8 +86,17 @@ async def plan(
     if not settings.record_days:
         left = await _stream(connection, names.record_stream)
         changes += _changes("stream", idle_record(names), left) if left is not None else []
+    changes += [change for change in await plan_quota(connection, names, settings) if change.verb != "create"]
     for model in models:
         changes += await plan_consumers(connection, names, settings, model)
+    return changes
+
+
+async def plan_quota(connection: Connection, names: Names, settings: MeshSettings) -> list[Change]:
+    """The same for what limits of tenants need, which a mesh has only once somebody limits one."""
+    changes = []
+    for kind, wanted in quota(names, settings):
+        changes += _changes(kind, wanted, await _stream(connection, wanted["name"]))
     return changes
 
 

@@ -168,6 +168,23 @@ def idle_record(names: Names) -> dict[str, Any]:
     return {"name": names.record_stream, "subjects": [names.system("unrecorded")]}
 
 
+def quota(names: Names, settings: MeshSettings) -> list[tuple[Kind, dict[str, Any]]]:
+    """What a mesh has whose tenants have limits: the limits, and counters of what was used."""
+    limits = _base(settings) | _bucket(names.tenants_bucket, "Limits of tenants, and of all others under `default`", 0)
+    usage = _base(settings) | {
+        "name": names.usage_stream,
+        "description": "What tenants with limits used, by minute and by day: counters, one message each",
+        "subjects": [names.system("usage", "*", "*", "*")],
+        "max_msgs_per_subject": 1,
+        "max_age": 2 * 86_400 * NS,
+        "allow_direct": True,
+        "allow_msg_counter": True,
+        # A job is counted once, however long it waited and however often it was handed out.
+        "duplicate_window": 3600 * NS,
+    }
+    return [("bucket", limits), ("stream", usage)]
+
+
 def consumers(names: Names, model: str, settings: MeshSettings) -> list[dict[str, Any]]:
     """The consumers of one model's queue, one per tier and lane."""
     return [
@@ -221,5 +238,5 @@ def _bucket(name: str, description: str, max_age_s: float) -> dict[str, Any]:
         "allow_direct": True,
         "allow_msg_ttl": True,
         "max_age": int(max_age_s * NS),
-        "duplicate_window": int(min(120.0, max_age_s) * NS),
+        "duplicate_window": int(min(120.0, max_age_s or 120.0) * NS),
     }

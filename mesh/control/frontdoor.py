@@ -13,6 +13,7 @@ from typing import Any
 
 from mesh.broker.connection import Connection
 from mesh.broker.queue import RequestQueue
+from mesh.broker.quota import Quotas
 from mesh.broker.service import Endpoint, ServiceRequest
 from mesh.control.admission import Admission
 from mesh.control.audit import Auditor
@@ -22,6 +23,7 @@ from mesh.control.visit import Visit
 from mesh.errors import BrokerError, InvalidRequestError, MeshError, QuotaExceededError, UnavailableError
 from mesh.protocol.refusals import INTERNAL, details_of, service_code
 from mesh.protocol.subjects import Names, check_token, is_token
+from mesh.worker.clock import now_unix_ms
 
 log = logging.getLogger("mesh.control")
 
@@ -51,6 +53,7 @@ class FrontDoor:
         self._admission = admission or Admission()
         self._audit = audit
         self._clients = Clients(connection, names)
+        self._quotas = Quotas(connection, names)
         self._tasks: set[asyncio.Task[None]] = set()
         self._visits: set[Visit] = set()
         self._refused: Counter[str] = Counter()  # by number
@@ -70,6 +73,7 @@ class FrontDoor:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._unlisten()
+        self._quotas.close()
         await self._clients.close()
 
     def _statistics(self) -> dict[str, Any]:
@@ -109,6 +113,7 @@ class FrontDoor:
             company = Company(request.connection, self._names, tenant)
             visit = Visit(request, model, lambda encoding: self._clients.get(tenant, encoding), company)
             self._visits.add(visit)
+            await self._quotas.admit(tenant, visit.asked, now_unix_ms())
             await visit.submit()
             request.payload = b""  # the queue has it
             if not visit.is_named:
@@ -166,7 +171,8 @@ class FrontDoor:
             depth = await self._queue.depth(tenant)
         except BrokerError:
             return error
-        return QuotaExceededError(f"{error.reason}; tenant {tenant} has {depth} jobs waiting or running")
+        text = f"{error.reason}; tenant {tenant} has {depth} jobs waiting or running"
+        return QuotaExceededError(text, retry_after_ms=error.retry_after_ms)
 
     def _refusal(
         self, request: ServiceRequest, error: MeshError, visit: Visit | None = None

@@ -52,6 +52,12 @@ class Visit:
         self._requester: Requester | None = None
         self._client = client_of(self.encoding)
 
+    @property
+    def asked(self) -> Request:
+        """What is asked, until it is submitted."""
+        assert self._asked is not None
+        return self._asked
+
     async def submit(self) -> None:
         """Put it into the queue; from here on it is a job.
 

@@ -5,7 +5,14 @@ The numbers are HTTP's, as ADR-32 has them.
 
 from typing import Final
 
-from mesh.errors import BrokerError, MeshError, RequestError, ResultNotFoundError, WaitTimeoutError
+from mesh.errors import (
+    BrokerError,
+    MeshError,
+    QuotaExceededError,
+    RequestError,
+    ResultNotFoundError,
+    WaitTimeoutError,
+)
 
 BAD_REQUEST: Final = 400
 UNAUTHORIZED: Final = 401
@@ -37,7 +44,10 @@ def service_code(error: MeshError) -> int:
 
 
 def details_of(error: MeshError) -> tuple[tuple[str, str], ...]:
-    """Headers that say in the mesh's own words what it is: the code, and the field at fault."""
-    field = error.field if isinstance(error, RequestError) else None
-    code = (("Mesh-Error-Code", error.code),)
-    return code if field is None else (*code, ("Mesh-Error-Field", field))
+    """Headers that say in the mesh's own words what it is: the code, the field at fault, when to try again."""
+    found = [("Mesh-Error-Code", error.code)]
+    if isinstance(error, RequestError) and error.field is not None:
+        found.append(("Mesh-Error-Field", error.field))
+    if isinstance(error, QuotaExceededError) and error.retry_after_ms is not None:
+        found.append(("Mesh-Retry-After-Ms", str(error.retry_after_ms)))
+    return tuple(found)

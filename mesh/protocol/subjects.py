@@ -99,6 +99,16 @@ class Names:
         return f"{self.ns}_workers"
 
     @property
+    def tenants_bucket(self) -> str:
+        """Where the limits of tenants are kept; there once somebody limits one."""
+        return f"{self.ns}_tenants"
+
+    @property
+    def usage_stream(self) -> str:
+        """Where is counted what tenants use; there with `tenants_bucket`."""
+        return f"{self.ns.upper()}_USAGE"
+
+    @property
     def objects_bucket(self) -> str:
         return f"{self.ns}_objects"
 
@@ -156,6 +166,22 @@ class Names:
 
     def worker_key(self, worker: str) -> str:
         return f"$KV.{self.workers_bucket}.{worker}"
+
+    def slot_key(self, tenant: str, number: int | str) -> str:
+        """One of the places for running jobs of a tenant; gone when whoever holds it misses three beats."""
+        return f"$KV.{self.workers_bucket}.slot.{tenant}.{number}"
+
+    def limits_key(self, tenant: str) -> str:
+        return f"$KV.{self.tenants_bucket}.tenant.{tenant}"
+
+    @property
+    def default_limits_key(self) -> str:
+        """The limits of tenants that have none of their own."""
+        return f"$KV.{self.tenants_bucket}.default"
+
+    def usage(self, tenant: str, what: str, period: str) -> str:
+        """A counter; private to the mesh."""
+        return self.system("usage", tenant, what, period)
 
     def may_answer(self, reply: str) -> bool:
         """Whether a request's reply subject may be published to for its sender.

@@ -231,6 +231,11 @@ class Attempt:
         self._require_open()
         return self._end([Remark(self._note("returned")), Nak(0.0)] if self._has_begun else [Nak(0.0)])
 
+    def postponed(self, delay_s: float) -> list[Action]:
+        """It may not begin yet: it is delivered again after `delay_s`."""
+        self._require_open()
+        return self._end([Nak(delay_s)])
+
     def lost(self) -> list[Action]:
         """The lease ran out, or somebody else wrote to the journal."""
         self._require_open()

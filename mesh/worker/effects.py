@@ -40,6 +40,7 @@ from mesh.signals import (
 )
 from mesh.worker.attempt import Ack, Action, Announce, Attempt, Begin, Bury, Close, Drop, Nak, Remark, Store
 from mesh.worker.emitter import Emitter, LostError
+from mesh.worker.gate import Gate
 from mesh.worker.inquest import Inquest
 from mesh.worker.lease import Lease
 from mesh.worker.life import Life
@@ -68,6 +69,7 @@ class Desk:
     observer: Observer
     shows_steps: bool  # whether the observer is told of each step: it costs a call for each
     tally: Tally | None  # counts each event and each output; None: nobody reads it
+    gate: Gate
     solitude: Solitude
     life: Life
     inquest: Inquest

@@ -14,7 +14,8 @@ from typing import Any, Literal, TypeVar
 from mesh.broker.delivery import Delivery, refusal
 from mesh.broker.journal import Entry
 from mesh.broker.store import Stored
-from mesh.errors import EngineDeadError, EngineFailedError, MeshError
+from mesh.errors import EngineDeadError, EngineFailedError, MeshError, RequestError
+from mesh.policies.quota import pause_s
 from mesh.protocol.history import History
 from mesh.protocol.messages import Result, Usage
 from mesh.worker.attempt import Action, Attempt, Begin
@@ -111,6 +112,8 @@ class Runner:
             self._effects.step("taken", "after")
             actions = await self._serve()
             await self._effects.perform(actions, self._emitter)
+            if self.result is not None and not self._desk.gate.is_open_to(self._facts.tenant):
+                self._desk.afterwards(self._desk.gate.spent(self.result, now_unix_ms()))
         except LostError:
             self._effects.give_up("lost")
             if self._has_begun:
@@ -124,6 +127,7 @@ class Runner:
             self._effects.give_up("lost")
         finally:
             self._emitter.close()
+            self._desk.gate.leave((self._facts.tenant, self._facts.sequence))
 
     def _renew(self) -> None:
         """Start over: nothing is decided, nothing is published."""
@@ -146,7 +150,11 @@ class Runner:
     async def _serve(self) -> list[Action]:
         """Everything up to the actions that end the attempt."""
         if self._request is None:
-            return await self._refuse()
+            return await self._refuse(refusal(self._delivery))
+        if not self._desk.gate.is_open_to(self._facts.tenant):
+            turned_away = await self._turned_away()
+            if turned_away is not None:
+                return turned_away
         actions: list[Action] | None = None
         # Past its deadline it may have been given a Result by somebody who died before storing it.
         if self._delivery.delivered == 1 and now_unix_ms() < self._facts.deadline_unix_ms:
@@ -165,15 +173,32 @@ class Runner:
                 await asyncio.sleep(RETRY_S)
         return actions
 
-    async def _refuse(self) -> list[Action]:
-        """A body that is no request is answered in its own name, unless that name is another job's."""
-        error = refusal(self._delivery)
+    async def _turned_away(self) -> list[Action] | None:
+        """What becomes of a job that its tenant's limits keep from the engine; None: nothing keeps it."""
+        if now_unix_ms() >= self._facts.deadline_unix_ms:
+            return None  # it ends as such
+        if not await self._has_journal():
+            error = await self._desk.gate.refusal(self._delivery, now_unix_ms())
+            if error is not None:
+                return await self._refuse(error)
+        if await self._desk.gate.take((self._facts.tenant, self._facts.sequence)):
+            return None
+        return self._attempt.postponed(pause_s(self._delivery.delivered))
+
+    async def _refuse(self, error: RequestError) -> list[Action]:
+        """What is no request, or may not run, is answered in its own name, unless that name is another job's."""
         self._effects.refused(error)
+        if await self._has_journal():
+            return self._attempt.repeated()
+        return self._attempt.failed(error, now_unix_ms())
+
+    async def _has_journal(self) -> bool:
+        """Whether anybody began a job of this name."""
         journal = self._desk.journal
         for subject in (self._public, journal.attempts_subject(*self.job)):
             if await self._effects.until_answered(lambda subject=subject: journal.last(subject)) is not None:  # type: ignore[misc]
-                return self._attempt.repeated()
-        return self._attempt.failed(error, now_unix_ms())
+                return True
+        return False
 
     async def _take_over(self) -> list[Action] | None:
         """The job may have run before: go on from its journal. None: the journal grew meanwhile, look again."""

@@ -19,6 +19,8 @@ from mesh.broker.journal import Journal
 from mesh.broker.lives import Lives
 from mesh.broker.pulls import Leases
 from mesh.broker.queue import RequestQueue
+from mesh.broker.quota import Quotas
+from mesh.broker.quota_slots import Slots
 from mesh.broker.store import PresenceStore, ResultStore
 from mesh.broker.topology import PRESENCE_BEAT_S
 from mesh.engines.base import Engine
@@ -27,6 +29,7 @@ from mesh.protocol.subjects import Names
 from mesh.signals import ConnectionChanged, EngineDied, JobDelivered, JobEnded, JobReturned, Observer, Signal, ignore
 from mesh.worker.clock import now_unix_ms
 from mesh.worker.effects import Desk
+from mesh.worker.gate import Gate
 from mesh.worker.inquest import Inquest
 from mesh.worker.lease import BEATS, Lease
 from mesh.worker.life import Life
@@ -78,6 +81,7 @@ class Worker:
         self._board: PresenceBoard | None = None
         self.ready = asyncio.Event()  # set once the worker pulls
         self._leases = Leases(connection)
+        self._gate = Gate(Quotas(connection, names), Slots(connection, names, options.name))
         self._desk = Desk(
             worker=options.name,
             engine=engine,
@@ -90,6 +94,7 @@ class Worker:
             observer=self._observe,
             shows_steps=options.shows_steps and observer is not ignore,
             tally=options.tally,
+            gate=self._gate,
             solitude=self._solitude,
             life=self._life,
             inquest=Inquest(Lives(connection, names), Journal(connection, names)),
@@ -167,8 +172,8 @@ class Worker:
         await self._prepare()
         unlisten = self._connection.listen(self._connection_changed)
         orders = Orders(self._connection, self._names, self._runners, self._asked_to_drain, self.name)
-        dog = self._dog
-        runs = (self._beat, self._live, self._show, self._pump.tick, self._pump.repair, dog.probe, dog.watch)
+        dog, pump = self._dog, self._pump
+        runs = (self._beat, self._live, self._show, pump.tick, pump.repair, dog.probe, dog.watch, self._gate.run)
         side = [self._side(run) for run in runs]
         draining = self._side(self.draining.wait)
         try:
@@ -187,6 +192,7 @@ class Worker:
             await asyncio.gather(draining, *side, return_exceptions=True)
             await self._abandon()
             orders.close()
+            self._gate.close()
             unlisten()
             self._pump.close()
             self._is_over = True
@@ -204,6 +210,7 @@ class Worker:
     async def _prepare(self) -> None:
         settings = await self._pump.prepare(self._options.weights)
         self._ack_wait_s = settings.ack_wait_s
+        await self._gate.prepare()
         await self._life.begin(memory_s=settings.events_age_s / 2)
         store = PresenceStore(self._connection, self._names)
         self._board = PresenceBoard(store, self._options.name, self._options.model, self._engine.info, settings.lanes)

@@ -111,3 +111,62 @@ def test_a_folder_that_cannot_be_written_leaves_no_key(cli: Cli, folder: Path) -
     assert ended.returncode == 3
     assert "cannot be written" in ended.stderr
     assert not (cli.folder / "new.nk").exists()
+
+
+def test_limits_are_set_shown_changed_and_cleared(mesh: Cli) -> None:
+    assert "nothing limits any tenant" in mesh.call("tenant", "limits").stderr
+    set_ = mesh.call("tenant", "limits", "acme", "--running", "8", "--requests-per-minute", "600")
+    assert set_.returncode == 0, set_.stderr
+    assert mesh.call("tenant", "limits", "--defaults", "--max-tokens", "4096").returncode == 0
+    shown = mesh.call("tenant", "limits")
+    assert [line.split() for line in shown.stdout.splitlines()] == [
+        ["tenant", "queued", "running", "req/min", "tok/day", "max", "out", "prompt", "B"],
+        ["(all", "others)", "-", "-", "-", "-", "4096", "-"],
+        ["acme", "-", "8", "600", "-", "-", "-"],
+    ]
+    assert all(len(line) <= 80 for line in shown.stdout.splitlines())
+    assert mesh.call("tenant", "limits", "acme", "--running", "none", "--queued", "5").returncode == 0
+    only = json.loads(mesh.call("tenant", "limits", "acme", "--json").stdout)["limits"]
+    assert only == [
+        {
+            "tenant": "acme",
+            "queued": 5,
+            "running": None,
+            "requests_per_minute": 600,
+            "tokens_per_day": None,
+            "max_tokens": None,
+            "prompt_bytes": None,
+        }
+    ]
+    planned = json.loads(mesh.call("init", "--json").stdout)["changes"]
+    assert {each["verb"] for each in planned if each["name"] in ("mesh_tenants", "MESH_USAGE")} == {"keep"}
+    assert mesh.call("tenant", "limits", "acme", "--clear").returncode == 0
+    assert "nothing limits acme" in mesh.call("tenant", "limits", "acme").stderr
+    assert mesh.call("tenant", "limits", "--defaults", "--clear").returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["acme", "--running", "0"], 3, "running = 0 is not between 1 and 1000; give --running N, or none"),
+        (["acme", "--running", "1001"], 3, "running = 1001 is not between"),
+        (["acme", "--queued", "-5"], 3, "queued = -5 is not between"),
+        (["acme", "--requests-per-minute", "0"], 3, "requests-per-minute = 0"),
+        (["acme", "--tokens-per-day", "-1"], 3, "tokens-per-day = -1"),
+        (["acme", "--max-tokens", "0"], 3, "max-tokens = 0"),
+        (["acme", "--prompt-bytes", "0"], 3, "prompt-bytes = 0"),
+        (["acme", "--max-tokens", "99999999999999999999"], 3, "max-tokens = 99999999999999999999"),
+        (["a.b", "--max-tokens", "5"], 3, "tenant: 'a.b' is not of the form"),
+        (["acme", "--max-tokens", "many"], 2, "'many' is neither a number nor none"),
+        (["acme", "--running", "1.5"], 2, "'1.5' is neither a number nor none"),
+        (["--running", "5"], 2, "give NAME or --defaults"),
+        (["--clear"], 2, "give NAME or --defaults"),
+        (["acme", "--defaults", "--running", "5"], 2, "exclude each other"),
+    ],
+)
+def test_limits_that_cannot_be_are_refused_in_one_line(mesh: Cli, arguments: list[str], code: int, said: str) -> None:
+    ended = mesh.call("tenant", "limits", *arguments)
+    assert ended.returncode == code
+    assert said in ended.stderr
+    assert ended.stderr.count("\n") == 1
+    assert json.loads(mesh.call("tenant", "limits", "--json").stdout)["limits"] == []

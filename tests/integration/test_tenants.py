@@ -14,6 +14,7 @@ from mesh.broker.connection import connect
 from mesh.control.services import doors
 from mesh.control.tenants import Accounts
 from mesh.control.tenants_account import AccountLimits
+from mesh.control.tenants_limits import limit
 from mesh.engines.simulator_settings import SimulatorSettings
 from mesh.protocol import headers
 from mesh.protocol.subjects import Names
@@ -197,6 +198,34 @@ async def test_the_front_door_has_what_its_role_allows(tenancy):
                 break
             assert (await job.status())["status"] == "running"
             assert await job.cancel() == "cancelled"
+    assert tenancy.refused("frontdoor") == tenancy.refused("worker") == []
+
+
+async def test_limits_hold_with_what_the_roles_allow(tenancy):
+    """At a worker, and at a front door of a role of its own."""
+    await tenancy.start_worker()
+    async with (
+        connect(tenancy.role("operator")) as operator,
+        connect(tenancy.role("frontdoor")) as host,
+        doors(host, Names(), "door", has_frontdoor=True),
+        mesh_api.connect(options=tenancy.tenant("acme"), tenant="acme") as client,
+    ):
+        limits = {"max_tokens": 10, "requests_per_minute": 500, "tokens_per_day": 10_000, "running": 2, "queued": 50}
+        await limit(operator, Names(), "acme", limits, is_cleared=False)
+
+        async def refused_in_a_row() -> bool:
+            for _ in range(8):  # each is answered by one of the two
+                body = b'{"prompt": "x", "max_tokens": 11}'
+                header, _ = await client._connection.request(f"mesh.rpc.acme.{MODEL}", body, timeout_s=10)
+                if headers.parse(header).get("Nats-Service-Error-Code") != "413":
+                    return False
+            return True
+
+        await wait_until(refused_in_a_row)
+        asked = [client.generate(MODEL, "Hello", max_tokens=10) for _ in range(6)]
+        assert {result.status for result in await asyncio.gather(*asked)} == {"finished"}
+        straight = await client.generate(MODEL, "Hello", max_tokens=11)
+        assert (straight.status, straight.error.code) == ("failed", "too_large")
     assert tenancy.refused("frontdoor") == tenancy.refused("worker") == []
 
 

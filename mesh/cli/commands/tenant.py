@@ -1,10 +1,10 @@
-"""`mesh tenant`: `add`, `ls`, `rm`."""
+"""`mesh tenant`: `add`, `ls`, `rm`, `limits`."""
 
 from pathlib import Path
 
 import click
 
-from mesh.cli.options import option, with_json
+from mesh.cli.options import Nats, option, with_json, with_nats
 
 _FOLDER = click.Path(file_okay=False, path_type=Path)
 _FILE = click.Path(dir_okay=False, path_type=Path)
@@ -31,8 +31,8 @@ def command() -> None:
     """Give each tenant of a mesh an account of its own on NATS, and a key to it.
 
     From there it reaches its own queue, jobs, Results and live tokens, and nothing else; nats-server enforces that.
-    Nothing of the mesh need be told: these commands write files, which a nats-server with the configuration
-    nats/tenants.conf includes, and print how to have it read them. NATS need not be running.
+    `add`, `ls` and `rm` write and read files, which a nats-server with the configuration nats/tenants.conf includes,
+    and print how to have it read them; NATS need not be running. `limits` sets what a tenant may use, in any mesh.
 
     The key is a file that only you can read; whoever has it is the tenant: `mesh generate --tenant acme --nkey
     acme.nk`. The server's files hold no secret.
@@ -42,6 +42,7 @@ def command() -> None:
         mesh tenant add acme --accounts nats/tenants.d
         mesh tenant ls --accounts nats/tenants.d
         mesh tenant rm acme --accounts nats/tenants.d
+        mesh tenant limits acme --running 8 --requests-per-minute 600
     """
 
 
@@ -121,3 +122,58 @@ def rm(tenant: str, accounts: Path, namespace: str, as_json: bool) -> None:
     from mesh.cli.act import tenant as act
 
     act.remove(act.open_accounts(accounts, namespace), tenant, as_json)
+
+
+class _Limit(click.ParamType):  # type: ignore[type-arg]  # click 8.1 has no arguments for it
+    """A number, or `none`."""
+
+    name = "N|none"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
+        """What is out of range is refused with the rest, by policies/quota."""
+        try:
+            return "none" if value == "none" else int(str(value))
+        except ValueError:
+            self.fail(f"{value!r} is neither a number nor none", param, ctx)
+
+
+@command.command("limits", short_help="Show or set what a tenant may use.")
+@click.argument("tenant", metavar="[NAME]", required=False)
+@option("--queued", type=_Limit(), metavar="N", help="Jobs that wait or run; asked at the front door.")
+@option("--running", type=_Limit(), metavar="N", help="Jobs at once, over all workers; others wait for their turn.")
+@option("--requests-per-minute", type=_Limit(), metavar="N", help="Requests in one minute of the clock.")
+@option("--tokens-per-day", type=_Limit(), metavar="N", help="Tokens of prompts and outputs in one day, UTC.")
+@option("--max-tokens", type=_Limit(), metavar="N", help="Output tokens of one request.")
+@option("--prompt-bytes", type=_Limit(), metavar="N", help="Bytes of one request's prompt or messages.")
+@option("--defaults", is_flag=True, help="Meant are all tenants that have no limits of their own.")
+@option("--clear", is_flag=True, help="Forget the limits there were, before setting those given.")
+@with_json
+@with_nats
+def limits(
+    tenant: str | None, defaults: bool, clear: bool, as_json: bool, nats: Nats, **given: int | str | None
+) -> None:
+    """Show what tenants may use, or set it. What is set holds at once, for jobs that have not begun.
+
+    A request beyond a limit is refused before an engine sees it: at the front door with 429 and when to try again (413
+    if it is too large ever to be taken); published straight into the queue, its job ends as failed with quota_exceeded
+    or too_large. Jobs beyond --running are not refused: they wait until one of the others ends.
+
+    A limit that is not given stays as it is; none removes it. Without NAME and --defaults, all of them are listed.
+
+    \b
+    Examples:
+        mesh tenant limits
+        mesh tenant limits acme --running 8 --requests-per-minute 600 --tokens-per-day 2000000
+        mesh tenant limits acme --running none
+        mesh tenant limits --defaults --max-tokens 4096
+        mesh tenant limits acme --clear
+    """
+    from mesh.cli import loop
+    from mesh.cli.act import tenant_limits as act
+
+    if tenant is not None and defaults:
+        raise click.UsageError("NAME and --defaults exclude each other", click.get_current_context())
+    changes = {key: value if isinstance(value, int) else None for key, value in given.items() if value is not None}
+    if tenant is None and not defaults and (changes or clear):
+        raise click.UsageError("whose limits? give NAME or --defaults", click.get_current_context())
+    loop.run(act.run(nats, tenant, defaults, changes, clear, as_json))
