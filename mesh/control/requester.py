@@ -3,7 +3,7 @@
 NATS answers a publish that nobody hears with "no responders", so every message that is sent can ask for that. While
 nothing is to be sent, the subject beside the requester's own is asked: clients listen for all of their answers with
 one wildcard, and ignore what none of their requests expects. Where that subject was never heard (a subscription of
-its own, another account), only what is sent can tell.
+its own), only what is sent can tell. Of a requester in another account nothing does: NATS itself hears for it.
 
 That it is heard shows by no answer at all, which may as well be a slow server, or somebody who listens to everything
 (`nats sub '>'`). So a subject that no requester has is asked after it: NATS answers in order, and must say of that one
