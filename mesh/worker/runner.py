@@ -238,7 +238,7 @@ class Runner:
         doubts = self._desk.retry.unproven(history.trials)
         hold, now = self._desk.inquest.hold, now_unix_ms()
         left_s = await self._effects.until_answered(lambda: hold(*self.job, history, doubts, now)) if doubts else 0.0
-        if not left_s:
+        if not left_s or self.waits_for_objections:  # waited itself it has, whatever a clock elsewhere says
             return True
         self.waits_for_objections = True
         with self._until_deadline():

@@ -124,3 +124,12 @@ async def test_the_time_to_object_is_counted_once_whoever_counts_it(bare):
     result = await run(bare)
     assert (result.status, result.error.code) == ("failed", "attempts_exhausted")
     assert await notes(bare) == [(4, "asked")]
+
+
+async def test_a_clock_that_is_ahead_does_not_make_a_job_wait_for_ever(bare, quick):
+    await bare.start_worker()
+    await suspect(bare, (GONE, 1), (GONE, 1))
+    journal = Journal(bare.connection, bare.names)
+    asked = Note(id="suspect", attempt=4, verdict="asked", unix_ms=now_unix_ms() + 3_600_000)
+    await journal.append(journal.notes_subject("default", "suspect"), codec.encode(asked))
+    assert (await run(bare)).error.code == "attempts_exhausted"
