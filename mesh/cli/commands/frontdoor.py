@@ -33,6 +33,6 @@ def command(nats: Nats, watching: Watching) -> None:
         mesh frontdoor --nats tls://nats.example:4222
     """
     from mesh.cli import loop
-    from mesh.cli.act import frontdoor
+    from mesh.cli.act import hosting
 
-    loop.run(frontdoor.serve(nats, watching), log_level=watching.log_level, log_format=watching.log_format)
+    loop.run(hosting.frontdoor(nats, watching), log_level=watching.log_level, log_format=watching.log_format)

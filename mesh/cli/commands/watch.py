@@ -24,6 +24,6 @@ def command(nats: Nats, watching: Watching) -> None:
     Runs until SIGTERM or Ctrl-C, and then exits with 0.
     """
     from mesh.cli import loop
-    from mesh.cli.act import watch
+    from mesh.cli.act import hosting
 
-    loop.run(watch.serve(nats, watching), log_level=watching.log_level, log_format=watching.log_format)
+    loop.run(hosting.watch(nats, watching), log_level=watching.log_level, log_format=watching.log_format)
