@@ -9,13 +9,14 @@ from mesh.broker.options import ConnectOptions
 from mesh.errors import ConfigError
 
 _ENCRYPTED = ("tls", "wss")
+_SCHEMES = ("nats", "ws", *_ENCRYPTED)
 
 
 def check_addresses(options: ConnectOptions) -> None:
-    """Refuse to send prompts, answers and passwords to another machine in clear text.
+    """Refuse what is no address, and to send prompts, answers and passwords to another machine in clear text.
 
     Raises:
-        ConfigError: an address asks for that; the message names it and the ways out.
+        ConfigError: an address is none, or asks for that; the message names it and the ways out.
     """
     for server in options.servers:
         scheme, host = _parts(server)
@@ -89,9 +90,19 @@ def _check_readable(key: str, path: Path | None) -> None:
 
 
 def _parts(server: str) -> tuple[str, str]:
-    """Scheme and host of an address, however short it is; an unreadable one has no host."""
+    """Scheme and host of an address, however short it is.
+
+    Raises:
+        ConfigError: it is no address of a NATS server.
+    """
     try:
         at = urlsplit(server if "://" in server else f"nats://{server}")
-        return at.scheme, at.hostname or ""
+        if at.scheme in _SCHEMES and at.port != 0:  # reading the port checks it
+            return at.scheme, at.hostname or ""
     except ValueError:
-        return "nats", ""
+        pass
+    shown = server.rpartition("://")[0] + "://" + server.rpartition("://")[2].rpartition("@")[2]
+    raise ConfigError(
+        f"{shown.removeprefix('://')} is no address of NATS; write it as nats://HOST:PORT or tls://HOST:PORT",
+        key="nats",
+    )

@@ -3,6 +3,7 @@
 import importlib
 import json
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import cast
 
 from mesh.engines.base import Engine
@@ -39,7 +40,14 @@ def create(
     if name in _BUILT_IN:
         return _BUILT_IN[name](model, max_model_len, engine_args, is_watched)
     if ":" in name:
-        return _third_party(name)(model=model, max_model_len=max_model_len, engine_args=parse_engine_args(engine_args))
+        factory, args = _third_party(name), parse_engine_args(engine_args)
+        try:
+            return factory(model=model, max_model_len=max_model_len, engine_args=args)
+        except TypeError as error:
+            raise ConfigError(
+                f"engine {name!r} cannot be made: {error}; its factory must take model, max_model_len and engine_args",
+                key="engine",
+            ) from error
     known = ", ".join(_BUILT_IN)
     raise ConfigError(f"engine {name!r} is unknown; give {known} or package.module:factory", key="engine")
 
@@ -79,6 +87,10 @@ def _simulator(model: str | None, max_model_len: int | None, engine_args: Sequen
 def _vllm(model: str | None, max_model_len: int | None, engine_args: Sequence[str], is_watched: bool) -> Engine:
     if model is None:
         raise ConfigError("the vllm engine needs a model: a path or a Hugging Face name", key="model")
+    if (
+        model.startswith(("/", "./", "../", "~")) and not Path(model).expanduser().is_dir()
+    ):  # vLLM says so much later
+        raise ConfigError(f"--model {model} is no folder; give one with config.json, or a Hugging Face id", key="model")
     module = importlib.import_module("mesh.engines.vllm")
     args: Mapping[str, object] = module.parse_engine_args(engine_args)
     gauges = importlib.import_module("mesh.engines.vllm_gauges").VllmGauges() if is_watched else None
