@@ -87,9 +87,7 @@ def _simulator(model: str | None, max_model_len: int | None, engine_args: Sequen
 def _vllm(model: str | None, max_model_len: int | None, engine_args: Sequence[str], is_watched: bool) -> Engine:
     if model is None:
         raise ConfigError("the vllm engine needs a model: a path or a Hugging Face name", key="model")
-    if (
-        model.startswith(("/", "./", "../", "~")) and not Path(model).expanduser().is_dir()
-    ):  # vLLM says so much later
+    if model.startswith(("/", "./", "../", "~")) and not Path(model).expanduser().is_dir():  # vLLM says so much later
         raise ConfigError(f"--model {model} is no folder; give one with config.json, or a Hugging Face id", key="model")
     module = importlib.import_module("mesh.engines.vllm")
     args: Mapping[str, object] = module.parse_engine_args(engine_args)
