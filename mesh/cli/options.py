@@ -168,6 +168,7 @@ class Policies:
     tier_weights: str
     max_attempts: int
     stall_timeout: float
+    coalesce_ms: float
 
 
 with_policies = group(
@@ -192,6 +193,14 @@ with_policies = group(
         default=120.0,
         metavar="S",
         help="Seconds without a token for any running job after which the engine is taken for hung.",
+    ),
+    option(
+        "--coalesce-ms",
+        type=click.FloatRange(min=0, max=1000),
+        default=0.0,
+        metavar="MS",
+        help="Let a stream's tokens gather for so long after each message: less work for each token, and later "
+        "by that much. The first token and the end never wait.",
     ),
 )
 

@@ -68,6 +68,7 @@ class Desk:
     retry: RetryPolicy
     observer: Observer
     shows_steps: bool  # whether the observer is told of each step: it costs a call for each
+    window_s: float  # tokens gather for so long after each publish
     tally: Tally | None  # counts each event and each output; None: nobody reads it
     gate: Gate
     solitude: Solitude

@@ -3,7 +3,7 @@
 One publish is in flight at a time, because the next one must name the sequence the server gave the last. While
 its answer is on the way, tokens gather and leave together: the first token goes at once, and load makes
 chunks larger instead of making anybody wait. No task and no future per token: the answer's callback sends the
-next chunk.
+next chunk. A window makes chunks larger still, by at most so much delay; the first token and the end never wait for it.
 """
 
 import asyncio
@@ -60,6 +60,8 @@ class Emitter:
         self._subject = self._public if streams else journal.attempts_subject(*job)
         self._streams = streams
         self.tally: Tally | None = None  # counts the deltas; set by whoever reads it
+        self.window_s = 0.0  # tokens gather for so long after each publish; set by whoever wants that
+        self._timer: asyncio.TimerHandle | None = None  # the end of a window in which output waits
         self._sent_tokens = 0  # in the delta in flight
         self._encoding: Encoding = encoding
         self._is_held = is_held
@@ -101,8 +103,8 @@ class Emitter:
     def add(self, text: str, token_ids: Sequence[int]) -> None:
         """Publish new output, at once or with what follows."""
         self._pieces.append((text, token_ids))
-        if self._in_flight is None and not self._is_lost and self._is_due():
-            self._send_delta()
+        if self._in_flight is None and not self._is_lost:
+            self._send_or_wait()
 
     def finish(self, finish_reason: str, usage: Usage, text: str, token_ids: Sequence[int]) -> None:
         """Publish the last output, marked as such."""
@@ -113,11 +115,14 @@ class Emitter:
             self._pieces.clear()
 
     async def wait_idle(self) -> None:
-        """Return when everything given is in the journal.
+        """Return when everything given is in the journal. Nothing gathers any more.
 
         Raises:
             LostError: it will never be.
         """
+        self.window_s = 0.0
+        if self._streams and self._in_flight is None and not self._is_lost:
+            self._send_delta()
         await self._idle.wait()
         if self._is_lost:
             raise LostError
@@ -154,11 +159,24 @@ class Emitter:
         self._is_lost = True
         if self._recovery is not None:
             self._recovery.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
         self._idle.set()
 
-    def _is_due(self) -> bool:
-        """Whether output goes out now: of a job that streams nothing, only so often."""
-        return self._streams or self._loop.time() - self._sent_s >= CHECKPOINT_S
+    def _send_or_wait(self) -> None:
+        """Output goes out now, or at the end of the window; of a job that streams nothing, only so often."""
+        if not self._streams:
+            if self._loop.time() - self._sent_s >= CHECKPOINT_S:
+                self._send_delta()
+        elif not self.window_s or self._finish is not None or not self.has_grown:
+            self._send_delta()
+        elif self._timer is None and self._pieces:
+            self._timer = self._loop.call_at(self._sent_s + self.window_s, self._window_over)
+
+    def _window_over(self) -> None:
+        self._timer = None
+        if self._in_flight is None and not self._is_lost:
+            self._send_delta()
 
     def _send_delta(self) -> None:
         if self._finish is None and not any(ids for _, ids in self._pieces):
@@ -242,8 +260,7 @@ class Emitter:
                 self.tally.published(self._sent_tokens)
             if self._step is not None:
                 self._step("last" if self._is_last else "delta", "after")
-        if self._is_due():
-            self._send_delta()
+        self._send_or_wait()
         if self._in_flight is None:
             self._idle.set()
 

@@ -19,6 +19,7 @@ class WorkerOptions:
     capacity: int | None = None  # jobs at once; None: what the engine says
     has_frontdoor: bool = True  # the process answers `<ns>.rpc.>` as well
     grace_s: float = 30.0  # what a drain gives running jobs to finish
+    window_s: float = 0.0  # tokens gather for so long after each publish; 0: only while it is under way
     weights: TierWeights = field(default_factory=TierWeights)
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     progress: ProgressPolicy = field(default_factory=ProgressPolicy)

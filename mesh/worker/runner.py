@@ -143,7 +143,7 @@ class Runner:
             self._effects.step if self._desk.shows_steps else None,
             streams=self._request is None or self._request.stream,
         )
-        self._emitter.tally = self._desk.tally
+        self._emitter.tally, self._emitter.window_s = self._desk.tally, self._desk.window_s
         if self._interrupt in ("lost", "found"):
             self._interrupt = None
 

@@ -93,6 +93,7 @@ class Worker:
             retry=options.retry,
             observer=self._observe,
             shows_steps=options.shows_steps and observer is not ignore,
+            window_s=options.window_s,
             tally=options.tally,
             gate=self._gate,
             solitude=self._solitude,

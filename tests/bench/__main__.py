@@ -5,7 +5,7 @@ python -m tests.bench frontdoor [--rounds 5] [--json FILE]
 python -m tests.bench audit [--rounds 5] [--json FILE]
 python -m tests.bench durability [--replicas 3] [--rounds 5] [--json FILE]
 python -m tests.bench rivals [--rounds 3] [--only NAME,…] [--json FILE]
-python -m tests.bench vllm [--http] [--model FOLDER] [--rounds 3] [--levels 1,8,32,64] [--json FILE]
+python -m tests.bench vllm [--http] [--coalesce-ms 20] [--model FOLDER] [--rounds 3] [--levels 1,8,32,64] [--json FILE]
 
 Those of each release are kept in tests/bench/results/VERSION.
 """
@@ -46,6 +46,7 @@ def main() -> None:
     vllm.add_argument("--model", type=_model, default="examples/demo_model/model", help="a folder, or a hub id")
     vllm.add_argument("--rounds", type=int, default=3)
     vllm.add_argument("--levels", type=_levels, default=[1, 8, 32, 64], help="requests at once, e.g. 1,8,32,64")
+    vllm.add_argument("--coalesce-ms", type=float, default=0.0, help="as that of `mesh worker`")
     vllm.add_argument("--http", action="store_true", help="`vllm serve` and its HTTP stream as well")
     for command in (simulated, frontdoor, audit, durability, beside, vllm):
         command.add_argument("--json", type=Path, help="write the values of every round there")
@@ -81,7 +82,8 @@ async def _measure(arguments: argparse.Namespace) -> Report:
         return await rivals.measure(arguments.rounds, arguments.only)
     from tests.bench import inprocess
 
-    return await inprocess.measure(arguments.model, arguments.rounds, arguments.levels, with_http=arguments.http)
+    options = {"with_http": arguments.http, "coalesce_ms": arguments.coalesce_ms}
+    return await inprocess.measure(arguments.model, arguments.rounds, arguments.levels, **options)
 
 
 def _model(text: str) -> str:

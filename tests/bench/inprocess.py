@@ -75,9 +75,9 @@ class Direct:
 
 
 @contextlib.asynccontextmanager
-async def _engines(model: str, *, with_http: bool) -> AsyncIterator[list[Engine]]:
+async def _engines(model: str, *, with_http: bool, coalesce_ms: float) -> AsyncIterator[list[Engine]]:
     _tell("loading vLLM behind the mesh")
-    async with running_mesh("vllm", model) as (client, worker, broker_pid):
+    async with running_mesh("vllm", model, str(coalesce_ms)) as (client, worker, broker_pid):
         _tell(f"it takes {await worker.ask('capacity')} jobs at once; loading vLLM in one process")
         async with child("tests.bench.direct", model) as process, contextlib.AsyncExitStack() as stack:
             engines: list[Engine] = [OnMesh(MeshAsker(client), worker, broker_pid), Direct(process)]
@@ -89,12 +89,14 @@ async def _engines(model: str, *, with_http: bool) -> AsyncIterator[list[Engine]
             yield engines
 
 
-async def measure(model: str, rounds: int, levels: Sequence[int], *, with_http: bool = False) -> Report:
+async def measure(
+    model: str, rounds: int, levels: Sequence[int], *, with_http: bool = False, coalesce_ms: float = 0.0
+) -> Report:
     """Every level in every round, on all in turn; who goes first alternates.
 
     `model`: a folder, or a hub id; the same for all, as are the prompts and the number of tokens.
     """
-    async with _engines(model, with_http=with_http) as engines:
+    async with _engines(model, with_http=with_http, coalesce_ms=coalesce_ms) as engines:
         report = Report("vLLM, requests at once", [engine.name for engine in engines])
         for engine in engines:
             await engine.run(_prompts(64, seed=-1), 32)

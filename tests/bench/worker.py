@@ -1,7 +1,7 @@
 """The worker processes of the benchmark.
 
 python -m tests.bench.worker mesh|floor URL            the bench engine behind the mesh, or on the floor
-python -m tests.bench.worker vllm URL MODEL            vLLM behind the mesh
+python -m tests.bench.worker vllm URL MODEL [MS]       vLLM behind the mesh, whose tokens gather for MS
 """
 
 import asyncio
@@ -22,9 +22,9 @@ from tests.bench.floor import FloorWorker, connect
 MODEL = "bench"
 
 
-async def serve_mesh(url: str, engine: Engine) -> None:
+async def serve_mesh(url: str, engine: Engine, window_s: float = 0.0) -> None:
     ready: asyncio.Future[Worker] = asyncio.get_running_loop().create_future()
-    options = WorkerOptions(model=MODEL, grace_s=5.0)
+    options = WorkerOptions(model=MODEL, grace_s=5.0, window_s=window_s)
     serving = asyncio.create_task(
         host_worker(lambda: engine, ConnectOptions(servers=(url,), name="bench"), options, on_ready=ready.set_result)
     )
@@ -56,13 +56,13 @@ def _responder(engine: Engine) -> Any:
     return respond
 
 
-def main(kind: str, url: str, model: str = "") -> None:
+def main(kind: str, url: str, model: str = "", coalesce_ms: str = "0") -> None:
     keep_stdout()
     match kind:
         case "mesh":
             uvloop.run(serve_mesh(url, BenchEngine()))
         case "vllm":
-            uvloop.run(serve_mesh(url, create("vllm", model=model)))
+            uvloop.run(serve_mesh(url, create("vllm", model=model), float(coalesce_ms) / 1000))
         case "floor":
             uvloop.run(serve_floor(url))
 

@@ -88,6 +88,7 @@ def order(choice: EngineChoice, nats: Nats, policies: Policies, watching: Watchi
         capacity=choice.capacity,
         has_frontdoor=manner.has_frontdoor,
         grace_s=manner.grace_s,
+        window_s=policies.coalesce_ms / 1000,
         weights=read_weights(policies.tier_weights),
         retry=RetryPolicy(max_attempts=policies.max_attempts),
         progress=ProgressPolicy(policies.stall_timeout),
