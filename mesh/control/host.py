@@ -4,6 +4,7 @@ Called by `mesh worker`, `mesh up`, and by programs that embed a worker.
 """
 
 import asyncio
+import gc
 import logging
 import time
 from collections.abc import Callable
@@ -66,6 +67,10 @@ async def host_worker(
         engine, ready_s = make_engine(), None
         try:
             await engine.start()
+            # What a model brought along lives as long as the process: a collection that looks at all of it, again and
+            # again, would hold up every stream for tens of milliseconds.
+            gc.collect()
+            gc.freeze()
             ready_s = time.monotonic()
             await serve_engine(
                 engine, connect_options, options, names=names, observer=observer, on_ready=ready, census=census

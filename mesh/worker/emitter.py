@@ -171,7 +171,9 @@ class Emitter:
         elif not self.window_s or self._finish is not None or not self.has_grown:
             self._send_delta()
         elif self._timer is None and self._pieces:
-            self._timer = self._loop.call_at(self._sent_s + self.window_s, self._window_over)
+            # Windows of all jobs end at the same moments, so that what they hold leaves in one write to the socket.
+            ends_s = (self._sent_s // self.window_s + 1) * self.window_s
+            self._timer = self._loop.call_at(ends_s, self._window_over)
 
     def _window_over(self) -> None:
         self._timer = None
