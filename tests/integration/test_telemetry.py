@@ -60,7 +60,7 @@ async def test_jobs_tokens_and_times_are_counted_where_they_happen(bare):
         results = await asyncio.gather(*(client.generate(MODEL, f"Story {n}", max_tokens=20) for n in range(5)))
         streamed = await client.submit(MODEL, "One more", max_tokens=30)
         await streamed
-    assert shown(metrics, "mesh_jobs_total") == 6
+        await wait_until(lambda: shown(metrics, "mesh_jobs_total") == 6)  # told after the ack, which no reader awaits
     assert shown(metrics, "mesh_attempts_total") == 6
     assert shown(metrics, "mesh_queue_seconds_count") == 6
     assert shown(metrics, "mesh_engine_seconds_count") == 6
@@ -89,7 +89,7 @@ async def test_no_step_is_told_where_none_is_wanted(bare):
     await bare.start_worker(SETTINGS, options(), observer=lambda signal: seen.append(type(signal).__name__))
     async with mesh_api.connect(bare.url) as client:
         await client.generate(MODEL, "Story", max_tokens=20, stream=True)
-    assert "JobEnded" in seen
+        await wait_until(lambda: "JobEnded" in seen)
     assert "Step" not in seen
 
 
