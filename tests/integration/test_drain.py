@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 import mesh as library
+from mesh.broker.store import PresenceStore
 from mesh.control import draining
 from mesh.control.draining import Told, choose, drain, wait_gone
 from mesh.engines.simulator_settings import SimulatorSettings
@@ -81,7 +82,14 @@ async def test_only_the_worker_that_is_named_drains(mesh):
     await drain(mesh.connection, mesh.names, ["one"])
     await asyncio.wait_for(mesh.tasks[0], 5)
     assert other.statistics().state == "ready"
-    assert await choose(mesh.connection, mesh.names, [], MODEL) == ["two"]
+
+    async def is_alone() -> bool:
+        try:
+            return await choose(mesh.connection, mesh.names, [], MODEL) == ["two"]
+        except ConfigError:  # neither is seen yet
+            return False
+
+    await wait_until(is_alone)
 
 
 async def test_one_that_does_not_answer_is_told_apart_from_one_that_is_gone(mesh, monkeypatch):
@@ -113,6 +121,11 @@ async def test_a_reply_into_the_mesh_itself_is_not_sent(mesh):
 
 async def test_who_is_not_there_is_refused_with_those_who_are(mesh):
     await mesh.start_worker(options=options("one"))
+
+    async def is_seen() -> bool:
+        return bool(await PresenceStore(mesh.connection, mesh.names).all())
+
+    await wait_until(is_seen)
     with pytest.raises(ConfigError, match=rf"no worker two; there are: one \({MODEL}\)"):
         await choose(mesh.connection, mesh.names, ["one", "two"], None)
     with pytest.raises(ConfigError, match="no worker serves other; there are: one"):
