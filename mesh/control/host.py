@@ -115,9 +115,10 @@ async def serve_engine(
                     await worker.serve()
                 finally:
                     resting.cancel()
+                    await asyncio.gather(resting, return_exceptions=True)
         finally:
             announcing.cancel()
-            await asyncio.gather(announcing, resting, return_exceptions=True)
+            await asyncio.gather(announcing, return_exceptions=True)
             await audit.close()
 
 

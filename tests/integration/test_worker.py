@@ -277,3 +277,12 @@ async def test_a_worker_that_loses_a_job_and_lives_says_so(bare):
             return [(note.attempt, note.verdict) for note in notes_in(entries)] == [(1, "returned")]
 
         await wait_until(is_noted)
+
+
+async def test_a_worker_whose_services_cannot_be_opened_says_why(bare, monkeypatch):
+    def broken(*_):
+        raise MemoryError("no room for the services")
+
+    monkeypatch.setattr("mesh.control.services.Doors", broken)
+    with pytest.raises(MemoryError, match="no room"):
+        await bare.start_worker()
