@@ -21,10 +21,8 @@ import uvloop
 from tests.bench.machine import made_on
 from tests.bench.report import Report
 from tests.bench.rivals import measure as rivals
-from tests.bench.rivals.measure import FLOOR, RIVALS, blocks
+from tests.bench.rivals.measure import NAMES, blocks
 from tests.bench.simulated import Sizes
-
-ALL = (FLOOR, *RIVALS)
 
 
 def main() -> None:
@@ -41,7 +39,7 @@ def main() -> None:
     durability.add_argument("--replicas", type=int, choices=(1, 3), default=1, help="servers, all on this machine")
     beside = commands.add_parser("rivals", help="the mesh against what people would use instead")
     beside.add_argument("--rounds", type=int, default=3)
-    beside.add_argument("--only", type=_names, default=[], help="some of " + ", ".join(ALL))
+    beside.add_argument("--only", type=_names, default=[], help="some of " + ", ".join(NAMES))
     vllm = commands.add_parser("vllm", help="the mesh on vLLM against AsyncLLM in one process")
     vllm.add_argument("--model", type=_model, default="examples/demo_model/model", help="a folder, or a hub id")
     vllm.add_argument("--rounds", type=int, default=3)
@@ -93,8 +91,8 @@ def _model(text: str) -> str:
 
 def _names(text: str) -> list[str]:
     names = text.split(",")
-    if unknown := set(names) - set(ALL):
-        raise argparse.ArgumentTypeError(f"{', '.join(sorted(unknown))}: not among {', '.join(ALL)}")
+    if unknown := set(names) - set(NAMES):
+        raise argparse.ArgumentTypeError(f"{', '.join(sorted(unknown))}: not among {', '.join(NAMES)}")
     return names
 
 

@@ -1,9 +1,10 @@
-"""One engine for every measure: simulators that differ in speed, chosen by the first word of the prompt.
+"""One engine for every measure: engines that differ in speed, chosen by the first word of the prompt.
 
 The mesh's worker and the floor's worker run the same one, so what differs between them is not the engine.
 """
 
 import contextlib
+import functools
 import time
 from collections.abc import AsyncGenerator, Sequence
 
@@ -16,6 +17,7 @@ from mesh.protocol.messages import Request
 
 CAPACITY = 128  # twice as many as any measure has open: the engine's queue is not what is measured
 PACED = "paced"
+INSTANT = "instant"
 INTERVAL_S = 0.010  # between two tokens of a paced stream
 
 
@@ -30,7 +32,8 @@ def _settings(burst_tokens: int = 1, between_tokens_ms: float = 0.0) -> Simulato
     )
 
 
-PROFILES = {
+# Simulators step a batch, as real engines do: one task makes the tokens of all jobs, and each job waits for its own.
+SIMULATED = {
     "fast": _settings(),
     "burst": _settings(burst_tokens=16),
     PACED: _settings(between_tokens_ms=INTERVAL_S * 1000),
@@ -42,18 +45,37 @@ def prompt_of(profile: str, number: int) -> str:
     return f"{profile} prompt number {number}"
 
 
+@functools.cache
 def expected(prompt: str, n_tokens: int) -> tuple[str, list[int]]:
-    """Text and ids of the answer at temperature 0."""
-    settings = PROFILES[prompt.partition(" ")[0]]
+    """Text and ids of the answer at temperature 0. Kept, not to be changed."""
+    settings = SIMULATED.get(prompt.partition(" ")[0], SIMULATED["fast"])  # what they write does not depend on speed
     request = Request(prompt=prompt, max_tokens=n_tokens, temperature=0)
     return Writer(plan_of(request, None, prompt_ids(request, settings), settings)).write(n_tokens)
+
+
+@functools.cache
+def chunks_of(prompt: str, n_tokens: int) -> list[Chunk]:
+    """The answer in chunks of one token. Made once, so that making them is not what is measured; not to be changed."""
+    chunks, shown = [], ""
+    for count in range(1, n_tokens + 1):
+        text, token_ids = expected(prompt, count)
+        assert text.startswith(shown), "a longer answer begins with the shorter ones"
+        chunks.append(Chunk(text[len(shown) :], token_ids[-1:], "length" if count == n_tokens else None))
+        shown = text
+    return chunks
+
+
+async def _instant(work: Work) -> AsyncGenerator[Chunk, None]:
+    """As fast as an engine can be: one token after the other, without ever giving the loop away."""
+    for chunk in chunks_of(str(work.request.prompt), work.request.max_tokens or 1):
+        yield chunk
 
 
 class BenchEngine:
     """An `Engine`; what paced jobs are due is kept until `take_times`."""
 
     def __init__(self) -> None:
-        self._engines: dict[str, Engine] = {name: SimulatorEngine(each) for name, each in PROFILES.items()}
+        self._engines: dict[str, Engine] = {name: SimulatorEngine(each) for name, each in SIMULATED.items()}
         self._times: dict[str, tuple[float, float]] = {}
 
     @property
@@ -66,6 +88,8 @@ class BenchEngine:
 
     def generate(self, work: Work) -> AsyncGenerator[Chunk, None]:
         profile = (work.request.prompt or "").partition(" ")[0]
+        if profile == INSTANT:
+            return _instant(work)
         engine = self._engines[profile]
         return self._timed(engine, work) if profile == PACED else engine.generate(work)
 

@@ -9,6 +9,15 @@ from typing import Any
 
 WIDTH = 100
 _VALUE, _RATIO = 10, 18  # columns
+NOTHING = "-"  # in place of a figure that there is none of
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Ratios that stand beside each other, a line for each side that has any. At most four, for `WIDTH`."""
+
+    over: str  # the side whose values are taken over the others'
+    cells: Sequence[tuple[str, str]]  # a heading, of at most `_RATIO` - 1 characters, and the row that it is about
 
 
 @dataclass(slots=True)
@@ -28,9 +37,10 @@ class Report:
         """So many more streams were right."""
         self.checked[side] = self.checked.get(side, 0) + streams
 
-    def ratios(self, row: str, other: str) -> list[float]:
-        """The mesh's value over the other's, for each round."""
-        first, second = self.rows[row].get(self.sides[0], []), self.rows[row].get(other, [])
+    def ratios(self, row: str, other: str, over: str | None = None) -> list[float]:
+        """The mesh's value (or that of the side `over`) over the other's, for each round."""
+        values = self.rows.get(row, {})
+        first, second = values.get(over or self.sides[0], []), values.get(other, [])
         return [a / b for a, b in zip(first, second, strict=False) if b and math.isfinite(a / b)]
 
     def table(self) -> str:
@@ -51,21 +61,20 @@ class Report:
         lines.append("streams checked token by token: " + _counts(self.checked))
         return "\n".join(lines)
 
-    def standing(self, blocks: Sequence[Sequence[tuple[str, str]]]) -> str:
-        """The same for many sides, a line for each: the mesh's value over its own.
-
-        `blocks`: what stands beside each other, below each other: a heading, of at most `_RATIO` - 1 characters, and
-        the row that it is about. At most four in a block, for `WIDTH`.
-        """
-        others = [side for side in self.sides[1:] if self.checked.get(side)]
-        wide = max(map(len, ("mesh over", *others)))
+    def standing(self, blocks: Sequence[Block]) -> str:
+        """The same for many sides, a line for each: one side's value over its own."""
+        heads = [f"{block.over} over" for block in blocks]
+        wide = max(map(len, (*heads, *self.sides)))
         lines = []
-        for block in blocks:
-            lines += ["", f"{'mesh over':<{wide}}" + "".join(f"{head:>{_RATIO + 2}}" for head, _ in block)]
-            lines.append("-" * len(lines[-1]))
-            for other in others:
-                cells = (_spread(self.ratios(row, other)) for _, row in block)
-                lines.append((f"{other:<{wide}}" + "".join(f"{cell:>{_RATIO + 2}}" for cell in cells)).rstrip())
+        for block, head in zip(blocks, heads, strict=True):
+            standing = []
+            for other in self.sides:
+                cells = [_spread(self.ratios(row, other, block.over)) for _, row in block.cells]
+                if other != block.over and any(cell != NOTHING for cell in cells):
+                    standing.append((f"{other:<{wide}}" + "".join(f"{each:>{_RATIO + 2}}" for each in cells)).rstrip())
+            if standing:
+                lines += ["", f"{head:<{wide}}" + "".join(f"{each:>{_RATIO + 2}}" for each, _ in block.cells)]
+                lines += ["-" * len(lines[-1]), *standing]
         rounds = max((len(each.get(self.sides[0], [])) for each in self.rows.values()), default=0)
         lines += ["", f"ratios within a round, of {rounds} rounds: median [min..max]"]
         lines += textwrap.wrap("answers checked: " + _counts(self.checked), WIDTH, break_on_hyphens=False)
@@ -87,18 +96,18 @@ def _counts(counts: dict[str, int]) -> str:
 
 
 def _value(values: list[float]) -> str:
-    return _number(statistics.median(values)) if values else "-"
+    return _number(statistics.median(values)) if values else NOTHING
 
 
 def _number(value: float) -> str:
     if not math.isfinite(value):
-        return "-"
+        return NOTHING
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 def _spread(ratios: list[float]) -> str:
     if not ratios:
-        return "-"
+        return NOTHING
     low, middle, high = map(_ratio, (min(ratios), statistics.median(ratios), max(ratios)))
     return f"{middle} [{low}..{high}]"
 

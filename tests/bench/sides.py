@@ -25,6 +25,7 @@ from tests.bench.cpu import Meter
 from tests.bench.stream import BenchError, Stream
 from tests.bench.worker import MODEL
 
+MESH, FLOOR, COALESCED = "mesh", "floor", "coalesced"  # names of sides
 SETTLE_S = 0.1  # after the last answer: what a worker still does for the jobs is theirs too
 
 
@@ -125,20 +126,26 @@ async def running_mesh(
 
 
 @contextlib.asynccontextmanager
-async def simulated_sides() -> AsyncIterator[list[Side]]:
-    """The mesh first, then the floor and the floor that coalesces."""
-    async with running_mesh("mesh") as (client, worker, broker_pid), embedded_server() as server:
+async def floor_sides() -> AsyncIterator[list[Side]]:
+    """The floor, and the same client and worker where tokens of one turn of the loop share a message."""
+    async with embedded_server() as server:
         await floor.prepare(server.url)
         async with (
-            child("tests.bench.worker", "floor", server.url) as floor_worker,
+            child("tests.bench.worker", "floor", server.url) as worker,
             await floor.connect(server.url) as connection,
         ):
-            floor_client = floor.FloorClient(connection)
-            await floor_client.start()
+            client = floor.FloorClient(connection)
+            await client.start()
             assert server.process is not None
-            floor_pid = server.process.pid
+            pid = server.process.pid
             yield [
-                Side("mesh", MeshAsker(client), worker, broker_pid),
-                Side("floor", FloorAsker(floor_client, "token"), floor_worker, floor_pid),
-                Side("coalesced", FloorAsker(floor_client, "turn"), floor_worker, floor_pid),
+                Side(FLOOR, FloorAsker(client, "token"), worker, pid),
+                Side(COALESCED, FloorAsker(client, "turn"), worker, pid),
             ]
+
+
+@contextlib.asynccontextmanager
+async def simulated_sides() -> AsyncIterator[list[Side]]:
+    """The mesh first, then the floor and the floor that coalesces."""
+    async with running_mesh("mesh") as (client, worker, broker_pid), floor_sides() as floors:
+        yield [Side(MESH, MeshAsker(client), worker, broker_pid), *floors]

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from mesh.protocol.messages import Request
-from tests.bench.engine import INTERVAL_S, PACED, expected, prompt_of
+from tests.bench.engine import INSTANT, INTERVAL_S, PACED, expected, prompt_of
 from tests.bench.load import Watch, keep_open
 from tests.bench.report import Report
 from tests.bench.sides import Measured, simulated_sides
@@ -25,12 +25,13 @@ class Sizes:
     many: int = 3000  # requests, `at_once` at a time
     streams: int = 384
     stream_tokens: int = 128
+    streams_s: float = 1.0  # sides that are quicker with `streams` of them get as many again, for that long
     paced: int = 192  # streams
     paced_tokens: int = 64
     at_once: int = 64
 
 
-SMALL = Sizes(alone=5, many=16, streams=8, stream_tokens=20, paced=4, paced_tokens=8, at_once=4)
+SMALL = Sizes(alone=5, many=16, streams=8, stream_tokens=20, streams_s=0.0, paced=4, paced_tokens=8, at_once=4)
 
 Measure = Callable[["Round", Measured], Awaitable[None]]
 
@@ -98,13 +99,15 @@ class Round:
 
     async def streams(self, side: Measured, profile: str, label: str) -> None:
         """Streams as fast as the engine can."""
-        total, tokens = self.sizes.streams, self.sizes.stream_tokens
+        tokens, found = self.sizes.stream_tokens, list[Stream]()
         meter, watch = side.meter(), Watch()
-        found = await self.run(side, profile, total, tokens, at_once=self.sizes.at_once, stream=True)
-        self.report.add(f"{label}, tokens/s", side.name, total * tokens / watch.elapsed_s())
+        while not found or watch.elapsed_s() < self.sizes.streams_s:
+            found += await self.run(side, profile, self.sizes.streams, tokens, at_once=self.sizes.at_once, stream=True)
+        total = len(found) * tokens
+        self.report.add(f"{label}, tokens/s", side.name, total / watch.elapsed_s())
         self._events(f"{label},", side, found)
         await side.settle()
-        self._cpu(f"{label}, CPU µs/token", side, meter.spent_s(), total * tokens)
+        self._cpu(f"{label}, CPU µs/token", side, meter.spent_s(), total)
 
     async def paced(self, side: Measured) -> None:
         """Streams at the pace of a real model: how late tokens are, and what they cost."""
@@ -148,6 +151,10 @@ async def _burst_16(now: Round, side: Measured) -> None:
     await now.streams(side, "burst", f"{now.sizes.at_once} streams burst 16")
 
 
+async def _instant(now: Round, side: Measured) -> None:
+    await now.streams(side, INSTANT, f"{now.sizes.at_once} streams instant")
+
+
 # What is measured, and whether the coalescing floor differs there.
 MEASURES: tuple[tuple[Measure, bool], ...] = (
     (Round.unary_alone, False),
@@ -155,6 +162,7 @@ MEASURES: tuple[tuple[Measure, bool], ...] = (
     (Round.unary_many, False),
     (_burst_1, True),
     (_burst_16, True),
+    (_instant, True),
     (Round.paced, True),
 )
 
@@ -166,7 +174,8 @@ async def measure(rounds: int, sizes: Sizes | None = None) -> Report:
         report = Report("simulated engine", [side.name for side in sides])
         for side in sides:  # caches, pools and the file system warm
             await Round(Report("warm-up", []), sizes).unary_many(side)
-            await Round(Report("warm-up", []), sizes).streams(side, "fast", "")
+            for profile in ("fast", INSTANT):
+                await Round(Report("warm-up", []), sizes).streams(side, profile, "")
         for number in range(rounds):
             for run, coalesces in MEASURES:
                 taking_part = sides if coalesces else sides[:2]

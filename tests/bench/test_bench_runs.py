@@ -2,7 +2,12 @@
 
 import math
 
+import pytest
+
+from mesh.engines.base import Work
+from mesh.protocol.messages import Request
 from tests.bench import audited, door, durability
+from tests.bench.engine import INSTANT, BenchEngine, expected, prompt_of
 from tests.bench.report import WIDTH
 from tests.bench.simulated import SMALL, measure
 
@@ -19,6 +24,9 @@ ROWS = [
     "4 streams burst 16, tokens/s",
     "4 streams burst 16, tokens/event",
     "4 streams burst 16, CPU µs/token",
+    "4 streams instant, tokens/s",
+    "4 streams instant, tokens/event",
+    "4 streams instant, CPU µs/token",
     "paced: token late by p50, ms",
     "paced: token late by p99, ms",
     "paced: first token p50, ms",
@@ -38,7 +46,7 @@ async def test_every_measure_gives_a_row_and_every_stream_is_checked() -> None:
         for side, found in values.items():
             assert len(found) == 1, (row, side)
             assert all(math.isfinite(value) for value in found), (row, side)
-    streamed = 2 * SMALL.streams + SMALL.paced
+    streamed = 3 * SMALL.streams + SMALL.paced
     plain = 2 * SMALL.alone + SMALL.many
     assert report.checked == {"mesh": plain + streamed, "floor": plain + streamed, "coalesced": streamed}
     table = report.table().splitlines()
@@ -64,3 +72,17 @@ async def test_strict_is_measured_against_standard() -> None:
     assert report.checked == dict.fromkeys(("strict", "standard"), 2 * SMALL.alone + SMALL.many + SMALL.streams)
     assert "strict / standard" in report.table()
     assert all(math.isfinite(value) for sides in report.rows.values() for [value] in sides.values())
+
+
+def test_the_instant_engine_gives_each_token_by_itself_and_the_loop_to_nobody() -> None:
+    prompt = prompt_of(INSTANT, 3)
+    stream = BenchEngine().generate(Work("job", Request(prompt=prompt, max_tokens=20, temperature=0), 0))
+    chunks = []
+    for _ in range(20):
+        with pytest.raises(StopIteration) as stop:  # what a coroutine raises that has waited for nothing
+            stream.__anext__().send(None)
+        chunks.append(stop.value.value)
+    text, token_ids = expected(prompt, 20)
+    assert "".join(chunk.text for chunk in chunks) == text
+    assert [list(chunk.token_ids) for chunk in chunks] == [[each] for each in token_ids]
+    assert [chunk.finish_reason for chunk in chunks] == [None] * 19 + ["length"]

@@ -7,10 +7,11 @@ import pytest
 
 from tests.bench import __main__ as command
 from tests.bench.engine import expected
-from tests.bench.report import WIDTH, Report
+from tests.bench.report import WIDTH, Block, Report
 from tests.bench.rivals import parts
-from tests.bench.rivals.measure import FLOOR, RIVALS, blocks, measure
+from tests.bench.rivals.measure import GATHERING, NAMES, RIVALS, blocks, measure
 from tests.bench.rivals.plain import tokens_of
+from tests.bench.sides import COALESCED, FLOOR, MESH
 from tests.bench.simulated import SMALL, Sizes
 
 
@@ -30,26 +31,35 @@ def _with(names):
 @pytest.mark.parametrize("name", _with(RIVALS))
 async def test_a_rival_is_measured_beside_the_mesh_and_every_answer_checked(name):
     report = await measure(rounds=1, only=[name], sizes=SMALL)
-    everything = SMALL.alone + SMALL.many + SMALL.streams + SMALL.paced
-    assert report.checked == {"mesh": everything, name: everything}
+    everything = SMALL.alone + SMALL.many + 2 * SMALL.streams + SMALL.paced
+    assert report.checked == {MESH: everything, name: everything}
     for block in blocks(SMALL.at_once):
-        for _, row in block:
+        for _, row in block.cells:
             assert math.isfinite(report.rows[row][name][0]), row
 
 
-async def test_the_floor_alone_needs_nothing_that_the_tests_do_not_have():
-    report = await measure(rounds=1, only=[FLOOR], sizes=SMALL)
-    assert report.sides == ["mesh", FLOOR]
+async def test_our_own_sides_need_nothing_that_the_tests_do_not_have():
+    report = await measure(rounds=1, only=[GATHERING, FLOOR, COALESCED], sizes=SMALL)
+    assert report.sides == [MESH, GATHERING, FLOOR, COALESCED]
+    assert report.checked[GATHERING] == SMALL.paced
+    assert report.checked[COALESCED] == 2 * SMALL.streams + SMALL.paced
     table = report.standing(blocks(SMALL.at_once)).splitlines()
-    assert sum(line.startswith(FLOOR) for line in table) == len(blocks(SMALL.at_once))
+    # Of the mesh over each: requests, streams, paced streams. Then the gathering mesh over each: paced streams.
+    assert [sum(line.startswith(f"{name} ") and "[" in line for line in table) for name in report.sides] == [1, 1, 4, 3]
+
+
+async def test_in_a_mesh_that_gathers_more_tokens_come_together():
+    report = await measure(rounds=1, only=[GATHERING], sizes=SMALL)
+    row = report.rows["paced: tokens/event"]
+    assert row[GATHERING][0] > row[MESH][0]
 
 
 def test_the_table_has_a_line_for_each_side_and_fits():
-    report = Report("title", ["mesh", *RIVALS])
+    report = Report("title", [MESH, *NAMES])
     shown = blocks(Sizes().at_once)
-    for _, row in (cell for block in shown for cell in block):
+    for _, row in (cell for block in shown for cell in block.cells):
         for number, side in enumerate(report.sides):
-            report.add(row, side, 12_345.678 if side == "mesh" else 10.0**number)
+            report.add(row, side, 12_345.678 if side in (MESH, GATHERING) else 10.0**number)
             report.add(row, side, 1.0)
             report.count(side, 1)
     lines = report.standing(shown).splitlines()
@@ -60,9 +70,9 @@ def test_the_table_has_a_line_for_each_side_and_fits():
 
 def test_a_side_that_was_left_out_has_no_line():
     report = Report("title", ["mesh", "there", "away"], rows={"row": {"mesh": [2.0], "there": [1.0]}})
-    report.count("there", 1)
-    assert "there" in report.standing([[("head", "row")]])
-    assert "away" not in report.standing([[("head", "row")]])
+    assert "there" in report.standing([Block("mesh", [("head", "row")])])
+    assert "away" not in report.standing([Block("mesh", [("head", "row")])])
+    assert "head" not in report.standing([Block("away", [("head", "row")])])
 
 
 def test_what_is_missing_is_told_with_what_to_install(monkeypatch):
@@ -80,11 +90,11 @@ async def test_a_rival_that_cannot_run_is_left_out_with_a_line(monkeypatch, caps
 
 
 def test_an_unknown_name_is_refused_with_those_that_are_known():
-    with pytest.raises(command.argparse.ArgumentTypeError, match="rabbit: not among floor, celery"):
+    with pytest.raises(command.argparse.ArgumentTypeError, match=f"rabbit: not among {', '.join(NAMES)}"):
         command._names("celery,rabbit")
 
 
-@pytest.mark.parametrize("prompt", ["fast prompt number 3", "paced prompt number 1"])
+@pytest.mark.parametrize("prompt", ["fast prompt number 3", "instant prompt number 2", "paced prompt number 1"])
 def test_the_engine_without_a_loop_writes_what_the_other_one_writes(prompt):
     pieces = list(tokens_of(prompt, 20, due_s=0.0))
     assert ("".join(text for text, _ in pieces), [ids[0] for _, ids in pieces]) == expected(prompt, 20)

@@ -1,7 +1,8 @@
 """The worker processes of the benchmark.
 
-python -m tests.bench.worker mesh|floor URL            the bench engine behind the mesh, or on the floor
-python -m tests.bench.worker vllm URL MODEL [MS]       vLLM behind the mesh, whose tokens gather for MS
+python -m tests.bench.worker floor URL                 the bench engine on the floor
+python -m tests.bench.worker mesh URL [MODEL MS]       the same behind the mesh, whose tokens gather for MS
+python -m tests.bench.worker vllm URL MODEL [MS]       vLLM behind the mesh, likewise
 """
 
 import asyncio
@@ -56,11 +57,11 @@ def _responder(engine: Engine) -> Any:
     return respond
 
 
-def main(kind: str, url: str, model: str = "", coalesce_ms: str = "0") -> None:
+def main(kind: str, url: str, model: str = MODEL, coalesce_ms: str = "0") -> None:
     keep_stdout()
     match kind:
         case "mesh":
-            uvloop.run(serve_mesh(url, BenchEngine()))
+            uvloop.run(serve_mesh(url, BenchEngine(), float(coalesce_ms) / 1000))
         case "vllm":
             uvloop.run(serve_mesh(url, create("vllm", model=model), float(coalesce_ms) / 1000))
         case "floor":

@@ -10,15 +10,16 @@ import sys
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
-from mesh.server import embedded_server
-from tests.bench import floor
-from tests.bench.child import child
-from tests.bench.report import Report
+from tests.bench.engine import INSTANT
+from tests.bench.report import Block, Report
 from tests.bench.rivals.parts import missing
-from tests.bench.sides import FloorAsker, Measured, MeshAsker, Side, running_mesh
+from tests.bench.sides import COALESCED, FLOOR, MESH, Measured, MeshAsker, Side, floor_sides, running_mesh
 from tests.bench.simulated import Measure, Round, Sizes
+from tests.bench.worker import MODEL
 
-FLOOR = "floor"
+GATHER_MS = 20
+GATHERING = f"mesh-{GATHER_MS}ms"  # a second mesh, whose worker lets tokens gather
+OURS = (GATHERING, FLOOR, COALESCED)
 SIZES = Sizes(alone=100, many=1500, streams=128, stream_tokens=128, paced=128)
 
 
@@ -51,40 +52,48 @@ RIVALS = {
 }
 
 
-async def _fast_streams(now: Round, side: Measured) -> None:
+NAMES = (*OURS, *RIVALS)
+
+
+async def _fast(now: Round, side: Measured) -> None:
     await now.streams(side, "fast", "streams")
 
 
-MEASURES: tuple[Measure, ...] = (
-    Round.unary_alone,
-    Round.unary_many,
-    _fast_streams,
-    Round.paced,
-)
+async def _instant(now: Round, side: Measured) -> None:
+    await now.streams(side, INSTANT, "instant streams")
 
 
-def blocks(at_once: int) -> list[list[tuple[str, str]]]:
-    """What the table shows, by heading: rows of the report."""
-    return [
-        [
-            ("1 token alone p50", "unary alone p50, µs"),
-            (f"req/s, {at_once} at once", f"unary at {at_once}, req/s"),
-            ("CPU per request", f"unary at {at_once}, CPU µs/req"),
-            ("tokens/s, fast", "streams, tokens/s"),
-        ],
-        [
-            ("paced: late p50", "paced: token late by p50, ms"),
-            ("paced: late p99", "paced: token late by p99, ms"),
-            ("first token p50", "paced: first token p50, ms"),
-            ("CPU per token", "paced: CPU µs/token"),
-        ],
+MEASURES: tuple[Measure, ...] = (Round.unary_alone, Round.unary_many, _fast, _instant, Round.paced)
+# Of sides that differ from another one in these alone.
+SOME_MEASURES: dict[str, tuple[Measure, ...]] = {GATHERING: (Round.paced,), COALESCED: (_fast, _instant, Round.paced)}
+
+
+def blocks(at_once: int) -> list[Block]:
+    """What the table shows."""
+    paced = [
+        ("paced: late p50", "paced: token late by p50, ms"),
+        ("paced: late p99", "paced: token late by p99, ms"),
+        ("first token p50", "paced: first token p50, ms"),
+        ("CPU per token", "paced: CPU µs/token"),
     ]
+    unary = [
+        ("1 token alone p50", "unary alone p50, µs"),
+        (f"req/s, {at_once} at once", f"unary at {at_once}, req/s"),
+        ("CPU per request", f"unary at {at_once}, CPU µs/req"),
+    ]
+    streams = [
+        ("tokens/s, fast", "streams, tokens/s"),
+        ("CPU per token", "streams, CPU µs/token"),
+        ("tokens/s, instant", "instant streams, tokens/s"),
+        ("CPU per token", "instant streams, CPU µs/token"),
+    ]
+    return [Block(MESH, unary), Block(MESH, streams), Block(MESH, paced), Block(GATHERING, paced)]
 
 
 async def measure(rounds: int, only: Sequence[str] = (), sizes: Sizes = SIZES) -> Report:
     """Every measure on every side in turn. What cannot run is left out; a line on stderr says what to install.
 
-    `only`: names in `RIVALS` or `FLOOR`; nothing means all.
+    `only`: some of `NAMES`; nothing means all.
 
     Raises:
         BenchError: an answer of the mesh was not what it should be. A rival whose load fails is out from there on.
@@ -94,11 +103,13 @@ async def measure(rounds: int, only: Sequence[str] = (), sizes: Sizes = SIZES) -
         report = Report("the mesh and what people would use instead", [side.name for side in sides])
         broken: set[str] = set()
         for side in sides:  # caches, pools and threads warm
-            for run in (Round.unary_many, _fast_streams):
+            for run in (Round.unary_many, _fast, _instant):
                 await _load(run, Round(Report("warm-up", []), sizes), side, broken)
         for number in range(rounds):
             for run in MEASURES:
                 for side in sides if number % 2 == 0 else sides[::-1]:
+                    if run not in SOME_MEASURES.get(side.name, MEASURES):
+                        continue
                     await _load(run, Round(report, sizes), side, broken)
             _tell(f"round {number + 1} of {rounds} is done")
     return report
@@ -119,33 +130,26 @@ async def _load(run: Measure, now: Round, side: Measured, broken: set[str]) -> N
 
 async def _sides(stack: contextlib.AsyncExitStack, only: Sequence[str]) -> AsyncIterator[Measured]:
     """Started one after the other, the mesh first."""
+    wanted = set(only or NAMES)
     _tell("starting the mesh")
     client, worker, broker_pid = await stack.enter_async_context(running_mesh("mesh"))
-    yield Side("mesh", MeshAsker(client), worker, broker_pid)
-    if not only or FLOOR in only:
-        yield await stack.enter_async_context(_floor())
+    yield Side(MESH, MeshAsker(client), worker, broker_pid)
+    if GATHERING in wanted:
+        running = running_mesh("mesh", MODEL, str(GATHER_MS))
+        client, worker, broker_pid = await stack.enter_async_context(running)
+        yield Side(GATHERING, MeshAsker(client), worker, broker_pid)
+    if wanted & {FLOOR, COALESCED}:
+        for side in await stack.enter_async_context(floor_sides()):
+            if side.name in wanted:
+                yield side
     for name, rival in RIVALS.items():
-        if only and name not in only:
+        if name not in wanted:
             continue
         if lacking := rival.missing():
             _tell(f"{name} is left out: {lacking}")
             continue
         _tell(f"starting {name}")
         yield await stack.enter_async_context(rival.open(name))
-
-
-@contextlib.asynccontextmanager
-async def _floor() -> AsyncIterator[Side]:
-    async with embedded_server() as server:
-        await floor.prepare(server.url)
-        async with (
-            child("tests.bench.worker", "floor", server.url) as worker,
-            await floor.connect(server.url) as connection,
-        ):
-            client = floor.FloorClient(connection)
-            await client.start()
-            assert server.process is not None
-            yield Side(FLOOR, FloorAsker(client, "token"), worker, server.process.pid)
 
 
 def _tell(what: str) -> None:
