@@ -5,6 +5,7 @@ python -m tests.bench frontdoor [--rounds 5] [--json FILE]
 python -m tests.bench audit [--rounds 5] [--json FILE]
 python -m tests.bench durability [--replicas 3] [--rounds 5] [--json FILE]
 python -m tests.bench rivals [--rounds 3] [--only NAME,…] [--json FILE]
+python -m tests.bench scale [--rounds 1] [--only PART,…] [--json FILE]
 python -m tests.bench vllm [--http] [--coalesce-ms 20] [--model FOLDER] [--rounds 3] [--levels 1,8,32,64] [--json FILE]
 
 Those of each release are kept in tests/bench/results/VERSION.
@@ -14,6 +15,7 @@ import argparse
 import asyncio
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import uvloop
@@ -22,6 +24,7 @@ from tests.bench.machine import made_on
 from tests.bench.report import Report
 from tests.bench.rivals import measure as rivals
 from tests.bench.rivals.measure import NAMES, blocks
+from tests.bench.scale import PARTS
 from tests.bench.simulated import Sizes
 
 
@@ -40,13 +43,16 @@ def main() -> None:
     beside = commands.add_parser("rivals", help="the mesh against what people would use instead")
     beside.add_argument("--rounds", type=int, default=3)
     beside.add_argument("--only", type=_names, default=[], help="some of " + ", ".join(NAMES))
+    scale = commands.add_parser("scale", help="many queued jobs, streams, tenants and workers against few")
+    scale.add_argument("--rounds", type=int, default=1)
+    scale.add_argument("--only", type=_parts, default=PARTS, help="some of " + ", ".join(PARTS))
     vllm = commands.add_parser("vllm", help="the mesh on vLLM against AsyncLLM in one process")
     vllm.add_argument("--model", type=_model, default="examples/demo_model/model", help="a folder, or a hub id")
     vllm.add_argument("--rounds", type=int, default=3)
     vllm.add_argument("--levels", type=_levels, default=[1, 8, 32, 64], help="requests at once, e.g. 1,8,32,64")
     vllm.add_argument("--coalesce-ms", type=float, default=0.0, help="as that of `mesh worker`")
     vllm.add_argument("--http", action="store_true", help="`vllm serve` and its HTTP stream as well")
-    for command in (simulated, frontdoor, audit, durability, beside, vllm):
+    for command in (simulated, frontdoor, audit, durability, beside, scale, vllm):
         command.add_argument("--json", type=Path, help="write the values of every round there")
     arguments = parser.parse_args()
     load = os.getloadavg()
@@ -78,6 +84,10 @@ async def _measure(arguments: argparse.Namespace) -> Report:
         return await durability.measure(arguments.rounds, arguments.replicas)
     if arguments.command == "rivals":
         return await rivals.measure(arguments.rounds, arguments.only)
+    if arguments.command == "scale":
+        from tests.bench import scale
+
+        return await scale.measure(arguments.rounds, only=arguments.only)
     from tests.bench import inprocess
 
     options = {"with_http": arguments.http, "coalesce_ms": arguments.coalesce_ms}
@@ -90,9 +100,17 @@ def _model(text: str) -> str:
 
 
 def _names(text: str) -> list[str]:
+    return _some_of(NAMES, text)
+
+
+def _parts(text: str) -> list[str]:
+    return _some_of(PARTS, text)
+
+
+def _some_of(known: Sequence[str], text: str) -> list[str]:
     names = text.split(",")
-    if unknown := set(names) - set(NAMES):
-        raise argparse.ArgumentTypeError(f"{', '.join(sorted(unknown))}: not among {', '.join(NAMES)}")
+    if unknown := set(names) - set(known):
+        raise argparse.ArgumentTypeError(f"{', '.join(sorted(unknown))}: not among {', '.join(known)}")
     return names
 
 
