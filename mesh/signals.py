@@ -6,8 +6,9 @@ are observers. An observer must not block, and what it raises is logged and othe
 
 from bisect import bisect_left
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Literal
+
+import msgspec
 
 When = Literal["before", "after"]
 Operation = Literal["chat", "text_completion", "embeddings"]
@@ -17,8 +18,7 @@ Operation = Literal["chat", "text_completion", "embeddings"]
 Cause = Literal["worker_lost", "engine_died", "engine_failed", "handed_back"]
 
 
-@dataclass(frozen=True, slots=True)
-class JobDelivered:
+class JobDelivered(msgspec.Struct, frozen=True, gc=False):
     """JetStream handed a job to this worker."""
 
     job: str
@@ -31,8 +31,7 @@ class JobDelivered:
     sequence: int = 0  # of the request in its stream; 0: not known
 
 
-@dataclass(frozen=True, slots=True)
-class AttemptStarted:
+class AttemptStarted(msgspec.Struct, frozen=True, gc=False):
     """The job is this worker's: its `started` event is in the journal."""
 
     job: str
@@ -46,8 +45,7 @@ class AttemptStarted:
     sequence: int = 0  # of the request in its stream; 0: not known
 
 
-@dataclass(frozen=True, slots=True)
-class EngineEnded:
+class EngineEnded(msgspec.Struct, frozen=True, gc=False):
     """The engine is done with this attempt, or was stopped. Told once for each attempt that reached the engine."""
 
     job: str
@@ -66,8 +64,7 @@ class EngineEnded:
     tokens: int  # of output, by this attempt
 
 
-@dataclass(frozen=True, slots=True)
-class JobBuried:
+class JobBuried(msgspec.Struct, frozen=True, gc=False):
     """The job is kept as a dead letter; its failed Result follows."""
 
     job: str
@@ -79,8 +76,7 @@ class JobBuried:
     sequence: int = 0  # of the request in its stream; 0: not known
 
 
-@dataclass(frozen=True, slots=True)
-class JobEnded:
+class JobEnded(msgspec.Struct, frozen=True, gc=False):
     """The job has its Result, and its message is acknowledged."""
 
     job: str
@@ -99,8 +95,7 @@ class JobEnded:
     sequence: int = 0  # of the request in its stream; 0: not known
 
 
-@dataclass(frozen=True, slots=True)
-class JobReturned:
+class JobReturned(msgspec.Struct, frozen=True, gc=False):
     """This worker gives the job up without a Result; JetStream hands it to another, or to this one again."""
 
     job: str
@@ -110,8 +105,7 @@ class JobReturned:
     reason: Literal["lost", "drain", "retry", "duplicate"]
 
 
-@dataclass(frozen=True, slots=True)
-class RequestRefused:
+class RequestRefused(msgspec.Struct, frozen=True, gc=False):
     """A body that is no request was answered with a failed Result."""
 
     job: str
@@ -123,8 +117,7 @@ class RequestRefused:
     sequence: int = 0  # of the request in its stream; 0: not known
 
 
-@dataclass(frozen=True, slots=True)
-class RequestAccepted:
+class RequestAccepted(msgspec.Struct, frozen=True, gc=False):
     """A request became a job at this process's front door."""
 
     job: str
@@ -133,8 +126,7 @@ class RequestAccepted:
     tier: str
 
 
-@dataclass(frozen=True, slots=True)
-class RequestDenied:
+class RequestDenied(msgspec.Struct, frozen=True, gc=False):
     """A request was refused here before it was a job. Its names are as it was sent: any words."""
 
     tenant: str
@@ -142,8 +134,7 @@ class RequestDenied:
     code: str
 
 
-@dataclass(frozen=True, slots=True)
-class JobEndedUnrun:
+class JobEndedUnrun(msgspec.Struct, frozen=True, gc=False):
     """This process ended a job that no worker had: past its deadline, cancelled, or for a model nobody serves."""
 
     job: str
@@ -156,8 +147,7 @@ class JobEndedUnrun:
     total_ms: int
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(msgspec.Struct, frozen=True, gc=False):
     """One effect of the worker is about to be performed, or was: the crash points of the chaos tests."""
 
     job: str
@@ -167,15 +157,13 @@ class Step:
     when: When
 
 
-@dataclass(frozen=True, slots=True)
-class EngineDied:
+class EngineDied(msgspec.Struct, frozen=True, gc=False):
     """The engine is gone; the worker hands its jobs back."""
 
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class ConnectionChanged:
+class ConnectionChanged(msgspec.Struct, frozen=True, gc=False):
     """The connection to NATS was lost, or is there again."""
 
     connected: bool

@@ -3,7 +3,7 @@
 Nobody above this floor sees bytes: a body that is no request arrives as a `StoredRequest` with an `error`.
 """
 
-from dataclasses import dataclass
+import msgspec
 
 from mesh.errors import InvalidRequestError, RequestError, UnsupportedError
 from mesh.protocol import codec, headers
@@ -13,8 +13,7 @@ from mesh.protocol.subjects import Names, RequestAddress, is_token
 from mesh.protocol.validate import validate
 
 
-@dataclass(frozen=True, slots=True)
-class StoredRequest:
+class StoredRequest(msgspec.Struct, frozen=True):
     """One message of the request stream."""
 
     sequence: int
@@ -28,8 +27,7 @@ class StoredRequest:
     stored_unix_ms: int  # the server's clock
 
 
-@dataclass(frozen=True, slots=True)
-class Delivery:
+class Delivery(msgspec.Struct, frozen=True):
     """JetStream handing a job to this worker, until it is acknowledged or its lease ends."""
 
     stored: StoredRequest

@@ -6,7 +6,6 @@
 import asyncio
 import contextlib
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -28,8 +27,7 @@ OBJECT_CHUNK_BYTES = 128 * 1024  # ADR-20's default
 _MSGPACK = headers.line("Content-Type", headers.MSGPACK)
 
 
-@dataclass(frozen=True, slots=True)
-class Stored:
+class Stored(msgspec.Struct, frozen=True):
     """A Result as it stands in the bucket."""
 
     result: Result

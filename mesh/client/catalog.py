@@ -43,6 +43,9 @@ class Catalog:
         Raises:
             ModelNotFoundError, InvalidRequestError, TooLargeError: what cannot be learnt in time is not refused.
         """
+        if self._is_fresh(model):
+            check_limits(request, self.longest_context(model))
+            return
         try:
             async with asyncio.timeout(timeout_s):
                 if self._relay is not None and self._relay.is_needed:
@@ -57,15 +60,21 @@ class Catalog:
         """The most tokens, prompt and output together, that a worker of `model` takes; 0: none was seen."""
         return self._limits.get(model, 0)
 
+    def _is_fresh(self, model: str) -> bool:
+        """Whether it was looked at just now, so that nobody need be asked."""
+        now_s = self._loop.time()
+        if self._relay is not None and self._relay.is_needed:
+            return now_s - self._told_s.get(model, float("-inf")) <= FRESH_S
+        return model in self._known and now_s - self._looked_s <= FRESH_S
+
     async def _be_told_of(self, model: str, relay: Relay) -> None:
-        now = self._loop.time()
-        if now - self._told_s.get(model, float("-inf")) <= FRESH_S:
+        if self._is_fresh(model):
             return
         try:
             self._limits[model] = await relay.longest_context(model)
         except BrokerError:
             return  # nobody is there to say; the mesh itself refuses
-        self._told_s[model] = now
+        self._told_s[model] = self._loop.time()
 
     async def learn_of(self, model: str) -> None:
         """Look at the mesh, if that was not done just now. What cannot be learnt is not refused.

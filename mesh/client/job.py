@@ -90,6 +90,9 @@ class Job:
             ResultNotFoundError: the job is unknown, or its Result is kept no longer.
             InvalidRequestError: field `id`: another request of this id is served.
         """
+        if timeout is None:
+            self._result = await self._link.load_result(await self.ended())
+            return self._result
         try:
             async with asyncio.timeout(timeout):
                 self._result = await self._link.load_result(await self.ended())

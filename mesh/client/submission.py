@@ -6,7 +6,8 @@ refused rather than answered with the first one's output.
 """
 
 import asyncio
-from dataclasses import dataclass
+
+import msgspec
 
 from mesh.broker.connection import Connection
 from mesh.broker.delivery import StoredRequest
@@ -24,8 +25,7 @@ TRY_S = 2.0  # one try; repeated with the same id, which cannot run twice
 PAUSE_S = 0.1
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
+class Asked(msgspec.Struct, frozen=True):
     """One request as it was sent."""
 
     job: str

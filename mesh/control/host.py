@@ -29,6 +29,10 @@ log = logging.getLogger("mesh.control")
 # a request takes that kills every engine before it is found out.
 ENGINE_DEATHS = 6
 
+# A busy worker makes thousands of small objects a second and no cycles to speak of: Python's own thresholds would look
+# for these every few jobs, at a twentieth of the worker's time.
+GC_THRESHOLDS = (20_000, 20, 20)
+
 
 async def host_worker(
     make_engine: Callable[[], Engine],
@@ -71,6 +75,7 @@ async def host_worker(
             # again, would hold up every stream for tens of milliseconds.
             gc.collect()
             gc.freeze()
+            gc.set_threshold(*GC_THRESHOLDS)
             ready_s = time.monotonic()
             await serve_engine(
                 engine, connect_options, options, names=names, observer=observer, on_ready=ready, census=census

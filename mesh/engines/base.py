@@ -30,6 +30,8 @@ from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
+import msgspec
+
 from mesh.protocol.messages import Request
 
 
@@ -47,8 +49,7 @@ class EngineInfo:
     embeds: bool = False  # serves input
 
 
-@dataclass(frozen=True, slots=True)
-class Work:
+class Work(msgspec.Struct, frozen=True):
     """One attempt at one job, as the engine sees it."""
 
     job: str  # unique among the calls in flight
@@ -59,8 +60,7 @@ class Work:
     text: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Chunk:
+class Chunk(msgspec.Struct, frozen=True):
     """New output of one job."""
 
     text: str

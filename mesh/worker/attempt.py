@@ -9,8 +9,9 @@ Each method returns the actions to perform, in that order, and the order is the 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal
+
+import msgspec
 
 from mesh.errors import EngineDeadError, EngineError, MeshError
 from mesh.policies.retry import RetryPolicy
@@ -20,8 +21,7 @@ from mesh.signals import Cause
 from mesh.worker.outcome import Ending, JobFacts, result_of
 
 
-@dataclass(frozen=True, slots=True)
-class Begin:
+class Begin(msgspec.Struct, frozen=True):
     """Publish `started`; the engine is to continue after `token_ids`, which have shown `text`."""
 
     event: Started
@@ -29,57 +29,49 @@ class Begin:
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class Close:
+class Close(msgspec.Struct, frozen=True):
     """Publish that the job is about to be ended, so that whoever had it before can add no more."""
 
     event: Started
 
 
-@dataclass(frozen=True, slots=True)
-class Store:
+class Store(msgspec.Struct, frozen=True):
     """Create the Result, unless the job has one."""
 
     result: Result
     ttl_ms: int
 
 
-@dataclass(frozen=True, slots=True)
-class Announce:
+class Announce(msgspec.Struct, frozen=True):
     """Publish the Result as the job's last event, unless it was."""
 
     result: Result
 
 
-@dataclass(frozen=True, slots=True)
-class Bury:
+class Bury(msgspec.Struct, frozen=True):
     """Publish a dead letter: the request, and why it was given up."""
 
     reason: ErrorInfo
     attempts: int
 
 
-@dataclass(frozen=True, slots=True)
-class Remark:
+class Remark(msgspec.Struct, frozen=True):
     """Note how this attempt ended, for whoever takes the job over."""
 
     note: Note
 
 
-@dataclass(frozen=True, slots=True)
-class Ack:
+class Ack(msgspec.Struct, frozen=True):
     """Acknowledge the delivery, confirmed."""
 
 
-@dataclass(frozen=True, slots=True)
-class Nak:
+class Nak(msgspec.Struct, frozen=True):
     """Hand the delivery back."""
 
     delay_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class Drop:
+class Drop(msgspec.Struct, frozen=True):
     """Do nothing more: the job is somebody else's."""
 
 

@@ -120,41 +120,40 @@ class Credits:
         Also whether slots are held back: it is the turn of a tier whose consumers are all being asked already,
         and the next answer, a round trip away, lets it have them.
         """
+        claims, asked = self._claims(now_s)
         granted: dict[str, int] = {}
         free, is_held = self.free, False
-        while free > 0:
-            waiting = {self._sources[name].tier for name in self._states if self._waits(name, granted, now_s)}
-            if not waiting:
-                break
-            tier = self._scheduler.choose(waiting)
-            claims = {
-                name: claim
-                for name in self._states
-                if self._sources[name].tier == tier and (claim := self._claim(name, granted, now_s)) > 0
-            }
-            if not claims:
+        while free > 0 and (claims or asked):
+            tier = self._scheduler.choose(asked | {self._sources[name].tier for name in claims})
+            names = [name for name in claims if self._sources[name].tier == tier]
+            if not names:
                 self._scheduler.refund(tier, 1)
                 is_held = True
                 break
-            name = max(claims, key=lambda n: (self._sources[n].lane in owned, claims[n], n))
+            name = max(names, key=lambda n: (self._sources[n].lane in owned, claims[n], n))
             granted[name] = granted.get(name, 0) + 1
+            claims[name] -= 1
+            if not claims[name]:
+                del claims[name]
             free -= 1
         return [self._ask(name, batch, None, now_s) for name, batch in granted.items()], is_held
 
-    def _waits(self, name: str, granted: dict[str, int], now_s: float) -> bool:
-        """Whether jobs wait there beyond those asked for, or may."""
-        state = self._states[name]
-        if state.is_open and not state.waits:
-            return state.backlog > state.asked
-        return self._claim(name, granted, now_s) > 0
+    def _claims(self, now_s: float) -> tuple[dict[str, int], set[str]]:
+        """How many jobs each consumer may be asked for now, where there is or may be one.
 
-    def _claim(self, name: str, granted: dict[str, int], now_s: float) -> int:
-        """How many more jobs this consumer may be asked for now."""
-        state = self._states[name]
-        if state.is_open or now_s < state.paused_until_s:
-            return 0
-        suspected = max(state.backlog, 1 if now_s - state.looked_s > self._stale_s else 0)
-        return suspected - granted.get(name, 0)
+        Also the tiers of which more jobs wait than were asked for, at a consumer that is being asked.
+        """
+        claims: dict[str, int] = {}
+        asked: set[str] = set()
+        for name, state in self._states.items():
+            if state.is_open:
+                if not state.waits and state.backlog > state.asked:
+                    asked.add(self._sources[name].tier)
+            elif now_s >= state.paused_until_s:
+                suspected = max(state.backlog, 1 if now_s - state.looked_s > self._stale_s else 0)
+                if suspected:
+                    claims[name] = suspected
+        return claims, asked
 
     def _wait(self, now_s: float, owned: frozenset[int]) -> list[Ask]:
         """Waiting pulls for the slots that found nothing to do."""

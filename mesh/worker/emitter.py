@@ -114,16 +114,22 @@ class Emitter:
         else:
             self._pieces.clear()
 
-    async def wait_idle(self) -> None:
+    async def wait_idle(self, patience_s: float | None = None) -> None:
         """Return when everything given is in the journal. Nothing gathers any more.
 
         Raises:
-            LostError: it will never be.
+            LostError: it will never be, or is not after `patience_s`; then no more is published.
         """
         self.window_s = 0.0
         if self._streams and self._in_flight is None and not self._is_lost:
             self._send_delta()
-        await self._idle.wait()
+        if not self._idle.is_set():
+            timer = self._loop.call_later(patience_s, self._lose) if patience_s is not None else None
+            try:
+                await self._idle.wait()
+            finally:
+                if timer is not None:
+                    timer.cancel()
         if self._is_lost:
             raise LostError
 

@@ -1,6 +1,6 @@
 """What is known of a job, and the Result made of it. Pure. Used by the worker, and by whoever ends a job unrun."""
 
-from dataclasses import dataclass
+import msgspec
 
 from mesh.protocol.history import History
 from mesh.protocol.messages import (
@@ -15,8 +15,7 @@ from mesh.protocol.messages import (
 from mesh.protocol.validate import deadline_of
 
 
-@dataclass(frozen=True, slots=True)
-class JobFacts:
+class JobFacts(msgspec.Struct, frozen=True):
     """What is known of a job when it is delivered."""
 
     id: str
@@ -40,8 +39,7 @@ class JobFacts:
 NO_USAGE = Usage()
 
 
-@dataclass(frozen=True, slots=True)
-class Ending:
+class Ending(msgspec.Struct, frozen=True):
     """How a job ended."""
 
     status: Status

@@ -26,6 +26,7 @@ from mesh.worker.engine_run import EngineRun, Outcome
 from mesh.worker.lease import Lease
 from mesh.worker.outcome import JobFacts
 from mesh.worker.recall import recall
+from mesh.worker.scope import CancelScope
 
 log = logging.getLogger("mesh.worker")
 
@@ -64,7 +65,7 @@ class Runner:
         self._public = desk.journal.subject(self._facts.tenant, self._facts.id)
         self._interrupt: Interrupt | None = None
         self._found: Stored | None = None
-        self._work: asyncio.Task[Any] | None = None  # what an interrupt cuts short
+        self._scope = CancelScope()  # of what an interrupt cuts short
         self._run: EngineRun | None = None  # the newest
         self._is_alone = False  # in the engine
         self.waits_for_objections = False  # it did, or does
@@ -103,8 +104,7 @@ class Runner:
         """Stop the engine's work and end the attempt for `reason`. The first reason counts."""
         if self._interrupt is None:
             self._interrupt = reason
-            if self._work is not None:
-                self._work.cancel()
+            self._scope.cancel()
 
     async def run(self) -> None:
         """Serve the delivery to its end. Raises nothing but CancelledError, after which the job comes again."""
@@ -305,27 +305,16 @@ class Runner:
         self._desk.solitude.share()
 
     async def _interruptible(self, work: Coroutine[Any, Any, T]) -> T | None:
-        """Do it in a task of its own, so that an interrupt ends it and nothing else; None if one did."""
+        """Do it, unless an interrupt came; None: one did, or came meanwhile and ended it."""
         if self._interrupt is not None:
             work.close()
             return None
-        self._work = task = asyncio.create_task(work, name=f"mesh-work-{self._facts.id}")
-        try:
-            await asyncio.wait({task})
-        finally:
-            self._work = None
-            if not task.done():  # the worker is being torn down
-                task.cancel()
-                await asyncio.wait({task})
-        return None if task.cancelled() else task.result()
+        return await self._scope.run(work)
 
     async def _conclude(self, outcome: Outcome) -> list[Action] | None:
         """The actions for what came out, once every token that was made is in the journal."""
         try:
-            async with asyncio.timeout(JOURNAL_PATIENCE_S):
-                await self._emitter.wait_idle()
-        except TimeoutError:
-            raise LostError from None
+            await self._emitter.wait_idle(JOURNAL_PATIENCE_S)
         except LostError:
             if self._emitter.is_refused_first:
                 return None

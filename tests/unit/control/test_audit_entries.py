@@ -1,7 +1,5 @@
 """What the audit says of each signal, and that it holds no text of anybody's."""
 
-from dataclasses import fields
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -51,7 +49,7 @@ TOLD = [
 def test_an_entry_says_what_the_signal_says_and_nothing_in_words(signal, event):
     entry = entry_of(signal, "w", 1234)
     assert (entry.event, entry.by, entry.unix_ms) == (event, "w", 1234)
-    shown = {each.name for each in fields(signal)} & set(AuditEntry.__struct_fields__)
+    shown = set(signal.__struct_fields__) & set(AuditEntry.__struct_fields__)
     for name in shown:
         assert (getattr(entry, name) or None) == (getattr(signal, name) or None)
     assert b"secret" not in codec.encode(entry)
