@@ -25,6 +25,7 @@ LIBRARIES = (
     "aiohttp",
     "taskiq",
     "taskiq-nats",
+    "ai-dynamo-runtime",
 )
 
 

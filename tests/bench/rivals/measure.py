@@ -49,6 +49,8 @@ RIVALS = {
     "fastapi-polling": Rival("polling", needs=("celery", "redis", "fastapi", "uvicorn", "aiohttp")),
     "taskiq-nats": Rival("taskiq_nats", needs=("taskiq", "taskiq_nats"), needs_redis=False),
     "http-sse": Rival("http_direct", needs=("starlette", "uvicorn", "aiohttp"), needs_redis=False),
+    "dynamo-nats": Rival("dynamo_runtime", "by_nats", needs=("dynamo",), needs_redis=False),
+    "dynamo-tcp": Rival("dynamo_runtime", "by_tcp", needs=("dynamo",), needs_redis=False),
 }
 
 
