@@ -1,20 +1,30 @@
 """Sees to it that no handle waits for what cannot come, and that what a lost connection swallowed is made good.
 
 Live events reach a handle by themselves. This is for those that hear nothing: the store is looked at, ever less
-often, and where a Result may have come and gone unheard, it is asked what became of the job.
+often, and where a Result may have come and gone unheard, it is asked what became of the job. Many handles are looked
+after with few questions: a hundred thousand that wait cost their client a hundredth of a core.
 """
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from typing import Any
 
 from mesh.broker.connection import Connection
 from mesh.broker.journal import Journal, OnEntry
+from mesh.broker.reads import get_batch
 from mesh.broker.store import ResultStore, Stored
 from mesh.client.inquiry import Inquiry
 from mesh.client.job import Job, Link
-from mesh.errors import DisconnectedError, MeshError, ResultNotFoundError, UnauthorizedError
+from mesh.errors import (
+    DisconnectedError,
+    MeshError,
+    ProtocolError,
+    ResultNotFoundError,
+    UnauthorizedError,
+    UnavailableError,
+)
+from mesh.protocol import codec
 from mesh.protocol.subjects import Names
 
 log = logging.getLogger("mesh.client")
@@ -23,12 +33,17 @@ WATCH_S = 1.0
 QUIET_S = 2.0  # without an event for so long, look at the store; then ever less often
 MAX_QUIET_S = 30.0
 MAX_INQUIRIES = 64  # at once: after a reconnect every open handle may need one
+FEW = 8  # handles that are looked at one by one
+BATCH = 256  # Results asked for at once: JetStream answers with 1024 at most
+BATCH_S = 10.0  # for all of them to come
 
 
 class Watch:
     """The open handles of one client. Made and run by it."""
 
     def __init__(self, connection: Connection, names: Names, tenant: str, inquiry: Inquiry) -> None:
+        self._connection = connection
+        self._names = names
         self._tenant = tenant
         self._journal = Journal(connection, names)
         self._store = ResultStore(connection, names)
@@ -36,6 +51,7 @@ class Watch:
         self._jobs: dict[Job, None] = {}  # oldest first; several may be of one job
         self._tasks: set[asyncio.Task[None]] = set()
         self._room = asyncio.Semaphore(MAX_INQUIRIES)
+        self._may_batch = True  # until this user is refused it: a tenant may read its Results one by one
         self._loop = asyncio.get_running_loop()
 
     def __len__(self) -> int:
@@ -66,28 +82,70 @@ class Watch:
         while True:
             await asyncio.sleep(WATCH_S)
             now = self._loop.time()
-            for job in [each for each in self._jobs if now >= max(each.look_s, each.heard_s + QUIET_S)]:
-                self.look(job)
+            self._look_at([each for each in self._jobs if now >= max(each.look_s, each.heard_s + QUIET_S)])
 
     def connection_changed(self, connected: bool) -> None:
         """Listener of the connection: after a loss, every job may have missed events, its Result among them."""
         if connected:
-            for job in list(self._jobs):
+            jobs = list(self._jobs)
+            for job in jobs:
                 job.missed()
                 job.ask_s = self._loop.time() + QUIET_S  # the store first: it knows of most
-                self.look(job)
+            self._look_at(jobs)
 
     def look(self, job: Job) -> None:
         """Ask the store for the job's Result; the next look is twice as far away."""
+        self._looked(job)
+        self._check(job)
 
+    def _check(self, job: Job) -> None:
         def found(stored: Stored) -> None:
             job.settled(stored.result)
 
+        self._store.check(self._tenant, job.id, found)
+
+    def _look_at(self, jobs: Sequence[Job]) -> None:
+        """As `look`, for all of them."""
+        if len(jobs) <= FEW or not self._may_batch:
+            for job in jobs:
+                self.look(job)
+            return
+        for job in jobs:
+            self._looked(job)
+        self.spawn(self._read(jobs), "mesh-look")
+
+    def _looked(self, job: Job) -> None:
+        """The store is asked now: see when to ask it again, and whether that is enough."""
         now = self._loop.time()
         job.look_s = now + min(MAX_QUIET_S, max(QUIET_S, 2 * (now - job.heard_s)))
-        self._store.check(self._tenant, job.id, found)
         if job.is_doubtful and now >= job.ask_s:
             self.spawn(self._ask(job), f"mesh-ask-{job.id}")
+
+    async def _read(self, jobs: Sequence[Job]) -> None:
+        """Ask the store for the Results of all of these, many at a time."""
+        for start in range(0, len(jobs), BATCH):
+            waiting: dict[str, list[Job]] = {}
+            for job in jobs[start : start + BATCH]:
+                if not job.is_closed:
+                    waiting.setdefault(self._names.result_key(self._tenant, job.id), []).append(job)
+            if not waiting:
+                continue
+            ask = {"multi_last": list(waiting), "batch": len(waiting)}
+            try:
+                found = await get_batch(self._connection, f"KV_{self._names.results_bucket}", ask, BATCH_S)
+            except (UnauthorizedError, UnavailableError) as error:
+                self._may_batch = not isinstance(error, UnauthorizedError)
+                for job in jobs[start:]:
+                    if not job.is_closed:
+                        self._check(job)
+                return
+            for message in found:
+                try:
+                    result = codec.decode_result(message.body)
+                except ProtocolError:
+                    continue  # the marker of one that was deleted
+                for job in waiting[message.subject]:
+                    job.settled(result)
 
     async def _ask(self, job: Job) -> None:
         """Say of a job that there is no such job, or none of ours, rather than wait for its Result."""
