@@ -3,17 +3,20 @@
 One publish is in flight at a time, because the next one must name the sequence the server gave the last. While
 its answer is on the way, tokens gather and leave together: the first token goes at once, and load makes
 chunks larger instead of making anybody wait. No task and no future per token: the answer's callback sends the
-next chunk. A window makes chunks larger still, by at most so much delay; the first token and the end never wait for it.
+next chunk. A window makes chunks larger still, by at most so much delay: one that load makes (policies/pacing), or that
+the operator wants. The first token and the end never wait for it.
 """
 
 import asyncio
 import logging
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 
 from mesh.broker.journal import Entry, Journal
 from mesh.broker.mapping import read_puback
 from mesh.errors import MeshError, SequenceError, TooLargeError
+from mesh.policies import pacing
 from mesh.protocol import codec
 from mesh.protocol.codec import Encoding
 from mesh.protocol.messages import Delta, Result, Started, Usage
@@ -77,6 +80,9 @@ class Emitter:
         self._finish: tuple[str, Usage] | None = None
         self._in_flight: bytes | None = None
         self._sent_s = 0.0  # when it was sent, loop time
+        self._asked_s = 0.0  # the same by a finer clock
+        self._rest_s = 0.0  # the window that load makes
+        self._gathers = True
         self._is_lost = False
         self._idle = asyncio.Event()
         self._idle.set()
@@ -120,7 +126,7 @@ class Emitter:
         Raises:
             LostError: it will never be, or is not after `patience_s`; then no more is published.
         """
-        self.window_s = 0.0
+        self._gathers, self.window_s, self._rest_s = False, 0.0, 0.0
         if self._streams and self._in_flight is None and not self._is_lost:
             self._send_delta()
         if not self._idle.is_set():
@@ -174,12 +180,15 @@ class Emitter:
         if not self._streams:
             if self._loop.time() - self._sent_s >= CHECKPOINT_S:
                 self._send_delta()
-        elif not self.window_s or self._finish is not None or not self.has_grown:
+        elif self._finish is not None or not self.has_grown or not (window_s := max(self.window_s, self._rest_s)):
             self._send_delta()
         elif self._timer is None and self._pieces:
             # Windows of all jobs end at the same moments, so that what they hold leaves in one write to the socket.
-            ends_s = (self._sent_s // self.window_s + 1) * self.window_s
-            self._timer = self._loop.call_at(ends_s, self._window_over)
+            ends_s = (self._sent_s // window_s + 1) * window_s
+            if ends_s <= self._loop.time():
+                self._send_delta()
+            else:
+                self._timer = self._loop.call_at(ends_s, self._window_over)
 
     def _window_over(self) -> None:
         self._timer = None
@@ -224,7 +233,7 @@ class Emitter:
     def _send(self, body: bytes) -> None:
         self._idle.clear()
         self._in_flight = body
-        self._sent_s = self._loop.time()
+        self._sent_s, self._asked_s = self._loop.time(), time.monotonic()
         if not self._is_held():
             self._lose()
             return
@@ -259,6 +268,7 @@ class Emitter:
     def _landed(self, sequence: int) -> None:
         self._last = sequence
         self._in_flight = None
+        self._rest_s = pacing.window_s(time.monotonic() - self._asked_s) if self._gathers else 0.0
         if self._is_beginning:
             self._is_beginning = False
             self._on_begun()

@@ -1,0 +1,18 @@
+"""How long a stream's tokens gather before they are published together. Pure. Used by worker/emitter.
+
+While a publish is in flight they gather anyway. Where that takes long, everything on its way is busy, and what it is
+busy with are messages: then a stream rests as long again, so that it has fewer and larger ones. One that is quiet, or
+slower than its own acknowledgements, never waits; and none waits longer than MAX_WINDOW_S for that.
+"""
+
+RESTS = 2.0  # times the last publish's round trip, from its sending on
+MAX_WINDOW_S = 0.008
+
+
+def window_s(took_s: float) -> float:
+    """The window in which what comes next gathers, after a publish that took `took_s` to be acknowledged.
+
+    A power of two milliseconds, so that the windows of streams end together; 0 where that is less than one.
+    """
+    whole_ms = int(took_s * RESTS * 1000)
+    return min(MAX_WINDOW_S, (1 << (whole_ms - 1).bit_length()) / 1000) if whole_ms > 0 else 0.0
