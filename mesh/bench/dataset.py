@@ -17,7 +17,7 @@ TOKEN_CHARS = 4  # of English text, about: how long an answer of a ShareGPT conv
 
 
 def read_items(body: bytes, name: str) -> list[Item]:
-    """What is in the file `name`, in its order.
+    """What is in the file `name`, in its order; a trace whose lines all have a time, in that of their times.
 
     Raises:
         ConfigError: it is none of the two, or a line cannot be used; the message says which.
@@ -32,6 +32,8 @@ def read_items(body: bytes, name: str) -> list[Item]:
         raise ConfigError(f"--dataset {name} holds no requests", key="dataset")
     if len(items) > MAX_ITEMS:
         raise ConfigError(f"--dataset {name} holds {len(items)} requests, more than {MAX_ITEMS}", key="dataset")
+    if all(item.at_s is not None for item in items):
+        items.sort(key=lambda item: item.at_s or 0.0)
     return items
 
 

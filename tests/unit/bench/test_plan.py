@@ -119,6 +119,11 @@ def test_a_trace_is_read_line_by_line():
     ]
 
 
+def test_a_trace_that_is_out_of_order_is_played_in_the_order_of_its_times():
+    body = b"\n".join(b'{"timestamp": %d, "input_length": %d}' % each for each in ((2000, 1), (1000, 2), (2000, 3)))
+    assert [(item.at_s, item.input_tokens) for item in read_items(body, "t")] == [(1.0, 2), (2.0, 1), (2.0, 3)]
+
+
 @pytest.mark.parametrize(
     ("body", "where"),
     [
