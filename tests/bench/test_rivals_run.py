@@ -86,7 +86,7 @@ async def test_a_rival_that_cannot_run_is_left_out_with_a_line(monkeypatch, caps
     monkeypatch.setattr(parts.importlib.util, "find_spec", lambda name: None)
     report = await measure(rounds=1, only=["celery"], sizes=SMALL)
     assert report.sides == ["mesh"]
-    assert f"celery is left out: celery, redis missing: {parts.INSTALL}" in capsys.readouterr().err
+    assert f"celery is left out: celery, redis, hiredis missing: {parts.INSTALL}" in capsys.readouterr().err
 
 
 def test_an_unknown_name_is_refused_with_those_that_are_known():

@@ -41,19 +41,19 @@ class Rival:
         return opened
 
 
-# By the name under which `--only` knows it.
+# By the name under which `--only` knows it. What a library runs slower without is needed too.
 RIVALS = {
-    "celery": Rival("celery_pubsub", needs=("celery", "redis")),
-    "redis-typed": Rival("redis_streams", "typed", needs=("redis",)),
-    "redis-tuned": Rival("redis_streams", "tuned", needs=("redis",)),
-    "fastapi-polling": Rival("polling", needs=("celery", "redis", "fastapi", "uvicorn", "aiohttp")),
+    "celery": Rival("celery_pubsub", needs=("celery", "redis", "hiredis")),
+    "redis-typed": Rival("redis_streams", "typed", needs=("redis", "hiredis")),
+    "redis-tuned": Rival("redis_streams", "tuned", needs=("redis", "hiredis")),
+    "fastapi-polling": Rival(
+        "polling", needs=("celery", "redis", "hiredis", "fastapi", "uvicorn", "httptools", "aiohttp")
+    ),
     "taskiq-nats": Rival("taskiq_nats", needs=("taskiq", "taskiq_nats"), needs_redis=False),
-    "http-sse": Rival("http_direct", needs=("starlette", "uvicorn", "aiohttp"), needs_redis=False),
+    "http-sse": Rival("http_direct", needs=("starlette", "uvicorn", "httptools", "aiohttp"), needs_redis=False),
     "dynamo-nats": Rival("dynamo_runtime", "by_nats", needs=("dynamo",), needs_redis=False),
     "dynamo-tcp": Rival("dynamo_runtime", "by_tcp", needs=("dynamo",), needs_redis=False),
 }
-
-
 NAMES = (*OURS, *RIVALS)
 
 
