@@ -7,6 +7,7 @@ slower than its own acknowledgements, never waits; and none waits longer than MA
 
 RESTS = 2.0  # times the last publish's round trip, from its sending on
 MAX_WINDOW_S = 0.008
+CLOCK_S = 0.001  # how finely an event loop tells the time
 
 
 def window_s(took_s: float) -> float:
@@ -16,3 +17,12 @@ def window_s(took_s: float) -> float:
     """
     whole_ms = int(took_s * RESTS * 1000)
     return min(MAX_WINDOW_S, (1 << (whole_ms - 1).bit_length()) / 1000) if whole_ms > 0 else 0.0
+
+
+def end_s(sent_s: float, window_s: float) -> float:
+    """When the window ends that a publish of `sent_s` began.
+
+    Those of all streams end at the same moments, so that what they hold leaves in one write to the socket. What is sent
+    at such a moment, by a clock as coarse as CLOCK_S, begins the next window.
+    """
+    return ((sent_s + CLOCK_S / 2) // window_s + 1) * window_s

@@ -183,8 +183,7 @@ class Emitter:
         elif self._finish is not None or not self.has_grown or not (window_s := max(self.window_s, self._rest_s)):
             self._send_delta()
         elif self._timer is None and self._pieces:
-            # Windows of all jobs end at the same moments, so that what they hold leaves in one write to the socket.
-            ends_s = (self._sent_s // window_s + 1) * window_s
+            ends_s = pacing.end_s(self._sent_s, window_s)
             if ends_s <= self._loop.time():
                 self._send_delta()
             else:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mesh.policies.pacing import MAX_WINDOW_S, RESTS, window_s
+from mesh.policies.pacing import CLOCK_S, MAX_WINDOW_S, RESTS, end_s, window_s
 
 
 def test_quick_acknowledgements_make_no_window():
@@ -27,3 +27,12 @@ def test_it_grows_with_the_load_and_is_bounded(took_s):
 @given(st.floats(min_value=0.0005, max_value=1))
 def test_windows_end_together(took_s):
     assert (MAX_WINDOW_S / window_s(took_s)).is_integer()
+
+
+@given(st.integers(min_value=0, max_value=10**7), st.sampled_from([0.001, 0.008, 0.02, 0.05, 0.3, 1.0]))
+def test_what_is_sent_as_a_window_ends_begins_the_next_one(number, window_s):
+    ends_s = number * window_s
+    for sent_s in (ends_s, round(ends_s, 3), ends_s - CLOCK_S / 4):
+        assert end_s(sent_s, window_s) == pytest.approx(ends_s + window_s, abs=1e-6)
+    if window_s > CLOCK_S:
+        assert end_s(ends_s - CLOCK_S, window_s) == pytest.approx(ends_s, abs=1e-6)
