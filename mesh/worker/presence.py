@@ -2,6 +2,7 @@
 
 import os
 import socket
+import time
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,6 +13,10 @@ from mesh.errors import BrokerError, DisconnectedError
 from mesh.policies.affinity import owned_lanes
 from mesh.protocol.messages import Presence
 from mesh.worker.clock import now_unix_ms
+
+# Between looks, for each worker that was seen: every worker reads of every other, and that must not grow with them.
+# Up to twenty are seen with every beat.
+LOOK_EACH_S = 0.1
 
 State = Literal["starting", "ready", "draining"]
 
@@ -36,6 +41,7 @@ class PresenceBoard:
         self._info = info
         self._lanes = lanes
         self._started_unix_ms = now_unix_ms()
+        self._look_s = float("-inf")  # no look before; monotonic
         self.owned: frozenset[int] = frozenset(range(lanes))
 
     def beat(self, load: Load, capacity: int) -> None:
@@ -64,11 +70,17 @@ class PresenceBoard:
             return
 
     async def look(self) -> None:
-        """See who else serves our model, and share the lanes with them."""
+        """See who else serves our model, and share the lanes with them; called with every beat.
+
+        Where there are many, only some calls look: a lane whose owner came or went is pulled by all the others.
+        """
+        if time.monotonic() < self._look_s:
+            return
         try:
             everyone = await self._store.all()
         except BrokerError:
             return  # we keep the lanes we had: ownership is a preference
+        self._look_s = time.monotonic() + LOOK_EACH_S * len(everyone)
         peers = [each.worker for each in everyone if each.model == self._model and each.state == "ready"]
         self.owned = frozenset(owned_lanes(self._worker, peers, self._lanes))
 
