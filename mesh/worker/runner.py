@@ -281,6 +281,8 @@ class Runner:
             return actions
         self._effects.step("started", "before")
         self._emitter.begin(begin.event, last)
+        # What was written leaves before the engine has the job: should the job end this process at once, that counts.
+        await asyncio.sleep(0)
         with self._until_deadline():
             outcome = await self._interruptible(self._run_engine(begin))
             if self._interrupt == "lost":

@@ -1,7 +1,7 @@
 """Work that can be cut short without ending the task that does it. Used by worker/runner.
 
 As `asyncio.timeout` does it, with anybody in place of the clock: the task is cancelled, and takes that back when it
-leaves the scope. No task for the work, so what it does first happens at once. Source: asyncio/timeouts.py.
+leaves the scope. Source: asyncio/timeouts.py.
 """
 
 import asyncio
