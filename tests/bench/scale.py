@@ -31,7 +31,7 @@ class Sizes:
 
 
 TINY = Sizes(
-    queue=QueueSizes(deep=150, edge=50, shallow=20, drained=40, unary=16, at_once=4, watch_s=0.5),
+    queue=QueueSizes(deep=150, edge=50, shallow=20, drained=40, unary=16, at_once=4, swept_s=0.5, watch_s=0.5),
     streams=StreamSizes(
         many=40, few=10, slow_ms=200, workers=2, window_s=0.5, spread_s=0.2, slack_s=1.0, quiet_few=10, quiet_s=0.5
     ),

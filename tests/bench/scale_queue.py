@@ -27,6 +27,7 @@ class QueueSizes:
     drained: int = 10_000  # jobs worked off from each depth
     unary: int = 3_000  # requests in each block beside them
     at_once: int = 64
+    swept_s: float = 3.0  # until who sweeps reads what was submitted, once: a part of what it costs
     watch_s: float = 10.0  # for which it is seen what handles cost that only wait
 
 
@@ -53,7 +54,8 @@ async def _fill(report: Report, sizes: QueueSizes, mesh: ScaleMesh) -> None:
     for side, total in ((SMALL, sizes.edge), ("", sizes.deep - 2 * sizes.edge), (LARGE, sizes.edge)):
         meter = mesh.meter()
         seconds = await mesh.ask("fill", model=PARKED, total=total)
-        await mesh.wait_calm(CALM_S)  # each is read once by who sweeps, and that is part of what it costs
+        await asyncio.sleep(sizes.swept_s)
+        await mesh.wait_calm(CALM_S)
         if side:
             costs.add(side, meter.spent_s(), total, seconds)
     costs.report()

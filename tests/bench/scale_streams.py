@@ -42,24 +42,39 @@ async def measure_streams(report: Report, sizes: StreamSizes) -> None:
         await mesh.ask("unary", total=20 * sizes.workers, at_once=4)
         label = f"stream, {sizes.many:,} / {sizes.few} at once"
         costs = Costs(report, label, "token")
+        blocks: list[_Block] = []
         few, many = (sizes.few, brisk, sizes.brisk_ms / 1000), (sizes.many, slow, sizes.slow_ms / 1000)
-        await _window(mesh, sizes, report, costs, SMALL, few)
+        blocks.append(await _window(mesh, sizes, report, costs, SMALL, few))
         before = _memory(mesh)
-        grown = await _window(mesh, sizes, report, costs, LARGE, many)
-        await _window(mesh, sizes, report, costs, SMALL, few)
+        blocks.append(await _window(mesh, sizes, report, costs, LARGE, many))
+        blocks.append(await _window(mesh, sizes, report, costs, SMALL, few))
         costs.report()
-        for name, old, new in zip(("client", "worker", "broker"), before, grown, strict=True):
+        for name, old, new in zip(("client", "worker", "broker"), before, blocks[1].memory, strict=True):
             report.add(f"a running stream: {name} RSS, bytes", LARGE, (new - old) / sizes.many)
-        await _quiet(mesh, report, sizes, quiet)
+        kept = await _quiet(mesh, report, sizes, quiet)
+        net = Costs(report, f"{label}, less quiet", "token")
+        for block in blocks:
+            held_s = block.streams * block.seconds
+            net.add(block.side, {name: s - kept[name] * held_s for name, s in block.spent_s.items()}, block.tokens)
+        net.report()
+
+
+@dataclass(frozen=True, slots=True)
+class _Block:
+    """What was seen while `streams` were open for so many `seconds`."""
+
+    side: str
+    streams: int
+    seconds: float
+    tokens: int
+    spent_s: dict[str, float]
+    memory: tuple[float, float, float]  # client, workers, broker
 
 
 async def _window(
     mesh: ScaleMesh, sizes: StreamSizes, report: Report, costs: Costs, side: str, load: tuple[int, str, float]
-) -> tuple[float, float, float]:
-    """One block: `load` says how many streams, their pace, and the seconds between two tokens.
-
-    The memory of client, workers and broker while all are open.
-    """
+) -> _Block:
+    """One block: `load` says how many streams, their pace, and the seconds between two tokens."""
     total, pace, interval_s = load
     spread_s = sizes.spread_s * total / sizes.many
     tokens = int((spread_s + sizes.window_s + sizes.slack_s) / interval_s) + 2
@@ -69,22 +84,27 @@ async def _window(
     await asyncio.sleep(sizes.window_s)
     after, seconds = await mesh.ask("standing"), time.monotonic() - began_s
     heard = after["tokens"] - before["tokens"]
-    costs.add(side, meter.spent_s(), heard, seconds)
-    memory = _memory(mesh)
+    spent_s = meter.spent_s()
+    costs.add(side, spent_s, heard, seconds)
+    block = _Block(side, total, seconds, heard, spent_s, _memory(mesh))
     if after["ended"]:
         raise BenchError(f"{after['ended']} of {total} streams ended before all had been looked at")
     report.count(side, await mesh.ask("finish"))
-    return memory
+    return block
 
 
-async def _quiet(mesh: ScaleMesh, report: Report, sizes: StreamSizes, pace: str) -> None:
-    """What it costs to keep a stream on which nothing comes: its lease, and whoever looks after it."""
+async def _quiet(mesh: ScaleMesh, report: Report, sizes: StreamSizes, pace: str) -> dict[str, float]:
+    """What it costs to keep a stream on which nothing comes: its lease, and whoever looks after it.
+
+    CPU seconds of each process for one of many streams and one second.
+    """
     label = f"quiet stream, {sizes.many:,} / {sizes.quiet_few:,} at once"
     costs = Costs(report, label, "s")
     meter, began_s = mesh.meter(), time.monotonic()
     await asyncio.sleep(sizes.quiet_s / 2)
     seconds = time.monotonic() - began_s
     idle = {name: spent_s / seconds for name, spent_s in meter.spent_s().items()}
+    kept: dict[str, float] = {}
     for side, total in ((SMALL, sizes.quiet_few), (LARGE, sizes.many)):
         await mesh.ask("begin", pace=pace, total=total, tokens=1, spread_s=sizes.spread_s * total / sizes.many)
         await _until(mesh, "jobs", total)
@@ -92,11 +112,14 @@ async def _quiet(mesh: ScaleMesh, report: Report, sizes: StreamSizes, pace: str)
         await asyncio.sleep(sizes.quiet_s)
         spent_s, seconds = meter.spent_s(), time.monotonic() - began_s
         # Without what the processes take with no job at all.
-        costs.add(side, {name: max(0.0, s - idle[name] * seconds) for name, s in spent_s.items()}, total * seconds)
+        spent_s = {name: max(0.0, s - idle[name] * seconds) for name, s in spent_s.items()}
+        costs.add(side, spent_s, total * seconds)
+        kept = {name: s / (total * seconds) for name, s in spent_s.items()}
         if (await mesh.ask("standing"))["shown"]:
             raise BenchError("a stream that should have been quiet was not")
         report.count(side, await mesh.ask("finish"))
     costs.report()
+    return kept
 
 
 async def _until(mesh: ScaleMesh, what: str, count: int) -> None:
