@@ -153,8 +153,8 @@ class Attempt:
         """
         self._require_open()
         history, request = self._history, self._facts.request
-        if history.result is not None:  # kept no longer, or stored by a server that lost it: it is this one
-            return self._end([Store(history.result, self._facts.result_ttl_ms), Ack()])
+        if history.result is not None:
+            return self._told(history.result)
         if history.request_sequence not in (0, self._facts.sequence) and request_is_queued:
             return self._end([Ack()])  # a second submit of the same id: the first one is served
         if now_unix_ms >= self._facts.deadline_unix_ms:
@@ -275,6 +275,8 @@ class Attempt:
         vectors: list[list[float]] | None = None,
     ) -> list[Action]:
         self._require_open()
+        if self._history.result is not None:
+            return self._told(self._history.result)
         close = self._close(now_unix_ms) if status != "finished" else []
         ending = Ending(
             status=status,
@@ -287,6 +289,10 @@ class Attempt:
         )
         result = result_of(self._facts, self._history, ending, now_unix_ms)
         return self._end([*close, Store(result, self._facts.result_ttl_ms), Announce(result), Ack()])
+
+    def _told(self, result: Result) -> list[Action]:
+        """The journal ends with a Result: kept no longer, lost by a server, or not stored yet. It is this one."""
+        return self._end([Store(result, self._facts.result_ttl_ms), Ack()])
 
     def _close(self, now_unix_ms: int) -> list[Action]:
         """An attempt that began has fenced the journal; one that ends the job without beginning it must, too."""

@@ -130,6 +130,17 @@ def test_a_journal_that_holds_the_result_is_stored_where_it_is_not_and_acknowled
     assert actions[0].result is history.result
 
 
+@pytest.mark.parametrize("how", ["cancelled", "expired"])
+def test_a_job_whose_result_is_told_is_given_no_other_whatever_comes_now(how):
+    """Somebody ended it in the queue, and died between the journal and the store; then it is asked for once more."""
+    told = Result(id="j", tenant="t", model="m", worker="v", status="cancelled", attempts=0)
+    one = attempt()
+    one.recall(read_history([told]))
+    actions = getattr(one, how)(STORED + 20)
+    assert kinds(actions) == [Store, Ack]
+    assert actions[0].result is told
+
+
 def test_a_second_request_of_the_same_id_is_acknowledged_while_the_first_one_is_there():
     history = journal(5, sequence=9)
     assert kinds(take_over(attempt(), history, 1, True, STORED + 10)) == [Ack]
