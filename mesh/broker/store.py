@@ -5,7 +5,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import msgspec
@@ -15,7 +15,7 @@ from nats.js.api import ObjectMeta, ObjectMetaOptions
 from mesh.broker.connection import Connection
 from mesh.broker.mapping import mapped, read_puback
 from mesh.broker.purge import purge_subject
-from mesh.broker.reads import StoredMessage, get_from_leader
+from mesh.broker.reads import StoredMessage, get_batch, get_from_leader
 from mesh.broker.topology import read_settings
 from mesh.errors import BrokerError, MeshError, ProtocolError, SequenceError, TopologyError, UnavailableError
 from mesh.protocol import codec, headers
@@ -23,6 +23,8 @@ from mesh.protocol.messages import MAX_RESULT_TTL_MS, Presence, Result
 from mesh.protocol.subjects import Names, check_token
 
 MARGIN_BYTES = 4096  # headers and framing beside a value
+MOST_AT_ONCE = 256  # Results of one question: JetStream answers with 1024 at most
+MANY_S = 10.0  # for all of them to come
 OBJECT_CHUNK_BYTES = 128 * 1024  # ADR-20's default
 _MSGPACK = headers.line("Content-Type", headers.MSGPACK)
 
@@ -88,6 +90,20 @@ class ResultStore:
                 return None
             raise BrokerError(f"read the Result of {job}: status {status or 'missing'}")
         return Stored(codec.decode_result(payload), payload)
+
+    async def get_many(self, tenant: str, jobs: Collection[str]) -> dict[str, Result]:
+        """The Results of those that have one, with one question; at most MOST_AT_ONCE jobs. As `get`, it may lag.
+
+        Raises:
+            BrokerError: as `get`; UnauthorizedError where this user may read one at a time only.
+        """
+        ids = {self._names.result_key(tenant, job): job for job in jobs}
+        ask = {"multi_last": list(ids), "batch": len(ids)}
+        found: dict[str, Result] = {}
+        for message in await get_batch(self._connection, f"KV_{self._names.results_bucket}", ask, MANY_S):
+            with contextlib.suppress(ProtocolError):  # the marker of one that was deleted, or nothing of ours
+                found[ids[message.subject]] = codec.decode_result(message.body)
+        return found
 
     async def get_written(self, tenant: str, job: str) -> Stored | None:
         """The same from the bucket's leader: sees what was written, also a moment ago on a replicated bucket.

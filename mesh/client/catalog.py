@@ -68,8 +68,6 @@ class Catalog:
         return model in self._known and now_s - self._looked_s <= FRESH_S
 
     async def _be_told_of(self, model: str, relay: Relay) -> None:
-        if self._is_fresh(model):
-            return
         try:
             self._limits[model] = await relay.longest_context(model)
         except BrokerError:

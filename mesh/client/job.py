@@ -91,14 +91,16 @@ class Job:
             InvalidRequestError: field `id`: another request of this id is served.
         """
         if timeout is None:
-            self._result = await self._link.load_result(await self.ended())
-            return self._result
+            return await self._whole()
         try:
             async with asyncio.timeout(timeout):
-                self._result = await self._link.load_result(await self.ended())
+                return await self._whole()
         except TimeoutError:
             raise WaitTimeoutError(f"job {self.id} has no Result after {timeout:g} s; {self._link.outlook()}") from None
-        return self._result
+
+    async def _whole(self) -> Result:
+        self._result = result = await self._link.load_result(await self.ended())
+        return result
 
     async def ended(self) -> Result:
         """The job's Result as it is stored: one too large for a message names the object in place of its text.

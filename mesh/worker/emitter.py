@@ -82,7 +82,7 @@ class Emitter:
         self._sent_s = 0.0  # when it was sent, loop time
         self._asked_s = 0.0  # the same by a finer clock
         self._rest_s = 0.0  # the window that load makes
-        self._gathers = True
+        self._gathers = True  # until somebody waits for all of it
         self._is_lost = False
         self._idle = asyncio.Event()
         self._idle.set()
@@ -126,7 +126,7 @@ class Emitter:
         Raises:
             LostError: it will never be, or is not after `patience_s`; then no more is published.
         """
-        self._gathers, self.window_s, self._rest_s = False, 0.0, 0.0
+        self._gathers = False
         if self._streams and self._in_flight is None and not self._is_lost:
             self._send_delta()
         if not self._idle.is_set():
@@ -180,7 +180,7 @@ class Emitter:
         if not self._streams:
             if self._loop.time() - self._sent_s >= CHECKPOINT_S:
                 self._send_delta()
-        elif self._finish is not None or not self.has_grown or not (window_s := max(self.window_s, self._rest_s)):
+        elif not (window_s := self._window()):
             self._send_delta()
         elif self._timer is None and self._pieces:
             ends_s = pacing.end_s(self._sent_s, window_s)
@@ -188,6 +188,12 @@ class Emitter:
                 self._send_delta()
             else:
                 self._timer = self._loop.call_at(ends_s, self._window_over)
+
+    def _window(self) -> float:
+        """How long output gathers now, in seconds from the last publish: the first token and the end do not."""
+        if self._finish is not None or not self.has_grown or not self._gathers:
+            return 0.0
+        return max(self.window_s, self._rest_s)
 
     def _window_over(self) -> None:
         self._timer = None
@@ -267,7 +273,7 @@ class Emitter:
     def _landed(self, sequence: int) -> None:
         self._last = sequence
         self._in_flight = None
-        self._rest_s = pacing.window_s(time.monotonic() - self._asked_s) if self._gathers else 0.0
+        self._rest_s = pacing.window_s(time.monotonic() - self._asked_s)
         if self._is_beginning:
             self._is_beginning = False
             self._on_begun()

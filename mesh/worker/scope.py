@@ -22,7 +22,7 @@ class CancelScope:
 
     def cancel(self) -> None:
         """End the work that runs now, in the next turn of the loop; without any, nothing happens."""
-        if self._task is not None and self._due is None:
+        if self._task is not None and self._due is None and not self._has_struck:
             # Never from within the task: what it does after its last await could not be cut short any more, and the
             # cancellation would meet what comes next.
             self._due = self._loop.call_soon(self._strike)

@@ -9,16 +9,16 @@ import pytest
 from mesh.broker import topology
 from mesh.broker.connection import Connection, connect
 from mesh.broker.options import ConnectOptions
-from mesh.broker.store import ResultStore, Stored
+from mesh.broker.store import MOST_AT_ONCE, ResultStore, Stored
 from mesh.client.client import Client
-from mesh.client.watch import BATCH, FEW
+from mesh.client.watch import FEW
 from mesh.protocol import codec, headers
 from mesh.protocol.messages import Result
 from mesh.protocol.subjects import Names
 from mesh.server import EmbeddedServer
 from tests.running import MODEL
 
-MANY = BATCH + 2 * FEW  # a batch, and a part of another
+MANY = MOST_AT_ONCE + 2 * FEW  # a batch, and a part of another
 FOUND_S = 10.0
 
 

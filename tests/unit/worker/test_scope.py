@@ -133,6 +133,30 @@ async def test_work_that_will_not_be_cut_short_returns_what_it_has() -> None:
     assert await task == ("all the same", True)
 
 
+async def test_work_that_cleans_up_is_not_disturbed_by_another_cancellation() -> None:
+    scope, cleaning, is_clean = CancelScope(), asyncio.Event(), asyncio.Event()
+
+    async def work() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            cleaning.set()
+            await is_clean.wait()
+
+    async def task_of_it() -> tuple[object, bool]:
+        return await scope.run(work()), await goes_on()
+
+    task = await started(task_of_it())
+    scope.cancel()
+    await cleaning.wait()
+    scope.cancel()
+    for _ in range(TURNS):
+        await asyncio.sleep(0)
+    assert not task.done()
+    is_clean.set()
+    assert await task == (None, True)
+
+
 async def test_the_cancellation_of_the_task_goes_through() -> None:
     task = await started(CancelScope().run(asyncio.Event().wait()))
     task.cancel()
