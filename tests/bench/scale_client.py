@@ -17,11 +17,13 @@ from mesh.broker.options import ConnectOptions
 from mesh.client.catalog import Catalog
 from mesh.client.client import Client
 from mesh.client.job import Job
-from mesh.protocol.messages import Delta, Request
+from mesh.protocol.messages import Request
 from mesh.protocol.subjects import Names
 from tests.bench.child import answer, keep_stdout
+from tests.bench.engine import expected, prompt_of
 from tests.bench.load import Watch, keep_open
-from tests.bench.scale_engine import FAST, expected, prompt_of
+from tests.bench.scale_engine import FAST
+from tests.bench.sides import follow
 from tests.bench.stream import BenchError, Stream
 from tests.bench.worker import MODEL
 
@@ -93,7 +95,8 @@ class Asking:
             await asyncio.sleep(spread_s * number / total)
             stream, (text, token_ids) = self._streams[number], answers[number % PROMPTS]
             request = Request(prompt=prompt_of(pace, number % PROMPTS), max_tokens=tokens, temperature=0)
-            await _follow(client, request, stream)
+            stream.asked_s = time.monotonic()
+            stream.result_text = str((await follow(client, request, stream)).text)
             stream.check(text, token_ids)
 
         self._streaming = [asyncio.create_task(one(number)) for number in range(total)]
@@ -135,26 +138,9 @@ async def _one(client: Client, number: int) -> None:
     prompt = prompt_of(FAST, number % PROMPTS)
     result = await client.generate(MODEL, Request(prompt=prompt, max_tokens=1, temperature=0, stream=False))
     result.raise_for_status()
-    if result.text != _text(prompt):
-        raise BenchError(f"job {result.id}: {result.text!r} in place of {_text(prompt)!r}")
-
-
-@functools.cache
-def _text(prompt: str) -> str:
-    return expected(prompt, 1)[0]
-
-
-async def _follow(client: Client, request: Request, stream: Stream) -> None:
-    stream.asked_s = time.monotonic()
-    job = await client.submit(MODEL, request)
-    stream.job = job.id
-    async for delta in job:
-        if not isinstance(delta, Delta):
-            raise BenchError(f"job {job.id} was begun again")
-        stream.add(delta.text, delta.token_ids)
-    result = await job
-    result.raise_for_status()
-    stream.result_text = str(result.text)
+    text, _ = expected(prompt, 1)
+    if result.text != text:
+        raise BenchError(f"job {result.id}: {result.text!r} in place of {text!r}")
 
 
 async def main(url: str) -> None:

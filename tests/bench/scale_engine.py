@@ -1,17 +1,15 @@
 """The engine of the scale benchmark: simulators side by side, each of which steps for a few jobs only.
 
 One simulator gives all of its jobs their tokens in one instant; the streams of a real mesh do not all move in step. The
-first word of a prompt says which pace is asked for: `FIRST:BETWEEN`, the milliseconds before the first token and
-between two.
+first word of a prompt, see tests.bench.engine, says which pace is asked for: `FIRST:BETWEEN`, the milliseconds before
+the first token and between two.
 """
 
 from collections.abc import AsyncGenerator, Sequence
 
 from mesh.engines.base import Chunk, Embedding, Engine, EngineInfo, Work
 from mesh.engines.simulator import SimulatorEngine
-from mesh.engines.simulator_request import plan_of, prompt_ids
 from mesh.engines.simulator_settings import SimulatorSettings
-from mesh.engines.simulator_text import Writer
 from mesh.protocol.messages import Request
 
 GROUP = 25  # jobs in step
@@ -27,18 +25,6 @@ def _settings(pace: str, capacity: int) -> SimulatorSettings:
         per_batch_ms=0,
         capacity=capacity,
     )
-
-
-def prompt_of(pace: str, number: int) -> str:
-    """A prompt for this pace; different numbers get different answers."""
-    return f"{pace} prompt number {number}"
-
-
-def expected(prompt: str, n_tokens: int) -> tuple[str, list[int]]:
-    """Text and ids of the answer at temperature 0."""
-    settings = _settings(prompt.partition(" ")[0], 1)
-    request = Request(prompt=prompt, max_tokens=n_tokens, temperature=0)
-    return Writer(plan_of(request, None, prompt_ids(request, settings), settings)).write(n_tokens)
 
 
 class ScaleEngine:

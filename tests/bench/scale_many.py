@@ -5,9 +5,7 @@ import time
 from dataclasses import dataclass
 
 from tests.bench.report import Report
-from tests.bench.scale_mesh import LARGE, SMALL, Costs, Squad, scale_mesh
-
-TURNS = (SMALL, LARGE, LARGE, SMALL)
+from tests.bench.scale_mesh import LARGE, SMALL, TURNS, Costs, Squad, scale_mesh
 
 
 @dataclass(frozen=True, slots=True)

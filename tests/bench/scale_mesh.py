@@ -24,6 +24,7 @@ from tests.bench.stream import BenchError
 from tests.bench.worker import MODEL
 
 LARGE, SMALL = "large", "small"
+TURNS = (SMALL, LARGE, LARGE, SMALL)  # in which blocks alternate
 PARKED = "parked"  # a model whose jobs only stand in the queue
 QUIET_SHARE = 0.10  # of a core: what workers and broker take at most when nothing is left to do
 LOOK_S = 0.5

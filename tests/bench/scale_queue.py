@@ -8,10 +8,9 @@ from mesh.broker.pause import Lanes
 from mesh.protocol.subjects import Names
 from tests.bench.cpu import Meter
 from tests.bench.report import Report
-from tests.bench.scale_mesh import LARGE, PARKED, SMALL, Costs, ScaleMesh, Squad, rss_bytes, scale_mesh
+from tests.bench.scale_mesh import LARGE, PARKED, SMALL, TURNS, Costs, ScaleMesh, Squad, rss_bytes, scale_mesh
 from tests.bench.stream import BenchError
 
-TURNS = (SMALL, LARGE, LARGE, SMALL)
 CALM_S = 60.0  # for the sweeper to have read a deep queue
 LOOK_S = 0.02
 HOUR_MS = 3_600_000

@@ -1,37 +1,27 @@
 """A worker process of the scale benchmark: python -m tests.bench.scale_worker URL MODEL CAPACITY PACE…"""
 
-import asyncio
 import sys
 from typing import Any
 
 import uvloop
 
-from mesh.broker.options import ConnectOptions
-from mesh.control.host import host_worker
 from mesh.worker.worker import Worker, WorkerOptions
-from tests.bench.child import answer, keep_stdout
+from tests.bench.child import keep_stdout
 from tests.bench.scale_engine import ScaleEngine
+from tests.bench.worker import Respond, serve_mesh
 
 
 async def serve(url: str, model: str, capacity: int, paces: list[str]) -> None:
-    """Serve until the parent closes our stdin; asked anything, say how many jobs were finished."""
-    ready: asyncio.Future[Worker] = asyncio.get_running_loop().create_future()
-    options = WorkerOptions(model=model, capacity=capacity, grace_s=5.0)
-    engine = ScaleEngine(capacity, paces)
-    serving = asyncio.create_task(
-        host_worker(lambda: engine, ConnectOptions(servers=(url,), name="bench"), options, on_ready=ready.set_result)
-    )
-    waits: set[asyncio.Future[Any]] = {serving, ready}
-    await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-    if ready.done():
-        worker = ready.result()
+    """Asked anything, say how many jobs were finished."""
 
+    def finished(worker: Worker) -> Respond:
         async def respond(question: Any) -> object:
             return worker.statistics().finished
 
-        await answer(respond)
-        worker.drain()
-    await serving
+        return respond
+
+    options = WorkerOptions(model=model, capacity=capacity, grace_s=5.0)
+    await serve_mesh(url, ScaleEngine(capacity, paces), options, finished)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from mesh.broker import topology
 from mesh.broker.connection import connect
 from mesh.broker.options import ConnectOptions
 from mesh.client.client import Client
-from mesh.protocol.messages import Delta, Request
+from mesh.protocol.messages import Delta, Request, Result
 from mesh.protocol.subjects import Names
 from mesh.server import embedded_server
 from tests.bench import floor
@@ -35,6 +35,21 @@ class Asker(Protocol):
     async def run(self, request: Request) -> Stream: ...
 
 
+async def follow(client: Client, request: Request, stream: Stream) -> Result:
+    """Submit a request and read its output into `stream`; its Result, which finished.
+
+    Raises:
+        BenchError: it was begun again. JobError: it did not finish.
+    """
+    job = await client.submit(MODEL, request)
+    stream.job = job.id
+    async for delta in job:
+        if not isinstance(delta, Delta):
+            raise BenchError(f"job {job.id} was begun again")
+        stream.add(delta.text, delta.token_ids)
+    return (await job).raise_for_status()
+
+
 @dataclass(slots=True)
 class MeshAsker:
     """The mesh's own client."""
@@ -46,12 +61,7 @@ class MeshAsker:
         if not request.stream:
             result = await self.client.generate(MODEL, request)
         else:
-            job = await self.client.submit(MODEL, request)
-            async for delta in job:
-                if not isinstance(delta, Delta):
-                    raise BenchError(f"job {job.id} was begun again")
-                stream.add(delta.text, delta.token_ids)
-            result = await job
+            result = await follow(self.client, request, stream)
         result.raise_for_status()
         stream.job, stream.result_text, stream.done_s = result.id, str(result.text), time.monotonic()
         return stream

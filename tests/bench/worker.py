@@ -7,6 +7,7 @@ python -m tests.bench.worker vllm URL MODEL [MS]       vLLM behind the mesh, lik
 
 import asyncio
 import sys
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import uvloop
@@ -22,19 +23,27 @@ from tests.bench.floor import FloorWorker, connect
 
 MODEL = "bench"
 
+Respond = Callable[[Any], Awaitable[object]]
 
-async def serve_mesh(url: str, engine: Engine, window_s: float = 0.0) -> None:
+
+async def serve_mesh(url: str, engine: Engine, options: WorkerOptions, respond: Callable[[Worker], Respond]) -> None:
+    """Serve until the parent closes our stdin; `respond` makes what answers its questions."""
     ready: asyncio.Future[Worker] = asyncio.get_running_loop().create_future()
-    options = WorkerOptions(model=MODEL, grace_s=5.0, window_s=window_s)
     serving = asyncio.create_task(
         host_worker(lambda: engine, ConnectOptions(servers=(url,), name="bench"), options, on_ready=ready.set_result)
     )
     waits: set[asyncio.Future[Any]] = {serving, ready}
     await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
     if ready.done():
-        await answer(_responder(engine))
-        ready.result().drain()
+        worker = ready.result()
+        await answer(respond(worker))
+        worker.drain()
     await serving
+
+
+async def _gathering(url: str, engine: Engine, coalesce_ms: str) -> None:
+    options = WorkerOptions(model=MODEL, grace_s=5.0, window_s=float(coalesce_ms) / 1000)
+    await serve_mesh(url, engine, options, lambda worker: _responder(engine))
 
 
 async def serve_floor(url: str) -> None:
@@ -46,7 +55,7 @@ async def serve_floor(url: str) -> None:
     await engine.stop()
 
 
-def _responder(engine: Engine) -> Any:
+def _responder(engine: Engine) -> Respond:
     async def respond(question: Any) -> object:
         if question == "times" and isinstance(engine, BenchEngine):
             return engine.take_times()
@@ -61,9 +70,9 @@ def main(kind: str, url: str, model: str = MODEL, coalesce_ms: str = "0") -> Non
     keep_stdout()
     match kind:
         case "mesh":
-            uvloop.run(serve_mesh(url, BenchEngine(), float(coalesce_ms) / 1000))
+            uvloop.run(_gathering(url, BenchEngine(), coalesce_ms))
         case "vllm":
-            uvloop.run(serve_mesh(url, create("vllm", model=model), float(coalesce_ms) / 1000))
+            uvloop.run(_gathering(url, create("vllm", model=model), coalesce_ms))
         case "floor":
             uvloop.run(serve_floor(url))
 
