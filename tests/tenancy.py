@@ -12,14 +12,14 @@ from functools import partial
 from pathlib import Path
 
 from mesh.broker import topology
-from mesh.broker.connection import connect
-from mesh.broker.options import ConnectOptions
+from mesh.broker.transport.connection import connect
+from mesh.broker.transport.options import ConnectOptions
 from mesh.broker.topology import MeshSettings
-from mesh.control.host import host_worker
-from mesh.control.tenants import Accounts
-from mesh.control.tenants_account import AccountLimits
-from mesh.engines.simulator import SimulatorEngine
-from mesh.engines.simulator_settings import SimulatorSettings
+from mesh.hosting.host import host_worker
+from mesh.control.tenants.accounts import Accounts
+from mesh.control.tenants.account_file import AccountLimits
+from mesh.engines.simulator.engine import SimulatorEngine
+from mesh.engines.simulator.settings import SimulatorSettings
 from mesh.errors import DisconnectedError
 from mesh.protocol.subjects import Names
 from mesh.server import die_with, find_binary, free_port
@@ -96,7 +96,7 @@ class Tenancy:
             return False
 
     async def reload(self) -> None:
-        """Have the server read its files again, twice: see `mesh.control.tenants.RELOAD`."""
+        """Have the server read its files again, twice: see `mesh.control.tenants.accounts.RELOAD`."""
         assert self.process is not None
         for _ in range(2):
             before = self.log.count("Reloaded server configuration")

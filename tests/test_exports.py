@@ -74,7 +74,7 @@ def test_the_protocol_can_be_had_without_nats():
 
 
 def test_a_worker_of_the_simulator_loads_no_model_library():
-    loaded = loaded_by("import mesh.control.host, mesh.engines.simulator")
+    loaded = loaded_by("import mesh.hosting.host, mesh.engines.simulator.engine")
     assert {"vllm", "torch", "transformers"} & loaded == set()
 
 

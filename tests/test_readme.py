@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mesh.engines.simulator_settings import SimulatorSettings
+from mesh.engines.simulator.settings import SimulatorSettings
 from mesh.worker.worker import WorkerOptions
 from tests.running import running_mesh
 
@@ -18,7 +18,7 @@ README = (ROOT / "README.md").read_text()
 FENCES = re.findall(r"```(\w+)\n(.*?)```", README, re.DOTALL)
 PYTHON = [code for language, code in FENCES if language == "python"]
 SHELL = [line for language, code in FENCES if language == "sh" for line in code.splitlines() if line.strip()]
-GROUPS = ("dead", "tenant")  # commands of commands
+GROUPS = ("dlq", "tenant")  # commands of commands
 EXAMPLES = [ROOT / "examples" / name for name in ("stream.py", "fire_and_forget.py", "plain_nats.py")]
 
 

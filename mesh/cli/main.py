@@ -11,7 +11,8 @@ import sys
 import click
 
 from mesh import __version__
-from mesh.cli import failure, render
+from mesh.cli.terminal import failure
+from mesh.cli.terminal import render
 from mesh.errors import MeshError
 
 _SECTIONS: dict[str, dict[str, str]] = {
@@ -24,7 +25,7 @@ _SECTIONS: dict[str, dict[str, str]] = {
         "up": "NATS, the mesh and its workers on this machine, in one process tree.",
         "worker": "One worker: a model that pulls jobs from a mesh.",
         "frontdoor": "Answers to plain NATS requests, without a worker.",
-        "watch": "What keeps a mesh in order while no worker is there to do it.",
+        "reconcile": "What keeps a mesh in order while no worker is there to do it.",
         "init": "Show, and with --apply declare, what the mesh needs on NATS.",
         "tenant": "Accounts and keys for the tenants of a mesh.",
     },
@@ -49,7 +50,7 @@ _SECTIONS: dict[str, dict[str, str]] = {
         "audit": "What happened to jobs, and what operators did: who, when and what.",
         "workers": "The workers alive, and what they do.",
         "doctor": "Whatever is wrong with NATS, the mesh or this machine, and how to mend it.",
-        "dead": "Jobs that were given up: look, run them again, remove them.",
+        "dlq": "Jobs that were given up: look, run them again, remove them.",
     },
     "Prove it": {
         "replay": "Submit recorded requests again, here or to another mesh.",
@@ -58,6 +59,22 @@ _SECTIONS: dict[str, dict[str, str]] = {
     },
 }
 _COMMANDS = {name: help for commands in _SECTIONS.values() for name, help in commands.items()}
+# Each family is a folder here; a command is the module of its name in it, and what it does the one with `_action`.
+_FAMILIES = {
+    "ask": ("generate", "chat", "submit", "result"),
+    "jobs": ("jobs", "job", "tail", "cancel"),
+    "queues": ("pause", "resume"),
+    "workers": ("workers", "drain"),
+    "deadletters": ("dlq",),
+    "top": ("top",),
+    "serve": ("up", "worker", "frontdoor", "reconcile"),
+    "tenants": ("tenant",),
+    "audit": ("audit",),
+    "health": ("status", "doctor"),
+    "load": ("bench", "soak", "replay"),
+    "setup": ("init", "install", "demo", "completion"),
+}
+_HOMES = {name: f"mesh.cli.{family}.{name}" for family, names in _FAMILIES.items() for name in names}
 
 
 class _Commands(click.Group):
@@ -69,7 +86,7 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in _COMMANDS:
             return None
-        module = importlib.import_module(f"mesh.cli.commands.{cmd_name}")
+        module = importlib.import_module(_HOMES[cmd_name])
         command: click.Command = module.command
         return command
 

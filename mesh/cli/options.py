@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from mesh.cli import completing
+from mesh.cli.setup import completing
 
 DEFAULT_NATS = "nats://127.0.0.1:4222"
 TIERS = ("interactive", "standard", "batch")  # mesh.protocol.messages has them too, and a slow import

@@ -3,9 +3,9 @@
 import asyncio
 
 from mesh.broker import topology
-from mesh.broker.connection import Connection
-from mesh.broker.store import PresenceStore
-from mesh.client.relay import Relay
+from mesh.broker.transport.connection import Connection
+from mesh.broker.stores.results import PresenceStore
+from mesh.client.control_api import Relay
 from mesh.client.requests import check_limits
 from mesh.errors import (
     BrokerError,

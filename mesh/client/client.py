@@ -20,19 +20,19 @@ from typing import Any
 import msgspec
 
 from mesh.broker import topology
-from mesh.broker.connection import Connection
-from mesh.broker.connection import connect as connect_broker
-from mesh.broker.journal import Entry, OnEntry
-from mesh.broker.mapping import NO_JETSTREAM
-from mesh.broker.options import ConnectOptions
-from mesh.broker.store import PresenceStore, ResultStore
+from mesh.broker.transport.connection import Connection
+from mesh.broker.transport.connection import connect as connect_broker
+from mesh.broker.stores.journal import Entry, OnEntry
+from mesh.broker.transport.mapping import NO_JETSTREAM
+from mesh.broker.transport.options import ConnectOptions
+from mesh.broker.stores.results import PresenceStore, ResultStore
 from mesh.client.catalog import Catalog
-from mesh.client.inquiry import Inquiry
+from mesh.client.lookup import Inquiry
 from mesh.client.job import Job
-from mesh.client.relay import Relay
+from mesh.client.control_api import Relay
 from mesh.client.requests import build_request
 from mesh.client.submission import Asked, Submission
-from mesh.client.watch import Watch
+from mesh.client.poller import Watch
 from mesh.errors import (
     BrokerTimeoutError,
     InvalidRequestError,
@@ -77,7 +77,7 @@ class Client:
         Args:
             where: the servers' addresses, for messages.
             catalog: one that several clients share.
-            is_confined: JetStream tells this user nothing, see client/relay.
+            is_confined: JetStream tells this user nothing, see client/control_api.
             has_neighbours: others publish to this mesh who may use our message ids before we do.
         """
         self._connection = connection

@@ -74,7 +74,7 @@ def parse_engine_args(pairs: Sequence[str]) -> dict[str, object]:
 
 
 def _simulator(model: str | None, max_model_len: int | None, engine_args: Sequence[str], is_watched: bool) -> Engine:
-    module = importlib.import_module("mesh.engines.simulator")
+    module = importlib.import_module("mesh.engines.simulator.engine")
     args = parse_engine_args(engine_args)
     for key, value in (("model", model), ("max_model_len", max_model_len)):
         if value is None:
@@ -89,9 +89,9 @@ def _vllm(model: str | None, max_model_len: int | None, engine_args: Sequence[st
         raise ConfigError("the vllm engine needs a model: a path or a Hugging Face name", key="model")
     if model.startswith(("/", "./", "../", "~")) and not Path(model).expanduser().is_dir():  # vLLM says so much later
         raise ConfigError(f"--model {model} is no folder; give one with config.json, or a Hugging Face id", key="model")
-    module = importlib.import_module("mesh.engines.vllm")
+    module = importlib.import_module("mesh.engines.vllm.engine")
     args: Mapping[str, object] = module.parse_engine_args(engine_args)
-    gauges = importlib.import_module("mesh.engines.vllm_gauges").VllmGauges() if is_watched else None
+    gauges = importlib.import_module("mesh.engines.vllm.gauges").VllmGauges() if is_watched else None
     return cast(Engine, module.VllmEngine(module.VllmSettings(model, max_model_len, args, gauges=gauges)))
 
 

@@ -1,4 +1,4 @@
-"""How long a stream's tokens gather before they are published together. Pure. Used by worker/emitter.
+"""How long a stream's tokens gather before they are published together. Pure. Used by worker/publisher.
 
 While a publish is in flight they gather anyway. Where that takes long, everything on its way is busy, and what it is
 busy with are messages: then a stream rests as long again, so that it has fewer and larger ones. One that is quiet, or

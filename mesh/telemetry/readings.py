@@ -1,6 +1,6 @@
 """What is read of a process and of its mesh when somebody scrapes it, as plain values. Pure.
 
-Filled by control/census and by the command line, shown by telemetry/collectors.
+Filled by control/status/mesh_exporter and by the command line, shown by telemetry/collectors.
 """
 
 from collections.abc import Sequence

@@ -18,7 +18,7 @@ from mesh.policies.retry import RetryPolicy
 from mesh.protocol.history import History, Verdict
 from mesh.protocol.messages import ErrorInfo, Note, Result, Started, Status, Usage
 from mesh.signals import Cause
-from mesh.worker.outcome import Ending, JobFacts, result_of
+from mesh.protocol.outcome import Ending, JobFacts, result_of
 
 
 class Begin(msgspec.Struct, frozen=True):

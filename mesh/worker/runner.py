@@ -11,22 +11,22 @@ import time
 from collections.abc import Coroutine, Iterator
 from typing import Any, Literal, TypeVar
 
-from mesh.broker.delivery import Delivery, refusal
-from mesh.broker.journal import Entry
-from mesh.broker.store import Stored
+from mesh.broker.stores.delivery import Delivery, refusal
+from mesh.broker.stores.journal import Entry
+from mesh.broker.stores.results import Stored
 from mesh.errors import EngineDeadError, EngineFailedError, MeshError, RequestError
 from mesh.policies.quota import pause_s
 from mesh.protocol.history import History
 from mesh.protocol.messages import Result, Usage
 from mesh.worker.attempt import Action, Attempt, Begin
-from mesh.worker.clock import now_unix_ms
-from mesh.worker.effects import RETRY_S, Desk, Effects
-from mesh.worker.emitter import Emitter, LostError
-from mesh.worker.engine_run import EngineRun, Outcome
+from mesh.clock import now_unix_ms
+from mesh.worker.actions import RETRY_S, Desk, Effects
+from mesh.worker.publisher import Emitter, LostError
+from mesh.worker.engine_call import EngineRun, Outcome
 from mesh.worker.lease import Lease
-from mesh.worker.outcome import JobFacts
-from mesh.worker.recall import recall
-from mesh.worker.scope import CancelScope
+from mesh.protocol.outcome import JobFacts
+from mesh.worker.takeover import recall
+from mesh.worker.cancel_scope import CancelScope
 
 log = logging.getLogger("mesh.worker")
 

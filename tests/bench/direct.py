@@ -15,8 +15,8 @@ from typing import Any
 
 import uvloop
 
-from mesh.engines.vllm_process import end, silence
-from mesh.engines.vllm_start import VllmSettings, build
+from mesh.engines.vllm.process import end, silence
+from mesh.engines.vllm.start import VllmSettings, build
 from tests.bench.child import answer, keep_stdout
 from tests.bench.load import keep_open
 from tests.bench.stream import Stream

@@ -12,11 +12,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import mesh
-from mesh.broker.connection import connect
-from mesh.broker.options import ConnectOptions
+from mesh.broker.transport.connection import connect
+from mesh.broker.transport.options import ConnectOptions
 from mesh.broker.topology import MeshSettings
 from mesh.protocol.subjects import Names
-from mesh.soak.servers import Servers
+from mesh.verify.soak.servers import Servers
 from tests.bench.child import child
 from tests.bench.report import Report
 from tests.bench.sides import MeshAsker, Side

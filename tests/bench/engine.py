@@ -9,10 +9,10 @@ import time
 from collections.abc import AsyncGenerator, Sequence
 
 from mesh.engines.base import Chunk, Embedding, Engine, EngineInfo, Work
-from mesh.engines.simulator import SimulatorEngine
-from mesh.engines.simulator_request import plan_of, prompt_ids
-from mesh.engines.simulator_settings import SimulatorSettings
-from mesh.engines.simulator_text import Writer
+from mesh.engines.simulator.engine import SimulatorEngine
+from mesh.engines.simulator.request import plan_of, prompt_ids
+from mesh.engines.simulator.settings import SimulatorSettings
+from mesh.engines.simulator.text import Writer
 from mesh.protocol.messages import Request
 
 CAPACITY = 128  # twice as many as any measure has open: the engine's queue is not what is measured

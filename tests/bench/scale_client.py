@@ -12,8 +12,8 @@ from typing import Any
 
 import uvloop
 
-from mesh.broker.connection import Connection, connect
-from mesh.broker.options import ConnectOptions
+from mesh.broker.transport.connection import Connection, connect
+from mesh.broker.transport.options import ConnectOptions
 from mesh.client.catalog import Catalog
 from mesh.client.client import Client
 from mesh.client.job import Job

@@ -8,8 +8,8 @@ the first token and between two.
 from collections.abc import AsyncGenerator, Sequence
 
 from mesh.engines.base import Chunk, Embedding, Engine, EngineInfo, Work
-from mesh.engines.simulator import SimulatorEngine
-from mesh.engines.simulator_settings import SimulatorSettings
+from mesh.engines.simulator.engine import SimulatorEngine
+from mesh.engines.simulator.settings import SimulatorSettings
 from mesh.protocol.messages import Request
 
 GROUP = 25  # jobs in step

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from mesh.broker import topology
-from mesh.broker.connection import Connection, connect
-from mesh.broker.options import ConnectOptions
+from mesh.broker.transport.connection import Connection, connect
+from mesh.broker.transport.options import ConnectOptions
 from mesh.protocol.subjects import Names
 from mesh.server import embedded_server
 from tests.bench.child import Child, child

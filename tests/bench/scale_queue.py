@@ -4,7 +4,7 @@ import asyncio
 import time
 from dataclasses import dataclass
 
-from mesh.broker.pause import Lanes
+from mesh.broker.topology.pause import Lanes
 from mesh.protocol.subjects import Names
 from tests.bench.cpu import Meter
 from tests.bench.report import Report

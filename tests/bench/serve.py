@@ -23,7 +23,7 @@ from functools import partial
 
 import aiohttp
 
-from mesh.engines.vllm_start import CPU_KV_CACHE_BYTES, VllmSettings, _is_cpu_build, _prepare_environment
+from mesh.engines.vllm.start import CPU_KV_CACHE_BYTES, VllmSettings, _is_cpu_build, _prepare_environment
 from mesh.server import free_port
 from tests.bench.cpu import Meter
 from tests.bench.load import keep_open

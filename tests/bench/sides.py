@@ -13,8 +13,8 @@ from typing import Protocol
 
 import mesh
 from mesh.broker import topology
-from mesh.broker.connection import connect
-from mesh.broker.options import ConnectOptions
+from mesh.broker.transport.connection import connect
+from mesh.broker.transport.options import ConnectOptions
 from mesh.client.client import Client
 from mesh.protocol.messages import Delta, Request, Result
 from mesh.protocol.subjects import Names

@@ -12,8 +12,8 @@ from typing import Any
 
 import uvloop
 
-from mesh.broker.options import ConnectOptions
-from mesh.control.host import host_worker
+from mesh.broker.transport.options import ConnectOptions
+from mesh.hosting.host import host_worker
 from mesh.engines.base import Engine
 from mesh.engines.registry import create
 from mesh.worker.worker import Worker, WorkerOptions

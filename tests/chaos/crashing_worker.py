@@ -9,15 +9,15 @@ import os
 import signal
 import sys
 
-from mesh.broker.delivery import Delivery
-from mesh.broker.options import ConnectOptions
-from mesh.control import host
-from mesh.engines.simulator import SimulatorEngine
-from mesh.engines.simulator_settings import SimulatorSettings
+from mesh.broker.stores.delivery import Delivery
+from mesh.broker.transport.options import ConnectOptions
+from mesh.hosting import host
+from mesh.engines.simulator.engine import SimulatorEngine
+from mesh.engines.simulator.settings import SimulatorSettings
 from mesh.signals import Signal, Step, When
-from mesh.worker import inquest
+from mesh.worker import death_check as inquest
 from mesh.worker import runner as runners
-from mesh.worker.effects import Effects
+from mesh.worker.actions import Effects
 from mesh.worker.worker import Worker, WorkerOptions
 
 # What a doomed job waits for in vain, where its workers are dead and its closer too: the next in line need not be slow.

@@ -1,9 +1,9 @@
 """Made-up histories: one that keeps every promise, to plant faults in."""
 
-from mesh.engines.simulator_settings import SimulatorSettings
+from mesh.engines.simulator.settings import SimulatorSettings
 from mesh.protocol.messages import Delta, Request, Result, Started, Usage
-from mesh.soak.history import Asked, History, Kept, Rest, Sent, Settled, Shown, Submitted
-from mesh.soak.reference import reference_of
+from mesh.verify.soak.history import Asked, History, Kept, Rest, Sent, Settled, Shown, Submitted
+from mesh.verify.soak.oracle import reference_of
 
 SETTINGS = SimulatorSettings()
 JOB = "soak-1"

@@ -8,15 +8,15 @@ from collections.abc import Callable
 
 import msgspec
 
-from mesh.broker.journal import Journal
-from mesh.broker.mapping import read_puback
-from mesh.broker.pulls import Leases
-from mesh.broker.store import ResultStore
+from mesh.broker.stores.journal import Journal
+from mesh.broker.transport.mapping import read_puback
+from mesh.broker.stores.pulls import Leases
+from mesh.broker.stores.results import ResultStore
 from mesh.cli.main import main
 from mesh.worker.attempt import Ack
-from mesh.worker.effects import Effects
-from mesh.worker.emitter import Emitter
-from mesh.worker.orders import Orders
+from mesh.worker.actions import Effects
+from mesh.worker.publisher import Emitter
+from mesh.worker.commands import Orders
 from mesh.worker.worker import Worker
 
 MUTANTS: dict[str, Callable[[], None]] = {}

@@ -13,9 +13,10 @@ import pytest
 import mesh as mesh_api
 from mesh.broker import topology
 from mesh.broker.topology import MeshSettings
-from mesh.engines.simulator_settings import SimulatorSettings
+from mesh.engines.simulator.settings import SimulatorSettings
 from mesh.protocol.messages import Delta, Result, Started
-from mesh.worker import inquest, runner
+from mesh.worker import runner
+from mesh.worker import death_check as inquest
 from tests.chaos import crashing_worker
 from tests.running import running_mesh, wait_until
 

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 import mesh as mesh_api
-from mesh.broker.lives import Lives
-from mesh.broker.store import PresenceStore
+from mesh.broker.stores.liveness import Lives
+from mesh.broker.stores.results import PresenceStore
 from mesh.broker.topology import MeshSettings
-from mesh.control.services import keep_watch
-from mesh.engines.simulator_settings import SimulatorSettings
+from mesh.hosting.services import keep_watch
+from mesh.engines.simulator.settings import SimulatorSettings
 from mesh.errors import BrokerTimeoutError, ConfigError, UnavailableError
 from mesh.protocol.messages import Delta, LifeSign
 from mesh.worker.worker import WorkerOptions

@@ -7,10 +7,12 @@ import pytest
 from msgspec.structs import replace as changed
 
 from mesh.protocol.messages import ErrorInfo, Usage
-from mesh.soak import judge as judging
-from mesh.soak import rules_journal, rules_reader, rules_wire
-from mesh.soak.books import quantile, recoveries, work_of
-from mesh.soak.history import (
+from mesh.verify.soak import checker as judging
+from mesh.verify.soak import rules_journal
+from mesh.verify.soak import rules_reader
+from mesh.verify.soak import rules_wire
+from mesh.verify.soak.costs import quantile, recoveries, work_of
+from mesh.verify.soak.history import (
     Cancelled,
     CancelTold,
     Died,
@@ -23,9 +25,9 @@ from mesh.soak.history import (
     Submitted,
     cases,
 )
-from mesh.soak.judge import judge
-from mesh.soak.report import figures_of, lines_of, lines_of_violations
-from mesh.soak.verdict import Bounds, Violation
+from mesh.verify.soak.checker import judge
+from mesh.verify.soak.report import figures_of, lines_of, lines_of_violations
+from mesh.verify.soak.violation import Bounds, Violation
 from tests.chaos.histories import EVENTS, JOB, RESULT, SETTINGS, TOKENS, clean, delta, sent, started
 
 BOUNDS = Bounds()

@@ -5,8 +5,8 @@
 
 import pytest
 
-from mesh.soak.report import lines_of, lines_of_violations
-from mesh.soak.run import Order, Outcome, soak
+from mesh.verify.soak.report import lines_of, lines_of_violations
+from mesh.verify.soak.run import Order, Outcome, soak
 
 pytestmark = pytest.mark.slow
 

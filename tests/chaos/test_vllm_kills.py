@@ -12,7 +12,7 @@ import pytest
 
 import mesh as mesh_api
 from mesh.broker.topology import MeshSettings
-from mesh.control.services import keep_watch
+from mesh.hosting.services import keep_watch
 from mesh.protocol.messages import Delta, Result, Started
 from tests.engines.conftest import require_vllm
 from tests.running import RunningMesh, running_mesh, wait_until

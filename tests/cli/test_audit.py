@@ -9,8 +9,8 @@ from typing import Any, get_args
 import pytest
 
 import mesh as library
-from mesh.cli.act.audit import line_of, words_of
-from mesh.cli.commands.audit import EVENTS
+from mesh.cli.audit.audit_action import line_of, words_of
+from mesh.cli.audit.audit import EVENTS
 from mesh.protocol.messages import AuditEntry, AuditEvent
 from tests.cli.conftest import Cli, wait_until
 
@@ -96,11 +96,11 @@ def test_what_operators_do_is_told_with_who_and_where(mesh: Cli) -> None:
 def test_a_dead_letter_that_is_dropped_and_one_that_is_redriven_are_told(mesh: Cli) -> None:
     for job in ("hopeless", "curable"):
         run(mesh, job, metadata={"simulate": {"fail": True}})
-    assert mesh.call("dead", "drop", "hopeless", "--apply").returncode == 0
+    assert mesh.call("dlq", "drop", "hopeless", "--apply").returncode == 0
     assert [each["event"] for each in entries(mesh, "--job", "hopeless")][-2:] == ["ended", "dropped"]
     buried = next(each for each in entries(mesh, "--job", "curable") if each["event"] == "buried")
     assert (buried["code"], buried["attempts"]) == ("attempts_exhausted", 3)
-    assert mesh.call("dead", "redrive", "curable", "--apply").returncode == 0
+    assert mesh.call("dlq", "redrive", "curable", "--apply").returncode == 0
     redriven = next(each for each in entries(mesh, "--job", "curable") if each["event"] == "redriven")
     assert redriven["sequence"] == buried["sequence"]
 

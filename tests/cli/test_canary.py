@@ -17,14 +17,14 @@ import pytest
 import pytest_asyncio
 
 import mesh as library
-from mesh.broker.connection import connect
-from mesh.broker.options import ConnectOptions
+from mesh.broker.transport.connection import connect
+from mesh.broker.transport.options import ConnectOptions
 from mesh.cli.options import Nats
 from mesh.errors import MeshError
 from mesh.server import EmbeddedServer
 from tests.cli.collector import collecting
 from tests.cli.conftest import Cli, Running, wait_until
-from tests.cli.watched import get, port_of
+from tests.cli.monitored import get, port_of
 
 PROMPT, OUTPUT, SESSION = "CANARY-PROMPT-5b1f", "CANARY-OUTPUT-9c44", "CANARY-SESSION-77e0"
 PASSWORD, METADATA = "CANARY-PASSWORD-e3d8", "CANARY-METADATA-1a2b"

@@ -12,7 +12,7 @@ import click
 import pytest
 
 import mesh as library
-from mesh.cli.act.completion import BOUND_S, ask
+from mesh.cli.setup.completion_action import BOUND_S, ask
 from mesh.server import free_port
 from tests.cli.conftest import ROOT, Cli, wait_until
 
@@ -41,7 +41,7 @@ def test_commands_and_options_are_offered_without_a_mesh(cli: Cli) -> None:
     assert {"pause", "resume", "drain", "doctor"} <= set(offered(cli, "mesh "))
     assert offered(cli, "mesh dra") == ["drain"]
     assert "--for" in offered(cli, "mesh pause --")
-    assert offered(cli, "mesh dead re") == ["redrive"]
+    assert offered(cli, "mesh dlq re") == ["redrive"]
     assert offered(cli, "mesh submit --tier i") == ["interactive"]
 
 

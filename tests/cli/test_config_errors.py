@@ -76,7 +76,7 @@ CASES = {
     "no tokens": (["generate", "--model", "m", "--max-tokens", "0", "Hi"], "max_tokens", "1"),
     "a top-p of nothing": (["generate", "--model", "m", "--top-p", "0", "Hi"], "top_p", "0"),
     "a deadline that has passed": (["generate", "--model", "m", "--deadline", "0", "Hi"], "--deadline", "0"),
-    "a span that is none": (["dead", "ls", "--since", "soon"], "soon", "15m"),
+    "a span that is none": (["dlq", "ls", "--since", "soon"], "soon", "15m"),
     "a pause of no queue": (["pause", "a/b/c"], "a/b/c", "model/tier"),
     "a speed below zero": (["replay", "--speed", "-1"], "-1", ""),
     "a load of no length": (["bench", "--input-len", "0"], "--input-len", "64-256"),

@@ -8,7 +8,7 @@ import pytest
 
 import mesh as library
 from mesh import errors
-from mesh.cli import failure
+from mesh.cli.terminal import failure
 from mesh.server import free_port
 from tests.cli.conftest import ROOT, Cli
 
@@ -102,8 +102,8 @@ def test_debugging_shows_the_traceback(cli: Cli) -> None:
 
 def test_an_engine_that_breaks_while_it_starts_is_exit_5(mesh: Cli) -> None:
     (mesh.folder / "breaking.py").write_text(
-        "from mesh.engines.simulator import SimulatorEngine\n"
-        "from mesh.engines.simulator_settings import SimulatorSettings\n"
+        "from mesh.engines.simulator.engine import SimulatorEngine\n"
+        "from mesh.engines.simulator.settings import SimulatorSettings\n"
         "from mesh.errors import EngineDeadError\n\n\n"
         "class Breaking(SimulatorEngine):\n"
         "    async def start(self):\n"

@@ -56,7 +56,7 @@ def test_version(cli: Cli) -> None:
 
 
 def test_help_imports_nothing_heavy() -> None:
-    modules = ", ".join(f"mesh.cli.commands.{name}" for name in COMMANDS)
+    modules = ", ".join(main._HOMES[name] for name in COMMANDS)
     code = f"import sys, mesh.cli.main, {modules}; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert not {"asyncio", "nats", "msgspec", "uvloop", "vllm", "torch"} & set(loaded)

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 import mesh as library
-from mesh.cli.commands import jobs
-from mesh.control.standing import STATES
+from mesh.cli.jobs import jobs
+from mesh.control.jobs.job_state import STATES
 from tests.cli.conftest import Cli, wait_until
 
 SLOW = ("--engine-arg", "between_tokens_ms=30", "--capacity", "2")

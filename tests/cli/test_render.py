@@ -3,9 +3,9 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mesh.cli import render
-from mesh.cli.panes import Pane, layout, wrap
-from mesh.cli.render import Column
+from mesh.cli.terminal import render
+from mesh.cli.terminal.panes import Pane, layout, wrap
+from mesh.cli.terminal.render import Column
 
 texts = st.text(max_size=200)
 

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import mesh as library
-from mesh.cli import render
-from mesh.cli.lines import Lines
+from mesh.cli.terminal import render
+from mesh.cli.terminal.lines import Lines
 from tests.cli.conftest import Cli, wait_until
 
 SLOW = ("--engine-arg", "between_tokens_ms=10", "--capacity", "4")

@@ -12,11 +12,11 @@ import time
 import pytest
 
 import mesh as library
-from mesh.broker.connection import connect
-from mesh.broker.options import ConnectOptions
+from mesh.broker.transport.connection import connect
+from mesh.broker.transport.options import ConnectOptions
 from tests.cli.collector import collecting
 from tests.cli.conftest import Cli, Running, wait_until
-from tests.cli.watched import get, log_of, port_of, readiness, series
+from tests.cli.monitored import get, log_of, port_of, readiness, series
 
 WATCHED = ("--telemetry-port", "0", "--log-format", "json")
 pytestmark = pytest.mark.timeout(120)
@@ -77,7 +77,7 @@ def test_a_draining_worker_is_not_ready_and_alive(mesh: Cli) -> None:
 
 
 def test_a_process_without_a_worker_is_ready_as_long_as_nats_is_there(mesh: Cli) -> None:
-    for command in ("watch", "frontdoor"):
+    for command in ("reconcile", "frontdoor"):
         running = mesh.spawn(command, *WATCHED)
         running.wait_for(" ready: ")
         port = port_of(running)
@@ -89,7 +89,7 @@ def test_a_process_without_a_worker_is_ready_as_long_as_nats_is_there(mesh: Cli)
 
 def test_jobs_are_counted_and_the_queue_is_shown_by_one_process(mesh: Cli) -> None:
     port = port_of(worker(mesh, "counted"))
-    other = mesh.spawn("watch", *WATCHED)
+    other = mesh.spawn("reconcile", *WATCHED)
     other.wait_for(" ready: ")
     assert mesh.run("generate", "--model", "counted", "--max-tokens", "9", "hello").returncode == 0
     wait_until(lambda: series(port, "mesh_jobs_total") == 1, "the job is counted")
@@ -116,7 +116,7 @@ def test_the_front_door_counts_what_it_takes_and_what_it_refuses(mesh: Cli) -> N
 
 def test_a_job_that_expires_unseen_is_counted_by_who_ends_it(mesh: Cli) -> None:
     ended = worker(mesh, "expiring")
-    watch = mesh.spawn("watch", *WATCHED)
+    watch = mesh.spawn("reconcile", *WATCHED)
     watch.wait_for(" ready: ")
     port = port_of(watch)
     ended.send(signal.SIGTERM)
@@ -168,7 +168,7 @@ def test_an_extra_that_is_missing_is_named(mesh: Cli, option: tuple[str, str], m
 
 def test_without_telemetry_none_of_its_libraries_is_loaded(mesh: Cli) -> None:
     code = (
-        "import sys, mesh.cli.act.worker, mesh.cli.act.hosting, mesh.client.client, mesh.worker.worker\n"
+        "import sys, mesh.cli.serve.worker_action, mesh.cli.serve.services_action, mesh.client.client, mesh.worker.worker\n"
         "print(*{each.split('.')[0] for each in sys.modules})"
     )
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()

@@ -18,8 +18,8 @@ import pyte
 import pytest
 
 import mesh as library
-from mesh.cli.top_keys import Drain, Pause, Quit, Resume, State, press, read_keys
-from mesh.cli.top_tables import Column, Row, Table
+from mesh.cli.top.keys import Drain, Pause, Quit, Resume, State, press, read_keys
+from mesh.cli.top.tables import Column, Row, Table
 from mesh.server import EmbeddedServer
 from tests.cli.conftest import Cli, Running, wait_until
 
@@ -284,7 +284,7 @@ def test_ctrl_c_leaves(mesh: Cli) -> None:
 FAULT = "\n\ndef fault(*given):\n    raise SystemError('planted')\n\n\n"
 
 
-@pytest.mark.parametrize(("module", "name"), [("mesh.control.depth", "rates"), ("mesh.cli.top_keys", "press")])
+@pytest.mark.parametrize(("module", "name"), [("mesh.control.status.depth", "rates"), ("mesh.cli.top.keys", "press")])
 def test_a_fault_gives_the_terminal_back_and_is_told(mesh: Cli, module: str, name: str) -> None:
     (mesh.folder / "sitecustomize.py").write_text(f"import {module} as broken\n\n{FAULT}broken.{name} = fault\n")
     with in_terminal(with_path(mesh)) as terminal:

@@ -156,7 +156,7 @@ def test_every_panel_says_what_it_shows_and_has_a_place_of_its_own() -> None:
 @pytest.mark.parametrize(
     ("arguments", "runs"),
     [
-        ([], {"setup", "nats", "init", "worker", "watch", "prometheus", "grafana", "otel"}),
+        ([], {"setup", "nats", "init", "worker", "reconcile", "prometheus", "grafana", "otel"}),
         (["--profile", "gpu"], {"worker-gpu", "nats"}),
         (["--env-file", "examples/compose/cluster.env"], {"n1", "n2", "n3", "worker"}),
     ],

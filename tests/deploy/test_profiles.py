@@ -5,7 +5,7 @@ from dataclasses import fields
 
 import pytest
 
-from mesh.cli.act.shape import of_profile
+from mesh.cli.setup.settings import of_profile
 from mesh.cli.options import Shape
 from mesh.errors import ConfigError
 from mesh.server import EmbeddedServer

@@ -8,12 +8,12 @@ import pytest
 
 import mesh as library
 from mesh.broker import topology
-from mesh.broker.connection import Connection, connect
-from mesh.broker.options import ConnectOptions
+from mesh.broker.transport.connection import Connection, connect
+from mesh.broker.transport.options import ConnectOptions
 from mesh.broker.topology import MeshSettings
-from mesh.control.host import host_worker
-from mesh.engines.simulator import SimulatorEngine
-from mesh.engines.simulator_settings import SimulatorSettings
+from mesh.hosting.host import host_worker
+from mesh.engines.simulator.engine import SimulatorEngine
+from mesh.engines.simulator.settings import SimulatorSettings
 from mesh.errors import UnauthorizedError
 from mesh.protocol.subjects import Names
 from mesh.worker.worker import Worker, WorkerOptions

@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import pytest
 
-from mesh.broker.connection import connect, open_connection
-from mesh.broker.options import ConnectOptions
-from mesh.broker.tls import check_addresses, is_loopback
+from mesh.broker.transport.connection import connect, open_connection
+from mesh.broker.transport.options import ConnectOptions
+from mesh.broker.transport.tls import check_addresses, is_loopback
 from mesh.errors import ConfigError, DisconnectedError
 from mesh.server import EmbeddedServer
 from tests.deploy.pki import Authority

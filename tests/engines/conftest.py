@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from mesh.engines.vllm import VllmEngine, VllmSettings
-from mesh.engines.vllm_gauges import VllmGauges
+from mesh.engines.vllm.engine import VllmEngine, VllmSettings
+from mesh.engines.vllm.gauges import VllmGauges
 
 DEMO_MODEL = Path(__file__).parents[2] / "examples" / "demo_model" / "model"
 

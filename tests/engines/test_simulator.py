@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from mesh.engines.simulator import EXIT_CODE, SimulatorEngine, SimulatorSettings
-from mesh.engines.simulator_batch import CATCH_UP_S, Batch, Job
-from mesh.engines.simulator_cache import PrefixCache
-from mesh.engines.simulator_request import Fault
-from mesh.engines.simulator_text import Plan, Writer, output_key, piece
+from mesh.engines.simulator.engine import EXIT_CODE, SimulatorEngine, SimulatorSettings
+from mesh.engines.simulator.batch import CATCH_UP_S, Batch, Job
+from mesh.engines.simulator.cache import PrefixCache
+from mesh.engines.simulator.request import Fault
+from mesh.engines.simulator.text import Plan, Writer, output_key, piece
 from mesh.errors import (
     ConfigError,
     EngineDeadError,
@@ -270,7 +270,7 @@ def test_a_poison_request_ends_the_process_once_its_tokens_are_out() -> None:
     program = """
 import asyncio
 from mesh.engines.base import Work
-from mesh.engines.simulator import SimulatorEngine
+from mesh.engines.simulator.engine import SimulatorEngine
 from mesh.protocol.messages import Request
 
 async def main():
@@ -502,7 +502,7 @@ async def test_a_bug_in_the_steps_is_a_death_and_no_silence(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with serving() as engine:
-        monkeypatch.setattr("mesh.engines.simulator_batch.Batch.step", lambda *_: 1 / 0)
+        monkeypatch.setattr("mesh.engines.simulator.batch.Batch.step", lambda *_: 1 / 0)
         with pytest.raises(EngineDeadError, match="ZeroDivisionError"):
             await run(engine, work_for(ask()))
         with pytest.raises(EngineDeadError):
@@ -540,7 +540,7 @@ def test_a_setting_that_cannot_be_used_is_named(args: dict[str, object], message
 
 
 def test_importing_it_loads_nothing_heavy() -> None:
-    program = "import sys, mesh.engines.simulator; print(*sys.modules)"
+    program = "import sys, mesh.engines.simulator.engine; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     tops = {name.partition(".")[0] for name in loaded.stdout.split()}
     assert not tops & {"torch", "vllm", "numpy", "transformers", "nats", "click", "starlette"}

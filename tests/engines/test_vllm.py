@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from mesh.engines.base import Chunk, Work
-from mesh.engines.vllm import VllmEngine
+from mesh.engines.vllm.engine import VllmEngine
 from mesh.errors import InvalidRequestError, RequestError, TooLargeError, UnsupportedError
 from mesh.protocol.messages import Message, Request, ResponseFormat, StructuredOutputs
 

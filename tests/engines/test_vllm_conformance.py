@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from mesh.engines.vllm import VllmEngine, VllmSettings
+from mesh.engines.vllm.engine import VllmEngine, VllmSettings
 from mesh.protocol.messages import Request
 from tests.engines.conformance import EngineConformance
 

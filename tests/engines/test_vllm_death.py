@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 
 from mesh.engines.base import Embedding, Work
-from mesh.engines.vllm import VllmEngine, VllmSettings
-from mesh.engines.vllm_process import core_processes, running_cores
+from mesh.engines.vllm.engine import VllmEngine, VllmSettings
+from mesh.engines.vllm.process import core_processes, running_cores
 from mesh.errors import ConfigError, EngineDeadError, RequestError, TooLargeError, UnsupportedError
 from mesh.protocol.messages import Request
 
@@ -191,8 +191,8 @@ async def test_a_model_made_to_embed_embeds(vllm_model: str) -> None:
 
 WORKER = textwrap.dedent("""
     import asyncio, sys
-    from mesh.engines.vllm import VllmEngine, VllmSettings
-    from mesh.engines.vllm_process import core_processes, running_cores
+    from mesh.engines.vllm.engine import VllmEngine, VllmSettings
+    from mesh.engines.vllm.process import core_processes, running_cores
 
     async def main():
         engine = VllmEngine(VllmSettings(sys.argv[1]))
@@ -236,7 +236,7 @@ def _install_entry_point(folder: Path) -> None:
     metadata.mkdir()
     (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: mesh-guard\nVersion: 1\n")
     (metadata / "entry_points.txt").write_text(
-        "[vllm.general_plugins]\nmesh_orphan_guard = mesh.engines.orphan:guard_vllm_process\n"
+        "[vllm.general_plugins]\nmesh_orphan_guard = mesh.engines.vllm.orphan:guard_vllm_process\n"
     )
 
 

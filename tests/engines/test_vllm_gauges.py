@@ -6,7 +6,7 @@ import itertools
 import pytest
 
 from mesh.engines.base import Gauged, Work
-from mesh.engines.vllm import VllmEngine
+from mesh.engines.vllm.engine import VllmEngine
 from mesh.protocol.messages import Request
 from tests.running import wait_until
 

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from mesh.engines.base import Work
-from mesh.engines.vllm import VllmEngine
+from mesh.engines.vllm.engine import VllmEngine
 from mesh.protocol.messages import Message, Request, StructuredOutputs
 from mesh.protocol.validate import max_tokens
 

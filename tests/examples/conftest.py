@@ -2,7 +2,7 @@
 
 import pytest
 
-from mesh.engines.simulator_settings import SimulatorSettings
+from mesh.engines.simulator.settings import SimulatorSettings
 from mesh.worker.worker import WorkerOptions
 from tests.running import running_mesh
 

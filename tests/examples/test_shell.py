@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from mesh.engines.simulator_settings import SimulatorSettings
+from mesh.engines.simulator.settings import SimulatorSettings
 from mesh.worker.worker import WorkerOptions
 from tests.examples.programs import DEADLINE_S, EXAMPLES, output_of, started
 from tests.running import running_mesh, wait_until

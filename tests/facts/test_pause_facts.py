@@ -73,7 +73,7 @@ async def test_a_pull_that_waits_is_served_when_the_pause_ends_by_itself(paused)
 
 
 async def test_a_pull_that_waits_is_not_served_when_the_pause_is_lifted(paused):
-    """So `mesh resume` lets a short pause end, instead of lifting the long one: see control/pausing.
+    """So `mesh resume` lets a short pause end, instead of lifting the long one: see control/queues/pause.
 
     Once this fails, nats-server wakes them, and `resume` can be one request.
     """

@@ -15,10 +15,10 @@ import pytest
 import mesh as mesh_api
 from mesh import errors
 from mesh.broker import topology
-from mesh.broker.connection import Connection, connect
+from mesh.broker.transport.connection import Connection, connect
 from mesh.client.client import Client
 from mesh.client.job import Job
-from mesh.engines.simulator_settings import SimulatorSettings
+from mesh.engines.simulator.settings import SimulatorSettings
 from mesh.protocol import headers
 from mesh.protocol.messages import Result
 from tests.running import MODEL, wait_until

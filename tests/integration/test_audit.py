@@ -10,16 +10,17 @@ import msgspec
 
 import mesh as mesh_api
 from mesh.broker import topology
-from mesh.broker.connection import connect
-from mesh.broker.options import ConnectOptions
-from mesh.broker.reads import get_batch
+from mesh.broker.transport.connection import connect
+from mesh.broker.transport.options import ConnectOptions
+from mesh.broker.stores.reads import get_batch
 from mesh.broker.topology import MeshSettings
-from mesh.control import audit as audit_module
-from mesh.control import audit_log, pausing
-from mesh.control.audit import Auditor, auditing
-from mesh.control.audit_log import AuditLog, Selection
-from mesh.control.services import services
-from mesh.engines.simulator_settings import SimulatorSettings
+from mesh.audit import writer as audit_module
+from mesh.audit import reader as audit_log
+from mesh.control.queues import pause as pausing
+from mesh.audit.writer import Auditor, auditing
+from mesh.audit.reader import AuditLog, Selection
+from mesh.hosting.services import services
+from mesh.engines.simulator.settings import SimulatorSettings
 from mesh.protocol import codec
 from mesh.protocol.messages import AuditEntry
 from mesh.protocol.subjects import Names

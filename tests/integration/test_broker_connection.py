@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from mesh.broker.connection import MAX_OUTSTANDING_PINGS, PING_INTERVAL_S, connect, open_connection
-from mesh.broker.options import ConnectOptions
+from mesh.broker.transport.connection import MAX_OUTSTANDING_PINGS, PING_INTERVAL_S, connect, open_connection
+from mesh.broker.transport.options import ConnectOptions
 from mesh.errors import (
     BrokerTimeoutError,
     ConfigError,

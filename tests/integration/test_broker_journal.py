@@ -4,10 +4,10 @@ import asyncio
 
 import pytest
 
-from mesh.broker.connection import connect
-from mesh.broker.journal import PAGE, Journal
-from mesh.broker.mapping import read_puback
-from mesh.broker.options import ConnectOptions
+from mesh.broker.transport.connection import connect
+from mesh.broker.stores.journal import PAGE, Journal
+from mesh.broker.transport.mapping import read_puback
+from mesh.broker.transport.options import ConnectOptions
 from mesh.errors import BrokerError, SequenceError, TooLargeError
 from mesh.protocol import codec
 from mesh.protocol.messages import Delta, Result, Started

@@ -6,7 +6,7 @@ import time
 import pytest
 
 from mesh.broker import topology
-from mesh.broker.pulls import Leases, Puller
+from mesh.broker.stores.pulls import Leases, Puller
 from mesh.broker.topology import MeshSettings
 from mesh.errors import DisconnectedError
 from mesh.protocol import headers
@@ -197,7 +197,7 @@ async def test_after_a_restart_of_the_server_jobs_are_pulled_again(worker, conne
 
 
 async def test_a_pull_the_server_forgot_is_given_up(worker, connection, monkeypatch):
-    monkeypatch.setattr("mesh.broker.pulls.NO_WAIT_LIMIT_S", 0.05)
+    monkeypatch.setattr("mesh.broker.stores.pulls.NO_WAIT_LIMIT_S", 0.05)
     monkeypatch.setattr(worker.puller, "_next", "nowhere.")
     connection.subscribe("nowhere.>", lambda *message: None)
     worker.pull()

@@ -6,8 +6,8 @@ import msgspec
 import pytest
 
 from mesh.broker import topology
-from mesh.broker.pulls import Puller
-from mesh.broker.queue import PAGE, RequestQueue
+from mesh.broker.stores.pulls import Puller
+from mesh.broker.stores.queue import PAGE, RequestQueue
 from mesh.broker.topology import MeshSettings
 from mesh.errors import QuotaExceededError, TooLargeError, UnavailableError
 from mesh.protocol import headers

@@ -6,8 +6,8 @@ import time
 import pytest
 
 import mesh as mesh_api
-from mesh.broker.connection import connect, open_connection
-from mesh.broker.options import ConnectOptions
+from mesh.broker.transport.connection import connect, open_connection
+from mesh.broker.transport.options import ConnectOptions
 from mesh.errors import ConfigError, DisconnectedError, MeshError, UnauthorizedError
 from mesh.server import EmbeddedServer, free_port
 from tests.running import wait_until
@@ -24,7 +24,7 @@ async def test_a_connection_that_could_not_be_opened_leaves_no_task():
 
 
 async def test_one_task_at_a_time_revives_a_closed_connection(server, monkeypatch):
-    monkeypatch.setattr("mesh.broker.connection.FIRST_CONNECT_S", 0.1)
+    monkeypatch.setattr("mesh.broker.transport.connection.FIRST_CONNECT_S", 0.1)
     connection = await open_connection(ConnectOptions(servers=(server.url,)))
     await connection.link.close()  # as nats-py does on an expired user or a protocol error
     await server.stop(kill=True)

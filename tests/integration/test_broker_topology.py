@@ -6,9 +6,9 @@ import msgspec
 import pytest
 
 from mesh.broker import topology
-from mesh.broker.mapping import read_api
-from mesh.broker.queue import RequestQueue
-from mesh.broker.reads import get_batch
+from mesh.broker.transport.mapping import read_api
+from mesh.broker.stores.queue import RequestQueue
+from mesh.broker.stores.reads import get_batch
 from mesh.broker.topology import MeshSettings
 from mesh.errors import BrokerError, ConfigError, TopologyError
 from mesh.protocol import headers

@@ -9,7 +9,7 @@ import pytest
 import mesh as mesh_api
 from mesh import errors
 from mesh.client.job import INBOX_EVENTS
-from mesh.engines.simulator_settings import SimulatorSettings
+from mesh.engines.simulator.settings import SimulatorSettings
 from tests.running import running_mesh, wait_until
 
 

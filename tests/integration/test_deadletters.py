@@ -9,12 +9,12 @@ import pytest
 
 import mesh as mesh_api
 from mesh.broker import topology
-from mesh.broker.deadletter import DeadLetter, Selection
-from mesh.broker.purge import purge_subject
-from mesh.broker.store import ResultStore
+from mesh.broker.stores.deadletters import DeadLetter, Selection
+from mesh.broker.stores.purge import purge_subject
+from mesh.broker.stores.results import ResultStore
 from mesh.broker.topology import MeshSettings
-from mesh.control.deadletters import DeadLetterOffice
-from mesh.engines.simulator_settings import SimulatorSettings
+from mesh.control.deadletters.service import DeadLetterOffice
+from mesh.engines.simulator.settings import SimulatorSettings
 from mesh.errors import ConfigError, QuotaExceededError, ResultNotFoundError, TopologyError
 from mesh.protocol import codec, headers
 from mesh.protocol.messages import Result, Started

@@ -10,15 +10,16 @@ import pytest
 
 import mesh as library
 from mesh.broker import topology
-from mesh.broker.connection import connect
-from mesh.broker.options import ConnectOptions
+from mesh.broker.transport.connection import connect
+from mesh.broker.transport.options import ConnectOptions
 from mesh.broker.topology import MeshSettings
-from mesh.control import diagnosis, premises
-from mesh.control.doctor import address_of, examine_all
-from mesh.control.symptoms import Facts, PortFacts
+from mesh.control.doctor import checks as diagnosis
+from mesh.control.doctor import local as premises
+from mesh.control.doctor.examine import address_of, examine_all
+from mesh.control.doctor.facts import Facts, PortFacts
 from mesh.protocol.subjects import Names
 from mesh.server import EmbeddedServer, embedded_server, free_port
-from mesh.soak.servers import Servers
+from mesh.verify.soak.servers import Servers
 from tests.running import MODEL, running_mesh, wait_until
 
 NAMES = Names()

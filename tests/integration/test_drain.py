@@ -5,12 +5,12 @@ import asyncio
 import pytest
 
 import mesh as library
-from mesh.broker.store import PresenceStore
-from mesh.control import draining
-from mesh.control.draining import Told, choose, drain, wait_gone
-from mesh.engines.simulator_settings import SimulatorSettings
+from mesh.broker.stores.results import PresenceStore
+from mesh.control.workers import drain as draining
+from mesh.control.workers.drain import Told, choose, drain, wait_gone
+from mesh.engines.simulator.settings import SimulatorSettings
 from mesh.errors import ConfigError
-from mesh.worker.orders import DrainAnswer
+from mesh.worker.commands import DrainAnswer
 from mesh.worker.worker import WorkerOptions
 from tests.running import MODEL, running_mesh, wait_until
 

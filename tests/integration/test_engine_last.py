@@ -10,8 +10,8 @@ import pytest
 import mesh as mesh_api
 from mesh.broker.topology import MeshSettings
 from mesh.engines.base import Chunk, Work
-from mesh.engines.simulator import SimulatorEngine
-from mesh.engines.simulator_settings import SimulatorSettings
+from mesh.engines.simulator.engine import SimulatorEngine
+from mesh.engines.simulator.settings import SimulatorSettings
 from tests.running import MODEL, running_mesh
 
 WAIT_S = 10.0

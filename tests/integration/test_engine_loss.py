@@ -7,8 +7,8 @@ import pytest
 import mesh as mesh_api
 from mesh.broker import topology
 from mesh.broker.topology import MeshSettings
-from mesh.control import host
-from mesh.engines.simulator_settings import SimulatorSettings
+from mesh.hosting import host
+from mesh.engines.simulator.settings import SimulatorSettings
 from mesh.errors import EngineDeadError
 from mesh.policies import restart
 from mesh.policies.progress import ProgressPolicy

@@ -11,8 +11,8 @@ import pytest
 
 import mesh as mesh_api
 from mesh.broker.topology import MeshSettings
-from mesh.control.admission import Admission, Limits
-from mesh.engines.simulator_settings import SimulatorSettings
+from mesh.gateway.admission import Admission, Limits
+from mesh.engines.simulator.settings import SimulatorSettings
 from mesh.protocol.messages import Delta
 from tests.running import running_mesh, wait_until
 
@@ -288,7 +288,7 @@ async def test_a_full_queue_is_told_with_the_tenants_depth(tmp_path):
 async def test_a_flood_is_refused_and_costs_no_memory(tmp_path, monkeypatch):
     """More requests than the door holds: those it took on are answered, all others are refused at once."""
     limits = Limits(open_requests=50, of_one_tenant=40)
-    monkeypatch.setattr("mesh.control.frontdoor.Admission", lambda: Admission(limits))
+    monkeypatch.setattr("mesh.gateway.nats.service.Admission", lambda: Admission(limits))
     async with running_mesh(tmp_path / "nats") as mesh:
         await mesh.start_worker(SLOW)
         client = await nats.connect(mesh.url)
@@ -309,7 +309,7 @@ async def test_a_flood_is_refused_and_costs_no_memory(tmp_path, monkeypatch):
 
 async def test_large_bodies_are_refused_before_they_fill_the_memory(tmp_path, monkeypatch):
     """Bodies with an id are held until they are answered; so many bytes of them, and no more."""
-    monkeypatch.setattr("mesh.control.frontdoor.Admission", lambda: Admission(Limits(pending_bytes=2 << 20)))
+    monkeypatch.setattr("mesh.gateway.nats.service.Admission", lambda: Admission(Limits(pending_bytes=2 << 20)))
     async with running_mesh(tmp_path / "nats") as mesh:
         await mesh.start_worker(SLOW)
         client = await nats.connect(mesh.url, pending_size=64 << 20)
@@ -325,7 +325,7 @@ async def test_large_bodies_are_refused_before_they_fill_the_memory(tmp_path, mo
 
 
 async def test_a_front_door_that_closes_says_that_the_job_goes_on(tmp_path, monkeypatch):
-    monkeypatch.setattr("mesh.control.frontdoor.CLOSE_S", 0.1)
+    monkeypatch.setattr("mesh.gateway.nats.service.CLOSE_S", 0.1)
     async with running_mesh(tmp_path / "nats", MeshSettings(lanes=1)) as mesh:
         worker = await mesh.start_worker(SLOW)
         client = await nats.connect(mesh.url)

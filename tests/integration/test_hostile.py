@@ -8,7 +8,7 @@ import pytest
 import mesh as mesh_api
 from mesh import errors
 from mesh.broker import topology
-from mesh.broker.queue import RequestQueue
+from mesh.broker.stores.queue import RequestQueue
 from mesh.protocol import codec
 from mesh.protocol.messages import Delta, Started
 from tests.running import running_mesh, wait_until

@@ -9,10 +9,10 @@ import pytest
 import mesh as mesh_api
 from mesh import errors
 from mesh.broker import topology
-from mesh.broker.journal import Journal, events_of
-from mesh.broker.store import ResultStore
+from mesh.broker.stores.journal import Journal, events_of
+from mesh.broker.stores.results import ResultStore
 from mesh.broker.topology import MeshSettings
-from mesh.engines.simulator_settings import SimulatorSettings
+from mesh.engines.simulator.settings import SimulatorSettings
 from mesh.protocol import codec
 from mesh.protocol.messages import Result, Started
 from tests.proxy import proxied

@@ -6,9 +6,9 @@ import pytest
 
 import mesh as api
 from mesh.broker import topology
-from mesh.control.biography import Biographer, Biography
-from mesh.control.jobs import JobSelection, Roster
-from mesh.engines.simulator_settings import SimulatorSettings
+from mesh.control.jobs.job_detail import Biographer, Biography
+from mesh.control.jobs.listing import JobSelection, Roster
+from mesh.engines.simulator.settings import SimulatorSettings
 from mesh.errors import InvalidRequestError, ResultNotFoundError
 from mesh.protocol import codec
 from mesh.protocol.messages import TIERS, Started

@@ -6,10 +6,10 @@ import time
 import pytest
 
 import mesh as library
-from mesh.broker.pause import Lanes
-from mesh.control import pausing
-from mesh.control.pausing import Target, read_target
-from mesh.engines.simulator_settings import SimulatorSettings
+from mesh.broker.topology.pause import Lanes
+from mesh.control.queues import pause as pausing
+from mesh.control.queues.pause import Target, read_target
+from mesh.engines.simulator.settings import SimulatorSettings
 from mesh.errors import InvalidRequestError, ModelNotFoundError
 from tests.running import MODEL, wait_until
 

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from mesh.broker.store import PresenceStore
+from mesh.broker.stores.results import PresenceStore
 from mesh.engines.base import EngineInfo
 from mesh.protocol.messages import Presence
 from mesh.worker.presence import LOOK_EACH_S, Load, PresenceBoard

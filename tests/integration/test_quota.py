@@ -8,9 +8,9 @@ import pytest
 
 import mesh as mesh_api
 from mesh import errors
-from mesh.broker.quota import write_limits
-from mesh.control.tenants_limits import all_limits, limit
-from mesh.engines.simulator_settings import SimulatorSettings
+from mesh.broker.stores.quotas import write_limits
+from mesh.control.tenants.limits import all_limits, limit
+from mesh.engines.simulator.settings import SimulatorSettings
 from mesh.policies.quota import QuotaLimits, day_of
 from mesh.protocol import headers
 from tests.running import MODEL, running_mesh, wait_until

@@ -16,12 +16,12 @@ import pytest
 import mesh as mesh_api
 from mesh import errors
 from mesh.broker import topology
-from mesh.broker.store import ResultStore
+from mesh.broker.stores.results import ResultStore
 from mesh.broker.topology import MeshSettings
 from mesh.client import client as client_module
 from mesh.client.assembly import Restarted
 from mesh.client.job import INBOX_EVENTS, PAGE_EVENTS
-from mesh.engines.simulator_settings import SimulatorSettings
+from mesh.engines.simulator.settings import SimulatorSettings
 from mesh.protocol import codec
 from mesh.protocol.messages import Result
 from tests.chaos.test_crash_points import SCRIPT

@@ -4,15 +4,15 @@ import asyncio
 
 import pytest
 
-from mesh.broker.connection import connect
-from mesh.broker.options import ConnectOptions
-from mesh.broker.store import ResultStore
+from mesh.broker.transport.connection import connect
+from mesh.broker.transport.options import ConnectOptions
+from mesh.broker.stores.results import ResultStore
 from mesh.protocol import codec, headers
 from mesh.protocol.messages import Result, Started
 from mesh.protocol.subjects import Names
-from mesh.soak.history import History
-from mesh.soak.proxy import Proxy
-from mesh.soak.wire import Watcher
+from mesh.verify.soak.history import History
+from mesh.verify.soak.proxy import Proxy
+from mesh.verify.soak.wire import Watcher
 from tests.running import wait_until
 
 NAMES = Names()

@@ -8,14 +8,14 @@ import pytest
 
 import mesh as api
 from mesh.broker import topology
-from mesh.broker.connection import Connection, connect
-from mesh.broker.options import ConnectOptions
-from mesh.control import status
-from mesh.control.findings import findings
-from mesh.engines.simulator_settings import SimulatorSettings
+from mesh.broker.transport.connection import Connection, connect
+from mesh.broker.transport.options import ConnectOptions
+from mesh.control.status import snapshot as status
+from mesh.control.status.checks import findings
+from mesh.engines.simulator.settings import SimulatorSettings
 from mesh.errors import BrokerError
 from mesh.protocol.subjects import Names
-from mesh.soak.servers import Servers
+from mesh.verify.soak.servers import Servers
 from mesh.worker.worker import WorkerOptions
 from tests.running import MODEL, running_mesh, wait_until
 

@@ -6,11 +6,11 @@ import contextlib
 import pytest
 
 import mesh as api
-from mesh.broker.connection import connect
-from mesh.broker.options import ConnectOptions
-from mesh.control import tail as tail_module
-from mesh.control.tail import Tail, Told
-from mesh.engines.simulator_settings import SimulatorSettings
+from mesh.broker.transport.connection import connect
+from mesh.broker.transport.options import ConnectOptions
+from mesh.control.jobs import tail as tail_module
+from mesh.control.jobs.tail import Tail, Told
+from mesh.engines.simulator.settings import SimulatorSettings
 from mesh.errors import ResultNotFoundError
 from mesh.protocol import codec
 from mesh.protocol.messages import Delta, Result, Started

@@ -10,11 +10,11 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import SpanKind, StatusCode
 
 import mesh as mesh_api
-from mesh.broker.connection import connect
+from mesh.broker.transport.connection import connect
 from mesh.broker.topology import MeshSettings
-from mesh.control import census as census_module
-from mesh.control.census import Census
-from mesh.engines.simulator_settings import SimulatorSettings
+from mesh.control.status import mesh_exporter as census_module
+from mesh.control.status.mesh_exporter import Census
+from mesh.engines.simulator.settings import SimulatorSettings
 from mesh.errors import MeshError
 from mesh.protocol.messages import Started
 from mesh.signals import AttemptStarted, EngineEnded, JobBuried, JobDelivered, Tally, all_of

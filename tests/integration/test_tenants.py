@@ -10,12 +10,12 @@ import pytest
 
 import mesh as mesh_api
 from mesh import errors
-from mesh.broker.connection import connect
-from mesh.control.services import doors
-from mesh.control.tenants import Accounts
-from mesh.control.tenants_account import AccountLimits
-from mesh.control.tenants_limits import limit
-from mesh.engines.simulator_settings import SimulatorSettings
+from mesh.broker.transport.connection import connect
+from mesh.hosting.services import doors
+from mesh.control.tenants.accounts import Accounts
+from mesh.control.tenants.account_file import AccountLimits
+from mesh.control.tenants.limits import limit
+from mesh.engines.simulator.settings import SimulatorSettings
 from mesh.protocol import headers
 from mesh.protocol.subjects import Names
 from tests.running import MODEL, wait_until

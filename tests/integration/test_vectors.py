@@ -14,7 +14,7 @@ import nats
 import pytest
 import pytest_asyncio
 
-from mesh.engines.simulator_settings import SimulatorSettings
+from mesh.engines.simulator.settings import SimulatorSettings
 from mesh.worker.worker import WorkerOptions
 from tests.running import MODEL, running_mesh, wait_until
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 import pytest
 
 from mesh.broker import topology
-from mesh.broker.connection import Connection, connect
-from mesh.broker.options import ConnectOptions
-from mesh.broker.store import MOST_AT_ONCE, ResultStore, Stored
+from mesh.broker.transport.connection import Connection, connect
+from mesh.broker.transport.options import ConnectOptions
+from mesh.broker.stores.results import MOST_AT_ONCE, ResultStore, Stored
 from mesh.client.client import Client
-from mesh.client.watch import FEW
+from mesh.client.poller import FEW
 from mesh.protocol import codec, headers
 from mesh.protocol.messages import Result
 from mesh.protocol.subjects import Names

@@ -6,10 +6,10 @@ import pytest
 
 import mesh as mesh_api
 from mesh.broker import topology
-from mesh.broker.connection import connect
-from mesh.broker.journal import Journal, notes_in
+from mesh.broker.transport.connection import connect
+from mesh.broker.stores.journal import Journal, notes_in
 from mesh.broker.topology import MeshSettings
-from mesh.engines.simulator_settings import SimulatorSettings
+from mesh.engines.simulator.settings import SimulatorSettings
 from mesh.signals import AttemptStarted, JobDelivered, JobEnded
 from mesh.worker.worker import WorkerOptions
 from tests.running import running_mesh, wait_until
@@ -283,6 +283,6 @@ async def test_a_worker_whose_services_cannot_be_opened_says_why(bare, monkeypat
     def broken(*_):
         raise MemoryError("no room for the services")
 
-    monkeypatch.setattr("mesh.control.services.Doors", broken)
+    monkeypatch.setattr("mesh.hosting.services.Doors", broken)
     with pytest.raises(MemoryError, match="no room"):
         await bare.start_worker()

@@ -11,7 +11,7 @@ from mesh.policies.retry import RetryPolicy
 from mesh.protocol.history import History, read_history
 from mesh.protocol.messages import Delta, Request, Result, Started, Usage
 from mesh.worker.attempt import Ack, Announce, Attempt, Begin, Bury, Close, Drop, Nak, Remark, Store
-from mesh.worker.outcome import JobFacts
+from mesh.protocol.outcome import JobFacts
 
 ENDS = (Ack, Nak, Drop)
 NOW = 1_000_000

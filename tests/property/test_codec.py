@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mesh.broker.delivery import read_stored
+from mesh.broker.stores.delivery import read_stored
 from mesh.errors import InvalidRequestError, ProtocolError, RequestError
 from mesh.protocol import codec
 from mesh.protocol.messages import Delta, Message, Request

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mesh.control.redrive import Burial, Traces, decide, read_request, submission
+from mesh.control.deadletters.redrive import Burial, Traces, decide, read_request, submission
 from mesh.protocol import codec
 from mesh.protocol.messages import Delta, Event, Request, Result, Started
 

@@ -3,8 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mesh.broker.delivery import StoredRequest
-from mesh.control.replay_plan import (
+from mesh.broker.stores.delivery import StoredRequest
+from mesh.control.replay.plan import (
     PREFIX,
     Ask,
     Outline,

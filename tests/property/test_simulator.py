@@ -3,8 +3,8 @@
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from mesh.engines.simulator_cache import BLOCK_TOKENS, PrefixCache
-from mesh.engines.simulator_text import PIECES, Plan, StopScreen, TokenSource, Writer, output_key, piece, vector
+from mesh.engines.simulator.cache import BLOCK_TOKENS, PrefixCache
+from mesh.engines.simulator.text import PIECES, Plan, StopScreen, TokenSource, Writer, output_key, piece, vector
 
 VOCABULARY = 1000
 

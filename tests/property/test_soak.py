@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 
 from mesh.client.requests import build_request
 from mesh.protocol.messages import Delta
-from mesh.soak import plan
-from mesh.soak.history import Kept
-from mesh.soak.judge import judge
-from mesh.soak.reference import reference_of
-from mesh.soak.verdict import Bounds
+from mesh.verify.soak import plan
+from mesh.verify.soak.history import Kept
+from mesh.verify.soak.checker import judge
+from mesh.verify.soak.oracle import reference_of
+from mesh.verify.soak.violation import Bounds
 from tests.chaos.histories import EVENTS, JOB, SETTINGS, clean
 
 seeds = st.integers(0, 2**32)

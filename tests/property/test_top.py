@@ -5,12 +5,12 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mesh.broker.facts import ServerFacts
-from mesh.cli import render
-from mesh.cli.top_frame import Sight, frame, shown
-from mesh.cli.top_keys import Drain, Pause, Quit, Resume, State, press, read_keys
-from mesh.cli.top_tables import VIEWS, Order, arranged, bar, table
-from mesh.control.depth import Queue, Rates, Snapshot, TenantDepth, WorkerRate, WorkerSeen
+from mesh.broker.inspect.facts import ServerFacts
+from mesh.cli.terminal import render
+from mesh.cli.top.frame import Sight, frame, shown
+from mesh.cli.top.keys import Drain, Pause, Quit, Resume, State, press, read_keys
+from mesh.cli.top.tables import VIEWS, Order, arranged, bar, table
+from mesh.control.status.depth import Queue, Rates, Snapshot, TenantDepth, WorkerRate, WorkerSeen
 from mesh.protocol.messages import TIERS, Presence
 
 names = st.one_of(st.text(max_size=30), st.sampled_from(["chat", "a\x1b[31mb", "日本語の模型", "x" * 64, "e\u0301"]))

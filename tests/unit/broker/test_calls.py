@@ -2,8 +2,8 @@
 
 import pytest
 
-from mesh.broker.calls import Calls
-from mesh.broker.options import ConnectOptions
+from mesh.broker.transport.calls import Calls
+from mesh.broker.transport.options import ConnectOptions
 from mesh.errors import BrokerTimeoutError, DisconnectedError, UnavailableError
 from tests.running import wait_until
 

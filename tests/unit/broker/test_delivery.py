@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 
-from mesh.broker.delivery import read_delivery, read_stored, refusal
+from mesh.broker.stores.delivery import read_delivery, read_stored, refusal
 from mesh.errors import InvalidRequestError, TooLargeError, UnsupportedError
 from mesh.protocol import headers
 from mesh.protocol.messages import Request

@@ -9,7 +9,7 @@ import nats.js.errors
 import pytest
 
 from mesh import errors
-from mesh.broker.mapping import (
+from mesh.broker.transport.mapping import (
     FULL,
     NATS_ERRORS,
     NO_CONSUMER,
@@ -89,7 +89,7 @@ def test_there_are_errors_to_map():
 def test_each_error_of_nats_is_mapped_on_purpose(kind):
     theirs, _ = entry_for(kind)
     if theirs is nats.errors.Error:
-        assert kind.__name__ in PLAIN, f"nats-py raises {kind.__name__}; say in broker/mapping what it means"
+        assert kind.__name__ in PLAIN, f"nats-py raises {kind.__name__}; say in broker/transport/mapping what it means"
     else:
         assert kind.__name__ not in PLAIN, f"{kind.__name__} is mapped; take it from the list"
 

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from mesh.broker.journal import Entry
+from mesh.broker.stores.journal import Entry
 from mesh.client.assembly import Restarted
 from mesh.client.job import Job
 from mesh.errors import WaitTimeoutError

@@ -2,7 +2,7 @@
 
 import pytest
 
-from mesh.broker.delivery import StoredRequest, read_stored
+from mesh.broker.stores.delivery import StoredRequest, read_stored
 from mesh.client.submission import Asked
 from mesh.errors import InvalidRequestError
 from mesh.protocol import codec

@@ -3,8 +3,8 @@
 import msgspec
 from msgspec.structs import replace
 
-from mesh.broker.facts import LaneFacts, ServerFacts, StoreFacts, read_lane, read_store, silent_store
-from mesh.control.depth import Snapshot, WorkerSeen, rates, read_queues
+from mesh.broker.inspect.facts import LaneFacts, ServerFacts, StoreFacts, read_lane, read_store, silent_store
+from mesh.control.status.depth import Snapshot, WorkerSeen, rates, read_queues
 from mesh.protocol.messages import Presence
 from mesh.protocol.subjects import Names
 

@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 
-from mesh.control.redrive import (
+from mesh.control.deadletters.redrive import (
     ANY_LANE,
     Burial,
     Traces,

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from mesh.engines import registry
-from mesh.engines.simulator import SimulatorEngine
+from mesh.engines.simulator.engine import SimulatorEngine
 from mesh.errors import ConfigError
 
 
@@ -64,7 +64,7 @@ def test_vllm_needs_a_model() -> None:
 
 
 def test_vllm_is_made_with_its_arguments() -> None:
-    pytest.importorskip("mesh.engines.vllm")
+    pytest.importorskip("mesh.engines.vllm.engine")
     engine = registry.create("vllm", model="some/model", max_model_len=128, engine_args=["max_num_seqs=4"])
     assert type(engine).__name__ == "VllmEngine"
 
@@ -120,4 +120,4 @@ def test_a_pair_that_is_none_is_refused(pairs: list[str], reason: str) -> None:
 def test_no_engine_is_imported_before_one_is_made() -> None:
     program = "import sys, mesh.engines.registry as r; r.names(); print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
-    assert not {"mesh.engines.simulator", "mesh.engines.vllm", "vllm"} & set(loaded)
+    assert not {"mesh.engines.simulator.engine", "mesh.engines.vllm.engine", "vllm"} & set(loaded)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mesh.engines.vllm_params import (
+from mesh.engines.vllm.params import (
     StopScan,
     check_limits,
     check_prompt,
@@ -18,7 +18,7 @@ from mesh.engines.vllm_params import (
     sampling_arguments,
     stop_ids_of,
 )
-from mesh.engines.vllm_start import parse_engine_args
+from mesh.engines.vllm.start import parse_engine_args
 from mesh.errors import ConfigError, InvalidRequestError, RequestError, TooLargeError
 from mesh.protocol.messages import Message, Request, ResponseFormat, StructuredOutputs
 
@@ -292,6 +292,6 @@ def test_engine_arguments_are_typed_by_json() -> None:
 
 
 def test_the_engine_module_imports_neither_vllm_nor_torch() -> None:
-    code = "import mesh.engines.vllm, sys; print({'vllm', 'torch', 'transformers'} & sys.modules.keys())"
+    code = "import mesh.engines.vllm.engine, sys; print({'vllm', 'torch', 'transformers'} & sys.modules.keys())"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "set()"

@@ -1,0 +1,169 @@
+"""Reads the audit: the newest entries, or all as they come. Used by `mesh audit`.
+
+What is not asked for is left out by the server, as far as subjects tell (tenant, event); model and job are looked at
+here. Memory is bounded by a page and by what is to be shown.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from mesh.broker import topology
+from mesh.broker.transport.connection import Connection
+from mesh.broker.stores.reads import StoredMessage, get_batch
+from mesh.errors import BrokerError, ProtocolError
+from mesh.protocol import codec
+from mesh.protocol.messages import AuditEntry
+from mesh.protocol.subjects import Names, check_token
+
+PAGE = 500  # entries read at once
+PAGE_BYTES = 1 << 20
+WINDOW = 4096  # entries of the stream that are looked through first, from its end; then four times as many
+LOOK_S = 1.0  # between looks at the stream while nothing is heard
+STORE_S = 0.02  # what is heard is stored a moment later
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which entries are meant; None: any."""
+
+    tenant: str | None = None
+    event: str | None = None
+    job: str | None = None
+    model: str | None = None
+    since_unix_ms: int | None = None  # by when the server stored it
+    until_unix_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """One entry as it stands in the stream."""
+
+    sequence: int
+    unix_ms: int  # when the server stored it
+    body: bytes  # as it was written
+    entry: AuditEntry
+
+
+class AuditLog:
+    """The audit of one mesh, as far as it is selected."""
+
+    def __init__(self, connection: Connection, names: Names, selection: Selection) -> None:
+        """
+        Raises:
+            InvalidRequestError: a name in `selection` is no subject token.
+        """
+        self._connection = connection
+        self._stream = names.audit_stream
+        self._selection = selection
+        tokens = {"tenant": selection.tenant, "event": selection.event}
+        tenant, event = ("*" if value is None else check_token(name, value) for name, value in tokens.items())
+        self._subject = names.audit(tenant, event)
+
+    async def newest(self, limit: int) -> tuple[list[Kept], int]:
+        """The newest `limit` that are there, oldest first, and the place in the stream up to which was looked.
+
+        Reads from the end of the stream, in windows that grow, until there are enough.
+
+        Raises:
+            TopologyError: there is no audit stream.
+            BrokerError: NATS did not answer.
+        """
+        first, end, last = await self._bounds()
+        found: list[Kept] = []
+        size = WINDOW
+        while end > first and len(found) < limit:
+            start = max(first, end - size)
+            part: deque[Kept] = deque(maxlen=limit - len(found))
+            async for page in self._pages(start - 1, end - 1):
+                part.extend(page)
+            found = [*part, *found]
+            end, size = start, size * 4
+        return found, last
+
+    async def pages(self) -> AsyncIterator[list[Kept]]:
+        """All that are there, oldest first, in lists of one or more.
+
+        Raises:
+            TopologyError, BrokerError: as `newest`.
+        """
+        first, end, _ = await self._bounds()
+        async for page in self._pages(first - 1, end - 1):
+            yield page
+
+    async def follow(self, after: int) -> AsyncGenerator[list[Kept], None]:
+        """What is stored after this place in the stream, as it comes. While NATS is away nothing does; what was missed
+        comes after. Does not end, unless what is selected does.
+        """
+        heard = asyncio.Event()
+        subscription = self._connection.subscribe(self._subject, lambda *_: heard.set())
+        try:
+            while True:
+                heard.clear()
+                try:
+                    messages = await self._read(after)
+                except BrokerError:
+                    messages = []
+                if messages:
+                    after = messages[-1].sequence
+                    page = self._chosen(messages)
+                    if page:
+                        yield page
+                    continue
+                try:
+                    async with asyncio.timeout(LOOK_S):
+                        await heard.wait()
+                    await asyncio.sleep(STORE_S)
+                except TimeoutError:
+                    continue
+        finally:
+            subscription.close()
+
+    async def _bounds(self) -> tuple[int, int, int]:
+        """Where in the stream what is selected begins, where it is over, and where the stream ends."""
+        state = await topology.stream_state(self._connection, self._stream)
+        first, last = int(state["first_seq"]), int(state["last_seq"])
+        end = last + 1
+        if self._selection.since_unix_ms is not None:
+            first = max(first, await self._place_of(self._selection.since_unix_ms, end))
+        if self._selection.until_unix_ms is not None:
+            end = await self._place_of(self._selection.until_unix_ms, end)
+        return first, end, last
+
+    async def _pages(self, after: int, last: int) -> AsyncIterator[list[Kept]]:
+        """What is selected after a place in the stream, up to and with `last`."""
+        while after < last:
+            messages = await self._read(after)
+            within = [each for each in messages if each.sequence <= last]
+            page = self._chosen(within)
+            if page:
+                yield page
+            if len(within) < len(messages) or not messages:
+                return
+            after = messages[-1].sequence
+
+    async def _read(self, after: int) -> list[StoredMessage]:
+        ask: dict[str, Any] = {"seq": after + 1, "next_by_subj": self._subject, "batch": PAGE, "max_bytes": PAGE_BYTES}
+        return await get_batch(self._connection, self._stream, ask, timeout_s=10.0)
+
+    async def _place_of(self, unix_ms: int, otherwise: int) -> int:
+        """The stream sequence of the first entry stored at this instant or later."""
+        start = datetime.fromtimestamp(unix_ms / 1000, UTC).isoformat()
+        found = await get_batch(
+            self._connection, self._stream, {"start_time": start, "next_by_subj": ">", "batch": 1}, timeout_s=10.0
+        )
+        return found[0].sequence if found else otherwise
+
+    def _chosen(self, messages: list[StoredMessage]) -> list[Kept]:
+        wanted, found = self._selection, []
+        for message in messages:
+            try:
+                entry = codec.decode_audit(message.body)
+            except ProtocolError:
+                continue  # whoever may publish there may publish anything
+            if wanted.job in (None, entry.job) and wanted.model in (None, entry.model):
+                found.append(Kept(message.sequence, message.unix_ms, message.body, entry))
+        return found

@@ -1,0 +1,124 @@
+"""Questions that only a doctor asks: of a connection, of clocks, of leaders, of workers. Changes nothing.
+
+Used by control/doctor/examine; what everybody asks is in broker/inspect/inspector.
+"""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from mesh.broker import topology
+from mesh.broker.transport.connection import Connection
+from mesh.broker.transport.mapping import NO_STREAM, read_api
+from mesh.broker.inspect.server_info import AccountFacts, GreetingFacts, read_account, read_greeting
+from mesh.errors import BrokerError, BrokerTimeoutError, TopologyError, UnavailableError
+from mesh.protocol.subjects import Names
+
+LEADER_S = 2.0  # JetStream says nothing at all where a stream has no leader
+PING_S = 1.5  # far above what a busy worker takes
+
+
+@dataclass(frozen=True, slots=True)
+class ClockSample:
+    """One question for the time."""
+
+    sent_unix_ms: float  # our clock, as the next
+    heard_unix_ms: float
+    server_unix_ms: float
+
+
+def greeting(connection: Connection) -> GreetingFacts:
+    """What the server said when we connected."""
+    link = connection.link
+    writer = getattr(link._transport, "_io_writer", None)
+    has_tls = writer is not None and writer.get_extra_info("ssl_object") is not None
+    return read_greeting(link._server_info, has_tls)
+
+
+async def account(connection: Connection) -> AccountFacts:
+    """What this account may have.
+
+    Raises:
+        UnavailableError, TopologyError: it has no JetStream. BrokerError: NATS did not answer.
+    """
+    _, payload = await connection.request("$JS.API.INFO", timeout_s=LEADER_S)
+    return read_account(read_api(payload, "account information"))
+
+
+async def clock_samples(connection: Connection, count: int) -> list[ClockSample]:
+    """What the server's clock says, `count` times; none where there is no stream to ask about.
+
+    Raises:
+        BrokerError: NATS did not answer.
+    """
+    _, payload = await connection.request("$JS.API.STREAM.NAMES")
+    streams: list[str] = read_api(payload, "streams").get("streams") or []
+    samples = []
+    for _ in range(count if streams else 0):
+        sent = time.time() * 1000
+        _, payload = await connection.request(f"$JS.API.STREAM.INFO.{streams[0]}", timeout_s=LEADER_S)
+        heard = time.time() * 1000
+        answer = read_api(payload, f"stream {streams[0]}")
+        samples.append(ClockSample(sent, heard, datetime.fromisoformat(answer["ts"]).timestamp() * 1000))
+    return samples
+
+
+async def exists(connection: Connection, stream: str) -> bool:
+    """Whether there is such a stream; also if it does not answer.
+
+    Raises:
+        DisconnectedError: there is no connection.
+    """
+    try:
+        _, payload = await connection.request(f"$JS.API.STREAM.INFO.{stream}", timeout_s=LEADER_S)
+        read_api(payload, f"stream {stream}")
+    except TopologyError as error:
+        return error.err_code != NO_STREAM
+    except (BrokerTimeoutError, UnavailableError):
+        return True
+    return True
+
+
+async def leaderless(connection: Connection, names: Names) -> list[str]:
+    """Streams and buckets of the mesh that are there and have no leader; if the requests have one, consumers too."""
+    streams = [names.requests_stream, names.events_stream, names.dead_stream, names.audit_stream]
+    streams += [f"KV_{names.results_bucket}", f"KV_{names.workers_bucket}"]
+    lost = await asyncio.gather(*(_is_leaderless(connection, each) for each in streams))
+    found = [name for name, is_lost in zip(streams, lost, strict=True) if is_lost]
+    if names.requests_stream not in found:
+        states = await topology.consumer_states(connection, names.requests_stream)
+        found += [name for name, state in sorted(states.items()) if _lacks_leader(state)]
+    return found
+
+
+async def silent(connection: Connection, names: Names, workers: Sequence[str]) -> list[str]:
+    """Those of the workers that do not answer."""
+    answers = await asyncio.gather(*(_answers(connection, names, each) for each in workers))
+    return [name for name, is_there in zip(workers, answers, strict=True) if not is_there]
+
+
+async def _is_leaderless(connection: Connection, stream: str) -> bool:
+    try:
+        _, payload = await connection.request(f"$JS.API.STREAM.INFO.{stream}", timeout_s=LEADER_S)
+        return _lacks_leader(read_api(payload, f"stream {stream}"))
+    except TopologyError as error:
+        return error.err_code != NO_STREAM
+    except BrokerError:
+        return True
+
+
+def _lacks_leader(answer: dict[str, Any]) -> bool:
+    """A server that stands alone says nothing of leaders for consumers, and names itself for streams."""
+    cluster: dict[str, Any] = answer.get("cluster") or {}
+    return bool(cluster) and not cluster.get("leader")
+
+
+async def _answers(connection: Connection, names: Names, worker: str) -> bool:
+    try:
+        await connection.request(names.system("ping", worker), timeout_s=PING_S)
+    except BrokerError:
+        return False
+    return True

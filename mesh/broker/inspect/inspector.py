@@ -1,0 +1,166 @@
+"""Looking at a mesh from outside: what its server, streams, consumers and workers say. Changes nothing.
+
+Used by control/status/snapshot and whatever else shows an operator how a mesh is.
+"""
+
+import asyncio
+import contextlib
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import nats.errors
+
+from mesh.broker import topology
+from mesh.broker.transport.connection import Connection
+from mesh.broker.inspect.facts import LaneFacts, ServerFacts, StoreFacts, read_lane, read_server, read_store, silent_store
+from mesh.broker.transport.mapping import NO_STREAM, mapped, read_api
+from mesh.broker.stores.reads import get_batch, get_from_leader
+from mesh.broker.topology.streams import streams
+from mesh.errors import BrokerTimeoutError, ProtocolError, TopologyError, UnavailableError
+from mesh.protocol import codec
+from mesh.protocol.messages import Presence
+from mesh.protocol.subjects import Names
+
+PING_S = 5.0
+STORE_S = 2.0  # for a stream's leader to answer; one without a leader never does
+MOST_WORKERS = 1000  # JetStream answers for 1024 keys at once, and for none if there are more
+AT_ONCE = 32  # reads under way at the same time
+
+
+@dataclass(frozen=True, slots=True)
+class Beat:
+    """A worker's last sign in the bucket."""
+
+    presence: Presence
+    unix_ms: int  # when it was stored, by the server's clock
+
+
+class Inspector:
+    """Reads one mesh over one connection."""
+
+    def __init__(self, connection: Connection, names: Names) -> None:
+        self._connection = connection
+        self._names = names
+
+    async def server(self) -> ServerFacts:
+        """The server we are connected to.
+
+        Raises:
+            UnavailableError: it has no JetStream for this account. BrokerError: it did not answer.
+        """
+        link = self._connection.link
+        began = time.perf_counter()
+        try:
+            await link.rtt(PING_S)
+        except (nats.errors.Error, OSError, TimeoutError) as error:
+            raise mapped(error) from error
+        rtt_ms = (time.perf_counter() - began) * 1000
+        _, payload = await self._connection.request("$JS.API.INFO")
+        return read_server(link._server_info, read_api(payload, "account information"), rtt_ms)
+
+    async def clock(self) -> int:
+        """The server's clock in Unix ms.
+
+        Raises:
+            TopologyError: there is no mesh on this NATS. BrokerError: NATS did not answer.
+        """
+        _, unix_ms = await topology.stream_clock(self._connection, self._names.requests_stream)
+        return unix_ms
+
+    async def stores(self) -> tuple[list[StoreFacts], list[str]]:
+        """The streams and buckets of the mesh that are there, and the names of those that are not.
+
+        Which there should be is what the operator chose. One whose leader is gone does not answer, and has no
+        `leader` then.
+
+        Raises:
+            TopologyError: there is no mesh on this NATS. BrokerError: NATS did not answer.
+        """
+        settings = await topology.read_settings(self._connection, self._names)
+        needed = [str(config["name"]) for _, config in streams(self._names, settings)]
+        more = [f"OBJ_{self._names.objects_bucket}", self._names.record_stream]  # made on first use; left from before
+        more = [stream for stream in more if stream not in needed]
+        found = await asyncio.gather(*(self._store(stream) for stream in (*needed, *more)))
+        missing = [stream.removeprefix("KV_") for stream, store in zip(needed, found, strict=False) if store is None]
+        there = [store for store in found[: len(needed)] if store is not None]
+        return [*there, *(store for store in found[len(needed) :] if store is not None and store.leader)], missing
+
+    async def depths(self) -> dict[str, int]:
+        """How many jobs each subject of the request stream holds, whoever waits and whoever runs.
+
+        Raises:
+            TopologyError: there is no mesh on this NATS. BrokerError: NATS did not answer.
+        """
+        found: dict[str, int] = {}
+        stream = self._names.requests_stream
+        while True:
+            body = {"subjects_filter": f"{self._names.ns}.req.>", "offset": len(found)}
+            _, payload = await self._connection.request(
+                f"$JS.API.STREAM.INFO.{stream}", msgspec.json.encode(body), timeout_s=10.0
+            )
+            answer = read_api(payload, f"stream {stream}")
+            page: dict[str, int] = answer["state"].get("subjects") or {}
+            found |= page
+            if not page or len(found) >= answer.get("total", 0):
+                return found
+
+    async def lanes(self) -> list[LaneFacts]:
+        """The queues' consumers, by name.
+
+        Raises:
+            BrokerError: NATS did not answer.
+        """
+        states = await topology.consumer_states(self._connection, self._names.requests_stream)
+        lanes = (read_lane(self._names, name, states[name]) for name in sorted(states))
+        return [lane for lane in lanes if lane is not None]
+
+    async def stored_times(self, asks: list[tuple[str, int]]) -> list[int | None]:
+        """For each (subject filter, stream sequence): when the first request from there on was stored, in Unix ms.
+
+        None where there is none. Reads whole requests, so ask only for what is there.
+
+        Raises:
+            BrokerError: NATS did not answer.
+        """
+        gate = asyncio.Semaphore(AT_ONCE)
+
+        async def one(subject: str, sequence: int) -> int | None:
+            async with gate:
+                ask = {"seq": max(1, sequence), "next_by_subj": subject}
+                message = await get_from_leader(self._connection, self._names.requests_stream, ask)
+            return message.unix_ms if message is not None else None
+
+        return list(await asyncio.gather(*(one(*each) for each in asks)))
+
+    async def beats(self) -> list[Beat]:
+        """Every worker alive, by id, and when it last said so.
+
+        Raises:
+            TopologyError: there is no bucket for them. BrokerError: NATS did not answer.
+        """
+        bucket = self._names.workers_bucket
+        ask: dict[str, Any] = {"multi_last": [self._names.worker_key("*")], "batch": MOST_WORKERS}
+        try:
+            messages = await get_batch(self._connection, f"KV_{bucket}", ask)
+        except UnavailableError:
+            raise TopologyError(f"bucket {bucket} is missing; declare it with `mesh init --apply`") from None
+        found = []
+        for message in messages:
+            with contextlib.suppress(ProtocolError):  # a worker of another version, or nobody of ours
+                if message.body:
+                    found.append(Beat(codec.decode_presence(message.body), message.unix_ms))
+        return sorted(found, key=lambda beat: beat.presence.worker)
+
+    async def _store(self, stream: str) -> StoreFacts | None:
+        """None: there is no such stream."""
+        try:
+            _, payload = await self._connection.request(f"$JS.API.STREAM.INFO.{stream}", timeout_s=STORE_S)
+            return read_store(read_api(payload, f"stream {stream}"))
+        except BrokerTimeoutError:
+            return silent_store(stream)
+        except TopologyError as error:
+            if error.err_code == NO_STREAM:
+                return None
+            raise

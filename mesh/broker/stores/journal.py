@@ -1,0 +1,176 @@
+"""A job's events in JetStream: published under a fence, heard live, read back.
+
+One publish is both the live message and the journal entry. `Nats-Expected-Last-Subject-Sequence` makes the
+server refuse it once anybody else has written, so a job has one history. Used by worker/publisher and client/job.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from mesh.broker.transport.calls import OnReply
+from mesh.broker.transport.connection import Connection, Subscription
+from mesh.broker.transport.mapping import read_puback
+from mesh.broker.stores.purge import purge_subject
+from mesh.broker.stores.reads import StoredMessage, get_batch, get_from_leader
+from mesh.errors import ProtocolError
+from mesh.protocol import codec, headers
+from mesh.protocol.messages import Event, Note
+from mesh.protocol.subjects import Names, check_token
+
+PAGE = 500  # events a read-back asks for at once
+SEQUENCE = "Nats-Sequence"  # the header in which a live event, a direct get and a replay say where the event stands
+_CONTENT_TYPE_MSGPACK = headers.line("Content-Type", headers.MSGPACK)
+
+OnEvent = Callable[[Event], None]
+# One event as the journal took it, and the sequence of the event before it on its subject (0: it is the first).
+OnEntry = Callable[["Entry", int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One event as it stands in the journal."""
+
+    sequence: int  # in the events stream; the fence of the next publish
+    event: Event | None  # None: whatever it is, no worker wrote it
+    body: bytes
+
+
+def events_of(entries: Iterable[Entry]) -> list[Event]:
+    """The events in these entries, in order."""
+    return [entry.event for entry in entries if entry.event is not None]
+
+
+def notes_in(entries: Iterable[Entry]) -> list[Note]:
+    """What these entries of a job's notes subject say."""
+    notes = [codec.decode_note(entry.body) for entry in entries]
+    return [note for note in notes if note is not None]
+
+
+class Journal:
+    """The events stream of one mesh."""
+
+    def __init__(self, connection: Connection, names: Names) -> None:
+        self._connection = connection
+        self._names = names
+        self._stream = names.events_stream
+
+    @property
+    def max_bytes(self) -> int:
+        """The most bytes of one event, headers included."""
+        return self._connection.max_payload
+
+    def subject(self, tenant: str, job: str) -> str:
+        """Where a job's events are published."""
+        return self._names.events(tenant, job)
+
+    def attempts_subject(self, tenant: str, job: str) -> str:
+        """Where the events of a job are kept that streams nothing: its attempts, and how far they got."""
+        return self._names.attempts(tenant, job)
+
+    def notes_subject(self, tenant: str, job: str) -> str:
+        """Where it is noted how attempts ended that left no Result."""
+        return self._names.notes(tenant, job)
+
+    def publish(self, subject: str, body: bytes, last: int, on_reply: OnReply, timeout_s: float) -> None:
+        """Append an event if `last` is still the subject's last sequence; `on_reply` gets the PubAck.
+
+        Raises:
+            DisconnectedError, TooLargeError: nothing was sent.
+        """
+        self._connection.call(subject, body, headers.expecting(last, _content_type(body)), on_reply, timeout_s)
+
+    async def append(self, subject: str, body: bytes, last: int | None = None) -> None:
+        """As `publish`, awaited; without `last`, whatever the subject ends with.
+
+        Raises:
+            SequenceError: the subject does not end at `last`.
+            BrokerError: JetStream did not take it, or did not answer.
+        """
+        header = b"" if last is None else headers.expecting(last, _content_type(body))
+        _, payload = await self._connection.request(subject, body, header)
+        read_puback(payload, subject)
+
+    def subscribe(self, tenant: str, job: str, on_event: OnEvent, on_entry: OnEntry | None = None) -> Subscription:
+        """Hear a job's events as the journal takes them; `on_entry` first, for those who pass them on as they are.
+
+        What does not decode as one is skipped (nobody but workers may publish).
+        """
+
+        def heard(subject: bytes, reply: bytes, payload: bytes, header: bytes) -> None:
+            try:
+                event = codec.decode_event(payload)
+            except ProtocolError:
+                return
+            if on_entry is not None:
+                fields = headers.parse(header)
+                sequence, previous = fields.get(SEQUENCE, ""), fields.get("Nats-Last-Sequence", "")
+                if sequence.isdigit() and previous.isdigit():
+                    on_entry(Entry(int(sequence), event, payload), int(previous))
+            on_event(event)
+
+        return self._connection.subscribe(self._names.live(tenant, job), heard)
+
+    async def last(self, subject: str) -> Entry | None:
+        """The last event on a subject, from the stream's leader: reads what was written, unlike a direct get.
+
+        Raises:
+            BrokerError: NATS did not answer, or there is no events stream.
+        """
+        message = await get_from_leader(self._connection, self._stream, {"last_by_subj": subject})
+        return _entry(message) if message is not None else None
+
+    async def read(self, subject: str, after: int = 0, limit: int | None = None) -> list[Entry]:
+        """The events on a subject in order, those after stream sequence `after`; at most `limit`.
+
+        May lag behind the newest by a moment on a replicated stream.
+
+        Raises:
+            BrokerError: NATS did not answer, or there is no events stream.
+        """
+        found: list[Entry] = []
+        while limit is None or len(found) < limit:
+            want = PAGE if limit is None else min(PAGE, limit - len(found))
+            ask = {"seq": after + 1, "next_by_subj": subject, "batch": want}
+            page = [_entry(message) for message in await get_batch(self._connection, self._stream, ask)]
+            found += page
+            if len(page) < want:
+                break
+            after = page[-1].sequence
+        return found
+
+    async def purge(self, tenant: str, job: str, last: int) -> int:
+        """Remove the job's events and notes up to stream sequence `last`; how many there were. Later ones stay.
+
+        The events go last: they tell whose the notes are, should this be cut short.
+
+        Raises:
+            InvalidRequestError: tenant or job is no subject token.
+            BrokerError: NATS did not answer, or there is no events stream.
+        """
+        tenant, job = check_token("tenant", tenant), check_token("id", job)
+        purged = 0
+        subjects = (self.notes_subject, self.attempts_subject, self.subject)
+        for subject in (each(tenant, job) for each in subjects):
+            purged += await purge_subject(self._connection, self._stream, subject, last)
+        return purged
+
+
+def _entry(message: StoredMessage) -> Entry:
+    return Entry(message.sequence, _event(message.body), message.body)
+
+
+def read_entry(header: bytes, body: bytes) -> Entry | None:
+    """An event that the control service read for somebody who may not; None: it names no sequence."""
+    sequence = headers.parse(header).get(SEQUENCE, "")
+    return Entry(int(sequence), _event(body), body) if sequence.isdigit() else None
+
+
+def _content_type(body: bytes) -> bytes:
+    return b"" if codec.sniff(body) == "json" else _CONTENT_TYPE_MSGPACK
+
+
+def _event(body: bytes) -> Event | None:
+    try:
+        return codec.decode_event(body)
+    except ProtocolError:
+        return None

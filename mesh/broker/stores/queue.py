@@ -1,0 +1,161 @@
+"""The request queue seen from the asking side: submit a job, look for it, take it out.
+
+Used by client (submit), and by control (find and remove a queued job).
+"""
+
+from typing import Any
+
+import msgspec
+
+from mesh.broker.transport.connection import Connection
+from mesh.broker.stores.delivery import StoredRequest, read_stored
+from mesh.broker.transport.mapping import PubAck, read_api, read_puback
+from mesh.broker.stores.reads import StoredMessage, get_batch, get_from_leader
+from mesh.errors import UnavailableError
+from mesh.protocol import headers
+from mesh.protocol.codec import Encoding
+from mesh.protocol.subjects import Names
+
+PAGE = 256  # stored requests a search reads at once
+SEARCH_BYTES = 8 << 20  # of bodies in one page, so that a search never holds more than this
+
+
+class RequestQueue:
+    """The request stream of one mesh."""
+
+    def __init__(self, connection: Connection, names: Names) -> None:
+        self._connection = connection
+        self._names = names
+        self._stream = names.requests_stream
+
+    async def submit(
+        self,
+        subject: str,
+        body: bytes,
+        message_id: str,
+        encoding: Encoding,
+        traceparent: str,
+        timeout_s: float,
+    ) -> PubAck:
+        """Store a request; it is a job from here on. `message_id` collapses repeated submits.
+
+        Raises:
+            QuotaExceededError: the queue is full.
+            TooLargeError: more than a message holds.
+            UnavailableError: no stream takes this subject.
+            DisconnectedError, BrokerTimeoutError: unknown whether it was stored; submit again with the same id.
+        """
+        pairs: list[tuple[str, str | int]] = [("Nats-Msg-Id", message_id)]
+        if encoding == "msgpack":
+            pairs.append(("Content-Type", headers.MSGPACK))
+        if traceparent:
+            pairs.append(("traceparent", traceparent))
+        try:
+            _, payload = await self._connection.request(subject, body, headers.block(*pairs), timeout_s)
+        except UnavailableError:
+            raise UnavailableError(
+                f"no stream takes {subject}: there is no mesh on this NATS (`mesh init --nats URL --apply`), "
+                "or its stream has no leader just now"
+            ) from None
+        return read_puback(payload, f"submit to {subject}")
+
+    async def get(self, sequence: int) -> StoredRequest | None:
+        """A stored request by its stream sequence, from the leader; None if it is gone.
+
+        Raises:
+            BrokerError: NATS did not answer.
+        """
+        message = await get_from_leader(self._connection, self._stream, {"seq": sequence})
+        return self._read(message) if message is not None else None
+
+    async def find(self, tenant: str, job: str) -> StoredRequest | None:
+        """The stored request of a job, None if it is not in the queue. Reads the tenant's queue: rare use only.
+
+        Raises:
+            BrokerError: NATS did not answer.
+        """
+        if job[:1] == "s" and job[1:].isdigit():
+            found = await self.get(int(job[1:]))
+            if found and found.job == job and found.address and found.address.tenant == tenant:
+                return found
+        subject, after = self._names.request("*", "*", tenant, "*"), 0
+        while True:
+            page = await self._page(after, subject)
+            if not page:  # the end, or a replica that lags: its leader knows
+                ask = {"seq": after + 1, "next_by_subj": subject}
+                message = await get_from_leader(self._connection, self._stream, ask)
+                if message is None:
+                    return None
+                page = [message]
+            for message in page:
+                stored = self._read(message)
+                if stored.job == job:
+                    return stored
+            after = page[-1].sequence
+
+    async def read(self, after: int) -> list[StoredRequest]:
+        """The next requests after stream sequence `after`, PAGE at most and SEARCH_BYTES of bodies; none at the end.
+
+        Raises:
+            BrokerError: NATS did not answer.
+        """
+        return [self._read(message) for message in await self._page(after, f"{self._names.ns}.req.>")]
+
+    async def has_after(self, after: int) -> bool:
+        """Whether there is a request after stream sequence `after`, as the leader knows.
+
+        Raises:
+            BrokerError: NATS did not answer.
+        """
+        ask = {"seq": after + 1, "next_by_subj": f"{self._names.ns}.req.>"}
+        return await get_from_leader(self._connection, self._stream, ask) is not None
+
+    async def _page(self, after: int, subject: str) -> list[StoredMessage]:
+        ask = {"seq": after + 1, "next_by_subj": subject, "batch": PAGE, "max_bytes": SEARCH_BYTES}
+        return await get_batch(self._connection, self._stream, ask, timeout_s=10.0)
+
+    async def subjects(self) -> list[str]:
+        """Every subject that has requests.
+
+        Raises:
+            BrokerError: NATS did not answer.
+        """
+        body = msgspec.json.encode({"subjects_filter": f"{self._names.ns}.req.>"})
+        _, payload = await self._connection.request(f"$JS.API.STREAM.INFO.{self._stream}", body, timeout_s=10.0)
+        return list(read_api(payload, "queued subjects")["state"].get("subjects") or ())
+
+    async def depth(self, tenant: str) -> int:
+        """How many jobs of a tenant wait or run.
+
+        Raises:
+            BrokerError: NATS did not answer.
+        """
+        body = msgspec.json.encode({"subjects_filter": self._names.request("*", "*", tenant, "*")})
+        _, payload = await self._connection.request(f"$JS.API.STREAM.INFO.{self._stream}", body)
+        return sum((read_api(payload, f"depth of {tenant}")["state"].get("subjects") or {}).values())
+
+    async def oldest(self, subject: str) -> int | None:
+        """The stream sequence of a subject's oldest request, None if it has none.
+
+        Raises:
+            BrokerError: NATS did not answer.
+        """
+        ask = {"seq": 1, "next_by_subj": subject}
+        message = await get_from_leader(self._connection, self._stream, ask)
+        return message.sequence if message is not None else None
+
+    def _read(self, message: StoredMessage) -> StoredRequest:
+        m = message
+        return read_stored(self._names, m.subject, m.sequence, m.body, m.header, m.unix_ms)
+
+    async def remove(self, sequence: int) -> bool:
+        """Take a request out of the queue; whether it was there. Its Result must exist already.
+
+        Raises:
+            BrokerError: NATS did not answer.
+        """
+        subject = f"$JS.API.STREAM.MSG.DELETE.{self._stream}"
+        body = msgspec.json.encode({"seq": sequence, "no_erase": True})
+        _, payload = await self._connection.request(subject, body)
+        answer: dict[str, Any] = msgspec.json.decode(payload)
+        return not answer.get("error")

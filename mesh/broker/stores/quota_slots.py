@@ -1,0 +1,96 @@
+"""Places for the running jobs of one tenant, over all workers: as many keys as it may have jobs at once.
+
+Whoever writes a free key first has the place; the server refuses the second. A place is renewed while its job runs,
+and lapses with the beats of a worker that died, so that none is lost with it. Used by worker/quota_gate.
+Source: ADR-8 (key-value), `Nats-Expected-Last-Subject-Sequence`.
+"""
+
+import logging
+import random
+from dataclasses import dataclass
+
+from mesh.broker.transport.connection import Connection
+from mesh.broker.transport.mapping import read_puback
+from mesh.broker.stores.reads import get_batch
+from mesh.errors import DisconnectedError, MeshError, SequenceError
+from mesh.protocol import headers
+from mesh.protocol.subjects import Names
+
+log = logging.getLogger("mesh.broker")
+
+TRIES = 4  # free places that others may take meanwhile, before it is given up for now
+
+
+@dataclass(slots=True, eq=False)
+class Slot:
+    """One place, from `take` to `release`."""
+
+    key: str
+    sequence: int  # of our last write
+    is_lost: bool = False  # it lapsed, and somebody else has it
+
+
+class Slots:
+    """The places of every tenant of one mesh."""
+
+    def __init__(self, connection: Connection, names: Names, worker: str) -> None:
+        self._connection = connection
+        self._names = names
+        self._stream = f"KV_{names.workers_bucket}"
+        self._worker = worker.encode()
+
+    async def take(self, tenant: str, most: int) -> Slot | None:
+        """A place among `most`; None: all are taken.
+
+        Raises:
+            BrokerError: NATS did not answer.
+        """
+        ask = {"seq": 1, "next_by_subj": self._names.slot_key(tenant, "*"), "batch": 2 * most}
+        last = {message.subject: message for message in await get_batch(self._connection, self._stream, ask)}
+        free: list[tuple[str, int]] = []
+        for number in range(most):
+            key = self._names.slot_key(tenant, number)
+            message = last.get(key)
+            if message is None or not message.body:
+                free.append((key, message.sequence if message is not None else 0))
+        random.shuffle(free)  # workers that look at once should not all want the same
+        for key, sequence in free[:TRIES]:
+            try:
+                return Slot(key, await self._write(key, sequence))
+            except SequenceError:
+                continue
+        return None
+
+    async def renew(self, slot: Slot) -> None:
+        """Keep a place for another while.
+
+        Raises:
+            BrokerError: NATS did not answer; try again soon.
+        """
+        try:
+            slot.sequence = await self._write(slot.key, slot.sequence)
+        except SequenceError as error:
+            # 0: it lapsed while we were away, and nobody has it. Ours: the answer to the last renewal was lost.
+            if error.last == 0:
+                slot.sequence = 0
+            else:
+                slot.is_lost = True
+
+    def release(self, slot: Slot) -> None:
+        """Give a place back, unless somebody else has it. Without a connection it lapses."""
+        if slot.is_lost:
+            return
+        try:
+            self._connection.call(
+                slot.key, b"", headers.expecting(slot.sequence, b"KV-Operation: DEL\r\n"), _ignored, 2.0
+            )
+        except DisconnectedError:
+            log.debug("place %s lapses by itself", slot.key)
+
+    async def _write(self, key: str, last: int) -> int:
+        _, payload = await self._connection.request(key, self._worker, headers.expecting(last), 2.0)
+        return read_puback(payload, f"take {key}").seq
+
+
+def _ignored(error: MeshError | None, header: bytes, payload: bytes) -> None:
+    """Whatever came of it: a place that was not given back lapses."""

@@ -1,0 +1,115 @@
+"""The recorded requests of a mesh whose operator chose to record them, as `mesh replay` reads them.
+
+Each is the notice of a stored request, republished by its stream with its body and kept by another. Nothing waits for
+that, so a request may be missing where a server died just then; the stream's own sequences tell how many are.
+"""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from mesh.broker import topology
+from mesh.broker.transport.connection import Connection
+from mesh.broker.stores.delivery import StoredRequest, read_stored
+from mesh.broker.stores.reads import StoredMessage, get_batch
+from mesh.errors import TopologyError
+from mesh.protocol.subjects import Names, check_token
+
+PAGE = 256  # requests read at once
+PAGE_BYTES = 8 << 20  # of bodies in one page, so that a reader never holds more than this
+_REPUBLISHED = -2  # of a header's values: the last is the record's own, those before may be the submitter's
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Which recorded requests are meant; None: any."""
+
+    since_unix_ms: int | None = None
+    until_unix_ms: int | None = None  # before this instant
+    tenant: str | None = None
+    model: str | None = None
+
+
+class Recording:
+    """The recorded requests of one mesh."""
+
+    def __init__(self, connection: Connection, names: Names) -> None:
+        self._connection = connection
+        self._names = names
+        self._stream = names.record_stream
+
+    async def pages(self, span: Span) -> AsyncIterator[list[StoredRequest]]:
+        """What was recorded by now, oldest first, in lists of one or more. `sequence` is the request's own.
+
+        Raises:
+            InvalidRequestError: a name in `span` is no subject token.
+            TopologyError: nothing was ever recorded here; the message says how it is.
+            BrokerError: NATS did not answer.
+        """
+        model, tenant = ("*" if each is None else each for each in (span.model, span.tenant))
+        for name, token in (("model", span.model), ("tenant", span.tenant)):
+            if token is not None:
+                check_token(name, token)
+        ask: dict[str, Any] = {
+            "next_by_subj": self._names.system("queued", model, "*", tenant, "*"),
+            "batch": PAGE,
+            "max_bytes": PAGE_BYTES,
+        }
+        last, after = await self._last(), 0
+        while after < last:
+            start: dict[str, Any] = {"seq": after + 1}
+            if not after and span.since_unix_ms is not None:
+                start = {"start_time": datetime.fromtimestamp(span.since_unix_ms / 1000, UTC).isoformat()}
+            page = await get_batch(self._connection, self._stream, ask | start, timeout_s=10.0)
+            if not page:
+                return
+            after = page[-1].sequence
+            until = span.until_unix_ms
+            found = [each for each in page if each.sequence <= last and (until is None or each.unix_ms < until)]
+            if found:
+                yield [self._read(message) for message in found]
+            if len(found) < len(page):
+                return
+
+    async def _last(self) -> int:
+        try:
+            return int((await topology.stream_state(self._connection, self._stream))["last_seq"])
+        except TopologyError:
+            raise TopologyError(
+                f"there are no recorded requests: stream {self._stream} is missing; "
+                "`mesh init --record-requests --apply` records from now on, prompts included"
+            ) from None
+
+    def _read(self, message: StoredMessage) -> StoredRequest:
+        sequences = _values(message.header, b"Nats-Sequence")
+        times = _values(message.header, b"Nats-Time-Stamp")
+        sequence = sequences[_REPUBLISHED] if len(sequences) > 1 else ""
+        stored_unix_ms = _unix_ms(times[_REPUBLISHED]) if len(times) > 1 else 0
+        tokens = message.subject.split(".")
+        subject = ".".join((self._names.ns, "req", *tokens[len(self._names.system("queued").split(".")) :]))
+        return read_stored(
+            self._names,
+            subject,
+            int(sequence) if sequence.isdigit() and len(sequence) <= 18 else 0,
+            message.body,
+            message.header,
+            stored_unix_ms or message.unix_ms,
+        )
+
+
+def _values(raw: bytes, name: bytes) -> list[str]:
+    """All values of a header, in their order."""
+    found = []
+    for line in raw.split(b"\r\n"):
+        key, _, value = line.partition(b":")
+        if key.strip() == name:
+            found.append(value.strip().decode("ascii", "replace"))
+    return found
+
+
+def _unix_ms(time: str) -> int:
+    try:
+        return int(datetime.fromisoformat(time).timestamp() * 1000)
+    except ValueError:
+        return 0

@@ -1,0 +1,36 @@
+"""The streams, buckets and consumers of a mesh: `plan` compares what should be with what is, `apply` declares it."""
+
+from mesh.broker.topology.declaration import (
+    Change,
+    apply,
+    check_server,
+    consumer_states,
+    has_model,
+    plan,
+    plan_consumers,
+    plan_quota,
+    plan_volatile,
+    read_settings,
+    stream_clock,
+    stream_state,
+)
+from mesh.broker.topology.streams import GROUP, NS, PRESENCE_BEAT_S, MeshSettings
+
+__all__ = [
+    "GROUP",
+    "NS",
+    "PRESENCE_BEAT_S",
+    "Change",
+    "MeshSettings",
+    "apply",
+    "check_server",
+    "consumer_states",
+    "has_model",
+    "plan",
+    "plan_consumers",
+    "plan_quota",
+    "plan_volatile",
+    "read_settings",
+    "stream_clock",
+    "stream_state",
+]

@@ -1,0 +1,275 @@
+"""The streams, buckets and consumers of a mesh, as data: what should be, what is, and the way from one to the other.
+
+`mesh init` and `mesh up` plan and apply; workers and clients read what is there. A worker adds the consumers
+of its own model when they are missing, with the settings the operator chose; nothing that exists is changed
+behind anybody's back, differences are reported. Only what an operator turns on and off by name (audit, recording)
+is changed where it exists.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal
+
+import msgspec
+
+from mesh.broker.transport.connection import Connection
+from mesh.broker.transport.mapping import NO_CONSUMER, NO_STREAM, read_api
+from mesh.broker.topology.streams import NS, RECORD_BYTES, Kind, MeshSettings, consumers, events, idle_record, quota, streams
+from mesh.errors import TopologyError
+from mesh.protocol.messages import TIERS
+from mesh.protocol.subjects import Names
+
+MIN_SERVER = (2, 12, 0)  # the first with prioritized consumers
+
+# How a mesh is set that was declared before there was such a setting.
+_UNSET = {"mesh.audit": "on", "mesh.record_days": "0", "mesh.record_bytes": str(RECORD_BYTES)}
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One line of a plan."""
+
+    verb: Literal["create", "change", "keep", "differs"]
+    kind: Literal["stream", "bucket", "consumer"]
+    name: str
+    detail: str = ""
+    request: tuple[str, dict[str, Any]] | None = field(default=None, repr=False)  # API subject, body
+
+
+async def read_settings(connection: Connection, names: Names) -> MeshSettings:
+    """What the operator chose, from the request stream.
+
+    Raises:
+        TopologyError: there is no mesh here; the message says how to make one.
+    """
+    live = await _stream(connection, names.requests_stream)
+    if live is None:
+        raise TopologyError(
+            f"no mesh on this NATS: stream {names.requests_stream} is missing; "
+            "declare it with `mesh init --nats URL --apply`, or start everything with `mesh up`"
+        )
+    metadata = _UNSET | (live.get("metadata") or {})
+    try:
+        return MeshSettings(
+            replicas=int(live.get("num_replicas", 1)),
+            storage=live["storage"],
+            events_storage=metadata["mesh.events_storage"],
+            lanes=int(metadata["mesh.lanes"]),
+            ack_wait_s=int(metadata["mesh.ack_wait_ms"]) / 1000,
+            max_deliver=int(metadata["mesh.max_deliver"]),
+            queue_limit=int(live.get("max_msgs_per_subject", 1)),
+            events_bytes=int(metadata["mesh.events_bytes"]),
+            events_age_s=int(metadata["mesh.events_age_ms"]) / 1000,
+            duplicate_window_s=int(live["duplicate_window"]) / NS,
+            audit=metadata["mesh.audit"] != "off",
+            record_days=int(metadata["mesh.record_days"]),
+            record_bytes=int(metadata["mesh.record_bytes"]),
+        )
+    except (KeyError, ValueError) as error:
+        raise TopologyError(
+            f"stream {names.requests_stream} was not made by `mesh init`: its metadata lacks or garbles {error}"
+        ) from None
+
+
+async def plan(
+    connection: Connection, names: Names, settings: MeshSettings, models: Iterable[str] = ()
+) -> list[Change]:
+    """What `apply` would do, and what differs from `settings`, in the order of dependence."""
+    changes = []
+    for kind, wanted in streams(names, settings):
+        changes += _changes(kind, wanted, await _stream(connection, wanted["name"]))
+    if not settings.record_days:
+        left = await _stream(connection, names.record_stream)
+        changes += _changes("stream", idle_record(names), left) if left is not None else []
+    changes += [change for change in await plan_quota(connection, names, settings) if change.verb != "create"]
+    for model in models:
+        changes += await plan_consumers(connection, names, settings, model)
+    return changes
+
+
+async def plan_quota(connection: Connection, names: Names, settings: MeshSettings) -> list[Change]:
+    """The same for what limits of tenants need, which a mesh has only once somebody limits one."""
+    changes = []
+    for kind, wanted in quota(names, settings):
+        changes += _changes(kind, wanted, await _stream(connection, wanted["name"]))
+    return changes
+
+
+async def plan_volatile(connection: Connection, names: Names, settings: MeshSettings) -> list[Change]:
+    """What a restart of a lone server has taken away: a stream in memory goes with it, configuration and all."""
+    if settings.events_storage != "memory":
+        return []
+    return _changes("stream", events(names, settings), await _stream(connection, names.events_stream))
+
+
+async def plan_consumers(connection: Connection, names: Names, settings: MeshSettings, model: str) -> list[Change]:
+    """The same for one model's consumers."""
+    stream = names.requests_stream
+    live = {name: each["config"] for name, each in (await consumer_states(connection, stream)).items()}
+    changes = []
+    for wanted in consumers(names, model, settings):
+        name = wanted["durable_name"]
+        found = live.get(name)
+        if found is None:
+            subject = f"$JS.API.CONSUMER.CREATE.{stream}.{name}.{wanted['filter_subject']}"
+            body = {"stream_name": stream, "config": wanted, "action": "create"}
+            changes.append(Change("create", "consumer", name, "", (subject, body)))
+        else:
+            detail = _difference(wanted, found)
+            changes.append(Change("differs" if detail else "keep", "consumer", name, detail))
+    return changes
+
+
+async def apply(connection: Connection, changes: Iterable[Change]) -> int:
+    """Create what the plan says is missing, and turn on and off what was chosen; returns how many were created.
+
+    Raises:
+        BrokerError: JetStream refused one; what was done before it stays.
+    """
+    created = 0
+    for change in changes:
+        if change.request is None:
+            continue
+        subject, body = change.request
+        _, payload = await connection.request(subject, msgspec.json.encode(body), timeout_s=10.0)
+        read_api(payload, f"{change.verb} {change.kind} {change.name}")
+        created += change.verb == "create"
+    return created
+
+
+def check_server(version: str) -> None:
+    """Refuse a server that lacks what the mesh is built on.
+
+    Raises:
+        TopologyError: naming the version and the one needed.
+    """
+    parts = version.split("-")[0].split(".")
+    found = tuple(int(part) if part.isdigit() else 0 for part in parts[:3])
+    if found < MIN_SERVER:
+        raise TopologyError(
+            f"nats-server {version} is too old; the mesh needs {'.'.join(map(str, MIN_SERVER))} or newer"
+        )
+
+
+def _changes(kind: Kind, wanted: dict[str, Any], live: dict[str, Any] | None) -> list[Change]:
+    """A line of the plan; two, where something is to be turned on or off and something else differs."""
+    name = wanted["name"].removeprefix("KV_") if kind == "bucket" else wanted["name"]
+    if live is None:
+        return [Change("create", kind, name, "", (f"$JS.API.STREAM.CREATE.{wanted['name']}", wanted))]
+    switched = _switched(wanted, live)
+    turned, detail = _difference(switched, live), _difference(wanted, switched)
+    changes = [Change("change", kind, name, turned, (f"$JS.API.STREAM.UPDATE.{name}", switched))] if turned else []
+    if detail or not turned:
+        changes.append(Change("differs" if detail else "keep", kind, name, detail))
+    return changes
+
+
+def _switched(wanted: dict[str, Any], live: dict[str, Any]) -> dict[str, Any]:
+    """The live configuration, with what an operator turns on and off by name as it is wanted."""
+    new = dict(live)
+    metadata = live.get("metadata") or {}
+    if "metadata" in wanted and "mesh.protocol" in metadata:
+        new["metadata"] = metadata | {key: wanted["metadata"][key] for key in _UNSET}
+        new["republish"] = (live.get("republish") or {}) | {"headers_only": wanted["republish"]["headers_only"]}
+    if wanted["name"].endswith("_RECORD"):
+        new |= {key: wanted[key] for key in ("subjects", "max_age", "max_bytes") if key in wanted}
+    return new
+
+
+def _difference(wanted: Mapping[str, Any], live: Mapping[str, Any]) -> str:
+    """The settings that are not as wanted, as `key: live, wanted …`; "" if all are."""
+    found = []
+    for key, value in wanted.items():
+        have = live.get(key)
+        if isinstance(value, dict) and isinstance(have, dict):
+            # The server adds keys of its own, and leaves out what is not set.
+            names = [name for name in value if not _is_same(value[name], have.get(name, _UNSET.get(name)))]
+            have, value = {name: have.get(name) for name in names}, {name: value[name] for name in names}
+        if not _is_same(value, have):
+            found.append(f"{key}: {_brief(have)}, wanted {_brief(value)}")
+    return "; ".join(found)
+
+
+def _is_same(wanted: Any, have: Any) -> bool:
+    return bool(have == wanted) or (have is None and wanted in (0, False, ""))
+
+
+def _brief(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 60 else text[:57] + "…"
+
+
+async def _stream(connection: Connection, name: str) -> dict[str, Any] | None:
+    """A stream's live configuration, None if there is none."""
+    _, payload = await connection.request(f"$JS.API.STREAM.INFO.{name}")
+    try:
+        return dict(read_api(payload, f"stream {name}")["config"])
+    except TopologyError as error:
+        if error.err_code == NO_STREAM:
+            return None
+        raise
+
+
+async def consumer_states(connection: Connection, stream: str) -> dict[str, dict[str, Any]]:
+    """What JetStream says of every consumer of a stream, by name: `config`, `num_pending`, `num_ack_pending`, …
+
+    In a cluster, one whose leader is gone is not among them.
+
+    Raises:
+        BrokerError: NATS did not answer.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    offset = 0  # of the next page; `missing` ones have their places, too
+    while True:
+        body = msgspec.json.encode({"offset": offset})
+        _, payload = await connection.request(f"$JS.API.CONSUMER.LIST.{stream}", body)
+        try:
+            page = read_api(payload, f"consumers of {stream}")
+        except TopologyError as error:
+            if error.err_code == NO_STREAM:
+                return {}
+            raise
+        listed, missing = page.get("consumers") or [], page.get("missing") or []
+        found |= {each["name"]: each for each in listed}
+        offset += len(listed) + len(missing)
+        if not (listed or missing) or offset >= page.get("total", 0):
+            return found
+
+
+async def stream_state(connection: Connection, name: str) -> dict[str, Any]:
+    """A stream's counters: `messages`, `bytes`, `first_seq`, `last_seq`, …
+
+    Raises:
+        TopologyError: there is no such stream.
+    """
+    _, payload = await connection.request(f"$JS.API.STREAM.INFO.{name}")
+    return dict(read_api(payload, f"stream {name}")["state"])
+
+
+async def stream_clock(connection: Connection, name: str) -> tuple[dict[str, Any], int]:
+    """A stream's counters as `stream_state`, and what the server's clock says, in Unix ms.
+
+    Raises:
+        TopologyError: there is no such stream.
+    """
+    _, payload = await connection.request(f"$JS.API.STREAM.INFO.{name}")
+    answer = read_api(payload, f"stream {name}")
+    return dict(answer["state"]), int(datetime.fromisoformat(answer["ts"]).timestamp() * 1000)
+
+
+async def has_model(connection: Connection, names: Names, model: str) -> bool:
+    """Whether anybody declared this model's queue.
+
+    Raises:
+        UnavailableError: this account cannot ask JetStream; then the mesh itself refuses the job.
+    """
+    subject = f"$JS.API.CONSUMER.INFO.{names.requests_stream}.{names.consumer(model, TIERS[0], 0)}"
+    _, payload = await connection.request(subject)
+    try:
+        read_api(payload, f"model {model}")
+    except TopologyError as error:
+        if error.err_code == NO_CONSUMER:
+            return False
+        raise
+    return True

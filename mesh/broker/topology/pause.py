@@ -1,0 +1,103 @@
+"""JetStream's own pause of a consumer: what it delivers to nobody until it is resumed, or its time is over.
+
+The server keeps the pause with the consumer's configuration, so it outlives restarts and leaders. While it lasts, a
+now-or-never pull is told that nothing is there, a waiting one waits until it expires, and what was delivered before
+may be renewed, acknowledged and handed back; but nothing comes again either. Used by `control/queues/pause`.
+Source: ADR-49 (consumer pause; nats-server 2.11).
+"""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from mesh.broker.topology.declaration import consumer_states, stream_clock
+from mesh.broker.topology.streams import NS
+from mesh.broker.transport.connection import Connection
+from mesh.broker.transport.mapping import read_api
+from mesh.protocol.subjects import Names
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """One consumer of the request queue."""
+
+    consumer: str
+    model: str
+    tier: str
+    lane: str
+    waiting: int  # jobs stored and never delivered
+    running: int  # jobs that a worker holds, or held when it died
+    pause_s: float  # seconds until it goes on by itself; 0: it is not paused
+
+
+class Lanes:
+    """The consumers of one mesh."""
+
+    def __init__(self, connection: Connection, names: Names) -> None:
+        self._connection = connection
+        self._names = names
+        self._stream = names.requests_stream
+
+    async def all(self) -> list[Lane]:
+        """Every lane of every model, in the order of the consumers' names.
+
+        Raises:
+            BrokerError: NATS did not answer.
+        """
+        states = await consumer_states(self._connection, self._stream)
+        found = [self._read(name, states[name]) for name in sorted(states)]
+        return [each for each in found if each is not None]
+
+    async def pause(self, consumer: str, until_unix_ms: int) -> float:
+        """Have it deliver nothing until then, by the server's clock; seconds until then. A later pause replaces it.
+
+        Raises:
+            TopologyError: there is no such consumer.
+            BrokerError: NATS did not answer; pausing again does no harm.
+        """
+        until = datetime.fromtimestamp(until_unix_ms / 1000, UTC).isoformat(timespec="milliseconds")
+        return _seconds(await self._set(consumer, {"pause_until": until.replace("+00:00", "Z")}))
+
+    async def resume(self, consumer: str) -> None:
+        """Have it deliver again to pulls that are sent from now on; those that wait already are not served by this.
+
+        nats-server (2.15.1) wakes them when a pause is over by itself, and not when it is lifted; so let it end first.
+
+        Raises:
+            TopologyError, BrokerError: as `pause`.
+        """
+        await self._set(consumer, {})
+
+    async def clock_unix_ms(self) -> int:
+        """What the server's clock says.
+
+        Raises:
+            TopologyError: there is no mesh on this NATS.
+        """
+        return (await stream_clock(self._connection, self._stream))[1]
+
+    async def _set(self, consumer: str, body: dict[str, Any]) -> dict[str, Any]:
+        subject = f"$JS.API.CONSUMER.PAUSE.{self._stream}.{consumer}"
+        _, payload = await self._connection.request(subject, msgspec.json.encode(body))
+        return read_api(payload, f"pause of {consumer}")
+
+    def _read(self, name: str, state: dict[str, Any]) -> Lane | None:
+        """None: a consumer that somebody else put there."""
+        address = self._names.read_request(state["config"].get("filter_subject") or "")
+        if address is None or name != self._names.consumer(address.model, address.tier, address.lane):
+            return None
+        return Lane(
+            consumer=name,
+            model=address.model,
+            tier=address.tier,
+            lane=address.lane,
+            waiting=int(state.get("num_pending", 0)),
+            running=int(state.get("num_ack_pending", 0)),
+            pause_s=_seconds(state),
+        )
+
+
+def _seconds(state: dict[str, Any]) -> float:
+    return float(state.get("pause_remaining") or 0) / NS if state.get("paused") else 0.0

@@ -1,0 +1,27 @@
+"""`mesh chat`."""
+
+import click
+
+from mesh.cli.options import Nats, Question, Sampling, with_nats, with_question, with_sampling
+
+
+@click.command("chat")
+@with_question
+@with_sampling
+@with_nats
+def command(question: Question, sampling: Sampling, nats: Nats) -> None:
+    """Talk with a model; it sees the whole conversation each time.
+
+    Answers stream. Ctrl-C stops an answer and keeps the chat, Ctrl-D leaves. Lines beginning with / are
+    commands: /clear forgets the conversation, /exit leaves, /help lists them. With stdin from a pipe every line
+    is a turn, and only the answers go to stdout.
+
+    \b
+    Examples:
+        mesh chat
+        mesh chat --model demo --temperature 0 --system "You are a poet."
+        printf 'My name is Ada.\\nWhat is my name?\\n' | mesh chat
+    """
+    from mesh.cli.ask import chat_action as chat
+
+    chat.run(nats, question, sampling)

@@ -1,0 +1,82 @@
+"""`mesh result` and `mesh cancel`: a job by its id."""
+
+from typing import Any
+
+from mesh.cli.terminal import render
+from mesh.cli.ask import generate_action as ask
+from mesh.cli.connecting import open_client
+from mesh.cli.options import Nats
+from mesh.client.client import Client
+from mesh.errors import ResultNotFoundError
+from mesh.protocol.messages import Result
+from mesh.protocol.subjects import check_token
+
+
+async def read(nats: Nats, tenant: str, job_id: str, wait_s: float | None, is_followed: bool, as_json: bool) -> None:
+    """Print a job's Result, or its output as it comes.
+
+    Args:
+        wait_s: None: do not wait; 0: until it ends.
+
+    Raises:
+        ResultNotFoundError, WaitTimeoutError: there is none (yet).
+        JobError: it did not finish.
+    """
+    check_token("id", job_id)
+    async with open_client(nats, tenant) as client:
+        if wait_s is None and not is_followed:
+            result = await _at_once(client, job_id)
+        else:
+            await _check_known(client, job_id)
+            job = client.job(job_id)
+            if is_followed:
+                await ask.show(job)
+            result = await job.result(wait_s or None)
+    if as_json:
+        render.say(ask.as_text(result))
+    elif not is_followed and result.text:
+        render.say(str(result.text))
+    ask.check(result)
+    if not as_json:
+        render.note(ask.statistics(result))
+
+
+async def cancel(nats: Nats, tenant: str, job_id: str) -> None:
+    """Stop a job.
+
+    Raises:
+        ResultNotFoundError: nobody knows it.
+    """
+    check_token("id", job_id)
+    async with open_client(nats, tenant) as client:
+        status = await client.job(job_id).cancel()
+    if status == "unknown":
+        raise ResultNotFoundError(f"job {job_id} is not known; is the id right, and the tenant ({tenant})?")
+    render.say(f"job {job_id} is cancelled" if status == "cancelled" else f"job {job_id} had {status} already")
+
+
+async def _at_once(client: Client, job_id: str) -> Result:
+    try:
+        return await client.result(job_id)
+    except ResultNotFoundError:
+        status = await ask.find_status(client, client.job(job_id))
+        word = status.get("status")
+        if word not in ("queued", "running"):
+            raise
+    where = _describe(status)
+    raise ResultNotFoundError(f"job {job_id} {where}; wait for it with --wait, or stream it with --follow")
+
+
+async def _check_known(client: Client, job_id: str) -> None:
+    """Refuse to wait for a job that nobody knows; with no worker there is nobody to ask, and we wait."""
+    status = await ask.find_status(client, client.job(job_id))
+    if status.get("status") == "unknown":
+        raise ResultNotFoundError(
+            f"job {job_id} is not known: it never existed, or ended longer ago than its Result is kept"
+        )
+
+
+def _describe(status: dict[str, Any]) -> str:
+    if status["status"] == "queued":
+        return "waits in the queue"
+    return f"runs on {status.get('worker') or 'a worker'}, {status.get('index', 0)} tokens so far"

@@ -1,0 +1,42 @@
+"""`mesh submit`."""
+
+import click
+
+from mesh.cli.options import (
+    Nats,
+    Question,
+    Sampling,
+    option,
+    with_nats,
+    with_question,
+    with_raw_prompt,
+    with_sampling,
+)
+
+
+@click.command("submit")
+@click.argument("prompt", required=False)
+@option("--id", "job", metavar="ID", show_default="made up", help="The job's id; a second job with it is the same job.")
+@with_question
+@with_raw_prompt
+@with_sampling
+@with_nats
+def command(
+    prompt: str | None, job: str | None, question: Question, raw_prompt: bool, sampling: Sampling, nats: Nats
+) -> None:
+    """Queue a job and leave; its id goes to stdout.
+
+    The job is stored before this returns, and runs whether or not anybody waits for it. PROMPT as in
+    `mesh generate`; - or nothing reads it from stdin. With --id, submitting again is safe: it runs once.
+
+    \b
+    Examples:
+        job=$(mesh submit --tier batch "Tell me a long story about a fox.")
+        mesh result $job --wait
+        mesh submit --id report-17 --model demo "What is a queue?"
+    """
+    from mesh.cli.terminal import loop
+    from mesh.cli.ask import generate_action as ask
+
+    text = ask.read_prompt(prompt)
+    loop.run(ask.submit(nats, question, ask.inputs(text, question, raw_prompt), sampling, job))

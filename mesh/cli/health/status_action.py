@@ -1,0 +1,206 @@
+"""`mesh status`: two looks at a mesh, as tables and findings."""
+
+import asyncio
+from collections.abc import Iterator, Sequence
+
+import msgspec
+
+from mesh.cli.terminal import figures
+from mesh.cli.terminal import render
+from mesh.cli.workers.workers_action import ranges
+from mesh.cli.connecting import open_mesh
+from mesh.cli.options import Nats
+from mesh.cli.terminal.panes import wrap
+from mesh.cli.terminal.render import Column
+from mesh.control.status import snapshot as status
+from mesh.control.status.depth import Queue, Rates, Snapshot, WorkerSeen
+from mesh.control.status.checks import FAR_MS, Finding, findings
+
+LOOK_S = 1.0  # between the two looks
+BEAT_S = 2.2  # the same while jobs run: every worker has beaten once more by then
+MOST_ROWS = 40  # of one table; the JSON has all of them
+MOST_TENANTS = 4  # named in one row
+HANG = " " * 3  # before what is left of a line that was too long
+
+_QUEUES = (
+    Column("model/tier", least=12),
+    Column("waiting", is_number=True),
+    Column("given", is_number=True),
+    Column("oldest", is_number=True),
+    Column("pulls", is_number=True),
+    Column("tenants", least=12),
+    Column("state"),
+)
+_WORKERS = (
+    Column("worker", least=8),
+    Column("model", least=5),
+    Column("state"),
+    Column("engine", least=6),
+    Column("jobs", is_number=True),
+    Column("tokens", is_number=True),
+    Column("lanes", least=5),
+    Column("mesh", least=5),
+    Column("host", least=4),
+    Column("heard", is_number=True),
+)
+_STORES = (
+    Column("store", least=12),
+    Column("messages", is_number=True),
+    Column("size", is_number=True),
+    Column("limit", is_number=True),
+    Column("keeps", is_number=True),
+    Column("copies", is_number=True),
+    Column("leader", least=6),
+)
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """What `--json` prints."""
+
+    snapshot: Snapshot
+    rates: Rates | None  # None: not measured
+    findings: list[Finding]
+
+
+async def show(nats: Nats, is_measured: bool, as_json: bool) -> bool:
+    """Print the mesh as it is; whether anything is broken.
+
+    Raises:
+        TopologyError: there is no mesh on this NATS.
+    """
+    async with open_mesh(nats) as (connection, names):
+        seen = await status.snapshot(connection, names)
+        rates = None
+        if is_measured:
+            before = seen
+            is_busy = any(each.presence.running for each in before.workers) or any(q.jobs for q in before.queues)
+            await asyncio.sleep(BEAT_S if is_busy and before.workers else LOOK_S)
+            seen = await status.snapshot(connection, names)
+            rates = status.rates(before, seen, names)
+    report = Report(snapshot=seen, rates=rates, findings=findings(seen, names))
+    if as_json:
+        render.say(msgspec.json.encode(report).decode())
+    else:
+        for line in lines(report, render.width()):
+            render.say(render.harmless(line))
+    return any(each.level == "broken" for each in report.findings)
+
+
+def lines(report: Report, width: int) -> list[str]:
+    """The report for a terminal of so many columns. Pure."""
+    seen = report.snapshot
+    told = [*_head(report), ""]
+    shown = _worth_showing(seen.queues)
+    tables = (
+        (_QUEUES, [_queue(each) for each in shown]),
+        (_WORKERS, [_worker(each, report.rates) for each in seen.workers]),
+        (_STORES, [*_stores(seen)]),
+    )
+    for columns, rows in tables:
+        if rows:
+            told += [*render.table(columns, rows[:MOST_ROWS], width), *_more(len(rows) - MOST_ROWS), ""]
+    return [*(render.clip(line, width) for line in told), *_wrong(report.findings, width)]
+
+
+def _head(report: Report) -> Iterator[str]:
+    seen, rates = report.snapshot, report.rates
+    server = seen.server
+    where = [f"{server.name}, nats-server {server.version}"]
+    where += [f"{word} {name}" for word, name in (("cluster", server.cluster), ("domain", server.domain)) if name]
+    where.append(f"answers in {server.rtt_ms:.1f} ms")
+    yield f"nats     {', '.join(where)}"
+    waiting, given = sum(q.waiting for q in seen.queues), sum(q.in_flight for q in seen.queues)
+    yield f"jobs     {waiting:,} waiting, {given:,} given, {seen.dead_letters:,} dead letters"
+    capacity = sum(each.presence.capacity for each in seen.workers)
+    running = sum(each.presence.running for each in seen.workers)
+    models = figures.many(len({each.presence.model for each in seen.workers}), "model")
+    yield f"workers  {len(seen.workers)} of {models}, {running:,} of {figures.many(capacity, 'slot')} taken"
+    if rates is not None:
+        flow = f"{figures.rate(rates.submitted_per_s)} in, {figures.rate(rates.ended_per_s)} out"
+        yield f"rates    {flow}, tokens {figures.rate(rates.tokens_per_s)} (over {rates.span_s:.1f} s)"
+
+
+def _worth_showing(queues: Sequence[Queue]) -> list[Queue]:
+    """Queues that hold jobs or are paused; of a model without any, the first."""
+    busy = [each for each in queues if each.jobs or each.pause_left_ms]
+    models = {each.model for each in busy}
+    idle = {each.model: each for each in reversed(queues) if each.model not in models}
+    return sorted([*busy, *idle.values()], key=lambda each: each.model)
+
+
+def _queue(queue: Queue) -> tuple[str, ...]:
+    oldest = queue.oldest_waiting_ms
+    named = [f"{each.tenant} {figures.count(each.jobs)}" for each in queue.tenants[:MOST_TENANTS]]
+    if len(queue.tenants) > MOST_TENANTS:
+        named.append(f"{len(queue.tenants) - MOST_TENANTS} more")
+    return (
+        f"{queue.model}/{queue.tier}" if queue.jobs or queue.pause_left_ms else queue.model,
+        figures.count(queue.waiting),
+        figures.count(queue.in_flight),
+        "-" if oldest is None else figures.span(oldest),
+        figures.count(queue.pulls),
+        _clean(", ".join(named)) or "-",
+        _state(queue),
+    )
+
+
+def _state(queue: Queue) -> str:
+    if not queue.is_declared:
+        return "unknown"
+    if queue.pause_left_ms:
+        return "paused" if queue.pause_left_ms >= FAR_MS else f"paused {figures.span(queue.pause_left_ms)}"
+    return "open"
+
+
+def _worker(seen: WorkerSeen, rates: Rates | None) -> tuple[str, ...]:
+    worker = seen.presence
+    rate = next((each for each in rates.workers if each.worker == worker.worker), None) if rates is not None else None
+    shown = (
+        worker.worker,
+        worker.model,
+        worker.state,
+        f"{worker.engine} {worker.engine_version}",
+        f"{worker.running}/{worker.capacity}",
+        figures.rate(rate.tokens_per_s) if rate is not None else "-",
+        ranges(worker.lanes),
+        worker.version,
+        worker.host,
+        figures.span(seen.age_ms),
+    )
+    return tuple(_clean(each) for each in shown)
+
+
+def _stores(seen: Snapshot) -> Iterator[tuple[str, ...]]:
+    for store in seen.stores:
+        current = sum(each.is_current and not each.is_offline for each in store.peers)
+        yield (
+            store.name,
+            figures.count(store.messages),
+            figures.size(store.bytes),
+            figures.size(store.max_bytes) if store.max_bytes else "-",
+            figures.span(store.max_age_ms) if store.max_age_ms else "-",
+            f"{current + bool(store.leader)}/{store.replicas}",
+            store.leader or "none",
+        )
+
+
+def _wrong(found: Sequence[Finding], width: int) -> Iterator[str]:
+    """Each finding with what to do next, below it where both are too long for one line."""
+    if not found:
+        yield "Nothing is wrong."
+    for each in found:
+        text = f"{'!!' if each.level == 'broken' else ' !'} {_clean(each.text)}"
+        step = f"->  {each.next}" if each.next else ""
+        if render.cells(f"{text}  {step}") <= width:
+            yield f"{text}  {step}".rstrip()
+            continue
+        first, *rest = wrap(text, width - len(HANG))
+        yield from (first, *(HANG + line for line in rest), *([HANG + step] if step else []))
+
+
+def _more(count: int) -> list[str]:
+    return [f"… and {count} more; --json has them all"] if count > 0 else []
+
+
+def _clean(text: str) -> str:
+    return render.harmless(" ".join(text.split()))

@@ -1,0 +1,25 @@
+"""`mesh cancel`."""
+
+import click
+
+from mesh.cli.options import Nats, with_nats, with_tenant
+
+
+@click.command("cancel")
+@click.argument("job", metavar="ID")
+@with_tenant
+@with_nats
+def command(job: str, tenant: str, nats: Nats) -> None:
+    """Stop a job, wherever it is: in the queue or on a worker.
+
+    Its Result then says `cancelled` and keeps what was made so far. A job that had already ended stays as it
+    is; that is no error. Exits with 1 if the job is not known.
+
+    \b
+    Example:
+        mesh cancel report-17
+    """
+    from mesh.cli.terminal import loop
+    from mesh.cli.ask import result_action as jobs
+
+    loop.run(jobs.cancel(nats, tenant, job))

@@ -1,0 +1,49 @@
+"""`mesh jobs`."""
+
+import click
+
+from mesh.cli.options import TIERS, Nats, option, with_json, with_nats
+
+STATES = ("queued", "running", "retrying", "ending")  # mesh.control.jobs.job_state has them too, and slow imports
+
+
+@click.command("jobs")
+@option("--model", metavar="NAME", help="Only jobs for this model.")
+@option("--tier", type=click.Choice(TIERS), help="Only jobs of this tier.")
+@option("--tenant", metavar="NAME", show_default="all tenants", help="Only jobs of this tenant.")
+@option("--state", type=click.Choice(STATES), help="Only jobs that stand so.")
+@option("--limit", type=click.IntRange(min=1, max=10_000), default=50, metavar="N", help="Show N at most.")
+@with_json
+@with_nats
+def command(
+    model: str | None,
+    tier: str | None,
+    tenant: str | None,
+    state: str | None,
+    limit: int,
+    as_json: bool,
+    nats: Nats,
+) -> None:
+    """List the jobs that run and that wait: those that run first, the oldest first.
+
+    \b
+    queued    no worker began it
+    running   a worker does it
+    retrying  its last attempt is over, or its worker is gone, and it waits for the next
+    ending    its Result is there, or about to be
+
+    Left, on wide terminals, is the time until it expires; try is the number of its attempt; out is how many tokens
+    it has made. A long queue costs no more than what is shown of it. Jobs that have ended are not here: `mesh job
+    ID` knows them for as long as their Results are kept.
+
+    \b
+    Examples:
+        mesh jobs
+        mesh jobs --tenant acme --state queued --limit 500
+        mesh jobs --json | jq -r '.jobs[] | select(.age_ms > 60000) | .job'
+    """
+    from mesh.cli.terminal import loop
+    from mesh.cli.jobs import jobs_action as jobs
+    from mesh.control.jobs.listing import JobSelection
+
+    loop.run(jobs.show(nats, JobSelection(model, tier, tenant, state), limit, as_json))  # type: ignore[arg-type]  # click checked it

@@ -1,0 +1,240 @@
+"""`mesh replay`: from the options to `control/replay/runner`, and what it came to."""
+
+import asyncio
+import contextlib
+import json
+import secrets
+import time
+from collections.abc import AsyncIterator, Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+from mesh.broker import topology
+from mesh.broker.transport.connection import Connection
+from mesh.broker.transport.connection import connect as connect_broker
+from mesh.broker.stores.recordings import Span
+from mesh.cli.terminal import figures
+from mesh.cli.terminal import render
+from mesh.cli.connecting import connect_options, open_mesh
+from mesh.cli.load.replay import Asked, Whither
+from mesh.cli.options import Nats
+from mesh.cli.terminal.render import Column
+from mesh.control.replay.runner import Pace, Replay, check_models
+from mesh.control.replay.plan import SHARES, Outline, Report, Target, percentile
+from mesh.errors import ConfigError
+from mesh.protocol.subjects import Names, check_token, is_token, to_token
+
+LOOK_S = 0.5  # between looks at how it goes
+TELL_S = 10.0  # between lines where nobody watches
+_OUTLINE = (
+    Column("tenant", least=8),
+    Column("model/tier", least=12),
+    Column("requests", is_number=True),
+)
+_TIMES = (Column("", least=12), *(Column(f"p{share}", is_number=True) for share in SHARES))
+_WHY = {
+    "unreadable": "were no requests that can be read",
+    "replays": "were replays themselves",
+}
+
+
+async def run(asked: Asked, whither: Whither, nats: Nats, is_applied: bool, as_json: bool) -> bool:
+    """Show what would be submitted, or submit it; False if that was to be done, and not for all of them.
+
+    Raises:
+        ConfigError, InvalidRequestError: an option cannot be used.
+        ModelNotFoundError: the target lacks a model; nothing was submitted.
+        TopologyError: nothing is recorded, or there is no mesh.
+        BrokerError: NATS did not answer.
+    """
+    target = Target(secrets.token_hex(3), *_models(whither.to_model), tenant=whither.to_tenant)
+    if target.tenant is not None:
+        check_token("to-tenant", target.tenant)
+    pace = Pace(asked.speed or None, asked.limit, asked.at_once)
+    async with open_mesh(nats) as source:
+        replay = Replay(source, _span(asked), target, pace)
+        outline = await replay.outline()
+        async with _open_target(source, whither, nats) as (connection, names):
+            await check_models(connection, names, outline)
+            if not is_applied:
+                _show_outline(outline, asked, as_json)
+                return True
+            try:
+                await _submit(replay, connection, names, outline, as_json)
+                await replay.compare()
+            finally:  # also when a signal ends it: what was done is told
+                _show_report(replay.report, target.run, outline, as_json)
+    return not (replay.report.refused or replay.report.ended["lost"])
+
+
+async def _submit(replay: Replay, connection: Connection, names: Names, outline: Outline, as_json: bool) -> None:
+    telling = asyncio.create_task(_tell(replay.report, outline), name="mesh-replay-tell") if not as_json else None
+    try:
+        await replay.run(connection, names)
+    finally:
+        if telling is not None:
+            telling.cancel()
+            await asyncio.gather(telling, return_exceptions=True)
+            if render.is_watched():
+                render.progress("")
+
+
+async def _tell(report: Report, outline: Outline) -> None:
+    """How it goes, until cancelled."""
+    told_s = time.monotonic()
+    while True:
+        await asyncio.sleep(LOOK_S)
+        text = f"{report.submitted:,} of {outline.total:,} submitted, {report.open:,} open"
+        if report.refused:
+            text += f", {report.refused.total():,} refused"
+        if render.is_watched():
+            render.progress(text)
+        elif time.monotonic() - told_s >= TELL_S:
+            render.note(text)
+            told_s = time.monotonic()
+
+
+def _show_outline(outline: Outline, asked: Asked, as_json: bool) -> None:
+    span_ms = outline.last_unix_ms - outline.first_unix_ms
+    if as_json:
+        render.say(json.dumps({"applied": False, **_outline_as_json(outline)}))
+        return
+    if outline.total:
+        rows = [
+            (render.harmless(tenant), render.harmless(f"{model}/{tier}"), f"{count:,}")
+            for (tenant, model, tier), count in outline.asks.most_common()
+        ]
+        for line in render.table(_OUTLINE, rows, render.width()):
+            render.say(line)
+    for line in _remarks(outline):
+        render.note(line)
+    if outline.total:
+        pace = f"takes {figures.span(span_ms / asked.speed)} or longer" if asked.speed else "takes as long as they run"
+        render.note(f"recorded in {figures.span(span_ms)}; this {pace}. Nothing was submitted; --apply submits them.")
+
+
+def _remarks(outline: Outline) -> Iterator[str]:
+    if not outline.total:
+        yield "no recorded request is to be replayed, as far as was asked for"
+    for why, count in outline.skipped.items():
+        yield f"{figures.many(count, 'recorded message')} {_WHY[why]}, and left out"
+    if outline.missing:
+        yield f"{figures.many(outline.missing, 'request')} between the first and the last were not recorded"
+
+
+def _show_report(report: Report, run: str, outline: Outline, as_json: bool) -> None:
+    if as_json:
+        render.say(json.dumps(_report_as_json(report, run, outline)))
+        return
+    for line in _remarks(outline):
+        render.note(line)
+    render.say(f"run {run}: {report.submitted:,} of {outline.total:,} submitted as replay-{run}-…")
+    for title, counts in (("refused", report.refused), ("ended", report.ended)):
+        if counts:
+            render.say(f"{title}: {', '.join(f'{name} {count:,}' for name, count in counts.most_common())}")
+    if report.open:
+        render.say(f"{figures.many(report.open, 'job')} had not ended when this did, and go on")
+    if report.behind_s >= 1:
+        render.note(f"the pace was not kept: up to {figures.span(report.behind_s * 1000)} late; see --at-once, --speed")
+    rows = [
+        (f"{what}, {who}", *(figures.span(percentile(values, share)) for share in SHARES))
+        for what, who, values in _times(report)
+        if values
+    ]
+    if rows:
+        for line in render.table(_TIMES, rows, render.width()):
+            render.say(line)
+        if not report.originals:
+            render.note("how long the originals took is not known: they are not in the audit (any more)")
+
+
+def _times(report: Report) -> Iterator[tuple[str, str, Sequence[int]]]:
+    for what, (originals, replays) in (("first token", report.firsts_ms()), ("total", report.totals_ms())):
+        yield what, "originals", originals
+        yield what, "replays", replays
+
+
+def _outline_as_json(outline: Outline) -> dict[str, Any]:
+    return {
+        "requests": outline.total,
+        "asks": [
+            {"tenant": tenant, "model": model, "tier": tier, "requests": count}
+            for (tenant, model, tier), count in outline.asks.most_common()
+        ],
+        "first_unix_ms": outline.first_unix_ms,
+        "last_unix_ms": outline.last_unix_ms,
+        "left_out": dict(outline.skipped),
+        "missing": outline.missing,
+    }
+
+
+def _report_as_json(report: Report, run: str, outline: Outline) -> dict[str, Any]:
+    times = {
+        f"{what.replace(' ', '_')}_ms_{who}": {f"p{share}": percentile(values, share) for share in SHARES}
+        for what, who, values in _times(report)
+        if values
+    }
+    done = {"submitted": report.submitted, "refused": dict(report.refused), "ended": dict(report.ended)}
+    open_ = {"open": report.open, "behind_s": round(report.behind_s, 3)}
+    return {"applied": True, "run": run, **done, **open_, "times": times, "outline": _outline_as_json(outline)}
+
+
+@contextlib.asynccontextmanager
+async def _open_target(
+    source: tuple[Connection, Names], whither: Whither, nats: Nats
+) -> AsyncIterator[tuple[Connection, Names]]:
+    """Where they are submitted: the mesh they come from, or another one, which gets none of our credentials.
+
+    Raises:
+        TopologyError: there is no mesh.
+    """
+    names = Names(whither.to_namespace or nats.namespace)
+    if whither.to_nats is None:
+        if whither.to_creds is not None:
+            raise ConfigError("--to-creds is for --to-nats, which is not given", key="to-creds")
+        if names != source[1]:
+            await topology.read_settings(source[0], names)
+        yield source[0], names
+        return
+    there = replace(
+        connect_options(replace(nats, nats=(whither.to_nats,)), "mesh-replay"),
+        user=None,
+        password=None,
+        credentials=whither.to_creds,
+        nkey_seed=None,
+        tls_cert=None,
+        tls_key=None,
+    )
+    async with connect_broker(there) as connection:
+        await topology.read_settings(connection, names)
+        yield connection, names
+
+
+def _models(given: Sequence[str]) -> tuple[dict[str, str], str | None]:
+    """`chat=new` and `new`: the renamed models, and the one for all others.
+
+    Raises:
+        ConfigError: it reads otherwise.
+    """
+    renamed, others = dict[str, str](), list[str]()
+    for each in given:
+        old, equals, new = each.rpartition("=")
+        if not is_token(new) or (equals and not is_token(old)):
+            raise ConfigError(f"--to-model {each!r} is neither NEW nor OLD=NEW with names of models", key="to-model")
+        if equals:
+            renamed[old] = new
+        else:
+            others.append(new)
+    if len(others) > 1:
+        raise ConfigError(f"--to-model names one model for all others, not {' and '.join(others)}", key="to-model")
+    return renamed, others[0] if others else None
+
+
+def _span(asked: Asked) -> Span:
+    now_s = time.time()
+    model = asked.model
+    if model is not None and not is_token(model):  # MESH_MODEL may hold what `mesh up` loads
+        model = to_token(model)
+    since = None if asked.since is None else int((now_s - asked.since) * 1000)
+    # Not later than now: what is replayed into this very mesh is recorded too.
+    return Span(since, int((now_s - (asked.until or 0.0)) * 1000), asked.tenant, model)

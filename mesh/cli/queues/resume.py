@@ -1,0 +1,27 @@
+"""`mesh resume`."""
+
+import click
+
+from mesh.cli.setup.completing import targets
+from mesh.cli.options import Nats, with_json, with_nats
+
+
+@click.command("resume")
+@click.argument("target", metavar="MODEL[/TIER]", shell_complete=targets)
+@with_json
+@with_nats
+def command(target: str, as_json: bool, nats: Nats) -> None:
+    """Let the jobs of a paused model start again, or of one of its tiers.
+
+    Workers take up the queue at once, the highest tier first. A queue that is not paused stays as it is; that is no
+    error. The table shows what waits in each queue and what runs.
+
+    \b
+    Examples:
+        mesh resume chat
+        mesh resume chat/batch
+    """
+    from mesh.cli.terminal import loop
+    from mesh.cli.queues import pause_action as steer
+
+    loop.run(steer.resume(nats, target, as_json))

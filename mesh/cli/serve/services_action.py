@@ -1,0 +1,55 @@
+"""`mesh reconcile` and `mesh frontdoor`: services of a mesh, without a worker."""
+
+import asyncio
+import functools
+import secrets
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+
+from mesh.broker import topology
+from mesh.broker.transport.connection import connect
+from mesh.cli.terminal import loop
+from mesh.cli.terminal import render
+from mesh.cli.connecting import connect_options
+from mesh.cli.serve.monitoring import Station, of_process
+from mesh.cli.options import Nats
+from mesh.cli.serve.monitoring_options import Watching
+from mesh.audit.writer import auditing
+from mesh.hosting.services import Doors, counted, doors, services
+from mesh.protocol.subjects import Names
+
+Host = Callable[..., AbstractAsyncContextManager[Doors]]
+
+
+async def reconcile(nats: Nats, watching: Watching) -> None:
+    """Keep a mesh in order until a signal; as `_serve`."""
+    await _serve(nats, watching, "reconcile", services, "mesh {ns} is reconciled")
+
+
+async def frontdoor(nats: Nats, watching: Watching) -> None:
+    """Answer plain NATS requests until a signal; as `_serve`."""
+    host = functools.partial(doors, has_frontdoor=True)
+    await _serve(nats, watching, "frontdoor", host, "{ns}.rpc.<tenant>.<model> is answered")
+
+
+async def _serve(nats: Nats, watching: Watching, kind: str, host: Host, says: str) -> None:
+    """Host what `host` opens.
+
+    Raises:
+        DisconnectedError, TopologyError: no NATS, or no mesh on it.
+    """
+    names, who = Names(nats.namespace), f"{kind}-{secrets.token_hex(4)}"
+    ended = asyncio.Event()
+    loop.on_signals(lambda number: ended.set())
+    station = Station(watching, names, who)
+    async with station.opened(f"mesh-{kind}"), connect(connect_options(nats, f"mesh-{kind}")) as connection:
+        topology.check_server(connection.server_version)
+        await topology.read_settings(connection, names)
+        station.condition = lambda: of_process(connection, ended)
+        async with (
+            auditing(connection, names, who, observer=station.observer) as audit,
+            host(connection, names, who, audit=audit),
+            counted(station.census, connection),
+        ):
+            render.say(f"{who} ready: {says.format(ns=names.ns)}")
+            await ended.wait()

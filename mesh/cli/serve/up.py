@@ -1,0 +1,65 @@
+"""`mesh up`."""
+
+import contextlib
+from pathlib import Path
+
+import click
+
+from mesh.cli.terminal.failure import SignalledError
+from mesh.cli.options import EngineChoice, Shape, option, with_engine, with_grace, with_shape
+from mesh.cli.serve.monitoring_options import Watching, with_watching
+
+
+@click.command("up")
+@with_engine
+@option("--workers", type=click.IntRange(1, 64), default=1, metavar="N", help="Worker processes.")
+@option("--port", type=click.IntRange(0, 65535), default=4222, metavar="N", help="Where NATS listens; 0: any free one.")
+@option(
+    "--data",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("mesh-data"),
+    metavar="DIR",
+    help="Queue, events and results; kept when it ends.",
+)
+@option("--namespace", default="mesh", help="The mesh's name on this NATS.")
+@with_shape
+@with_grace
+@with_watching
+def command(
+    choice: EngineChoice,
+    workers: int,
+    port: int,
+    data: Path,
+    namespace: str,
+    shape: Shape,
+    grace: float,
+    watching: Watching,
+) -> None:
+    """Run a whole mesh on this machine: NATS, its streams, and N workers with a model.
+
+    For development and for a single server. It starts nats-server (on loopback only), declares what is missing,
+    starts the workers, and starts again whatever dies, but not what `mesh drain` ended. Jobs, events and results
+    lie in --data and are there again the next time; what exists is not changed, differences are reported. For
+    more machines run your own NATS, then `mesh init --apply` once and `mesh worker` on each.
+
+    SIGTERM or Ctrl-C drains the workers (see --grace) and ends everything; a second one makes them hand their
+    jobs back now, which then wait in --data. If it is killed, its children end too.
+
+    With --telemetry-port N it answers on N what can be said of the whole mesh, and worker 1 answers on N + 1,
+    worker 2 on N + 2, and so on; with 0, each takes a free port and logs it.
+
+    \b
+    Examples:
+        mesh up --model Qwen/Qwen2.5-0.5B-Instruct
+        mesh up --model ./my-model --name chat --workers 2 --data /var/lib/mesh
+        mesh up --engine simulator --workers 4 --port 0
+
+    Exit codes: 0 after a signal, 3 if something cannot start as configured, 4 or 5 if NATS or a worker died again and
+    again: five times before it was ready, or twenty times within ten seconds of it.
+    """
+    from mesh.cli.terminal import loop
+    from mesh.cli.serve import up_action as up
+
+    order = up.Order(choice, shape, namespace, port, data, workers, grace, watching)
+    with contextlib.suppress(SignalledError):  # before there were workers to drain
+        loop.run(up.serve(order), log_level=watching.log_level, log_format=watching.log_format, is_patient=True)

@@ -1,0 +1,77 @@
+"""`mesh worker`."""
+
+import signal
+import sys
+
+import click
+
+from mesh.cli.options import (
+    EngineChoice,
+    Nats,
+    Policies,
+    option,
+    with_engine,
+    with_grace,
+    with_nats,
+    with_policies,
+)
+from mesh.cli.serve.monitoring_options import Watching, with_watching
+
+
+@click.command("worker")
+@with_engine
+@with_nats
+@option("--worker-id", metavar="ID", show_default="w- and eight random digits", help="Its name among the workers.")
+@with_grace
+@with_policies
+@option("--frontdoor/--no-frontdoor", default=True, help="Answer requests at the front door too (see mesh frontdoor).")
+@with_watching
+@click.option("--leash", is_flag=True, hidden=True, help="End at once when stdin ends: whoever started us is gone.")
+def command(
+    choice: EngineChoice,
+    nats: Nats,
+    worker_id: str | None,
+    grace: float,
+    policies: Policies,
+    frontdoor: bool,
+    watching: Watching,
+    leash: bool,
+) -> None:
+    """Serve one model to a mesh: load it, pull jobs, stream their tokens back.
+
+    Start as many as you have GPUs, on any machine that reaches NATS; they share the work by themselves. The mesh
+    must be there: `mesh init --apply` declares it once. To try everything on one machine, `mesh up` is shorter.
+
+    When it pulls, it prints one line:
+
+    \b
+        worker w-1f2e3d4c ready: model demo, engine vllm 0.32.0, capacity 64
+
+    SIGTERM or Ctrl-C drains it: it takes no more jobs, lets the running ones finish for --grace seconds, hands
+    the rest to other workers, and exits with 0. A second signal hands them over at once. While the model still
+    loads, one signal is enough.
+
+    An engine that dies or hangs costs its jobs a moment: they go to other workers at once, and the engine is
+    started again. After six deaths in a row, each soon after it was ready, the worker exits with 5.
+
+    With --telemetry-port it answers /livez (200 while it lives), /readyz (200 while it would serve; else 503 and the
+    reasons: it loads or drains, NATS is away, the engine is dead or makes no token) and /metrics, for Prometheus.
+
+    \b
+    Examples:
+        mesh worker --model Qwen/Qwen2.5-0.5B-Instruct --nats tls://nats.example:4222
+        mesh worker --model ./my-model --name chat --max-model-len 4096 --engine-arg dtype=float16
+        mesh worker --engine simulator --engine-arg between_tokens_ms=20
+        mesh worker --model ./my-model --telemetry-port 9600 --log-format json --otlp http://127.0.0.1:4318
+    """
+    # Until the loop takes over (the imports below take a moment) there is nothing to drain.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: sys.exit(0))
+    from mesh.cli.terminal import loop
+    from mesh.cli.serve import worker_action as worker
+
+    if leash:
+        worker.end_with_stdin()
+    order = worker.order(choice, nats, policies, watching, worker.Manner(worker_id, grace, frontdoor))
+    name = order.options.name
+    loop.run(worker.serve(order), log_level=watching.log_level, log_format=watching.log_format, worker=name)

@@ -1,0 +1,33 @@
+"""`mesh demo`."""
+
+import click
+
+from mesh.cli.options import option
+
+
+@click.command("demo")
+@option("--engine", default="vllm", metavar="NAME", help="vllm, or simulator (no model: pleasant nonsense).")
+@option("--model", metavar="PATH|ID", show_default="the demo model that comes with mesh", help="What to load.")
+@option("--prompts", type=click.IntRange(1, 200), default=6, metavar="N", help="Questions, all asked at once.")
+@option("--keep", is_flag=True, help="Keep everything running afterwards, until Ctrl-C.")
+def command(engine: str, model: str | None, prompts: int, keep: bool) -> None:
+    """See it work: a queue, a worker with a real model, and answers that stream.
+
+    Starts a NATS server with a temporary store on a free port, declares the mesh, loads the model into one
+    worker, asks several questions at once and shows all the answers as they grow. Then it reads the Results back
+    from NATS, and prints the `nats` commands that do the same. Nothing is left behind; with --keep everything
+    stays until Ctrl-C, so that you can try those commands, or kill the worker and watch another take over.
+
+    The demo model is 7 MB, comes with mesh, and runs on any CPU; it needs vLLM (`mesh install vllm`).
+
+    \b
+    Examples:
+        mesh demo
+        mesh demo --keep
+        mesh demo --engine simulator --prompts 40
+    """
+    from mesh.cli.terminal import loop
+    from mesh.cli.setup import demo_action as demo
+
+    order = demo.order(engine, model, prompts, keep)
+    loop.run(demo.run(order), is_patient=True)

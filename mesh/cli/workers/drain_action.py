@@ -1,0 +1,76 @@
+"""`mesh drain`: tell workers to end, and say what they answered."""
+
+import json
+from collections.abc import Sequence
+
+import msgspec
+
+from mesh.cli.terminal import render
+from mesh.cli.connecting import open_mesh
+from mesh.cli.options import Nats
+from mesh.cli.terminal.render import Column
+from mesh.control.workers import drain as draining
+from mesh.control.workers.drain import Told
+from mesh.protocol.messages import Presence
+
+_COLUMNS = (Column("worker", least=12), Column("running", is_number=True), Column("what happens", least=30))
+
+
+async def run(nats: Nats, workers: Sequence[str], model: str | None, is_waiting: bool, as_json: bool) -> bool:
+    """Drain them; whether all answered, and if waited for, ended.
+
+    Raises:
+        ConfigError: one of them is not there; none was told.
+    """
+    async with open_mesh(nats) as (connection, names):
+        chosen = await draining.choose(connection, names, workers, model)
+        told = await draining.drain(connection, names, chosen)
+        if not as_json:
+            _show(told, is_waiting)
+        left = await draining.wait_gone(connection, names, told, _progress) if is_waiting else []
+    if is_waiting and render.is_watched():
+        render.progress("")
+    if as_json:
+        render.say(json.dumps({"workers": [_as_json(each, left) for each in told], "waited": is_waiting}))
+    elif left:
+        render.complain(f"still there: {', '.join(left)}; `mesh workers` shows what they do")
+    elif is_waiting and all(each.answer is not None for each in told):
+        render.note("all of them have ended.")
+    return not left and all(each.answer is not None for each in told)
+
+
+def words_of(told: Told) -> str:
+    """What happens to one worker now. Pure."""
+    answer = told.answer
+    if answer is None:
+        return told.why
+    if answer.was_draining:
+        return "it was draining already"
+    if not answer.running:
+        return "it ends"
+    return f"it takes no more; what runs has {answer.grace_s:g} s to finish"
+
+
+def _show(told: Sequence[Told], is_waiting: bool) -> None:
+    rows = [
+        (each.worker, "-" if each.answer is None else str(each.answer.running), render.harmless(words_of(each)))
+        for each in told
+    ]
+    for line in render.table(_COLUMNS, rows, render.width()):
+        render.say(line)
+    if not is_waiting:
+        render.note("--wait returns when they have ended.")
+
+
+def _progress(there: Sequence[Presence]) -> None:
+    if render.is_watched() and there:
+        jobs = sum(each.running for each in there)
+        render.progress(f"{len(there)} still there, {jobs} jobs running")
+
+
+def _as_json(told: Told, left: Sequence[str]) -> dict[str, object]:
+    shown: dict[str, object] = {"worker": told.worker, "answered": told.answer is not None}
+    if told.answer is None:
+        return shown | {"why": told.why}
+    answer: dict[str, object] = msgspec.to_builtins(told.answer)
+    return shown | answer | {"is_there": told.worker in left}

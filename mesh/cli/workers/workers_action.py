@@ -1,0 +1,74 @@
+"""`mesh workers`: who is alive."""
+
+import json
+import time
+from collections.abc import Sequence
+
+import msgspec
+
+from mesh.cli.terminal import render
+from mesh.cli.connecting import open_client
+from mesh.cli.options import Nats
+from mesh.cli.terminal.render import Column
+from mesh.protocol.messages import Presence
+
+_COLUMNS = (
+    Column("worker", least=8),
+    Column("model", least=5),
+    Column("state"),
+    Column("engine", least=6),
+    Column("jobs", is_number=True),
+    Column("lanes", least=5),
+    Column("done", is_number=True),
+    Column("tokens", is_number=True),
+    Column("host", least=4),
+    Column("pid", is_number=True),
+    Column("up", is_number=True),
+)
+
+
+async def show(nats: Nats, as_json: bool) -> None:
+    """Print the workers as a table, or as JSON."""
+    async with open_client(nats, "default") as client:
+        workers = sorted(await client.workers(), key=lambda each: (each.model, each.worker))
+    if as_json:
+        render.say(json.dumps(msgspec.to_builtins(workers)))
+    elif not workers:
+        render.note("no worker is running; start one with `mesh up` or `mesh worker`")
+    else:
+        for line in render.table(_COLUMNS, [_row(each) for each in workers], render.width()):
+            render.say(line)
+
+
+def _row(worker: Presence) -> Sequence[str]:
+    return (
+        worker.worker,
+        worker.model,
+        worker.state,
+        f"{worker.engine} {worker.engine_version}",
+        f"{worker.running}/{worker.capacity}",
+        ranges(worker.lanes),
+        _count(worker.finished),
+        _count(worker.tokens),
+        worker.host,
+        str(worker.pid),
+        render.duration(time.time() - worker.started_unix_ms / 1000),
+    )
+
+
+def ranges(numbers: Sequence[int]) -> str:
+    """`[0, 1, 2, 5]` as `0-2,5`. Pure."""
+    parts: list[list[int]] = []
+    for number in sorted(set(numbers)):
+        if parts and number == parts[-1][-1] + 1:
+            parts[-1][1:] = [number]
+        else:
+            parts.append([number])
+    return ",".join("-".join(map(str, part)) for part in parts) or "-"
+
+
+def _count(number: int) -> str:
+    for size, unit in ((10**9, "G"), (10**6, "M"), (10**4, "k")):
+        if number >= size:
+            return f"{number // (1000 if unit == 'k' else size)}{unit}"
+    return str(number)

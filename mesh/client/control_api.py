@@ -1,0 +1,150 @@
+"""What the mesh tells a client that JetStream tells nothing: one in a tenant's account.
+
+There a client reaches the queue, the front door, the control service, its own Results and its own live events, and
+nothing else. Journal, models and large Results it asks of the control service, where others read the streams; what
+comes of it is the same. Used by client/client, client/catalog and client/lookup.
+Source: nats/PROTOCOL.md, "Steering a job" and "Tenants".
+"""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from mesh.broker.transport.connection import Connection
+from mesh.broker.stores.journal import Entry, Journal, read_entry
+from mesh.broker.stores.results import ResultStore
+from mesh.errors import (
+    BrokerTimeoutError,
+    DisconnectedError,
+    ModelNotFoundError,
+    ResultNotFoundError,
+    TopologyError,
+    UnauthorizedError,
+    UnavailableError,
+)
+from mesh.protocol import codec, headers
+from mesh.protocol.messages import Result
+from mesh.protocol.subjects import Names
+
+PAGE = 200  # events asked for at once: the most that the service gives
+ANSWER_S = 5.0
+TRIES = 2  # a process of the service that was just suspended never answers, and the next question goes to another
+OUTPUT_S = 60.0  # for a Result too large for a message
+RETRY_S = 0.2
+NOT_FOUND = "404"
+
+
+class Relay:
+    """The control service as one tenant's client sees it. `is_needed`: JetStream itself refused this user."""
+
+    def __init__(self, connection: Connection, names: Names, tenant: str, is_needed: bool = False) -> None:
+        self._connection = connection
+        self._names = names
+        self._tenant = tenant
+        self._journal = Journal(connection, names)
+        self._store = ResultStore(connection, names)
+        self.is_needed = is_needed
+
+    async def read_journal(self, job: str, after: int = 0, limit: int | None = None) -> list[Entry]:
+        """A job's events after stream sequence `after`, `limit` at most: from JetStream, or as the service reads them.
+
+        Raises:
+            BrokerError: nobody answered.
+        """
+        if not self.is_needed:
+            try:
+                return await self._journal.read(self._journal.subject(self._tenant, job), after, limit)
+            except UnauthorizedError:
+                self.is_needed = True
+        found: list[Entry] = []
+        while limit is None or len(found) < limit:
+            want = PAGE if limit is None else min(PAGE, limit - len(found))
+            ask = msgspec.json.encode({"after": after, "limit": want})
+            answers = await self._ask("replay", job, ask, ANSWER_S)
+            page = [entry for header, payload in answers if (entry := read_entry(header, payload)) is not None]
+            found += page
+            if len(page) < want:
+                break
+            after = page[-1].sequence
+        return found
+
+    async def longest_context(self, model: str) -> int:
+        """The most tokens, prompt and output together, that the workers of `model` take; 0: no worker says.
+
+        Raises:
+            ModelNotFoundError: nobody deployed it; the message says what there is.
+            BrokerError: nobody answered.
+        """
+        try:
+            answers = await self._ask("model", model, b"", ANSWER_S)
+        except ResultNotFoundError as error:
+            raise ModelNotFoundError(str(error).removeprefix("model: "), field="model") from None
+        answer = codec.decode_json(answers[0][1]) if answers else {}
+        longest = answer.get("max_model_len") if isinstance(answer, dict) else 0
+        return longest if isinstance(longest, int) else 0
+
+    async def whole(self, result: Result) -> Result:
+        """A Result with its output, where that was too large for a message.
+
+        Raises:
+            ResultNotFoundError: its output is kept no longer.
+            BrokerTimeoutError: NATS did not give it within a minute.
+        """
+        if not isinstance(result.object, str):
+            return result
+        try:
+            async with asyncio.timeout(OUTPUT_S):
+                while True:
+                    try:
+                        if self.is_needed:
+                            return await self.output(result.id)
+                        return codec.decode_result(await self._store.get_object(result.object))
+                    except (DisconnectedError, BrokerTimeoutError, UnavailableError):
+                        await asyncio.sleep(RETRY_S)  # NATS is away, and the Result is worth a wait
+        except TimeoutError:
+            raise BrokerTimeoutError(f"object {result.object} did not come within {OUTPUT_S:g} s; ask again") from None
+        except TopologyError as error:
+            raise ResultNotFoundError(f"the output of job {result.id} is kept no longer: {error}") from None
+
+    async def output(self, job: str) -> Result:
+        """The Result of a job as the service reads it, whole.
+
+        Raises:
+            ResultNotFoundError: it is kept no longer.
+            BrokerError: nobody answered, or a part of it was lost on the way; ask again.
+        """
+        answers = await self._ask("output", job, b"", OUTPUT_S)
+        body = b"".join(payload for _, payload in answers)
+        size = headers.parse(answers[0][0]).get("Mesh-Bytes", "") if answers else ""
+        if size != str(len(body)):
+            raise BrokerTimeoutError(f"{len(body)} of {size or '?'} bytes of the Result of job {job} came; ask again")
+        return codec.decode_result(body)
+
+    async def _ask(self, verb: str, what: str, body: bytes, timeout_s: float) -> Sequence[tuple[bytes, bytes]]:
+        """The messages of an answer, without the empty one at its end.
+
+        Raises:
+            ResultNotFoundError: the service says that there is no such thing.
+            UnavailableError: it refused otherwise, or nobody serves it. BrokerTimeoutError: no answer.
+        """
+        subject = self._names.control(self._tenant, verb, what)
+        for is_last_try in (False, True):
+            try:
+                *found, (end, _) = await self._connection.collect(subject, body, _is_end, timeout_s / TRIES)
+                break
+            except BrokerTimeoutError:
+                if is_last_try:
+                    raise
+        fields: dict[str, Any] = headers.parse(end)
+        reason = fields.get("Nats-Service-Error")
+        if reason is None:
+            return found
+        if fields.get("Nats-Service-Error-Code") == NOT_FOUND:
+            raise ResultNotFoundError(str(reason))
+        raise UnavailableError(f"{verb} of {what}: {reason}")
+
+
+def _is_end(header: bytes, payload: bytes) -> bool:
+    return not payload

@@ -1,0 +1,138 @@
+"""What became of a job that nobody hears of: slow and exact, for the rare case.
+
+A live event can be lost with the connection, a Result can come and go unheard, and an id can be one that never was.
+Used by client/poller for handles that hear nothing, and by client/client for an id that was submitted before.
+"""
+
+import time
+from collections.abc import Awaitable
+from typing import Any, TypeVar
+
+from mesh.broker.transport.connection import Connection
+from mesh.broker.stores.journal import Journal, events_of
+from mesh.broker.stores.queue import RequestQueue
+from mesh.broker.stores.results import ResultStore
+from mesh.client.control_api import Relay
+from mesh.errors import BrokerTimeoutError, ResultNotFoundError, UnauthorizedError, UnavailableError
+from mesh.protocol import codec, headers
+from mesh.protocol.messages import Result
+from mesh.protocol.subjects import Names
+
+STATUS_S = 5.0  # for a worker to say where a job stands
+TRY_S = 3.0  # for one worker to answer; one that was just suspended never does, and the next question goes to another
+
+T = TypeVar("T")
+
+
+class Inquiry:
+    """Asks the queue, the workers, the store and the journal of one tenant's jobs."""
+
+    def __init__(self, connection: Connection, names: Names, tenant: str, relay: Relay) -> None:
+        self._connection = connection
+        self._names = names
+        self._tenant = tenant
+        self._relay = relay
+        self._queue = RequestQueue(connection, names)
+        self._journal = Journal(connection, names)
+        self._store = ResultStore(connection, names)
+
+    async def ask(self, job: str, sequence: int = 0) -> Result | None:
+        """The Result of a job that ended; None: it waits or runs.
+
+        A Result is stored before its request leaves the queue, so the request is looked for first: a job that ends
+        meanwhile is found by its Result.
+
+        Args:
+            sequence: of the stored request, 0 if that is not known.
+
+        Raises:
+            ResultNotFoundError: there is no such job, or its Result is kept no longer.
+            MeshError: NATS did not answer; ask again.
+        """
+        is_told = self._relay.is_needed  # a worker says all there is to know of the queue
+        if sequence and not is_told and await _if_allowed(self._queue.get(sequence)) is not None:
+            return None
+        if await self._is_alive(job):
+            return None
+        result = await self.stored(job) or await self._announced(job)
+        if result is not None:
+            return result
+        raise ResultNotFoundError(
+            f"job {job} is unknown: it never existed, or ended longer ago than its result_ttl_ms; "
+            "is the id right, and the tenant?"
+        )
+
+    async def _announced(self, job: str) -> Result | None:
+        """The Result with which the job's journal ends."""
+        if self._relay.is_needed:
+            events = events_of(await self._relay.read_journal(job))
+            return events[-1] if events and isinstance(events[-1], Result) else None
+        last = await _if_allowed(self._journal.last(self._journal.subject(self._tenant, job)))
+        return last.event if last is not None and isinstance(last.event, Result) else None
+
+    async def stored(self, job: str) -> Result | None:
+        """The job's Result, also one that was written a moment ago; None: it has none, or none that is kept.
+
+        Raises:
+            MeshError: NATS did not answer.
+        """
+        try:
+            if self._relay.is_needed:  # a tenant's account may not ask the leader; a worker does for it
+                return await self._relay.output(job)
+            stored = await self._store.get_written(self._tenant, job)
+        except ResultNotFoundError:
+            return None
+        except (UnauthorizedError, UnavailableError):
+            stored = await self._store.get(self._tenant, job)
+        return stored.result if stored is not None else None
+
+    async def _is_alive(self, job: str) -> bool:
+        """Whether the job waits or runs, by what the workers say; by the queue itself where there are none."""
+        try:
+            return (await self.status(job, STATUS_S)).get("status") in ("queued", "running")
+        except UnavailableError:
+            if self._relay.is_needed:
+                raise  # it cannot be told: the queue is not ours to read
+            return await self._queue.find(self._tenant, job) is not None
+
+    async def status(self, job: str, timeout_s: float) -> dict[str, Any]:
+        """Where the job stands, as a worker says.
+
+        Raises:
+            UnavailableError: no worker is there, or it refused. BrokerError: no answer.
+        """
+        return await self.steer("status", job, timeout_s)
+
+    async def steer(self, verb: str, job: str, timeout_s: float) -> dict[str, Any]:
+        """A worker's answer to `status` or `cancel`; asked again where none comes, which does no harm.
+
+        Raises:
+            As `status`.
+        """
+        subject = self._names.control(self._tenant, verb, job)
+        end_s = time.monotonic() + timeout_s
+        while True:
+            left_s = end_s - time.monotonic()
+            try:
+                header, payload = await self._connection.request(subject, timeout_s=min(TRY_S, left_s))
+                break
+            except BrokerTimeoutError:
+                if left_s <= TRY_S:
+                    raise
+            except UnavailableError:
+                raise UnavailableError(
+                    f"nobody answers {subject}: no worker is running; start one with `mesh worker`"
+                ) from None
+        refusal = headers.parse(header).get("Nats-Service-Error")
+        if refusal is not None:
+            raise UnavailableError(f"{verb} of job {job}: {refusal}")
+        answer = codec.decode_json(payload)
+        return answer if isinstance(answer, dict) else {}
+
+
+async def _if_allowed(read: Awaitable[T | None]) -> T | None:
+    """What was read; None where this account may not, and others must say."""
+    try:
+        return await read
+    except (UnauthorizedError, UnavailableError):
+        return None

@@ -1,0 +1,237 @@
+"""What an operator does with dead letters: look, have the job run again, remove them. Used by `mesh dlq`.
+
+`control/deadletters/redrive` decides, this carries out. A redrive goes: the old Result, the old notes and events, the request
+stored again, and the letter last. Cut off anywhere, it leaves the letter, and doing it again completes it; done by
+two at once, the job runs once.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mesh.broker import topology
+from mesh.broker.transport.connection import Connection
+from mesh.broker.stores.deadletters import DeadLetter, DeadLetters, Selection
+from mesh.broker.stores.journal import Entry, Journal, events_of, notes_in
+from mesh.broker.stores.queue import RequestQueue
+from mesh.broker.stores.results import ResultStore
+from mesh.audit.operator import Operator
+from mesh.control.deadletters.redrive import AttemptSeen, Burial, Decision, Traces, attempts_of, decide, read_request, submission
+from mesh.errors import BrokerError, ConfigError, ProtocolError, ResultNotFoundError
+from mesh.protocol import codec
+from mesh.protocol.messages import Result
+from mesh.protocol.subjects import Names, is_token
+
+SUBMIT_S = 10.0  # for the request queue to take one
+
+
+@dataclass(frozen=True, slots=True)
+class Story:
+    """What is still known of a buried job, beside its letter."""
+
+    attempts: list[AttemptSeen]  # empty once the journal is past its age
+    result: Result | None  # the one that stands now; None: it is kept no longer
+    decision: Decision  # what redriving it would mean
+
+
+class DeadLetterOffice:
+    """The dead letters of one mesh, and the way back into its queue."""
+
+    def __init__(self, connection: Connection, names: Names) -> None:
+        self._connection = connection
+        self._names = names
+        self._letters = DeadLetters(connection, names)
+        self._queue = RequestQueue(connection, names)
+        self._journal = Journal(connection, names)
+        self._store = ResultStore(connection, names)
+        self._operator = Operator(connection, names)
+        self._deployed: set[str] = set()  # models whose queue exists
+
+    def pages(self, selection: Selection) -> AsyncIterator[list[DeadLetter]]:
+        """The letters that are there now and selected, oldest first.
+
+        Raises:
+            InvalidRequestError, TopologyError, BrokerError: as `DeadLetters.pages`.
+        """
+        return self._letters.pages(selection)
+
+    async def find(self, jobs: Collection[str], selection: Selection) -> list[DeadLetter]:
+        """The letters of these jobs, oldest first; a job may have several. Reads all that are selected.
+
+        Raises:
+            ResultNotFoundError: a job has none.
+            ConfigError: an id is that of jobs of several tenants, and no tenant is selected.
+            InvalidRequestError, TopologyError, BrokerError: as `pages`.
+        """
+        wanted = set(jobs)
+        found = [each async for page in self.pages(selection) for each in page if each.job in wanted]
+        for job in jobs:
+            tenants = sorted({each.address.tenant for each in found if each.job == job})
+            if not tenants:
+                raise ResultNotFoundError(
+                    f"no dead letter of job {job}: it was not given up, or the letter was removed or is past its "
+                    "7 days; `mesh dlq ls` lists what there is"
+                )
+            if len(tenants) > 1:
+                raise ConfigError(
+                    f"{job} is a dead letter of several tenants; choose one with --tenant: {', '.join(tenants)}",
+                    key="tenant",
+                )
+        return found
+
+    async def tell(self, letter: DeadLetter) -> Story:
+        """What is still known of the job.
+
+        Raises:
+            BrokerError: NATS did not answer.
+        """
+        decision = await self.plan(letter)
+        if not letter.is_addressable:
+            return Story([], None, decision)
+        entries, (_, _, result) = await asyncio.gather(self._read_journal(letter), self._read_result(letter))
+        return Story(attempts_of(events_of(entries), notes_in(entries)), result, decision)
+
+    async def plan(self, letter: DeadLetter, has_deadline: bool = False) -> Decision:
+        """What `redrive` would do now. Changes nothing.
+
+        Raises:
+            BrokerError: NATS did not answer.
+        """
+        if not letter.is_addressable:
+            return Decision("skip", "its subject or its job's id is not of the protocol's form")
+        if await self._letters.get(letter.sequence) is None:
+            return Decision("gone", "somebody else redrove or removed it")
+        request, _ = read_request(letter.body, letter.encoding)
+        traces = await self._traces(letter)
+        return decide(_burial(letter), request, traces, time.time_ns() // 1_000_000, has_deadline)
+
+    async def redrive(self, letter: DeadLetter, deadline_s: float | None = None) -> Decision:
+        """Have the job run again under its id, if that can be; what was decided and done.
+
+        Cut off anywhere, the letter is still there, and doing it again completes it.
+
+        Args:
+            deadline_s: a new deadline, in seconds from now; None: the request's own.
+
+        Raises:
+            QuotaExceededError: the queue is full; the letter stays.
+            BrokerError: NATS did not answer; the letter stays, unless its removal was all that was left to do.
+        """
+        decision = await self.plan(letter, deadline_s is not None)
+        if decision.verb == "redrive":
+            await self.clear_result(letter, decision)
+            await self.clear_journal(letter, decision)
+            await self.submit(letter, deadline_s)
+            await self._operator.did("redriven", **_told(letter))
+        if decision.verb in ("redrive", "settle"):
+            await self._letters.remove(letter.sequence)
+        return decision
+
+    # The steps of a redrive, in their order. Each may be repeated without harm.
+
+    async def clear_result(self, letter: DeadLetter, decision: Decision) -> None:
+        """Remove the Result that the buried run left."""
+        if decision.result_last:
+            await self._store.remove(letter.address.tenant, letter.job, decision.result_last)
+
+    async def clear_journal(self, letter: DeadLetter, decision: Decision) -> None:
+        """Remove the notes and events that the buried run left."""
+        if decision.journal_last:
+            await self._journal.purge(letter.address.tenant, letter.job, decision.journal_last)
+
+    async def submit(self, letter: DeadLetter, deadline_s: float | None) -> None:
+        """Store the request again, once."""
+        at = letter.address
+        deadline_unix_ms = None if deadline_s is None else time.time_ns() // 1_000_000 + int(deadline_s * 1000)
+        name = (at.tenant, letter.job)
+        again = submission(_burial(letter), name, letter.body, letter.encoding, deadline_unix_ms)
+        subject = self._names.request(at.model, at.tier, at.tenant, again.affinity)
+        ack = await self._queue.submit(
+            subject, again.body, again.message_id, letter.encoding, letter.traceparent, SUBMIT_S
+        )
+        if ack.duplicate and ack.seq <= letter.request_sequence:
+            raise BrokerError(
+                f"job {letter.job} was first submitted so lately that it would pass for a repeat; its dead letter "
+                "stays, redrive it again in some minutes"
+            )
+
+    async def drop(self, letter: DeadLetter) -> bool:
+        """Remove a dead letter; whether it was there. The job's Result stays as it is.
+
+        Raises:
+            BrokerError: NATS did not answer.
+        """
+        was_there = await self._letters.remove(letter.sequence)
+        if was_there:
+            await self._operator.did("dropped", **_told(letter))
+        return was_there
+
+    async def _traces(self, letter: DeadLetter) -> Traces:
+        queued, is_deployed, journal, (sequence, unix_ms, result) = await asyncio.gather(
+            self._queue.get(letter.request_sequence) if letter.request_sequence else _nothing(),
+            self._is_deployed(letter.address.model),
+            self._read_journal(letter),
+            self._read_result(letter),
+        )
+        return Traces(
+            is_queued=queued is not None and queued.job == letter.job,
+            is_deployed=is_deployed,
+            journal=[(entry.sequence, entry.event) for entry in journal],
+            result=result,
+            result_sequence=sequence,
+            result_unix_ms=unix_ms,
+        )
+
+    async def _is_deployed(self, model: str) -> bool:
+        if model not in self._deployed and await topology.has_model(self._connection, self._names, model):
+            self._deployed.add(model)
+        return model in self._deployed
+
+    async def _read_journal(self, letter: DeadLetter) -> list[Entry]:
+        """The job's events and notes, in the order of the stream they share."""
+        journal, name = self._journal, (letter.address.tenant, letter.job)
+        subjects = (journal.subject(*name), journal.attempts_subject(*name), journal.notes_subject(*name))
+        parts = await asyncio.gather(*(self._read_subject(subject) for subject in subjects))
+        return sorted((entry for part in parts for entry in part), key=lambda entry: entry.sequence)
+
+    async def _read_subject(self, subject: str) -> Sequence[Entry]:
+        """All of a subject; the newest from the leader, which a replica may not have yet."""
+        entries = await self._journal.read(subject)
+        last = await self._journal.last(subject)
+        if last is not None and (not entries or entries[-1].sequence < last.sequence):
+            entries.append(last)
+        return entries
+
+    async def _read_result(self, letter: DeadLetter) -> tuple[int, int, Result | None]:
+        """Sequence and time of what stands under the job's key, and the Result if it is one; 0 for nothing."""
+        message = await self._store.read_last(letter.address.tenant, letter.job)
+        if message is None:
+            return 0, 0, None
+        try:
+            result = codec.decode_result(message.body)
+        except ProtocolError:  # the marker that `nats kv del` leaves; it would refuse every later Result
+            result = None
+        return message.sequence, message.unix_ms, result
+
+
+def _told(letter: DeadLetter) -> dict[str, Any]:
+    """What the audit says of a letter."""
+    at = letter.address
+    return {
+        "tenant": at.tenant,
+        "job": letter.job if letter.is_addressable else "",
+        "model": at.model,
+        "tier": at.tier,
+        "sequence": letter.request_sequence,
+        "code": letter.code if is_token(letter.code) else "",
+    }
+
+
+def _burial(letter: DeadLetter) -> Burial:
+    return Burial(letter.request_sequence, letter.stored_unix_ms, letter.buried_unix_ms)
+
+
+async def _nothing() -> None:
+    return None

@@ -1,0 +1,175 @@
+"""What is wrong with how a mesh is set up, and with what its workers say of themselves. Pure. See control/doctor/checks."""
+
+import re
+from collections.abc import Iterable, Iterator
+
+from mesh.broker.inspect.server_info import GreetingFacts
+from mesh.control.status.depth import Snapshot, WorkerSeen
+from mesh.control.status.checks import findings
+from mesh.control.doctor.facts import Advice, DriftFacts, Level, MeshFacts, SettingsFacts
+from mesh.protocol.subjects import DEFAULT_NAMESPACE, Names
+
+# Without these as they should be, jobs are lost, doubled or never delivered; the rest is the operator's choice.
+ESSENTIAL = {
+    "subjects",
+    "retention",
+    "discard",
+    "discard_new_per_subject",
+    "max_msgs_per_subject",
+    "allow_direct",
+    "allow_msg_ttl",
+    "deny_delete",
+    "subject_transform",
+    "republish",
+    "ack_policy",
+    "deliver_policy",
+    "filter_subject",
+    "priority_groups",
+    "priority_policy",
+}
+HARMLESS = {"description"}
+# Judged in another way here, or not worth saying twice.
+SAID_ELSEWHERE = {"missing", "old_server", "no_leader"}
+OTHER_CLOCK_MS = 1000
+_KEY = re.compile(r"(?:^|; )(\w+): ")
+
+
+def judge(mesh: MeshFacts, namespace: str, greeting: GreetingFacts | None) -> Iterator[Advice]:
+    """What is wrong with the mesh of this namespace."""
+    names = Names(namespace)
+    if mesh.settings is None and names.requests_stream not in mesh.leaderless:
+        yield _no_mesh(mesh, names)
+    yield from _of_drifts(mesh, names)
+    for name in mesh.leaderless:
+        text = f"{name} has no leader: too many servers of its cluster are away"
+        fix = "bring them back; `nats server report jetstream` shows which are missing"
+        yield Advice(level="error", code="no_leader", text=text, fix=fix)
+    if mesh.settings is not None:
+        yield from _of_settings(mesh.settings, greeting)
+        yield from _of_lanes(mesh, mesh.settings, names)
+    if mesh.look_error:
+        fix = "ask again; if it stays, `nats stream report` and nats-server's log say more"
+        yield Advice(level="error", code="unreadable", text=f"the mesh cannot be looked at: {mesh.look_error}", fix=fix)
+    for worker in mesh.silent:
+        text = f"worker {worker} does not answer: it is suspended, overloaded or cut off"
+        fix = "look at its process and its log; its jobs go on elsewhere when their leases end"
+        yield Advice(level="warning", code="worker_silent", text=text, fix=fix)
+    if mesh.snapshot is not None:
+        yield from _of_workers(mesh.snapshot.workers)
+        yield from _of_findings(mesh.snapshot, names)
+
+
+def in_words(mesh: MeshFacts) -> str:
+    """What there is of it."""
+    if mesh.settings is None or mesh.snapshot is None:
+        return "none that can be read"
+    seen = mesh.snapshot
+    models = {each.model for each in seen.queues}
+    counts = [
+        (len(models), "model"),
+        (len(seen.workers), "worker"),
+        (sum(each.jobs for each in seen.queues), "job"),
+    ]
+    return ", ".join(f"{count:,} {word}{'' if count == 1 else 's'}" for count, word in counts)
+
+
+def _init(names: Names) -> str:
+    return "mesh init" if names.ns == DEFAULT_NAMESPACE else f"mesh init --namespace {names.ns}"
+
+
+def _no_mesh(mesh: MeshFacts, names: Names) -> Advice:
+    if not mesh.exists:
+        text = f"no mesh called {names.ns} is declared on this NATS"
+        return Advice(level="error", code="no_mesh", text=text, fix=f"`{_init(names)} --apply`")
+    fix = "another program's, or an older mesh's: take another --namespace, or empty it, delete it and declare it anew"
+    return Advice(level="error", code="old_mesh", text=mesh.why_not or "the mesh cannot be read", fix=fix)
+
+
+def _of_drifts(mesh: MeshFacts, names: Names) -> Iterator[Advice]:
+    missing = [each for each in mesh.drifts if not each.detail]
+    stores = [each.name for each in missing if each.kind != "consumer"]
+    if stores and mesh.exists:
+        text = f"{', '.join(stores)}: missing"
+        yield Advice(level="error", code="missing", text=text, fix=f"`{_init(names)} --apply`")
+    for model in sorted({each.model for each in missing if each.kind == "consumer"}):
+        count = sum(1 for each in missing if each.kind == "consumer" and each.model == model)
+        are = "consumer is" if count == 1 else "consumers are"
+        text = f"{count} {are} missing of {model}: requests that fall there are given to nobody"
+        fix = f"`{_init(names)} --model {model} --apply`"
+        yield Advice(level="error", code="missing_consumers", text=text, fix=fix)
+    for each in mesh.drifts:
+        if each.detail:
+            yield _drifted(each, names)
+
+
+def _drifted(drift: DriftFacts, names: Names) -> Advice:
+    keys = set(_KEY.findall(drift.detail)) - HARMLESS
+    stream = f"KV_{drift.name}" if drift.kind == "bucket" else drift.name
+    is_consumer = drift.kind == "consumer"
+    edit = f"nats consumer edit {names.requests_stream} {drift.name}" if is_consumer else f"nats stream edit {stream}"
+    fix = f"`{edit}`, or delete it once it is empty and run `{_init(names)} --apply`"
+    text = f"{drift.kind} {drift.name} is not as it was declared: {drift.detail}"
+    level: Level = "error" if keys & ESSENTIAL else "warning" if keys else "note"
+    return Advice(level=level, code="drift", text=text, fix=fix)
+
+
+def _of_settings(settings: SettingsFacts, greeting: GreetingFacts | None) -> Iterator[Advice]:
+    if settings.storage == "memory":
+        text = "requests and results are kept in memory: a server that restarts forgets what it accepted"
+        fix = "declare the mesh anew with --storage file; streams cannot change their storage"
+        yield Advice(level="error", code="memory_storage", text=text, fix=fix)
+    is_cluster = greeting is not None and bool(greeting.cluster)
+    if settings.storage == "file" and settings.events_storage == "memory" and settings.replicas == 1 and not is_cluster:
+        text = "events are kept in memory, once: when the server restarts, running jobs begin again"
+        fix = "wanted where it syncs every write; else declare the mesh anew with --events-storage file"
+        yield Advice(level="note", code="memory_events", text=text, fix=fix)
+    if is_cluster and settings.replicas == 1:
+        text = "each stream is kept by one server of the cluster: while that one is away, nothing goes on"
+        fix = "`nats stream edit STREAM --replicas 3` for every stream of the mesh"
+        yield Advice(level="warning", code="one_copy", text=text, fix=fix)
+    if settings.replicas % 2 == 0:
+        text = f"{settings.replicas} copies outlive no more failures than {settings.replicas - 1}"
+        fix = f"`nats stream edit STREAM --replicas {settings.replicas + 1}`, or one fewer"
+        yield Advice(level="note", code="even_copies", text=text, fix=fix)
+
+
+def _of_lanes(mesh: MeshFacts, settings: SettingsFacts, names: Names) -> Iterator[Advice]:
+    remove = f"nats consumer rm {names.requests_stream}"
+    served = {each.presence.model for each in mesh.snapshot.workers} if mesh.snapshot is not None else set()
+    busy = {each.model for each in mesh.snapshot.queues if each.jobs} if mesh.snapshot is not None else set()
+    for model in sorted({each.model for each in mesh.lanes} - served - busy):
+        text = f"nobody serves {model}, and nothing waits for it"
+        fix = f"start `mesh worker --name {model}`, or remove its consumers: `{remove}`"
+        yield Advice(level="note", code="unserved", text=text, fix=fix)
+    beyond = [each.name for each in mesh.lanes if each.lane.isdigit() and int(each.lane) >= settings.lanes]
+    if beyond:
+        text = f"{', '.join(beyond[:3])}{' …' if len(beyond) > 3 else ''}: no request falls into these lanes"
+        fix = f"`{remove} NAME` for each: they are left from more lanes than there are now"
+        yield Advice(level="note", code="lane_beyond", text=text, fix=fix)
+
+
+def _of_workers(workers: Iterable[WorkerSeen]) -> Iterator[Advice]:
+    engines: dict[str, set[str]] = {}
+    for each in workers:
+        seen = each.presence
+        engines.setdefault(seen.model, set()).add(f"{seen.engine} {seen.engine_version}")
+        offset_ms = seen.beat_unix_ms - each.beat_unix_ms
+        if abs(offset_ms) > OTHER_CLOCK_MS:
+            way = "ahead of" if offset_ms > 0 else "behind"
+            text = f"the clock of {seen.host} (worker {seen.worker}) is {abs(offset_ms) / 1000:.1f} s {way} NATS's"
+            fix = "keep it with NTP: `timedatectl set-ntp true`; deadlines are judged by it"
+            yield Advice(level="warning", code="worker_clock", text=text, fix=fix)
+    for model, found in sorted(engines.items()):
+        if len(found) > 1:
+            text = f"workers of {model} run different engines: {', '.join(sorted(found))}"
+            fix = "bring them to one version: a job that moves between them may get other text, and begin again"
+            yield Advice(level="warning", code="engines_differ", text=text, fix=fix)
+
+
+def _of_findings(snapshot: Snapshot, names: Names) -> Iterator[Advice]:
+    """What `mesh status` says, in our words of rank."""
+    for each in findings(snapshot, names):
+        if each.code not in SAID_ELSEWHERE:
+            fix = f"`{each.next}`" if each.next else "`mesh status` shows more"
+            level: Level = "error" if each.level == "broken" else "warning"
+            yield Advice(level=level, code=each.code, text=each.text, fix=fix)

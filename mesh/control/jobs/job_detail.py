@@ -1,0 +1,258 @@
+"""One job's whole life, from whatever is left of it. Used by `mesh job`; changes nothing.
+
+While it is in the queue its request is there; its events are kept 15 minutes, its Result an hour and its dead letter
+7 days, unless the mesh or the request say otherwise. What is gone is left out.
+"""
+
+import asyncio
+from typing import Any
+
+import msgspec
+from msgspec.structs import replace
+
+from mesh.broker import topology
+from mesh.broker.stores.backlog import Backlog, Dated
+from mesh.broker.transport.connection import Connection
+from mesh.broker.stores.deadletters import DeadLetter, Selection
+from mesh.broker.stores.delivery import StoredRequest
+from mesh.broker.inspect.inspector import Inspector
+from mesh.broker.stores.queue import RequestQueue
+from mesh.broker.stores.reads import StoredMessage
+from mesh.broker.stores.results import ResultStore
+from mesh.control.jobs import timeline as chronicle
+from mesh.control.status import depth
+from mesh.control.jobs.timeline import Attempt, Moment, RequestSummary
+from mesh.control.deadletters.service import DeadLetterOffice
+from mesh.control.status.depth import Queue, WorkerSeen
+from mesh.control.jobs.listing import see
+from mesh.control.deadletters.redrive import read_request
+from mesh.control.jobs.job_state import JobSeen, standing, without_lost
+from mesh.control.jobs.pending_reasons import Place, Reason, why
+from mesh.errors import ProtocolError, ResultNotFoundError
+from mesh.protocol import codec
+from mesh.protocol.messages import Event, Note, Request, Result, Started
+from mesh.protocol.subjects import Names, RequestAddress, check_token
+from mesh.protocol.validate import deadline_of
+
+
+class Letter(msgspec.Struct, frozen=True, kw_only=True):
+    """That the job was given up."""
+
+    attempts: int
+    code: str
+    reason: str
+    buried_unix_ms: int
+
+
+class Biography(msgspec.Struct, frozen=True, kw_only=True):
+    """All that is known of one job. None, "" and empty lists: that is kept no longer, or never was."""
+
+    job: str
+    tenant: str
+    status: str  # as JobSeen.state while it is in the queue, else as Result.status; "unknown": only events are left
+    model: str
+    tier: str
+    lane: str
+    now_unix_ms: int  # the server's clock, as all instants here
+    stored_unix_ms: int
+    deadline_unix_ms: int
+    request: RequestSummary | None
+    prompt: Any  # None unless it was asked for
+    standing: JobSeen | None  # while it is in the queue
+    waits: list[Reason]  # why it is not done yet
+    ahead: int | None
+    attempts: list[Attempt]
+    moments: list[Moment]
+    result: Result | None
+    dead_letter: Letter | None
+
+
+class Biographer:
+    """Tells the lives of one mesh's jobs."""
+
+    def __init__(self, connection: Connection, names: Names) -> None:
+        self._connection = connection
+        self._names = names
+        self._inspector = Inspector(connection, names)
+        self._backlog = Backlog(connection, names)
+        self._queue = RequestQueue(connection, names)
+        self._store = ResultStore(connection, names)
+        self._office = DeadLetterOffice(connection, names)
+
+    async def tell(self, tenant: str, job: str, has_prompt: bool = False) -> Biography:
+        """The life of one job so far.
+
+        Raises:
+            ResultNotFoundError: nothing is left of it, or it never was.
+            InvalidRequestError: a name is no subject token.
+            BrokerError: NATS did not answer.
+        """
+        check_token("tenant", tenant)
+        check_token("id", job)
+        now_ms = await self._inspector.clock()
+        story, message, beats = await asyncio.gather(
+            self._backlog.story((tenant, job)), self._store.read_last(tenant, job), self._inspector.beats()
+        )
+        result = _result(message, story)
+        stored = await self._request(tenant, job, story, result)
+        letter = await self._letter(tenant, job) if stored is None and _may_be_buried(result) else None
+        if stored is None and result is None and letter is None and not story:
+            if await self._store.get_written(tenant, job) is not None:  # it ended while we looked
+                return await self.tell(tenant, job, has_prompt)
+            raise ResultNotFoundError(await self._unknown(tenant, job))
+        alive = {beat.presence.worker for beat in beats}
+        seen = _seen(stored, story, now_ms, alive)
+        at = letter.address if letter is not None else stored.address if stored is not None else None
+        request = _asked(stored, letter)
+        created_ms = _created(stored, result, letter)
+        waits, ahead = await self._waits(seen, now_ms) if seen is not None and result is None else ([], None)
+        told = [(each.unix_ms, each.said) for each in story]
+        if result is not None and message is not None and not any(isinstance(said, Result) for _, said in told):
+            told.append((message.unix_ms, result))
+        workers = {each.said.worker for each in story if isinstance(each.said, Started)}
+        return Biography(
+            job=job,
+            tenant=tenant,
+            status=result.status if result is not None else seen.state if seen is not None else "unknown",
+            model=at.model if at is not None else result.model if result is not None else "",
+            tier=at.tier if at is not None else "",
+            lane=at.lane if at is not None else "",
+            now_unix_ms=now_ms,
+            stored_unix_ms=created_ms,
+            deadline_unix_ms=deadline_of(stored.request, stored.stored_unix_ms) if stored is not None else 0,
+            request=_summary(stored, letter),
+            prompt=chronicle.prompt_of(request) if has_prompt and request is not None else None,
+            standing=seen,
+            waits=waits,
+            ahead=ahead,
+            attempts=chronicle.attempts(told, created_ms, workers - alive),
+            moments=sorted(
+                [*chronicle.moments(told, created_ms), *_burial(letter, created_ms)], key=lambda each: each.at_ms
+            ),
+            result=result,
+            dead_letter=_as_letter(letter),
+        )
+
+    async def _request(self, tenant: str, job: str, story: list[Dated], result: Result | None) -> StoredRequest | None:
+        """The request, while it is in the queue. One that was never begun is looked for among all of its tenant."""
+        begun = [each.said.sequence for each in story if isinstance(each.said, Started) and each.said.sequence]
+        if begun:
+            return await self._queue.get(begun[-1])
+        return await self._queue.find(tenant, job) if result is None else None
+
+    async def _letter(self, tenant: str, job: str) -> DeadLetter | None:
+        try:
+            return (await self._office.find([job], Selection(tenant=tenant)))[-1]
+        except ResultNotFoundError:
+            return None
+
+    async def _waits(self, seen: JobSeen, now_ms: int) -> tuple[list[Reason], int | None]:
+        """Why it waits, and how many wait before it."""
+        if seen.state not in ("queued", "retrying"):
+            return [], None
+        depths, lanes, beats, settings = await asyncio.gather(
+            self._inspector.depths(),
+            self._inspector.lanes(),
+            self._inspector.beats(),
+            topology.read_settings(self._connection, self._names),
+        )
+        queues = [each for each in depth.read_queues(self._names, depths, lanes)[0] if each.model == seen.model]
+        queue = next((each for each in queues if each.tier == seen.tier), None)
+        workers = [
+            WorkerSeen(presence=beat.presence, beat_unix_ms=beat.unix_ms, age_ms=max(0, now_ms - beat.unix_ms))
+            for beat in beats
+            if beat.presence.model == seen.model
+        ]
+        ahead = await self._ahead(seen, queue) if queue is not None and seen.state == "queued" else None
+        place = Place(
+            queue=queue, queues=queues, workers=workers, ahead=ahead, ack_wait_ms=int(settings.ack_wait_s * 1000)
+        )
+        return why(seen, place), ahead
+
+    async def _ahead(self, seen: JobSeen, queue: Queue) -> int | None:
+        """Jobs of its model and tier that no worker was given and that were stored before it; None: it was given."""
+        own = next((lane for lane in queue.lanes if lane.lane == seen.lane), None)
+        if own is not None and seen.sequence <= own.delivered_sequence:
+            return None
+        if not queue.lanes:
+            at = RequestAddress(seen.model, seen.tier, "*", "*")
+            return await self._backlog.count_after(at, 0) - await self._backlog.count_after(at, seen.sequence - 1)
+        counts = 0
+        for lane in queue.lanes:
+            at = RequestAddress(lane.model, lane.tier, "*", lane.lane)
+            waiting, behind = await asyncio.gather(
+                self._backlog.count_after(at, lane.delivered_sequence),
+                self._backlog.count_after(at, max(seen.sequence - 1, lane.delivered_sequence)),
+            )
+            counts += max(0, waiting - behind)
+        return counts
+
+    async def _unknown(self, tenant: str, job: str) -> str:
+        others = [each for each in await self._backlog.tenants_of(job) if each != tenant]
+        text = f"job {job} of tenant {tenant} is not known: it never existed, or ended longer ago than anything is kept"
+        return f"{text}; {', '.join(others)} has a job of that id (--tenant)" if others else text
+
+
+def _result(message: StoredMessage | None, story: list[Dated]) -> Result | None:
+    """The stored Result, or the one that was announced where that is kept longer."""
+    if message is not None:
+        try:
+            return codec.decode_result(message.body)
+        except ProtocolError:  # the marker of a deleted one
+            pass
+    announced = [each.said for each in story if isinstance(each.said, Result)]
+    return announced[-1] if announced else None
+
+
+def _may_be_buried(result: Result | None) -> bool:
+    return result is None or (result.status == "failed" and result.attempts > 0)
+
+
+def _seen(stored: StoredRequest | None, story: list[Dated], now_ms: int, alive: set[str]) -> JobSeen | None:
+    """How the job stands in the queue, if it is there."""
+    if stored is None or stored.address is None:
+        return None
+    events: list[Event] = [each.said for each in story if not isinstance(each.said, Note)]
+    notes = [each.said for each in story if isinstance(each.said, Note)]
+    now = standing(events[-1] if events else None, notes[-1] if notes else None)
+    begun = [each for each in events if isinstance(each, Started) and not each.ends]
+    seen = replace(see(stored, stored.address, now, now_ms), worker=begun[-1].worker if begun else "")
+    return without_lost(seen, alive)
+
+
+def _asked(stored: StoredRequest | None, letter: DeadLetter | None) -> Request | None:
+    if stored is not None:
+        return stored.request
+    return read_request(letter.body, letter.encoding)[0] if letter is not None else None
+
+
+def _summary(stored: StoredRequest | None, letter: DeadLetter | None) -> RequestSummary | None:
+    if stored is not None:
+        return chronicle.summary(stored.request, str(stored.error or ""), len(stored.body), stored.encoding)
+    if letter is not None:
+        request, error = read_request(letter.body, letter.encoding)
+        return chronicle.summary(request, error, len(letter.body), letter.encoding)
+    return None
+
+
+def _created(stored: StoredRequest | None, result: Result | None, letter: DeadLetter | None) -> int:
+    if stored is not None:
+        return stored.stored_unix_ms
+    if result is not None and result.created_unix_ms:
+        return result.created_unix_ms
+    return letter.stored_unix_ms if letter is not None else 0
+
+
+def _burial(letter: DeadLetter | None, created_ms: int) -> list[Moment]:
+    if letter is None:
+        return []
+    at_ms = letter.buried_unix_ms - (created_ms or letter.buried_unix_ms)
+    return [Moment(at_ms=at_ms, kind="buried", attempt=letter.attempts, text=letter.reason)]
+
+
+def _as_letter(letter: DeadLetter | None) -> Letter | None:
+    if letter is None:
+        return None
+    return Letter(
+        attempts=letter.attempts, code=letter.code, reason=letter.reason, buried_unix_ms=letter.buried_unix_ms
+    )

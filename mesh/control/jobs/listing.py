@@ -1,0 +1,224 @@
+"""Lists the jobs in a mesh's queue: the shell of control/jobs/job_state. Used by `mesh jobs`; changes nothing.
+
+JetStream knows how far each lane was given out, so those that run are found without reading those that wait.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import msgspec
+from msgspec.structs import replace
+
+from mesh.broker.stores.backlog import PAGE, Backlog, Newest
+from mesh.broker.transport.connection import Connection
+from mesh.broker.stores.delivery import StoredRequest
+from mesh.broker.inspect.facts import LaneFacts
+from mesh.broker.inspect.inspector import Inspector
+from mesh.control.jobs.job_state import JobSeen, Standing, State, in_order, standing, without_lost
+from mesh.protocol.messages import Event, Result, Started
+from mesh.protocol.subjects import Names, RequestAddress, check_tier, check_token, is_token
+from mesh.protocol.validate import deadline_of
+
+MOST_GIVEN = 4096  # requests read of those that workers have, over all lanes
+AT_ONCE = 16  # reads under way at the same time
+
+
+@dataclass(frozen=True, slots=True)
+class JobSelection:
+    """Which jobs are meant; None: any."""
+
+    model: str | None = None
+    tier: str | None = None
+    tenant: str | None = None
+    state: State | None = None
+
+
+class Listing(msgspec.Struct, frozen=True, kw_only=True):
+    """Some of the jobs in a queue, and how many there are. `total`, `given` and `waiting` know nothing of states."""
+
+    jobs: list[JobSeen]
+    total: int  # that model, tier and tenant select
+    given: int  # of them, a worker has had: they run, or wait to be delivered again
+    waiting: int  # of them, no worker has had
+    is_cut: bool  # there are or may be more than are listed
+    tenants: dict[str, int]  # jobs of each, most first
+
+
+class Roster:
+    """The jobs of one mesh."""
+
+    def __init__(self, connection: Connection, names: Names) -> None:
+        self._names = names
+        self._inspector = Inspector(connection, names)
+        self._backlog = Backlog(connection, names)
+        self._gate = asyncio.Semaphore(AT_ONCE)
+
+    async def listing(self, selection: JobSelection, limit: int) -> Listing:
+        """At most `limit` of the selected jobs: those that run first, then those that wait, the oldest first.
+
+        Raises:
+            InvalidRequestError: a name in `selection` is no subject token.
+            TopologyError: there is no mesh on this NATS. BrokerError: NATS did not answer.
+        """
+        meant = _pattern(selection)
+        now_ms, depths, lanes, beats = await asyncio.gather(
+            self._inspector.clock(), self._inspector.depths(), self._inspector.lanes(), self._inspector.beats()
+        )
+        tenants: Counter[str] = Counter()
+        queues: set[tuple[str, str, str]] = set()
+        for subject, count in depths.items():
+            at = self._names.read_request(subject)
+            if at is not None and _matches(at, meant):
+                tenants[at.tenant] += count
+                queues.add((at.model, at.tier, at.lane))
+        lanes = [lane for lane in lanes if _matches(RequestAddress(lane.model, lane.tier, "*", lane.lane), meant)]
+        look = _Look(now_ms, {beat.presence.worker for beat in beats}, meant, selection.state, limit)
+        found = await self._given(look, [lane for lane in lanes if lane.in_flight])
+        if selection.state in (None, "queued") and len(found) < limit:
+            given_to = dict.fromkeys(queues, 0)  # also those without a consumer
+            given_to |= {(lane.model, lane.tier, lane.lane): lane.delivered_sequence for lane in lanes}
+            found += await self._waiting(look, given_to, limit - len(found))
+        given = sum(await asyncio.gather(*(self._count_given(lane, meant) for lane in lanes if lane.in_flight)))
+        total = tenants.total()
+        shown = in_order(found)[:limit]
+        return Listing(
+            jobs=shown,
+            total=total,
+            given=given,
+            waiting=total - given,
+            is_cut=len(found) > limit or (len(shown) < total if selection.state is None else len(shown) == limit),
+            tenants=dict(tenants.most_common()),
+        )
+
+    async def _given(self, look: "_Look", lanes: list[LaneFacts]) -> list[JobSeen]:
+        """Jobs that a worker has or had, of each lane the oldest."""
+        if not lanes:
+            return []
+        share = max(1, MOST_GIVEN // len(lanes))
+        most = share if look.state is not None else min(look.limit, share)
+        parts = await asyncio.gather(*(self._given_of(look, lane, most) for lane in lanes))
+        return [each for part in parts for each in part]
+
+    async def _given_of(self, look: "_Look", lane: LaneFacts, most: int) -> list[JobSeen]:
+        found: list[JobSeen] = []
+        at = RequestAddress(lane.model, lane.tier, look.meant.tenant, lane.lane)
+        after, left = 0, most
+        while left > 0 and after < lane.delivered_sequence and len(found) < look.limit:
+            async with self._gate:
+                page = await self._backlog.requests(at, after, min(left, PAGE))
+            if not page:
+                break
+            after, left = page[-1].sequence, left - len(page)
+            found += await self._see(look, [each for each in page if each.sequence <= lane.delivered_sequence])
+        return found
+
+    async def _waiting(self, look: "_Look", given_to: Mapping[tuple[str, str, str], int], most: int) -> list[JobSeen]:
+        """Jobs that no worker has had, the oldest first.
+
+        Args:
+            given_to: by model, tier and lane: jobs up to this stream sequence were given to a worker.
+        """
+        found: list[JobSeen] = []
+        after = min(given_to.values(), default=0)
+        while len(found) < most:
+            page = await self._backlog.requests(look.meant, after)
+            if not page:
+                break
+            after = page[-1].sequence
+            for each in page:
+                at = each.address
+                if at is not None and each.sequence > given_to.get((at.model, at.tier, at.lane), 0):
+                    found.append(look.seen(each, at, Newest()))
+        return found[:most]
+
+    async def _count_given(self, lane: LaneFacts, meant: RequestAddress) -> int:
+        at = RequestAddress(lane.model, lane.tier, meant.tenant, lane.lane)
+        async with self._gate:
+            total = await self._backlog.count_after(at, 0)
+            return total - await self._backlog.count_after(at, lane.delivered_sequence)
+
+    async def _see(self, look: "_Look", page: list[StoredRequest]) -> list[JobSeen]:
+        """Those of a page that are in the state meant."""
+        named = [(each, each.address) for each in page]
+        keys = [(at.tenant, each.job) for each, at in named if at is not None and is_token(at.tenant)]
+        newest = await self._backlog.newest(keys)
+        known = [newest.get((at.tenant, each.job), Newest()) if at is not None else Newest() for each, at in named]
+        workers = await asyncio.gather(
+            *(self._worker(each, at, new.event) for (each, at), new in zip(named, known, strict=True))
+        )
+        seen = [
+            without_lost(replace(look.seen(each, at, new), worker=worker), look.alive)
+            for (each, at), new, worker in zip(named, known, workers, strict=True)
+            if at is not None
+        ]
+        return [each for each in seen if look.state in (None, each.state)]
+
+    async def _worker(self, stored: StoredRequest, at: RequestAddress | None, event: Event | None) -> str:
+        """Who does the newest attempt; "" if the journal does not say so any more."""
+        if at is None or event is None:
+            return ""
+        if isinstance(event, Started | Result):
+            return event.worker
+        name = (at.tenant, stored.job)
+        async with self._gate:
+            first = await self._backlog.first(name, stored.request is None or stored.request.stream)
+            if event.attempt == 1 and first is not None and isinstance(first.said, Started):
+                return first.said.worker
+            begun = [each.said for each in await self._backlog.story(name) if isinstance(each.said, Started)]
+        return begun[-1].worker if begun else ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """What one listing knows and wants."""
+
+    now_ms: int  # the server's clock
+    alive: set[str]  # workers
+    meant: RequestAddress  # "*" for any
+    state: State | None
+    limit: int
+
+    def seen(self, stored: StoredRequest, at: RequestAddress, newest: Newest) -> JobSeen:
+        """A request and what was written last about it, as one job."""
+        return see(stored, at, standing(newest.event, newest.note), self.now_ms)
+
+
+def see(stored: StoredRequest, at: RequestAddress, now: Standing, now_ms: int) -> JobSeen:
+    """A request in the queue as one job.
+
+    Args:
+        at: where it stands.
+        now: what its journal says.
+        now_ms: the server's clock.
+    """
+    return JobSeen(
+        job=stored.job,
+        tenant=at.tenant,
+        model=at.model,
+        tier=at.tier,
+        lane=at.lane,
+        state=now.state,
+        sequence=stored.sequence,
+        age_ms=max(0, now_ms - stored.stored_unix_ms),
+        deadline_ms=deadline_of(stored.request, stored.stored_unix_ms) - now_ms,
+        attempt=now.attempt,
+        tokens=now.tokens,
+        is_streamed=stored.request is None or stored.request.stream,
+        reason=now.reason,
+    )
+
+
+def _pattern(selection: JobSelection) -> RequestAddress:
+    return RequestAddress(
+        model="*" if selection.model is None else check_token("model", selection.model),
+        tier="*" if selection.tier is None else check_tier(selection.tier),
+        tenant="*" if selection.tenant is None else check_token("tenant", selection.tenant),
+        lane="*",
+    )
+
+
+def _matches(at: RequestAddress, meant: RequestAddress) -> bool:
+    wanted = ((at.model, meant.model), (at.tier, meant.tier), (at.tenant, meant.tenant))
+    return all("*" in (have, want) or have == want for have, want in wanted)

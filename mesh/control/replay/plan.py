@@ -1,0 +1,167 @@
+"""What a replay makes of recorded requests: which are submitted, as what, when, and what came of it. Pure.
+
+Carried out by control/replay/runner.
+"""
+
+import hashlib
+from array import array
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from msgspec.structs import replace
+
+from mesh.broker.stores.delivery import StoredRequest
+from mesh.protocol.messages import Request, Result
+from mesh.protocol.subjects import is_token
+from mesh.protocol.validate import seed_of
+
+PREFIX = "replay-"  # of every replayed job's id, so that no replay is ever replayed, or taken for the original
+_LONGEST_ID = 64
+SHARES = (50, 90, 99)
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where and as what requests are submitted again."""
+
+    run: str  # tells this replay from others; part of every job's id
+    models: dict[str, str] = field(default_factory=dict)  # recorded name to new one
+    model: str | None = None  # for all others; None: their own
+    tenant: str | None = None  # None: their own
+
+    def model_of(self, recorded: str) -> str:
+        """The model that is asked in place of this one."""
+        return self.models.get(recorded, self.model or recorded)
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One request to submit."""
+
+    sequence: int  # of the original
+    at_unix_ms: int  # when the original was stored
+    tenant: str
+    model: str
+    tier: str
+    request: Request
+    encoding: str
+
+
+def ask_of(stored: StoredRequest, target: Target) -> Ask | str:
+    """What to submit for a recorded request, or in one word why nothing is."""
+    at = stored.address
+    if at is None or stored.request is None or not all(map(is_token, (at.model, at.tenant))):
+        return "unreadable"  # it was refused then, and would be again
+    if stored.job.startswith(PREFIX):
+        return "replays"
+    seed = stored.request.seed
+    if stored.request.input is None:  # the one that the original's id gave it, so that the replay draws alike
+        seed = seed_of(stored.request, at.tenant, stored.job)
+    return Ask(
+        sequence=stored.sequence,
+        at_unix_ms=stored.stored_unix_ms,
+        tenant=target.tenant or at.tenant,
+        model=target.model_of(at.model),
+        tier=at.tier,
+        request=replace(stored.request, id=job_id(target.run, stored.job), seed=seed),
+        encoding=stored.encoding,
+    )
+
+
+def job_id(run: str, recorded: str) -> str:
+    """The id under which a job is replayed."""
+    plain = f"{PREFIX}{run}-{recorded}"
+    if len(plain) <= _LONGEST_ID:
+        return plain
+    return f"{PREFIX}{run}-{hashlib.sha256(recorded.encode()).hexdigest()[:32]}"
+
+
+def due_s(ask: Ask, first_unix_ms: int, speed: float | None) -> float:
+    """Seconds after the first request's submission at which this one is due; `speed` None: at once."""
+    return 0.0 if speed is None else max(0, ask.at_unix_ms - first_unix_ms) / 1000 / speed
+
+
+def request_now(ask: Ask, now_unix_ms: int) -> Request:
+    """The request, with as much time until its deadline as the original had."""
+    deadline = ask.request.deadline_unix_ms
+    if deadline is None:
+        return ask.request
+    return replace(ask.request, deadline_unix_ms=max(1, now_unix_ms + deadline - ask.at_unix_ms))
+
+
+class Outline:
+    """What is recorded in a span, counted while it is read."""
+
+    def __init__(self, is_whole: bool) -> None:
+        """`is_whole`: all tenants and models are read, so that sequences that are missing are missing requests."""
+        self._is_whole = is_whole
+        self.asks: Counter[tuple[str, str, str]] = Counter()  # by tenant, model and tier, as they are submitted
+        self.skipped: Counter[str] = Counter()
+        self.first_unix_ms = self.last_unix_ms = 0
+        self.missing = 0  # requests between the first and the last that were not recorded
+        self._sequence = 0
+
+    @property
+    def total(self) -> int:
+        """Requests to submit."""
+        return self.asks.total()
+
+    def note(self, stored: StoredRequest, ask: Ask | str) -> None:
+        """One more was read."""
+        if self._is_whole and 0 < self._sequence < stored.sequence:
+            self.missing += stored.sequence - self._sequence - 1
+        self._sequence = max(self._sequence, stored.sequence)
+        if isinstance(ask, str):
+            self.skipped[ask] += 1
+            return
+        self.asks[ask.tenant, ask.model, ask.tier] += 1
+        self.first_unix_ms = self.first_unix_ms or ask.at_unix_ms
+        self.last_unix_ms = max(self.last_unix_ms, ask.at_unix_ms)
+
+
+class Report:
+    """What a replay came to, counted while it runs; a few numbers for each request."""
+
+    def __init__(self) -> None:
+        self.submitted = 0
+        self.refused: Counter[str] = Counter()  # by error code
+        self.ended: Counter[str] = Counter()  # by status, and `lost` where no Result could be had
+        self.behind_s = 0.0  # the most that a request was submitted too late
+        self.sequences = array("q")  # of the originals that ended here, and beside them
+        self._totals = array("q")
+        self._firsts = array("q")  # -1: none
+        self.originals: dict[int, tuple[int, int | None]] = {}  # total and first token of originals, ms, by sequence
+
+    @property
+    def open(self) -> int:
+        """Submitted and not ended."""
+        return self.submitted - self.ended.total()
+
+    def note(self, ask: Ask, result: Result | None) -> None:
+        """A job ended; None: what became of it is not known."""
+        self.ended[result.status if result is not None else "lost"] += 1
+        if result is not None and result.status == "finished":
+            self.sequences.append(ask.sequence)
+            self._totals.append(result.timing.total_ms)
+            first = result.timing.first_token_ms
+            self._firsts.append(-1 if first is None else first)
+
+    def totals_ms(self) -> tuple[list[int], list[int]]:
+        """From stored to ended: of the originals, and of the replays; all of them, where no original is known."""
+        return self._pairs(self._totals, [self.originals.get(each, (None, None))[0] for each in self.sequences])
+
+    def firsts_ms(self) -> tuple[list[int], list[int]]:
+        """From stored to the first token, as `totals_ms`."""
+        return self._pairs(self._firsts, [self.originals.get(each, (None, None))[1] for each in self.sequences])
+
+    def _pairs(self, ours: Iterable[int], theirs: Sequence[int | None]) -> tuple[list[int], list[int]]:
+        both = [(was, now) for was, now in zip(theirs, ours, strict=True) if was is not None and now >= 0]
+        if not self.originals:
+            return [], sorted(now for now in ours if now >= 0)
+        return sorted(was for was, _ in both), sorted(now for _, now in both)
+
+
+def percentile(values: Sequence[int], share: int) -> int:
+    """Of ascending values, n >= 1: the smallest that `share` percent of them do not exceed."""
+    return values[max(0, -(-len(values) * share // 100) - 1)]

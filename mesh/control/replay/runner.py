@@ -1,0 +1,162 @@
+"""Submits recorded requests again, at their own pace or another, to this mesh or another. Used by `mesh replay`.
+
+control/replay/plan decides. Requests are read as they become due, and jobs that are open at once are bounded, so a
+long recording costs no more memory than a short one, but for a few numbers for each request that ended.
+"""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import cast
+
+from mesh.broker import topology
+from mesh.broker.transport.connection import Connection
+from mesh.broker.stores.recordings import Recording, Span
+from mesh.client.job import Job
+from mesh.audit.reader import AuditLog, Selection
+from mesh.gateway.clients import Clients
+from mesh.control.replay.plan import Ask, Outline, Report, Target, ask_of, due_s, request_now
+from mesh.errors import BrokerError, MeshError, ModelNotFoundError, TopologyError
+from mesh.protocol.codec import Encoding
+from mesh.protocol.subjects import Names
+
+log = logging.getLogger("mesh.control")
+
+SUBMIT_S = 30.0  # for the target's queue to take one
+ORIGINALS_MS = 900_000  # originals are looked for in the audit up to so long after the last was stored
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How fast, how many."""
+
+    speed: float | None = 1.0  # times the recorded pace; None: as fast as they are taken
+    limit: int | None = None  # requests; None: all
+    at_once: int = 256  # jobs open at the same time
+
+
+class Replay:
+    """One replay: `outline` looks, `run` submits, `compare` asks how the originals did."""
+
+    def __init__(self, source: tuple[Connection, Names], span: Span, target: Target, pace: Pace) -> None:
+        self._connection, self._names = source
+        self._recording = Recording(*source)
+        self._span = span
+        self._target = target
+        self._pace = pace
+        self.report = Report()
+
+    async def outline(self) -> Outline:
+        """What would be submitted. Reads all of it.
+
+        Raises:
+            InvalidRequestError, TopologyError, BrokerError: as `Recording.pages`.
+        """
+        found = Outline(self._span.tenant is None and self._span.model is None)
+        async for page in self._recording.pages(self._span):
+            for stored in page:
+                if found.total == self._pace.limit:
+                    return found
+                found.note(stored, ask_of(stored, self._target))
+        return found
+
+    async def run(self, connection: Connection, names: Names) -> None:
+        """Submit them to the mesh there, and wait until the jobs have ended. `report` is kept up to date meanwhile.
+
+        Cancelled, it submits no more; what it submitted goes on.
+
+        Raises:
+            BrokerError: the recording could not be read on; what was submitted goes on.
+        """
+        clients, gate = Clients(connection, names), asyncio.Semaphore(self._pace.at_once)
+        try:
+            async with asyncio.TaskGroup() as jobs:
+                async for ask in self._due():
+                    await gate.acquire()
+                    jobs.create_task(self._one(clients, ask, gate), name=f"mesh-replay-{ask.sequence}")
+        except ExceptionGroup as group:
+            raise group.exceptions[0] from None
+        finally:
+            await clients.close()
+
+    async def compare(self) -> None:
+        """Look up how long the originals took, as far as the audit knows.
+
+        Raises:
+            BrokerError: NATS did not answer.
+        """
+        wanted = set(self.report.sequences)
+        if not wanted:
+            return
+        since = self._span.since_unix_ms
+        until = None if self._span.until_unix_ms is None else self._span.until_unix_ms + ORIGINALS_MS
+        log_of = AuditLog(
+            self._connection, self._names, Selection(event="ended", since_unix_ms=since, until_unix_ms=until)
+        )
+        with contextlib.suppress(TopologyError):  # no audit, so nobody knows
+            async for page in log_of.pages():
+                for kept in page:
+                    entry = kept.entry
+                    if entry.sequence in wanted and entry.total_ms is not None and entry.status == "finished":
+                        self.report.originals[entry.sequence] = (entry.total_ms, entry.first_token_ms)
+
+    async def _due(self) -> AsyncIterator[Ask]:
+        """Each request when it is due."""
+        began_s, first_unix_ms, count = time.monotonic(), 0, 0
+        async for page in self._recording.pages(self._span):
+            for stored in page:
+                ask = ask_of(stored, self._target)
+                if isinstance(ask, str):
+                    continue
+                if count == self._pace.limit:
+                    return
+                count += 1
+                first_unix_ms = first_unix_ms or ask.at_unix_ms
+                left_s = began_s + due_s(ask, first_unix_ms, self._pace.speed) - time.monotonic()
+                if left_s > 0:
+                    await asyncio.sleep(left_s)
+                elif self._pace.speed is not None:
+                    self.report.behind_s = max(self.report.behind_s, -left_s)
+                yield ask
+
+    async def _one(self, clients: Clients, ask: Ask, gate: asyncio.Semaphore) -> None:
+        """One request, from its submission to its end."""
+        job: Job | None = None
+        try:
+            client = clients.get(ask.tenant, cast("Encoding", ask.encoding))
+            request = request_now(ask, time.time_ns() // 1_000_000)
+            job = await client.submit(ask.model, request, tier=ask.tier, timeout=SUBMIT_S)
+            self.report.submitted += 1
+            self.report.note(ask, await job.ended())
+        except MeshError as error:
+            if job is None:
+                self.report.refused[error.code] += 1
+            else:
+                self.report.note(ask, None)
+                log.debug("what became of job %s is not known: %s", job.id, error)
+        finally:
+            if job is not None:
+                job.close()
+            gate.release()
+
+
+async def check_models(connection: Connection, names: Names, outline: Outline) -> None:
+    """Refuse a replay for models that the target does not have.
+
+    Raises:
+        ModelNotFoundError: naming them.
+    """
+    missing = []
+    for model in sorted({model for _, model, _ in outline.asks}):
+        try:
+            if not await topology.has_model(connection, names, model):
+                missing.append(model)
+        except BrokerError:
+            return  # it does not say; each request will be told
+    if missing:
+        raise ModelNotFoundError(
+            f"the target has no model {', '.join(missing)}; --to-model OLD=NEW submits to another", field="model"
+        )

@@ -1,0 +1,89 @@
+"""Looks at a whole mesh: the shell of control/status/depth. Used by `mesh status` and `mesh top`; changes nothing."""
+
+import asyncio
+
+from msgspec.structs import replace
+
+from mesh.broker.transport.connection import Connection
+from mesh.broker.inspect.facts import LaneFacts
+from mesh.broker.inspect.inspector import Beat, Inspector
+from mesh.control.status import depth
+from mesh.control.status.depth import Queue, Rates, Snapshot, WorkerSeen
+from mesh.errors import TopologyError
+from mesh.protocol.subjects import Names, is_token
+
+
+async def snapshot(connection: Connection, names: Names) -> Snapshot:
+    """The mesh as it is now: some reads at once, then the ages of what waits.
+
+    Raises:
+        TopologyError: there is no mesh on this NATS.
+        BrokerError: NATS did not answer.
+    """
+    inspector = Inspector(connection, names)
+    now_ms = await inspector.clock()
+    server, (stores, missing), depths, lanes, beats = await asyncio.gather(
+        inspector.server(), inspector.stores(), inspector.depths(), inspector.lanes(), _beats(inspector)
+    )
+    queues, strays = depth.read_queues(names, depths, lanes)
+    dead = next((each.messages for each in stores if each.name == names.dead_stream), 0)
+    return Snapshot(
+        unix_ms=now_ms,
+        server=server,
+        stores=stores,
+        missing=missing,
+        queues=await _aged(inspector, names, queues, now_ms),
+        strays=strays,
+        workers=[_seen(beat, now_ms) for beat in beats],
+        dead_letters=dead,
+    )
+
+
+def rates(before: Snapshot, after: Snapshot, names: Names) -> Rates:
+    """What happened between two looks, the first of them first."""
+    return depth.rates(before, after, names.requests_stream)
+
+
+async def _beats(inspector: Inspector) -> list[Beat]:
+    try:
+        beats = await inspector.beats()
+    except TopologyError:
+        return []  # the bucket is missing, and the snapshot says so
+    return sorted(beats, key=lambda beat: (beat.presence.model, beat.presence.worker))
+
+
+def _seen(beat: Beat, now_ms: int) -> WorkerSeen:
+    return WorkerSeen(presence=beat.presence, beat_unix_ms=beat.unix_ms, age_ms=max(0, now_ms - beat.unix_ms))
+
+
+async def _aged(inspector: Inspector, names: Names, queues: list[Queue], now_ms: int) -> list[Queue]:
+    """The queues with the ages of their oldest jobs."""
+    asks: dict[tuple[str, int], None] = {}
+    for queue in queues:
+        asks |= dict.fromkeys(_asks(names, queue))
+    times = dict(zip(asks, await inspector.stored_times(list(asks)), strict=True))
+
+    def oldest(keys: list[tuple[str, int]]) -> int | None:
+        known = [time for time in map(times.get, keys) if time is not None]
+        return max(0, now_ms - min(known)) if known else None
+
+    return [
+        replace(
+            queue,
+            oldest_ms=oldest(_asks(names, queue)[:1]),
+            oldest_waiting_ms=oldest(_asks(names, queue)[1:]) if queue.lanes else oldest(_asks(names, queue)[:1]),
+        )
+        for queue in queues
+    ]
+
+
+def _asks(names: Names, queue: Queue) -> list[tuple[str, int]]:
+    """Where the oldest job of a queue is found, then where the oldest waiting one of each lane is."""
+    if not queue.jobs or not (is_token(queue.model) and is_token(queue.tier)):
+        return []
+    first = (names.request(queue.model, queue.tier, "*", "*"), 1)
+    return [first, *(_ask(names, lane) for lane in queue.lanes if lane.pending)]
+
+
+def _ask(names: Names, lane: LaneFacts) -> tuple[str, int]:
+    return names.request(lane.model, lane.tier, "*", lane.lane), lane.delivered_sequence + 1

@@ -1,0 +1,147 @@
+"""Tenants' accounts as files: a folder that nats-server's configuration includes, and a key for each tenant.
+
+Adding one writes its account, then the index that includes it, so that a server which reloads in between reads what
+was there before. Secrets go into files of their own that nobody else can read, and are shown nowhere.
+Used by `mesh tenant`. Source: nats/tenants.conf.
+"""
+
+import os
+import secrets
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import nkeys  # type: ignore[import-untyped]  # it comes with nats-py, and is not typed either
+
+from mesh.control.tenants.account_file import (
+    AccountLimits,
+    account,
+    check_name,
+    index,
+    keys_in,
+    tenants_in,
+)
+from mesh.errors import ConfigError
+from mesh.protocol.subjects import Names
+
+INDEX = "index.conf"
+# On the server's machine. nats-server 2.15 makes a new account with the first reload, and binds what it imports with
+# the second. Nobody is disconnected but those whose account went.
+RELOAD = "nats-server --signal reload; sleep 1; nats-server --signal reload"
+
+
+@dataclass(frozen=True, slots=True)
+class Tenant:
+    """One tenant as its account's file has it."""
+
+    name: str
+    file: Path
+    keys: tuple[str, ...]  # public
+
+
+class Accounts:
+    """The folder of accounts that one nats-server includes."""
+
+    def __init__(self, folder: Path, names: Names) -> None:
+        self._folder = folder
+        self._names = names
+
+    def all(self) -> list[Tenant]:
+        """Every tenant, by name.
+
+        Raises:
+            ConfigError: the folder is none of ours, or cannot be read.
+        """
+        path = self._folder / INDEX
+        try:
+            found = tenants_in(path.read_text())
+            files = [self._folder / f"{each}.conf" for each in found]
+            texts = [each.read_text() for each in files]
+        except OSError as error:
+            raise ConfigError(
+                f"accounts = {str(self._folder)!r} has no readable {Path(error.filename or path).name} "
+                f"({error.strerror}); give the folder beside tenants.conf with --accounts DIR",
+                key="accounts",
+            ) from None
+        return [Tenant(name, file, tuple(keys_in(text))) for name, file, text in zip(found, files, texts, strict=True)]
+
+    def add(self, tenant: str, key_file: Path, limits: AccountLimits) -> Tenant:
+        """Write an account for `tenant`, and the secret of its one user to `key_file` (mode 0600).
+
+        Raises:
+            ConfigError: the name cannot be used or is in use, `key_file` exists, or one cannot be written.
+        """
+        others = [each.name for each in self.all()]
+        check_name(tenant, others)
+        if tenant in others:
+            raise ConfigError(
+                f"tenant = {tenant!r} has an account already; remove it first with `mesh tenant rm {tenant}`",
+                key="tenant",
+            )
+        seed, public = new_user()
+        _write_secret(key_file, seed)
+        try:
+            file = self._folder / f"{tenant}.conf"
+            _write(file, account(self._names, tenant, [public], limits))
+            _write(self._folder / INDEX, index([*others, tenant]))
+        except ConfigError:
+            key_file.unlink()
+            raise
+        return Tenant(tenant, file, (public,))
+
+    def remove(self, tenant: str) -> None:
+        """Take the account away. What its tenant left in the mesh stays.
+
+        Raises:
+            ConfigError: there is none, or the folder cannot be written.
+        """
+        everybody = self.all()
+        found = next((each for each in everybody if each.name == tenant), None)
+        if found is None:
+            have = ", ".join(each.name for each in everybody) or "none"
+            raise ConfigError(f"tenant = {tenant!r} has no account; there are: {have}", key="tenant")
+        _write(self._folder / INDEX, index([each.name for each in everybody if each.name != tenant]))
+        found.file.unlink(missing_ok=True)
+
+
+def new_user() -> tuple[bytes, str]:
+    """The secret seed of a new user, and its public key. Source: the nkeys specification of NATS."""
+    seed = nkeys.encode_seed(secrets.token_bytes(32), nkeys.PREFIX_BYTE_USER)
+    pair = nkeys.from_seed(seed)
+    try:
+        return bytes(seed), pair.public_key.decode()
+    finally:
+        pair.wipe()
+
+
+def _write_secret(path: Path, secret: bytes) -> None:
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        raise ConfigError(
+            f"key-file = {str(path)!r} exists, and is never overwritten; give another with --key-file PATH",
+            key="key-file",
+        ) from None
+    except OSError as error:
+        raise ConfigError(
+            f"key-file = {str(path)!r} cannot be written ({error.strerror}); give another with --key-file PATH",
+            key="key-file",
+        ) from None
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(secret + b"\n")
+
+
+def _write(path: Path, text: str) -> None:
+    """Replace a file in one step: a server that reloads meanwhile reads the old one or the new one."""
+    try:
+        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+        with os.fdopen(descriptor, "w") as file:
+            file.write(text)
+        os.chmod(temporary, 0o644)  # it holds no secret, and the server may run as another user
+        os.replace(temporary, path)
+    except OSError as error:
+        raise ConfigError(
+            f"accounts = {str(path.parent)!r} cannot be written ({error.strerror}); "
+            "give a folder of yours with --accounts DIR",
+            key="accounts",
+        ) from None

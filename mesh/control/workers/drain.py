@@ -1,0 +1,105 @@
+"""Tells workers to take no more jobs, finish what runs, and end: over NATS, as SIGTERM does on their own machine.
+
+Used by `mesh drain` and `mesh top`. The worker answers at once; that it has ended shows in its presence.
+"""
+
+import asyncio
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from mesh.broker.transport.connection import Connection
+from mesh.broker.stores.results import PresenceStore
+from mesh.audit.operator import Operator
+from mesh.errors import BrokerError, BrokerTimeoutError, ConfigError, UnavailableError
+from mesh.protocol.messages import Presence
+from mesh.protocol.subjects import Names
+from mesh.worker.commands import DrainAnswer
+
+ANSWER_S = 2.0
+LOOK_S = 0.25  # between looks whether they are gone; a worker that is killed meanwhile tells nobody
+MARGIN_S = 15.0  # beyond the grace period: to hand back what is left, and for the presence of one that died to lapse
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What became of telling one worker."""
+
+    worker: str
+    answer: DrainAnswer | None  # None: it did not answer
+    why: str = ""  # it did not
+
+
+async def choose(connection: Connection, names: Names, workers: Collection[str], model: str | None) -> list[str]:
+    """The workers that are meant: those named, and all of `model`.
+
+    Raises:
+        ConfigError: one is not there, or the model has none; the message lists those that are.
+        TopologyError, BrokerError: there is no mesh, or NATS did not answer.
+    """
+    present = await PresenceStore(connection, names).all()
+    return chosen(present, workers, model)
+
+
+def chosen(present: Sequence[Presence], workers: Collection[str], model: str | None) -> list[str]:
+    """The same among the workers that are `present`, as they stand there."""
+    have = ", ".join(f"{each.worker} ({each.model})" for each in present) or "none"
+    unknown = [each for each in workers if each not in {one.worker for one in present}]
+    if unknown:
+        raise ConfigError(f"no worker {', '.join(unknown)}; there are: {have}", key="worker")
+    found = [each.worker for each in present if each.worker in workers or each.model == model]
+    if not found:
+        raise ConfigError(f"no worker serves {model}; there are: {have}", key="model")
+    return found
+
+
+async def drain(connection: Connection, names: Names, workers: Sequence[str]) -> list[Told]:
+    """Tell them, all at once. Those that drain already go on as they were.
+
+    Raises:
+        BrokerError: NATS itself is away.
+    """
+    told = list(await asyncio.gather(*(_tell(connection, names, each) for each in workers)))
+    operator = Operator(connection, names)
+    for each in told:
+        if each.answer is not None and not each.answer.was_draining:
+            await operator.did("drained", worker=each.worker)
+    return told
+
+
+async def wait_gone(
+    connection: Connection, names: Names, told: Sequence[Told], on_look: Callable[[Sequence[Presence]], None]
+) -> list[str]:
+    """Wait for those that answered to end; the ones that have not, once their grace period and MARGIN_S are over.
+
+    `on_look` gets those still there, now and then.
+    """
+    loop = asyncio.get_running_loop()
+    answers = [each.answer for each in told if each.answer is not None]
+    left = {each.worker for each in answers}
+    end_s = loop.time() + max((each.grace_s for each in answers), default=0.0) + MARGIN_S
+    store = PresenceStore(connection, names)
+    while left and loop.time() < end_s:
+        try:
+            there = [each for each in await store.all() if each.worker in left]
+        except BrokerError:  # NATS is away for a moment; they go on without it
+            await asyncio.sleep(LOOK_S)
+            continue
+        left = {each.worker for each in there}
+        on_look(there)
+        if left:
+            await asyncio.sleep(LOOK_S)
+    return sorted(left)
+
+
+async def _tell(connection: Connection, names: Names, worker: str) -> Told:
+    try:
+        _, payload = await connection.request(names.drain(worker), timeout_s=ANSWER_S)
+        return Told(worker, msgspec.json.decode(payload, type=DrainAnswer))
+    except UnavailableError:
+        return Told(worker, None, "it is gone, or its engine is being started again")
+    except BrokerTimeoutError:
+        return Told(worker, None, f"no answer within {ANSWER_S:g} s: it may be suspended, or cut off")
+    except msgspec.MsgspecError:
+        return Told(worker, None, "its answer cannot be read: another version of the mesh?")

@@ -1,0 +1,215 @@
+"""Answers `<ns>.ctl.<tenant>.cancel|status|replay.<job>`: one queue group over all processes that serve it.
+
+And, for clients to which JetStream tells nothing, `….output.<job>` and `….model.<model>` (see client/control_api).
+Source: nats/PROTOCOL.md, "Steering a job".
+"""
+
+import asyncio
+import logging
+from typing import Any
+
+import msgspec
+
+from mesh.broker.transport.connection import Connection
+from mesh.broker.stores.journal import SEQUENCE, events_of
+from mesh.broker.transport.service import Endpoint, ServiceRequest
+from mesh.client.catalog import Catalog
+from mesh.audit.writer import Auditor
+from mesh.reconcile.termination import Endings
+from mesh.errors import BrokerError, InvalidRequestError, MeshError, ResultNotFoundError, TopologyError
+from mesh.protocol import codec, headers
+from mesh.protocol.history import read_history
+from mesh.protocol.messages import Delta, ErrorInfo, Result
+from mesh.protocol.refusals import BAD_REQUEST, INTERNAL, NOT_FOUND, UNAVAILABLE, details_of, service_code
+from mesh.protocol.subjects import Names, is_token
+
+log = logging.getLogger("mesh.control")
+
+QUEUE = "mesh-ctl"
+MAX_AT_ONCE = 256  # requests being answered; more are refused with 503, so a flood costs no memory
+WORKER_ANSWER_S = 1.5  # for the worker that runs a job to end it
+CANCEL_LOOKS = 3  # for a worker that ends it, since a job may start, or move; then it is ended here
+PAGE = 200
+PIECE_BYTES = 128 * 1024  # of a Result too large for a message
+VERBS = ("cancel", "status", "replay", "output", "model")
+_USE = {
+    "subject": "<namespace>.ctl.<tenant>.cancel|status|replay|output.<job>, or model.<model>",
+    "body": 'replay: {"index": n}, or {"after": sequence, "limit": n}; else empty',
+    "answer": "cancel, status: one JSON object; replay: the events from output token n on, then an empty message; "
+    "output: the Result in pieces, model: one JSON object, then an empty message",
+}
+
+
+class ReplayRequest(msgspec.Struct, frozen=True):
+    """The body of `replay`: from which output token on, or after which place in the journal."""
+
+    index: int = 0
+    after: int | None = None  # stream sequence; each event is then sent with its own, in `Nats-Sequence`
+    limit: int = PAGE  # events at most, with `after`
+
+
+class Steering:
+    """The control service of one process, until `close`."""
+
+    def __init__(self, connection: Connection, names: Names, who: str, audit: Auditor | None = None) -> None:
+        """`who` hosts it: the name of a worker, or of another process."""
+        self._connection = connection
+        self._names = names
+        self._skip = len(names.ns) + len(".ctl.")
+        self._endings = Endings(connection, names, who, "cancel", audit)
+        self._catalog = Catalog(connection, names)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.endpoint = Endpoint("control", f"{names.ns}.ctl.>", QUEUE, self._heard, _USE)
+
+    async def close(self) -> None:
+        """What is being answered is cut off. Whoever serves the endpoint stops it first."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _heard(self, request: ServiceRequest) -> None:
+        tokens = request.subject[self._skip :].split(".")
+        if len(self._tasks) >= MAX_AT_ONCE:
+            request.refuse(UNAVAILABLE, "too many control requests at once; try again")
+        elif len(tokens) != 3 or tokens[1] not in VERBS:
+            request.refuse(NOT_FOUND, f"the subject must be <namespace>.ctl.<tenant>.{'|'.join(VERBS)}.<job>")
+        elif not (is_token(tokens[0]) and is_token(tokens[2])):
+            request.refuse(BAD_REQUEST, "tenant and job must be of the form [A-Za-z0-9_-]{1,64}")
+        else:
+            tenant, verb, job = tokens
+            task = asyncio.create_task(self._answer(request, tenant, verb, job), name=f"mesh-ctl-{verb}")
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _answer(self, request: ServiceRequest, tenant: str, verb: str, job: str) -> None:
+        try:
+            match verb:
+                case "cancel":
+                    request.respond(codec.encode({"id": job, "status": await self._cancel(tenant, job)}))
+                case "status":
+                    request.respond(codec.encode(await self._status(tenant, job)))
+                case "replay":
+                    await self._replay(request, tenant, job)
+                case "output":
+                    await self._output(request, tenant, job)
+                case _:
+                    await self._model(request, job)
+            request.done()
+        except MeshError as error:
+            request.refuse(service_code(error), str(error), details_of(error))
+        except Exception:  # the outermost frame of a request: the requester must not wait for ever
+            log.exception("%s of job %s failed", verb, job, extra={"event": "control_failed", "job": job})
+            request.refuse(INTERNAL, "internal error; see the worker's log")
+
+    async def _cancel(self, tenant: str, job: str) -> str:
+        """End the job wherever it is; its terminal status, or `unknown`."""
+        subject = self._names.system("cancel", tenant, job)
+        for look in range(1, CANCEL_LOOKS + 1):
+            found = await self._endings.store.get(tenant, job)
+            if found is not None:
+                return found.result.status
+            try:
+                _, payload = await self._connection.request(subject, timeout_s=await self._patience(tenant, job))
+                return payload.decode()
+            except BrokerError:
+                pass  # nobody runs it, or nobody ended it in time
+            stored = await self._endings.queue.find(tenant, job)
+            if stored is None:
+                found = await self._endings.store.get(tenant, job)
+                return found.result.status if found is not None else "unknown"
+            began = await self._is_running(tenant, job)
+            if began and look < CANCEL_LOOKS:
+                continue  # it may be on its way to another worker
+            reason = "cancelled on request" if began else "cancelled before it started"
+            ended = await self._endings.end(stored, "cancelled", ErrorInfo(code="cancelled", message=reason))
+            return ended.status
+        raise AssertionError("the last look ends it")
+
+    async def _patience(self, tenant: str, job: str) -> float:
+        """How long to wait for a worker: hardly, if the job never started."""
+        return WORKER_ANSWER_S if await self._is_running(tenant, job) else 0.2
+
+    async def _is_running(self, tenant: str, job: str) -> bool:
+        journal = self._endings.journal
+        if await journal.last(journal.subject(tenant, job)) is not None:
+            return True
+        return await journal.last(journal.attempts_subject(tenant, job)) is not None
+
+    async def _status(self, tenant: str, job: str) -> dict[str, Any]:
+        journal = self._endings.journal
+        entries = await journal.read(journal.subject(tenant, job))
+        if not entries:
+            entries = await journal.read(journal.attempts_subject(tenant, job))
+        history = read_history(events_of(entries))
+        answer = {"id": job, "attempt": history.attempts, "index": history.index, "worker": history.worker}
+        found = await self._endings.store.get(tenant, job)
+        result = found.result if found is not None else history.result
+        if result is not None:
+            status: str = result.status
+            answer |= {
+                "attempt": result.attempts,
+                "index": result.usage.completion_tokens,
+                "worker": result.worker,
+            }
+        elif history.attempts:
+            status = "running"
+        elif await self._endings.queue.find(tenant, job) is not None:
+            status = "queued"
+        else:  # unknown, unless it ended while we looked
+            found = await self._endings.store.get_written(tenant, job)
+            status = found.result.status if found is not None else "unknown"
+        return {**answer, "status": status}
+
+    async def _replay(self, request: ServiceRequest, tenant: str, job: str) -> None:
+        """The events from output token `index` on, then an empty message."""
+        try:
+            asked = msgspec.json.decode(request.payload, type=ReplayRequest) if request.payload else ReplayRequest()
+        except msgspec.MsgspecError as error:
+            raise InvalidRequestError(f'must be {{"index": n}}: {error}', field="body") from None
+        journal, after, index = self._endings.journal, 0, asked.index
+        subject = journal.subject(tenant, job)
+        if asked.after is not None:
+            for entry in await journal.read(subject, max(0, asked.after), max(1, min(PAGE, asked.limit))):
+                request.respond(entry.body, headers.block((SEQUENCE, entry.sequence)))
+            request.respond(b"")
+            return
+        while page := await journal.read(subject, after, PAGE):
+            after = page[-1].sequence
+            for entry in page:
+                event = entry.event
+                if isinstance(event, Delta) and event.index + len(event.token_ids) <= index:
+                    continue
+                if isinstance(event, Delta | Result) or (event is not None and event.index >= index):
+                    request.respond(entry.body)
+            if len(page) < PAGE:
+                break
+        if not after:
+            found = await self._endings.store.get(tenant, job)
+            if found is not None:
+                request.respond(found.body)
+        request.respond(b"")
+
+    async def _output(self, request: ServiceRequest, tenant: str, job: str) -> None:
+        """The whole Result in pieces, each with the size of the whole, then an empty message."""
+        store = self._endings.store
+        found = await store.get(tenant, job) or await store.get_written(tenant, job)
+        if found is None:
+            raise ResultNotFoundError(f"job {job} has no Result, or it is kept no longer")
+        body = found.body
+        if isinstance(found.result.object, str):
+            try:
+                body = await store.get_object(found.result.object)
+            except TopologyError:
+                raise ResultNotFoundError(f"the output of job {job} is kept no longer") from None
+        size = headers.block(("Mesh-Bytes", len(body)))
+        for start in range(0, len(body), PIECE_BYTES):
+            request.respond(body[start : start + PIECE_BYTES], size)
+            await asyncio.sleep(0)  # other answers take their turn
+        request.respond(b"")
+
+    async def _model(self, request: ServiceRequest, model: str) -> None:
+        """What can be asked of a model, then an empty message."""
+        await self._catalog.learn_of(model)
+        answer = {"model": model, "max_model_len": self._catalog.longest_context(model)}
+        request.respond(codec.encode(answer))
+        request.respond(b"")

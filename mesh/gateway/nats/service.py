@@ -1,0 +1,190 @@
+"""The front door: a model asked by plain NATS request/reply, `<ns>.rpc.<tenant>.<model>`, from any language.
+
+It submits the request as a job like any client's, follows it, and answers. So a front door that dies takes no job
+with it: the job goes on, and the same id asked again gets its answer. Hosted by every worker, and by `mesh frontdoor`.
+Source: nats/PROTOCOL.md, "The front door".
+"""
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+from mesh.broker.transport.connection import Connection
+from mesh.broker.stores.queue import RequestQueue
+from mesh.broker.stores.quotas import Quotas
+from mesh.broker.transport.service import Endpoint, ServiceRequest
+from mesh.gateway.admission import Admission
+from mesh.audit.writer import Auditor
+from mesh.gateway.clients import Clients
+from mesh.gateway.waiters import Company
+from mesh.gateway.session import Visit
+from mesh.errors import BrokerError, InvalidRequestError, MeshError, QuotaExceededError, UnavailableError
+from mesh.protocol.refusals import INTERNAL, details_of, service_code
+from mesh.protocol.subjects import Names, check_token, is_token
+from mesh.clock import now_unix_ms
+
+log = logging.getLogger("mesh.control")
+
+QUEUE = "mesh-rpc"
+CLOSE_S = 5.0  # for answers that are almost there
+GONE = "gone"  # why a task is cancelled whose requester went away
+_USE = {
+    "subject": "<namespace>.rpc.<tenant>.<model>",
+    "body": "a Request as JSON or MessagePack, and: tier, stream (false), on_disconnect (cancel | finish)",
+    "answer": "the Result; with stream: the events, then an empty message",
+}
+
+
+class FrontDoor:
+    """The front door of one process, until `close`. Its `endpoint` is to be served."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        names: Names,
+        admission: Admission | None = None,
+        audit: Auditor | None = None,
+    ) -> None:
+        self._names = names
+        self._queue = RequestQueue(connection, names)
+        self._skip = len(names.ns) + len(".rpc.")
+        self._admission = admission or Admission()
+        self._audit = audit
+        self._clients = Clients(connection, names)
+        self._quotas = Quotas(connection, names)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._visits: set[Visit] = set()
+        self._refused: Counter[str] = Counter()  # by number
+        self._answered: Counter[str] = Counter()  # by status
+        self._left = 0  # requesters that went away
+        self._unlisten = connection.listen(self._connection_changed)
+        self.endpoint = Endpoint("generate", f"{names.ns}.rpc.>", QUEUE, self._heard, _USE, self._statistics)
+
+    async def close(self) -> None:
+        """Let what is almost done end, and tell the other requesters that their jobs go on.
+
+        Whoever serves the endpoint stops it first.
+        """
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=CLOSE_S)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._unlisten()
+        self._quotas.close()
+        await self._clients.close()
+
+    def _statistics(self) -> dict[str, Any]:
+        """For `nats micro stats`."""
+        return {
+            "open": self._admission.open,
+            "tenants": self._admission.tenants,
+            "answered": dict(self._answered),
+            "refused": dict(self._refused),
+            "left": self._left,
+        }
+
+    def _connection_changed(self, connected: bool) -> None:
+        if connected:
+            for visit in self._visits:
+                visit.missed()
+
+    def _heard(self, request: ServiceRequest) -> None:
+        """A request arrived; called for each, so it is only taken on, or refused."""
+        tokens = request.subject[self._skip :].split(".")
+        try:
+            if len(tokens) != 2:
+                raise InvalidRequestError("must be <namespace>.rpc.<tenant>.<model>", field="subject")
+            tenant, model = check_token("tenant", tokens[0]), check_token("model", tokens[1])
+            self._admission.enter(tenant, len(request.payload))
+        except MeshError as error:
+            request.refuse(*self._refusal(request, error))
+            return
+        task = asyncio.create_task(self._serve(request, tenant, model), name=f"mesh-rpc-{tenant}")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _serve(self, request: ServiceRequest, tenant: str, model: str) -> None:
+        """One request, from its arrival to its end. Raises nothing."""
+        pending_bytes, visit = len(request.payload), None
+        try:
+            company = Company(request.connection, self._names, tenant)
+            visit = Visit(request, model, lambda encoding: self._clients.get(tenant, encoding), company)
+            self._visits.add(visit)
+            await self._quotas.admit(tenant, visit.asked, now_unix_ms())
+            await visit.submit()
+            request.payload = b""  # the queue has it
+            if not visit.is_named:
+                self._admission.stored(pending_bytes)
+                pending_bytes = 0
+            self._tell_accepted(visit, tenant, model)
+            result = await visit.answer(self._canceller())
+            self._answered[result.status] += 1
+            request.done()
+        except asyncio.CancelledError as error:
+            await self._cut_off(request, visit, error.args)
+        except QuotaExceededError as error:
+            await request.refuse_last(*self._refusal(request, await self._with_depth(error, tenant)))
+        except MeshError as error:
+            await request.refuse_last(*self._refusal(request, error, visit))
+        except Exception:  # the outermost frame of a request: the requester must not wait for ever
+            log.exception("a request at the front door failed", extra={"event": "frontdoor_failed"})
+            self._refused[str(INTERNAL)] += 1
+            request.refuse(INTERNAL, "internal error; see the log of the front door")
+        finally:
+            self._admission.stored(pending_bytes)
+            self._admission.leave(tenant)
+            if visit is not None:
+                visit.close()
+                self._clients.release(tenant, visit.encoding)
+                self._visits.discard(visit)
+
+    def _tell_accepted(self, visit: Visit, tenant: str, model: str) -> None:
+        """For the audit, if it is this request that made the job."""
+        if self._audit is not None and visit.job is not None and not visit.job.is_joined:
+            self._audit.accepted(tenant, visit.job.id, model, visit.manner.tier, visit.job.sequence)
+
+    def _canceller(self) -> Callable[[], None]:
+        """What ends the task that calls this, for want of a requester."""
+        task = asyncio.current_task()
+        assert task is not None
+
+        def cancel() -> None:
+            task.cancel(GONE)
+
+        return cancel
+
+    async def _cut_off(self, request: ServiceRequest, visit: Visit | None, why: tuple[object, ...]) -> None:
+        """The requester went away, or we do."""
+        if GONE in why and visit is not None:
+            self._left += 1
+            await visit.abandon()
+            request.done()
+            return
+        request.refuse(*self._refusal(request, UnavailableError("this front door is closing; ask again"), visit))
+
+    async def _with_depth(self, error: QuotaExceededError, tenant: str) -> QuotaExceededError:
+        """The same, and how many jobs the tenant has."""
+        try:
+            depth = await self._queue.depth(tenant)
+        except BrokerError:
+            return error
+        text = f"{error.reason}; tenant {tenant} has {depth} jobs waiting or running"
+        return QuotaExceededError(text, retry_after_ms=error.retry_after_ms)
+
+    def _refusal(
+        self, request: ServiceRequest, error: MeshError, visit: Visit | None = None
+    ) -> tuple[int, str, tuple[tuple[str, str], ...]]:
+        """Count and record a refusal: its number, its reason, and further headers."""
+        code, details, text = service_code(error), details_of(error), str(error)
+        self._refused[str(code)] += 1
+        if self._audit is not None and (visit is None or visit.job is None):
+            tokens = request.subject[self._skip :].split(".")
+            whose = tokens if len(tokens) == 2 and all(map(is_token, tokens)) else []
+            self._audit.refused(error, *whose)
+        if visit is not None and visit.job is not None:
+            details = (*details, ("Mesh-Job", visit.job.id))
+            text += f"; job {visit.job.id} goes on, and the same id asked again gets its answer"
+        return code, text, details

@@ -1,0 +1,135 @@
+"""One request at the front door: submitted as a job, followed, answered. Made by gateway/nats/service."""
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+
+import msgspec
+
+from mesh.broker.stores.journal import Entry
+from mesh.broker.transport.service import ServiceRequest
+from mesh.client.client import Client
+from mesh.client.job import Job
+from mesh.gateway.waiters import Company
+from mesh.gateway.nats.stream import Follower
+from mesh.gateway.nats.requester import Requester
+from mesh.errors import MeshError
+from mesh.protocol import codec, headers
+from mesh.protocol.codec import Encoding
+from mesh.protocol.messages import Manner, Request, Result
+from mesh.protocol.validate import validate
+
+SUBMIT_S = 5.0  # a requester waits, and can be told to try again
+CANCEL_S = 10.0  # for the job of a requester that went away
+_MSGPACK = headers.block(("Content-Type", headers.MSGPACK))
+
+
+class Visit:
+    """See the module's docstring. `submit`, `answer`, and in any case `close`."""
+
+    def __init__(
+        self, request: ServiceRequest, model: str, client_of: Callable[[Encoding], Client], company: Company
+    ) -> None:
+        """Read what is asked. Once it is read, `client_of` gives the client, which is the caller's to release.
+
+        Raises:
+            InvalidRequestError, UnsupportedError, TooLargeError: it cannot be served.
+        """
+        fields = {key.lower(): value for key, value in headers.parse(request.header).items()}
+        self.encoding = codec.encoding_of(headers.media_type(fields.get("content-type", "")))
+        self.manner: Manner = codec.decode_manner(request.payload, self.encoding) if request.payload else Manner()
+        asked = codec.decode_request(request.payload, self.encoding)
+        self._asked: Request | None = msgspec.structs.replace(asked, stream=self.manner.stream)
+        validate(self._asked)
+        self.is_named = asked.id is not None  # its body is held until it is answered: an id may have been used before
+        self.job: Job | None = None
+        self._request = request
+        self._model = model
+        self._company = company
+        self._traceparent = fields.get("traceparent", "")[:128]
+        self._header = _MSGPACK if self.encoding == "msgpack" else b""
+        self._follower = Follower(self._pass_on)
+        self._requester: Requester | None = None
+        self._client = client_of(self.encoding)
+
+    @property
+    def asked(self) -> Request:
+        """What is asked, until it is submitted."""
+        assert self._asked is not None
+        return self._asked
+
+    async def submit(self) -> None:
+        """Put it into the queue; from here on it is a job.
+
+        Raises:
+            MeshError: as `Client.submit`.
+        """
+        self.job = await self._client.submit(
+            self._model,
+            self._asked,
+            tier=self.manner.tier,
+            traceparent=self._traceparent,
+            timeout=SUBMIT_S,
+            on_entry=self._follower.heard if self.manner.stream else None,
+        )
+        self._asked = None  # the queue has it
+        if self.is_named:
+            self._follower.missed()  # it may have been submitted before, and have events already
+            self._company.join(self.job.id)
+
+    async def answer(self, on_gone: Callable[[], None]) -> Result:
+        """Wait for the job's end, and say it all; `on_gone` is called if nobody listens any more.
+
+        Raises:
+            MeshError: there is no answer: the job is unknown by now, or NATS could not be asked for too long.
+        """
+        assert self.job is not None
+        self._requester = Requester(self._request.connection, self._request.reply, on_gone)
+        result = await (self._followed() if self.manner.stream else self.job.ended())
+        await self._request.respond_last(codec.encode(result, self.encoding), self._header)
+        if self.manner.stream:
+            await self._request.respond_last(b"", self._header)
+        return result
+
+    async def _followed(self) -> Result:
+        """Pass on the job's events until it has ended; its Result."""
+        assert self.job is not None
+        following = asyncio.create_task(self._follower.run(self._read), name=f"mesh-follow-{self.job.id}")
+        try:
+            result = await self.job.ended()
+        finally:
+            following.cancel()
+            await asyncio.gather(following, return_exceptions=True)
+        await self._follower.finish(self._read)
+        return result
+
+    def missed(self) -> None:
+        """The connection was away: events may be lost."""
+        self._follower.missed()
+
+    async def abandon(self) -> None:
+        """Nobody waits for the job here: end it, unless that is not wanted, or it is not ours alone."""
+        if self.job is None or self.job.is_joined or self.manner.on_disconnect == "finish":
+            return
+        with contextlib.suppress(MeshError):  # it ends at its deadline, then
+            if self.is_named and await self._company.shares(self.job.id, self.job.sequence):
+                return
+            await self._client.cancel_job(self.job.id, CANCEL_S)
+
+    def close(self) -> None:
+        """Hear nothing more of it. Idempotent."""
+        self._company.close()
+        if self._requester is not None:
+            self._requester.close()
+        if self.job is not None:
+            self.job.close()
+
+    def _pass_on(self, body: bytes) -> None:
+        if self._requester is None:  # heard before the submit was acknowledged
+            self._request.respond(body, self._header)
+        else:
+            self._requester.send(body, self._header)
+
+    async def _read(self, after: int, limit: int) -> list[Entry]:
+        assert self.job is not None
+        return await self._client.read_journal(self.job.id, after, limit)

@@ -1,0 +1,139 @@
+"""One worker process, whole: the engine, the connection, the worker, and the services every worker hosts.
+
+Called by `mesh worker`, `mesh up`, and by programs that embed a worker.
+"""
+
+import asyncio
+import gc
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+from mesh.broker import topology
+from mesh.broker.transport.connection import connect
+from mesh.broker.transport.options import ConnectOptions
+from mesh.audit.writer import Auditor
+from mesh.control.status.mesh_exporter import Census
+from mesh.hosting.services import Doors, counted, services
+from mesh.engines.base import Engine
+from mesh.errors import EngineDeadError
+from mesh.policies.restart import Backoff
+from mesh.protocol.subjects import Names
+from mesh.signals import Observer, all_of, ignore
+from mesh.worker.worker import Worker, WorkerOptions
+
+log = logging.getLogger("mesh.control")
+
+# In a row, each soon after the engine was ready: then the process ends, and whoever started it decides. One more than
+# a request takes that kills every engine before it is found out.
+ENGINE_DEATHS = 6
+
+# A busy worker makes thousands of small objects a second and no cycles to speak of: Python's own thresholds would look
+# for these every few jobs, at a twentieth of the worker's time.
+GC_THRESHOLDS = (20_000, 20, 20)
+
+
+async def host_worker(
+    make_engine: Callable[[], Engine],
+    connect_options: ConnectOptions,
+    options: WorkerOptions,
+    *,
+    names: Names | None = None,
+    observer: Observer = ignore,
+    on_ready: Callable[[Worker], None] | None = None,
+    census: Census | None = None,
+) -> None:
+    """Serve an engine until the worker is drained; `on_ready` gets the worker once it pulls. `census`: to be taken.
+
+    NATS is asked first whether there is a mesh, because loading a model to learn that there is none takes minutes.
+    Then the engine is started with no connection open, so that an engine process forked from this one holds no
+    socket of ours; it is stopped in the end in every case. An engine that dies is replaced by a new one, after a
+    pause that grows, until it died ENGINE_DEATHS times in a row soon after it was ready.
+
+    Raises:
+        ConfigError: the engine cannot be started as it is configured.
+        EngineDeadError: it did not start the first time, or died too often.
+        DisconnectedError, TopologyError: no NATS, or no mesh on it.
+    """
+    names, backoff = names or Names(), Backoff(most_quick=ENGINE_DEATHS)
+    async with connect(connect_options) as connection:
+        topology.check_server(connection.server_version)
+        await topology.read_settings(connection, names)
+    workers: list[Worker] = []
+
+    def ready(worker: Worker) -> None:
+        workers.append(worker)
+        if on_ready is not None:
+            on_ready(worker)
+
+    while True:
+        engine, ready_s = make_engine(), None
+        try:
+            await engine.start()
+            # What a model brought along lives as long as the process: a collection that looks at all of it, again and
+            # again, would hold up every stream for tens of milliseconds.
+            gc.collect()
+            gc.freeze()
+            gc.set_threshold(*GC_THRESHOLDS)
+            ready_s = time.monotonic()
+            await serve_engine(
+                engine, connect_options, options, names=names, observer=observer, on_ready=ready, census=census
+            )
+            return
+        except EngineDeadError as error:
+            pause_s = backoff.died(0.0 if ready_s is None else time.monotonic() - ready_s)
+            if pause_s is None or not workers or workers[-1].was_told:
+                raise
+            log.error(
+                "the engine died and is started again in %g s: %s", pause_s, error, extra={"event": "engine_restart"}
+            )
+        finally:
+            await engine.stop()
+        await asyncio.sleep(pause_s)
+
+
+async def serve_engine(
+    engine: Engine,
+    connect_options: ConnectOptions,
+    options: WorkerOptions,
+    *,
+    names: Names,
+    observer: Observer = ignore,
+    on_ready: Callable[[Worker], None] | None = None,
+    census: Census | None = None,
+) -> None:
+    """The same for an engine that is started already, and that the caller stops.
+
+    Raises:
+        EngineDeadError, DisconnectedError, TopologyError: as `host_worker`.
+    """
+    async with connect(connect_options) as connection, counted(census, connection):
+        audit = Auditor(connection, names, options.name, observer)
+        told = replace(options, shows_steps=options.shows_steps and observer is not ignore)
+        worker = Worker(engine, connection, names, told, all_of(audit.observe, observer))
+        announcing = asyncio.create_task(_announce(worker, on_ready), name="mesh-announce")
+        try:
+            async with services(connection, names, options.name, options.has_frontdoor, audit) as doors:
+                resting = asyncio.create_task(_rest(worker, doors), name="mesh-rest")
+                try:
+                    await worker.serve()
+                finally:
+                    resting.cancel()
+                    await asyncio.gather(resting, return_exceptions=True)
+        finally:
+            announcing.cancel()
+            await asyncio.gather(announcing, return_exceptions=True)
+            await audit.close()
+
+
+async def _rest(worker: Worker, doors: Doors) -> None:
+    """A worker that drains takes nothing more on, at its front door neither."""
+    await worker.draining.wait()
+    doors.rest()
+
+
+async def _announce(worker: Worker, on_ready: Callable[[Worker], None] | None) -> None:
+    await worker.ready.wait()
+    if on_ready is not None:
+        on_ready(worker)

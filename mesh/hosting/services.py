@@ -1,0 +1,109 @@
+"""What every worker process hosts beside its worker, and what runs alone where no worker does.
+
+Any number of processes may host them: they share the work by queue groups, by a seat, or by a fence, and two that do
+the same do no harm.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+from mesh.broker.transport.connection import Connection, connect
+from mesh.broker.transport.options import ConnectOptions
+from mesh.broker.transport.service import Service
+from mesh.audit.writer import Auditor, auditing
+from mesh.control.status.mesh_exporter import Census
+from mesh.gateway.nats.service import FrontDoor
+from mesh.reconcile.failure_detector import Guard
+from mesh.gateway.nats.jobs_api import Steering
+from mesh.reconcile.unroutable import Strays
+from mesh.reconcile.expiry import Sweeper
+from mesh.protocol.subjects import Names
+from mesh.signals import Observer, ignore
+
+
+class Doors:
+    """What can be asked of a process: to steer jobs, and through the front door if it has one."""
+
+    def __init__(self, connection: Connection, names: Names, who: str, has_frontdoor: bool, audit: Auditor) -> None:
+        self._steering = Steering(connection, names, who, audit)
+        self._frontdoor = FrontDoor(connection, names, audit=audit) if has_frontdoor else None
+        doors = (self._frontdoor, self._steering) if self._frontdoor is not None else (self._steering,)
+        self._service = Service(connection, names, who, tuple(each.endpoint for each in doors))
+
+    def rest(self) -> None:
+        """Take nothing more on at the front door; whoever came in is served."""
+        if self._frontdoor is not None:
+            self._service.shut(self._frontdoor.endpoint.name)
+
+    async def close(self) -> None:
+        """Answer no more. Requesters at the front door are told that their jobs go on."""
+        self._service.close()
+        if self._frontdoor is not None:
+            await self._frontdoor.close()
+        await self._steering.close()
+
+
+@contextlib.asynccontextmanager
+async def doors(
+    connection: Connection, names: Names, who: str, has_frontdoor: bool, audit: Auditor | None = None
+) -> AsyncIterator[Doors]:
+    """Answer requests as the micro service of this mesh. `who` tells this process from others; `audit` is its own."""
+    async with auditing(connection, names, who, audit) as told:
+        opened = Doors(connection, names, who, has_frontdoor, told)
+        try:
+            yield opened
+        finally:
+            await opened.close()
+
+
+@contextlib.asynccontextmanager
+async def services(
+    connection: Connection, names: Names, who: str, has_frontdoor: bool = False, audit: Auditor | None = None
+) -> AsyncIterator[Doors]:
+    """Answer requests; end strays and what is past its deadline; watch over workers.
+
+    `who` hosts them: the name of a worker, which then watches some others, or of another process, which watches all.
+    What they do is told to `audit`; None: to one of their own.
+    """
+    async with (
+        auditing(connection, names, who, audit) as told,
+        doors(connection, names, who, has_frontdoor, told) as opened,
+    ):
+        ending = [kind(connection, names, who, told) for kind in (Strays, Sweeper)]
+        hosted = [*ending, Guard(connection, names, who)]
+        try:
+            yield opened
+        finally:
+            await asyncio.gather(*(each.close() for each in hosted), return_exceptions=True)
+
+
+async def keep_watch(
+    options: ConnectOptions, names: Names, who: str, census: Census | None = None, observer: Observer = ignore
+) -> None:
+    """Host the services on a connection of their own until cancelled, and take a census if there is one to take.
+
+    Raises:
+        DisconnectedError: there was no NATS to begin with.
+    """
+    async with (
+        connect(options) as connection,
+        auditing(connection, names, who, observer=observer) as audit,
+        services(connection, names, who, audit=audit),
+        counted(census, connection),
+    ):
+        await asyncio.Event().wait()
+
+
+@contextlib.asynccontextmanager
+async def counted(census: Census | None, connection: Connection) -> AsyncIterator[None]:
+    """Take the census on this connection, if there is one to take."""
+    if census is None:
+        yield
+        return
+    running = asyncio.create_task(census.run(connection), name="mesh-census")
+    try:
+        yield
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)

@@ -1,0 +1,113 @@
+"""Ends jobs at their deadline that no worker ends: queued with nobody alive, or left behind.
+
+One process of a mesh does it, whichever holds the seat. It looks at each request once, when it has waited a sweep
+or longer, so a mesh that keeps up is hardly read at all.
+"""
+
+import asyncio
+import logging
+
+from mesh.broker import topology
+from mesh.broker.transport.connection import Connection
+from mesh.broker.stores.delivery import StoredRequest
+from mesh.reconcile.leader import Seat
+from mesh.audit.writer import Auditor
+from mesh.reconcile.deadlines import Deadlines
+from mesh.reconcile.termination import Endings
+from mesh.errors import MeshError
+from mesh.protocol.messages import ErrorInfo
+from mesh.protocol.subjects import Names
+from mesh.protocol.validate import deadline_of
+
+log = logging.getLogger("mesh.control")
+
+SWEEP_S = 1.0
+AT_ONCE = 32  # jobs being ended at the same time
+BATCH = 1024  # jobs ended in one sweep
+SLACK = 1000  # deadlines of ended jobs that are borne with
+RETRY_MS = 2000  # until a job that could not be ended is looked at again
+
+
+class Sweeper:
+    """Sweeps in one process, until `close`."""
+
+    def __init__(self, connection: Connection, names: Names, who: str, audit: Auditor | None = None) -> None:
+        """`who` hosts it: the name of a worker, or of another process."""
+        self._connection = connection
+        self._names = names
+        self._seat = Seat(connection, names, "sweeper", who)
+        self._endings = Endings(connection, names, who, "deadline", audit)
+        self._deadlines = Deadlines()
+        self._read = 0  # requests up to here are noted
+        self._seen = 0  # the newest request at the last sweep
+        self._now_ms = 0  # the server's clock then
+        self.ended = 0  # jobs
+        self._task = asyncio.create_task(self._run(), name="mesh-sweep")
+
+    async def close(self) -> None:
+        """Sweep no more; the seat falls free by itself."""
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _run(self) -> None:
+        while True:
+            try:
+                if await self._seat.hold():
+                    await self._sweep()
+                else:
+                    self._forget()
+            except MeshError as error:
+                log.debug("the sweep for deadlines was put off: %s", error)
+            except Exception:  # a sweep that meets a fault is followed by others
+                log.exception("a sweep for deadlines failed", extra={"event": "sweep_failed"})
+            await asyncio.sleep(SWEEP_S)
+
+    def _forget(self) -> None:
+        self._deadlines, self._read, self._seen = Deadlines(), 0, 0
+
+    async def _sweep(self) -> None:
+        # By the server's clock: every request's age is, and one clock that is fast must not end everybody's jobs.
+        state, self._now_ms = await topology.stream_clock(self._connection, self._names.requests_stream)
+        if len(self._deadlines) > 2 * state["messages"] + SLACK:  # of jobs that have long ended
+            self._forget()
+        await self._note(self._seen)
+        self._seen = state["last_seq"]
+        due = self._deadlines.due(self._now_ms, state["first_seq"], BATCH)
+        gate = asyncio.Semaphore(AT_ONCE)
+        await asyncio.gather(*(self._expire(sequence, gate) for sequence in due))
+
+    async def _note(self, newest: int) -> None:
+        """Note the requests that were there a sweep ago and still are."""
+        while self._read < newest:
+            page = await self._endings.queue.read(self._read)
+            for stored in page:
+                if stored.sequence <= newest:
+                    self._deadlines.note(stored.sequence, deadline_of(stored.request, stored.stored_unix_ms))
+            if page:
+                self._read = min(newest, page[-1].sequence)
+            elif await self._endings.queue.has_after(self._read):
+                return  # a replica that lags: what it does not show yet must not be passed over
+            else:
+                self._read = newest
+
+    async def _expire(self, sequence: int, gate: asyncio.Semaphore) -> None:
+        async with gate:
+            try:
+                stored = await self._endings.queue.get(sequence)
+                if stored is not None and stored.address is not None:
+                    await self._end(stored)
+            except MeshError as error:
+                log.debug("request %d could not be ended: %s", sequence, error)
+                self._deadlines.note(sequence, self._now_ms + RETRY_MS)
+
+    async def _end(self, stored: StoredRequest) -> None:
+        if await self._endings.is_twin(stored):
+            await self._endings.queue.remove(stored.sequence)  # the job of that name is served, or was
+            return
+        if stored.error is not None:  # nobody was there to refuse it
+            reason = ErrorInfo(code=stored.error.code, message=str(stored.error))
+            await self._endings.end(stored, "failed", reason)
+        else:
+            reason = ErrorInfo(code="expired", message="the deadline passed, and no worker was there to end the job")
+            await self._endings.end(stored, "expired", reason)
+        self.ended += 1

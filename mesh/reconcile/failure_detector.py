@@ -1,0 +1,204 @@
+"""Hands a dead worker's jobs back at once, instead of when their leases end.
+
+NATS says within a millisecond whether anybody listens on a worker's own subject: nobody does once its connection is
+closed, as it is when a process is killed. Who notices it writes the worker's death into its record, and the server
+lets one do so; that one hands back the leases the worker had announced. A worker that was only cut off finds its
+record changed when it is back, and gives up what it held (see worker/liveness). A worker that is suspended, or whose
+machine is gone without a word, keeps its connection: there the leases have to run out.
+"""
+
+import asyncio
+import contextlib
+import logging
+from dataclasses import dataclass, field
+
+import msgspec
+
+from mesh.broker.transport.connection import Connection, Subscription
+from mesh.broker.stores.liveness import Lives
+from mesh.broker.stores.pulls import Leases
+from mesh.broker.stores.results import PresenceStore
+from mesh.errors import DisconnectedError, MeshError, SequenceError, UnavailableError
+from mesh.policies.peers import wards
+from mesh.protocol.messages import LifeSign
+from mesh.protocol.subjects import Names, is_token
+from mesh.worker.liveness import BYE, LIST, RENEW_S, WATCHED_S
+
+log = logging.getLogger("mesh.control")
+
+PING_S = 0.25  # between pings of each ward
+PATIENCE_S = 0.3  # between the first ping nobody heard and the last: a worker that reconnects needs less
+LOOK_S = 2.0  # between looks who is there
+ABSENT_S = 60.0  # for so long one that is not seen is watched all the same
+REMEMBERED = 1000  # burials
+STEADY_S = 2.0  # our own connection must have stood for so long: after a server's restart, others come back later
+
+
+@dataclass(slots=True, eq=False)
+class _Ward:
+    """A worker we watch."""
+
+    name: str
+    subscription: Subscription | None = None
+    leases: dict[str, None] = field(default_factory=dict)  # acknowledgement subjects
+    is_known: bool = False  # we have the whole list
+    burial: asyncio.Task[None] | None = None
+
+
+class Guard:
+    """Watches over workers, in one process, until `close`."""
+
+    def __init__(self, connection: Connection, names: Names, who: str) -> None:
+        """`who` hosts it: the name of a worker, or of another process, which then watches all workers."""
+        self._connection = connection
+        self._names = names
+        self._who = who
+        self._lives = Lives(connection, names)
+        self._leases = Leases(connection)
+        self._presence = PresenceStore(connection, names)
+        self._wards: dict[str, _Ward] = {}
+        self._loop = asyncio.get_running_loop()
+        self._steady_from_s = self._loop.time()
+        self._present: dict[str, float] = {}  # the workers seen, and when last (loop time)
+        self._buried: dict[str, None] = {}  # by us, oldest first
+        self._unlisten = connection.listen(self._connection_changed)
+        self._subscription = connection.subscribe(names.system("hello"), self._heard_hello)
+        self._tasks = [
+            asyncio.create_task(self._look(), name="mesh-guard-look"),
+            asyncio.create_task(self._watch(), name="mesh-guard-watch"),
+        ]
+
+    async def close(self) -> None:
+        """Watch no more."""
+        self._unlisten()
+        self._subscription.close()
+        burials = [ward.burial for ward in self._wards.values() if ward.burial is not None]
+        for task in (*self._tasks, *burials):
+            task.cancel()
+        await asyncio.gather(*self._tasks, *burials, return_exceptions=True)
+        for name in list(self._wards):
+            self._forget(name)
+
+    def _connection_changed(self, connected: bool) -> None:
+        self._steady_from_s = self._loop.time() + STEADY_S
+        for ward in self._wards.values():
+            ward.is_known = False  # announcements were missed
+
+    def _heard_hello(self, subject: bytes, reply: bytes, payload: bytes, header: bytes) -> None:
+        name = payload.decode("utf-8", "replace")
+        if is_token(name):
+            self._present[name] = self._loop.time()  # its presence may not be seen yet
+            self._choose()
+
+    async def _look(self) -> None:
+        """See who is there, every so often."""
+        while True:
+            with contextlib.suppress(MeshError):  # then we keep those we have
+                now_s = self._loop.time()
+                self._present |= dict.fromkeys((each.worker for each in await self._presence.all()), now_s)
+                # One that was suspended is not seen for a while, and may die when it wakes up.
+                self._present = {name: at_s for name, at_s in self._present.items() if at_s > now_s - ABSENT_S}
+                self._choose()
+            await asyncio.sleep(LOOK_S)
+
+    def _choose(self) -> None:
+        chosen = set(wards(self._who, self._present))
+        for name in set(self._wards) - chosen:
+            if self._wards[name].burial is None:
+                self._forget(name)
+        for name in chosen - set(self._wards):
+            self._wards[name] = self._take_on(name)
+
+    def _take_on(self, name: str) -> _Ward:
+        ward = _Ward(name)
+
+        def heard(subject: bytes, reply: bytes, payload: bytes, header: bytes) -> None:
+            self._announced(ward, payload)
+
+        ward.subscription = self._connection.subscribe(self._names.leases(name), heard)
+        self._ping(ward)
+        return ward
+
+    def _forget(self, name: str) -> None:
+        self._present.pop(name, None)
+        ward = self._wards.pop(name, None)
+        if ward is not None and ward.subscription is not None:
+            ward.subscription.close()
+
+    def _announced(self, ward: _Ward, payload: bytes) -> None:
+        if payload == BYE:
+            self._forget(ward.name)
+        elif payload[:1] == b"+":
+            ward.leases[payload[1:].decode()] = None
+        else:
+            ward.leases.pop(payload[1:].decode(), None)
+
+    async def _watch(self) -> None:
+        while True:
+            slept_from_s = self._loop.time()
+            await asyncio.sleep(PING_S)
+            if self._loop.time() - slept_from_s > WATCHED_S / 2:  # we were suspended, and nobody told us anything
+                self._connection_changed(True)
+            if self._connection.is_connected and self._loop.time() >= self._steady_from_s:
+                for ward in list(self._wards.values()):
+                    if ward.burial is None:
+                        self._ping(ward)
+
+    def _ping(self, ward: _Ward) -> None:
+        def answered(error: MeshError | None, header: bytes, payload: bytes) -> None:
+            if error is None and payload[:1] == b"[":
+                ward.leases = dict.fromkeys(msgspec.json.decode(payload, type=list[str]))
+                ward.is_known = True
+            elif isinstance(error, UnavailableError) and ward.is_known and ward.burial is None:
+                if self._wards.get(ward.name) is not ward:
+                    return
+                ward.burial = asyncio.create_task(self._bury(ward), name=f"mesh-bury-{ward.name}")
+
+        subject = self._names.system("ping", ward.name)
+        with contextlib.suppress(DisconnectedError):
+            self._connection.call(subject, b"" if ward.is_known else LIST, b"", answered, timeout_s=1.0)
+
+    async def _bury(self, ward: _Ward) -> None:
+        """Nobody heard our ping: if nobody hears the next either, and the server agrees, hand its jobs back.
+
+        A worker that came back from an earlier burial may be one that others hear and we do not: it gets the time to
+        renew its record, which then refuses us.
+        """
+        patience_s = PATIENCE_S if ward.name not in self._buried else RENEW_S + 2 * PATIENCE_S
+        try:
+            record = await self._lives.last(ward.name)
+            if not await self._is_gone(ward, patience_s):
+                ward.burial = None
+                return
+            if record is None or record.sign is None or record.sign.is_alive:
+                death = LifeSign(worker=ward.name, session="", is_alive=False, by=self._who)
+                await self._lives.write(death, record.sequence if record is not None else 0)
+                for ack_subject in ward.leases:
+                    self._leases.hand_back(ack_subject)
+                self._presence.remove(ward.name)
+                self._buried[ward.name] = None
+                while len(self._buried) > REMEMBERED:
+                    del self._buried[next(iter(self._buried))]
+                log.warning(
+                    "worker %s is gone; %d jobs handed back",
+                    ward.name,
+                    len(ward.leases),
+                    extra={"event": "worker_buried"},
+                )
+        except SequenceError:
+            pass  # it lives, or another was faster
+        except MeshError as error:
+            log.debug("worker %s may be gone: %s", ward.name, error)
+        self._forget(ward.name)
+
+    async def _is_gone(self, ward: _Ward, patience_s: float) -> bool:
+        await asyncio.sleep(patience_s)
+        if self._loop.time() < self._steady_from_s:
+            return False
+        try:
+            await self._connection.request(self._names.system("ping", ward.name), timeout_s=1.0)
+        except UnavailableError:
+            return self._loop.time() >= self._steady_from_s
+        except MeshError:
+            return False  # no answer is not the answer that nobody is there
+        return False

@@ -1,0 +1,189 @@
+"""Ends a job that no worker runs: cancelled or expired in the queue, orphaned, or for a model nobody serves.
+
+The order is the worker's: store, announce, remove. But a journal is closed first, so that the server refuses whatever a
+worker still has to write, and the Result's text is what was streamed: that of a job which was begun by a `started`
+event that says `ends`, which a worker that finds it leaves alone for ENDING_S; an empty one by the Result itself.
+"""
+
+import asyncio
+import time
+
+from msgspec import UNSET
+from msgspec.structs import replace
+
+from mesh.broker.transport.connection import Connection
+from mesh.broker.stores.delivery import StoredRequest
+from mesh.broker.stores.journal import Journal, events_of
+from mesh.broker.stores.queue import RequestQueue
+from mesh.broker.stores.results import ResultStore
+from mesh.audit.writer import Auditor
+from mesh.audit.entries import ending_of
+from mesh.errors import BrokerError, SequenceError
+from mesh.protocol import codec
+from mesh.protocol.codec import Encoding
+from mesh.protocol.history import History, read_history
+from mesh.protocol.messages import ErrorInfo, Result, Started, Status
+from mesh.protocol.subjects import Names
+from mesh.clock import now_unix_ms
+from mesh.protocol.outcome import Ending, JobFacts, result_of
+from mesh.worker.runner import ENDING_S
+
+TRIES = 5
+LAG_S = 0.05  # between looks at a replica that lags behind its leader
+
+
+class Endings:
+    """Writes the Results of jobs that no worker runs."""
+
+    def __init__(
+        self, connection: Connection, names: Names, who: str, cause: str, audit: Auditor | None = None
+    ) -> None:
+        """`who` ends them: a worker's name, or another process'. `cause`: why, for the audit."""
+        self.journal = Journal(connection, names)
+        self.store = ResultStore(connection, names)
+        self.queue = RequestQueue(connection, names)
+        self._who = who
+        self._cause = cause
+        self._audit = audit
+
+    async def end(self, stored: StoredRequest, status: Status, error: ErrorInfo) -> Result:
+        """Give a job its Result and take it out of the queue; the Result that counts is returned.
+
+        A job that turns out to have finished ends as finished.
+
+        Raises:
+            BrokerError: NATS did not answer; doing it again is safe.
+        """
+        assert stored.address is not None
+        tenant, began_s = stored.address.tenant, time.monotonic()
+        history = await self._close(stored, status, error)
+        result = history.result or self._result(stored, history, status, error)
+        body = codec.encode(result, stored.encoding)
+        if len(body) > self.store.max_bytes:
+            name = f"{tenant}.{stored.job}.{result.attempts}"
+            await self.store.put_object(name, body)
+            result = replace(result, text=UNSET, object=name)
+            body = codec.encode(result, stored.encoding)
+        left_s = began_s + ENDING_S / 2 - time.monotonic()
+        if left_s <= 0:
+            raise BrokerError(f"job {stored.job} could not be ended in time; try again")
+        if not await self.store.create(tenant, stored.job, body, self._facts(stored).result_ttl_ms, left_s):
+            found = await self.store.get_written(tenant, stored.job)
+            result = found.result if found is not None else result
+        await self.announce(tenant, stored.job, result, stored.encoding)
+        await self.queue.remove(stored.sequence)
+        if self._audit is not None:
+            tier = stored.address.tier
+            self._audit.tell(ending_of(result, stored.sequence, tier, self._who, self._cause))
+        return result
+
+    async def is_twin(self, stored: StoredRequest) -> bool:
+        """Whether this request has the name of a job that another request began.
+
+        Raises:
+            BrokerError: NATS did not answer.
+        """
+        assert stored.address is not None
+        tenant, job = stored.address.tenant, stored.job
+        for subject in (self.journal.subject(tenant, job), self.journal.attempts_subject(tenant, job)):
+            history = read_history(events_of(await self.journal.read(subject)))
+            if history.attempts:
+                first = history.request_sequence
+                is_another = first not in (0, stored.sequence) and await self.queue.get(first) is not None
+                return is_another or stored.request is None
+        return False
+
+    async def announce(self, tenant: str, job: str, result: Result, encoding: Encoding) -> None:
+        """Publish the Result as the job's last event, unless it is there already.
+
+        Raises:
+            BrokerError: not done after several tries.
+        """
+        subject = self.journal.subject(tenant, job)
+        body = codec.encode(result, encoding)
+        for _ in range(TRIES):
+            last = await self.journal.last(subject)
+            if last is not None and isinstance(last.event, Result):
+                return
+            try:
+                await self.journal.append(subject, body, last.sequence if last is not None else 0)
+            except SequenceError:
+                continue
+            return
+        raise BrokerError(f"the Result of {job} could not be announced: its journal keeps growing")
+
+    async def _close(self, stored: StoredRequest, status: Status, error: ErrorInfo) -> History:
+        """Read what became of the job, and let no worker add to it."""
+        assert stored.address is not None
+        tenant, job = stored.address.tenant, stored.job
+        subject = self.journal.subject(tenant, job)
+        for _ in range(TRIES):
+            last = await self.journal.last(subject)  # the leader's: a direct get may miss the newest
+            entries = await self.journal.read(subject) if last is not None else []
+            history = read_history(events_of(entries))
+            if history.result is not None:
+                return history
+            if last is not None and (not entries or entries[-1].sequence != last.sequence):
+                await asyncio.sleep(LAG_S)
+                continue
+            try:
+                if last is not None:
+                    return await self._fence(stored, history, last.sequence)
+                if stored.request is not None and stored.request.stream:
+                    return await self._forestall(stored, history, status, error)
+            except SequenceError:
+                continue
+            # Nobody hears what a silent job makes, so the store alone decides between us and a worker.
+            return read_history(events_of(await self.journal.read(self.journal.attempts_subject(tenant, job))))
+        raise BrokerError(f"job {job} keeps growing: a worker runs it")
+
+    async def _fence(self, stored: StoredRequest, history: History, last: int) -> History:
+        """Close a journal that has events."""
+        assert stored.address is not None
+        event = Started(
+            id=stored.job,
+            attempt=history.attempts + 1,
+            index=history.index,
+            worker=self._who,
+            unix_ms=now_unix_ms(),
+            sequence=stored.sequence,
+            ends=True,
+        )
+        subject = self.journal.subject(stored.address.tenant, stored.job)
+        await self.journal.append(subject, codec.encode(event, stored.encoding), last)
+        history.apply(event)
+        return history
+
+    async def _forestall(self, stored: StoredRequest, history: History, status: Status, error: ErrorInfo) -> History:
+        """Close an empty journal: a job that never began has its Result for the first event, before it is stored.
+
+        A worker that finds it there stores it, so the order costs nothing; the other one could not stop a worker from
+        beginning the job in between.
+        """
+        assert stored.address is not None
+        tenant = stored.address.tenant
+        found = await self.store.get_written(tenant, stored.job)
+        history.result = found.result if found is not None else self._result(stored, history, status, error)
+        body = codec.encode(history.result, stored.encoding)
+        await self.journal.append(self.journal.subject(tenant, stored.job), body, 0)
+        return history
+
+    def _result(self, stored: StoredRequest, history: History, status: Status, error: ErrorInfo) -> Result:
+        ending = Ending(status, error)
+        if history.finish_reason is not None and history.usage is not None:
+            ending = Ending("finished", usage=history.usage, finish_reason=history.finish_reason)
+        return result_of(self._facts(stored), history, ending, now_unix_ms())
+
+    def _facts(self, stored: StoredRequest) -> JobFacts:
+        assert stored.address is not None
+        now = now_unix_ms()
+        return JobFacts(
+            id=stored.job,
+            tenant=stored.address.tenant,
+            model=stored.address.model,
+            worker=self._who,
+            sequence=stored.sequence,
+            stored_unix_ms=stored.stored_unix_ms or now,
+            received_unix_ms=now,
+            request=stored.request,
+        )

@@ -1,0 +1,138 @@
+"""Answers requests that no consumer will ever take: an unknown model or tier, a subject outside the grammar.
+
+The stream keeps whatever `<ns>.req.>` receives, and would keep a request for a misspelt model for ever. It
+republishes a notice of every stored request; one worker of the mesh reads each notice, and ends what nobody
+serves, within milliseconds.
+"""
+
+import asyncio
+import logging
+
+from mesh.broker import topology
+from mesh.broker.transport.connection import Connection
+from mesh.audit.writer import Auditor
+from mesh.reconcile.termination import Endings
+from mesh.errors import InvalidRequestError, MeshError
+from mesh.protocol import headers
+from mesh.protocol.messages import TIERS, ErrorInfo
+from mesh.protocol.subjects import Names, is_token
+
+log = logging.getLogger("mesh.control")
+
+QUEUE = "mesh-strays"
+MAX_WAITING = 10_000  # notices not yet looked at; beyond, the next sweep finds the requests
+SWEEP_S = 30.0  # between looks at the whole stream, for requests stored while nobody watched
+
+
+class Strays:
+    """Watches the notices of one mesh, in one process."""
+
+    def __init__(self, connection: Connection, names: Names, who: str, audit: Auditor | None = None) -> None:
+        """`who` hosts it: the name of a worker, or of another process."""
+        self._connection = connection
+        self._names = names
+        self._audit = audit
+        self._endings = Endings(connection, names, who, "unserved", audit)
+        self._served: set[tuple[bytes, bytes]] = set()  # (model, tier) that have consumers
+        self._skip = len(names.system("queued")) + 1
+        self._waiting: asyncio.Queue[tuple[list[bytes], int]] = asyncio.Queue(MAX_WAITING)
+        self._subscription = connection.subscribe(names.system("queued", ">"), self._heard, QUEUE)
+        self._tasks = [
+            asyncio.create_task(self._work(), name="mesh-strays"),
+            asyncio.create_task(self._sweep(), name="mesh-strays-sweep"),
+        ]
+
+    async def close(self) -> None:
+        """Watch no more."""
+        self._subscription.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _heard(self, subject: bytes, reply: bytes, payload: bytes, header: bytes) -> None:
+        """A request was stored. Called for every one, so the usual case is one look into a set."""
+        parts = subject[self._skip :].split(b".")
+        if self._is_served(parts):
+            return
+        sequence = headers.parse(header).get("Nats-Sequence", "")
+        if sequence.isdigit() and not self._waiting.full():
+            self._waiting.put_nowait((parts, int(sequence)))
+
+    async def _work(self) -> None:
+        while True:
+            parts, sequence = await self._waiting.get()
+            if not self._is_served(parts):
+                await self._look(parts, sequence)
+
+    async def _sweep(self) -> None:
+        """Look at every subject that has requests; there are few, however many requests there are."""
+        while True:
+            try:
+                for subject in await self._endings.queue.subjects():
+                    await self._clear(subject)
+            except MeshError as error:
+                log.debug("the sweep for strays was put off: %s", error)
+            await asyncio.sleep(SWEEP_S)
+
+    async def _clear(self, subject: str) -> None:
+        """End every request on one subject, if nobody serves it."""
+        parts, last = subject.encode().split(b".")[2:], 0
+        while not self._is_served(parts):
+            sequence = await self._endings.queue.oldest(subject)
+            if sequence is None or sequence == last:
+                return
+            last = sequence
+            await self._look(parts, sequence)
+
+    def _is_served(self, parts: list[bytes]) -> bool:
+        return len(parts) == 4 and (parts[0], parts[1]) in self._served
+
+    async def _look(self, parts: list[bytes], sequence: int) -> None:
+        tokens = [part.decode("utf-8", "replace") for part in parts]
+        try:
+            reason = await self._reason(tokens)
+            if reason is None:
+                self._served.add((parts[0], parts[1]))
+            else:
+                await self._end(sequence, tokens, reason)
+        except MeshError as error:
+            log.warning("a stray request was left for the next sweep: %s", error, extra={"event": "stray_left"})
+
+    async def _reason(self, tokens: list[str]) -> ErrorInfo | None:
+        """Why nobody will serve this address; None if somebody may."""
+        if len(tokens) != 4:
+            return ErrorInfo(code="invalid_request", message="the subject needs model, tier, tenant and affinity")
+        model, tier, tenant, _ = tokens
+        if not is_token(model) or not is_token(tenant):
+            return ErrorInfo(code="invalid_request", message="model and tenant must be of the form [A-Za-z0-9_-]{1,64}")
+        if tier not in TIERS:
+            return ErrorInfo(code="invalid_request", message=f"tier: {tier!r} is not one of {', '.join(TIERS)}")
+        if await topology.has_model(self._connection, self._names, model):
+            return None
+        return ErrorInfo(code="model_not_found", message=f"no model {model!r} is deployed on this mesh")
+
+    async def _end(self, sequence: int, tokens: list[str], reason: ErrorInfo) -> None:
+        stored = await self._endings.queue.get(sequence)
+        if stored is None:
+            return
+        if stored.address is None or not is_token(stored.address.tenant):
+            # No tenant, so no name under which a Result could be found: the subject itself is the fault.
+            log.warning(
+                "request %d on %s was removed: %s",
+                sequence,
+                ".".join(tokens)[:200],
+                reason.message,
+                extra={"event": "stray_removed"},
+            )
+            await self._endings.queue.remove(sequence)
+            if self._audit is not None:
+                self._audit.refused(InvalidRequestError(reason.message, field="subject"))
+            return
+        journal = self._endings.journal
+        for subject in (journal.subject, journal.attempts_subject):
+            if await journal.last(subject(stored.address.tenant, stored.job)) is not None:
+                await self._endings.queue.remove(sequence)  # its name is that of a job which is, or was, served
+                return
+        if reason.code == "model_not_found" and stored.error is not None:
+            reason = ErrorInfo(code=stored.error.code, message=str(stored.error))
+        await self._endings.end(stored, "failed", reason)

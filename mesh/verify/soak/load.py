@@ -1,0 +1,171 @@
+"""The asking side of a soak: clients that submit, read, cancel and leave, as the plan wishes.
+
+Every client is `mesh.connect`, used as a program would use it. What it was told goes into the history: acknowledged,
+refused, unknown; each piece that a reader was shown; each answer to a cancel. Made by run.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Callable, Iterable
+from dataclasses import dataclass, field
+
+from mesh.broker.transport.options import ConnectOptions
+from mesh.client.assembly import Restarted
+from mesh.client.client import Client, connect
+from mesh.client.job import Job
+from mesh.client.requests import build_request
+from mesh.errors import BrokerError, MeshError, RequestError
+from mesh.protocol.messages import Delta
+from mesh.protocol.subjects import Names
+from mesh.verify.soak.history import Asked, Cancelled, History, Shown, Submitted
+from mesh.verify.soak.plan import TENANTS, Wish
+
+CLIENTS = 2  # for each tenant
+SUBMIT_S = 40.0  # longer than any server is away
+CANCEL_S = 10.0
+
+
+@dataclass
+class Load:
+    """See the module's docstring. `submit_all`, then `wait_readers`."""
+
+    history: History
+    model: str
+    clock: Callable[[], float]
+    clients: dict[str, list[Client]]
+    open_at_once: int  # jobs that somebody waits for, and submits under way
+    _readers: set[asyncio.Task[None]] = field(default_factory=set)
+    _failure: BaseException | None = None
+    _moved: asyncio.Event = field(default_factory=asyncio.Event)  # a request was submitted, or somebody failed
+    submitted: int = 0
+
+    async def submit_all(self, wishes: Iterable[Wish]) -> None:
+        """Submit every request; returns when the last is stored. Readers go on beside it."""
+        room = asyncio.Semaphore(self.open_at_once)
+        for number, wish in enumerate(wishes):
+            await room.acquire()
+            if self._failure is not None:
+                raise self._failure
+            task = asyncio.create_task(self._serve(wish, number), name=f"soak-{wish.job}")
+            self._readers.add(task)
+            task.add_done_callback(self._over)
+            task.add_done_callback(lambda _: room.release())
+        while self.submitted < len(self.history.asked) and self._failure is None:
+            self._moved.clear()
+            await self._moved.wait()
+
+    async def wait_readers(self, timeout_s: float) -> int:
+        """Until everybody was told how their jobs ended; how many still wait for an answer after `timeout_s`."""
+        if self._readers:
+            await asyncio.wait(set(self._readers), timeout=timeout_s)
+        if self._failure is not None:
+            raise self._failure
+        return len(self._readers)
+
+    async def leave(self) -> None:
+        """End the readers that still wait; their history says that they were told nothing."""
+        readers = list(self._readers)
+        for task in readers:
+            task.cancel()
+        await asyncio.gather(*readers, return_exceptions=True)
+
+    def _over(self, task: asyncio.Task[None]) -> None:
+        self._readers.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            self._failure = task.exception()  # a fault of the soak itself
+            self._moved.set()
+
+    async def _serve(self, wish: Wish, number: int) -> None:
+        """One request, to the end of everybody who cares for it."""
+        clients = self.clients[wish.tenant]
+        client = clients[number % len(clients)]
+        fields = dict(wish.fields, id=wish.job)
+        if wish.kind == "deadline":
+            fields["deadline_unix_ms"] = time.time_ns() // 1_000_000 + int(wish.after_s * 1000)
+        request = build_request(None, fields)
+        asked = Asked(wish.job, wish.tenant, wish.tier, wish.kind, wish.reading, request, self.clock())
+        self.history.asked[wish.job] = asked
+        again = [clients[(number + 1) % len(clients)]] if wish.kind == "twice" else []
+        try:
+            jobs = await asyncio.gather(*(self._submit(each, asked) for each in (client, *again)))
+        finally:
+            self.submitted += 1
+            self._moved.set()
+        job = jobs[0] or next((each for each in jobs if each is not None), None)
+        if job is None:
+            return
+        if wish.kind == "cancel":
+            await asyncio.gather(self._cancel(job, wish.after_s), self._read(job, asked))
+        elif wish.reading == "late":
+            job.close()
+            await asyncio.sleep(wish.after_s)
+            await self._read(clients[(number + 1) % len(clients)].job(wish.job), asked)
+        elif wish.reading == "live":
+            await asyncio.gather(*(self._read(each, asked) for each in jobs if each is not None))
+        elif number % 2:
+            await self._read(job, asked, follows=False)
+        else:
+            job.close()  # its Result is read in the end
+
+    async def _submit(self, client: Client, asked: Asked) -> Job | None:
+        try:
+            job = await client.submit(self.model, asked.request, tier=asked.tier, timeout=SUBMIT_S)
+        except RequestError as error:
+            self.history.submitted.append(Submitted(self.clock(), asked.job, "refused", str(error)))
+            return None
+        except BrokerError as error:
+            self.history.submitted.append(Submitted(self.clock(), asked.job, "unknown", str(error)))
+            return None
+        self.history.submitted.append(Submitted(self.clock(), asked.job, "ok"))
+        return job
+
+    async def _read(self, job: Job, asked: Asked, follows: bool = True) -> None:
+        """Follow the output to its end, or await the Result alone."""
+        pieces: list[Delta] = []
+        restarts, result, fault = 0, None, ""
+        try:
+            if follows:
+                async for piece in job:
+                    if isinstance(piece, Restarted):
+                        restarts += 1
+                    else:
+                        pieces.append(piece)
+            result = await job
+        except MeshError as error:
+            fault = f"{type(error).__name__}: {error}"
+        except asyncio.CancelledError:
+            fault = "it still waited when the soak ended"
+            raise
+        finally:
+            self.history.shown.append(Shown(asked.job, asked.reading, tuple(pieces), restarts, result, fault))
+
+    async def _cancel(self, job: Job, after_s: float) -> None:
+        await asyncio.sleep(after_s)
+        asked_s = self.clock()
+        answer = fault = ""
+        try:
+            answer = await job.cancel(CANCEL_S)
+        except MeshError as error:
+            fault = f"{type(error).__name__}: {error}"
+        self.history.cancelled.append(Cancelled(job.id, asked_s, self.clock(), answer, fault))
+
+
+@contextlib.asynccontextmanager
+async def clients_of(urls: tuple[str, ...], names: Names) -> AsyncIterator[dict[str, list[Client]]]:
+    """A few clients of each tenant, for as long as the context lasts; half of them speak MessagePack."""
+    async with contextlib.AsyncExitStack() as stack:
+        found: dict[str, list[Client]] = {}
+        for tenant in TENANTS:
+            found[tenant] = []
+            for number in range(CLIENTS):
+                client = await stack.enter_async_context(
+                    connect(
+                        tenant=tenant,
+                        namespace=names.ns,
+                        encoding="msgpack" if number % 2 else "json",
+                        options=ConnectOptions(servers=urls, name=f"soak-{tenant}-{number}"),
+                    )
+                )
+                found[tenant].append(client)
+        yield found

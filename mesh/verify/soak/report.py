@@ -1,0 +1,175 @@
+"""The figures of one run: as values, as lines of at most 80 columns, and as JSON. Pure."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from mesh.verify.soak import rules_journal
+from mesh.verify.soak import rules_reader
+from mesh.verify.soak.costs import Recovery, quantile, recoveries, work_of
+from mesh.verify.soak.history import Case, History, cases
+from mesh.verify.soak.violation import Violation
+
+LABEL = 30  # columns of the names
+STORIES = 5  # histories of offending jobs printed in full; all of them are in the JSON
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Seconds that something took, over `count` times."""
+
+    count: int
+    p50_s: float
+    p99_s: float
+    max_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What a soak came to."""
+
+    seed: int
+    workers: int
+    servers: int
+    requests: int
+    acknowledged: int
+    faults: dict[str, int]  # by kind; poison: workers that it killed
+    ended: dict[str, int]  # Results by status
+    retried: int  # jobs of more than one attempt
+    lost: int  # acknowledged, without a Result
+    duplicate_results: int  # beyond one for each key
+    broken_streams: int  # jobs whose journal or reader met a gap or a repeat
+    innocents_buried: int
+    poison: int
+    poison_buried: int
+    refused_writes: int  # publishes of events that JetStream did not keep: zombies, and repeats after a loss
+    useful_tokens: int
+    wasted_tokens: int
+    waste: float  # wasted for each useful token
+    recovery: dict[str, Span]  # by kind of fault, and "all"
+    drained_s: float | None
+    wall_s: float
+    violations: int
+
+    @property
+    def fault_count(self) -> int:
+        return sum(self.faults.values())
+
+
+def figures_of(history: History, violations: Sequence[Violation], seed: int, workers: int, servers: int) -> Figures:
+    """The figures of a run that was judged."""
+    by_job = cases(history)
+    work = work_of(by_job.values())
+    of_order = {rules_journal.ONE_HISTORY, rules_journal.NEWEST_WRITES, rules_reader.IN_ORDER}
+    poison = {job for job, asked in history.asked.items() if asked.kind == "poison"}
+    buried = {letter.job for letter in history.letters}
+    return Figures(
+        seed=seed,
+        workers=workers,
+        servers=servers,
+        requests=len(history.asked),
+        acknowledged=sum(case.is_accepted for case in by_job.values()),
+        faults=_faults(history),
+        ended=dict(Counter(result.status for result in history.results.values())),
+        retried=sum(case.result is not None and case.result.attempts > 1 for case in by_job.values()),
+        lost=sum(case.is_accepted and case.result is None for case in by_job.values()),
+        duplicate_results=max(0, history.rest.result_writes - history.rest.result_keys),
+        broken_streams=len({each.job for each in violations if each.rule in of_order}),
+        innocents_buried=len(buried - poison),
+        poison=len(poison),
+        poison_buried=len(buried & poison),
+        refused_writes=_refused(by_job.values()),
+        useful_tokens=work.useful,
+        wasted_tokens=work.wasted,
+        waste=work.share,
+        recovery=_spans(recoveries(history, by_job.values())),
+        drained_s=history.rest.drained_s,
+        wall_s=history.wall_s,
+        violations=len(violations),
+    )
+
+
+def lines_of(figures: Figures) -> list[str]:
+    """A table of two columns."""
+    f = figures
+    drained = "never" if f.drained_s is None else f"{f.drained_s:.1f} s after the last fault"
+    rows = [
+        ("requests, acknowledged", f"{f.requests}, {f.acknowledged}"),
+        ("ended", _counted(f.ended)),
+        ("faults", str(f.fault_count)),
+        *((f"  {kind}", _with_recovery(count, f.recovery.get(kind))) for kind, count in f.faults.items()),
+        ("recovery, all faults", _span(f.recovery.get("all"))),
+        ("jobs of several attempts", str(f.retried)),
+        ("writes refused or repeated", str(f.refused_writes)),
+        ("tokens made in vain", f"{100 * f.waste:.1f} % of {f.useful_tokens}"),
+        ("queue empty", drained),
+        ("wall time", f"{f.wall_s:.0f} s"),
+        ("lost", str(f.lost)),
+        ("duplicate Results", str(f.duplicate_results)),
+        ("streams with gap or repeat", str(f.broken_streams)),
+        ("innocents buried", str(f.innocents_buried)),
+        ("poison buried", f"{f.poison_buried} of {f.poison}"),
+        ("violations", str(f.violations)),
+    ]
+    return [f"{label:<{LABEL}}{value}" for label, value in rows]
+
+
+def lines_of_violations(violations: Sequence[Violation]) -> list[str]:
+    """Each rule with how often it was broken, and the whole histories of the first offending jobs."""
+    lines = [f"{count} x {rule}" for rule, count in Counter(each.rule for each in violations).most_common()]
+    told: set[str] = set()
+    for each in violations:
+        if each.job and each.job in told:
+            continue
+        if len(told) >= STORIES and each.story:
+            continue
+        told.add(each.job)
+        lines += ["", *each.lines()]
+    return lines
+
+
+def as_json(figures: Figures, violations: Sequence[Violation]) -> dict[str, Any]:
+    """Everything, for programs."""
+    found = [asdict(each) for each in violations]
+    return {**asdict(figures), "fault_count": figures.fault_count, "broken": found}
+
+
+def _faults(history: History) -> dict[str, int]:
+    found = Counter[str](struck.kind for struck in history.struck)
+    found["poison"] = sum(died.reason == "poison" for died in history.died)
+    found["death"] = sum(died.reason == "other" for died in history.died)
+    return {kind: count for kind, count in sorted(found.items()) if count}
+
+
+def _refused(by_job: Iterable[Case]) -> int:
+    found = 0
+    for case in by_job:
+        tried = sum(sent.to == "events" for sent in case.sent)
+        found += max(0, tried - len(case.events))
+    return found
+
+
+def _spans(found: Sequence[Recovery]) -> dict[str, Span]:
+    kinds: dict[str, list[float]] = {"all": [each.stall_s for each in found]}
+    for each in found:
+        kinds.setdefault(each.kind, []).append(each.stall_s)
+    return {
+        kind: Span(len(values), quantile(values, 0.5), quantile(values, 0.99), max(values))
+        for kind, values in kinds.items()
+        if values
+    }
+
+
+def _counted(counts: dict[str, int]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in sorted(counts.items())) or "none"
+
+
+def _span(span: Span | None) -> str:
+    if span is None:
+        return "no fault hit a running job"
+    return f"p50 {span.p50_s:.2f} s, p99 {span.p99_s:.2f} s, max {span.max_s:.2f} s"
+
+
+def _with_recovery(count: int, span: Span | None) -> str:
+    return f"{count:<4}" + (f"  {_span(span)}" if span is not None else "")

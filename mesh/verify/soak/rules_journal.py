@@ -1,0 +1,183 @@
+"""What the journal, the Result and the text of one job must be. Pure.
+
+Each rule takes one job's case and answers with what is wrong, in words; nothing if all is well.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from mesh.protocol.messages import Delta, Result, Started, Status
+from mesh.protocol.validate import max_tokens
+from mesh.verify.soak.history import Asked, Case, JobKind, Kept
+from mesh.verify.soak.oracle import Reference
+
+ONE_END = "every acknowledged request ends with exactly one Result"
+ONE_HISTORY = "a job has one history: attempts count up by one, tokens have no gap and no repeat, the Result is last"
+RESULT_SAYS = "a Result says what was streamed"
+UNDISTURBED = "the text is that of an undisturbed run"
+NEWEST_WRITES = "nobody writes to a journal once another attempt has begun"
+NO_INNOCENT = "a job ends as it was meant to"
+
+# How each kind of job may end.
+MEANT: dict[JobKind, tuple[Status, ...]] = {
+    "plain": ("finished",),
+    "stumble": ("finished",),
+    "wreck": ("finished",),
+    "restart": ("finished",),
+    "twice": ("finished",),
+    "poison": ("failed",),
+    "cancel": ("cancelled", "finished"),
+    "deadline": ("expired", "finished"),
+}
+
+Fault = tuple[str, str]  # the rule, and what is wrong
+
+
+@dataclass
+class _Reading:
+    """The journal read from its start: what stands after each event, and what was wrong with it."""
+
+    attempt: int = 0
+    index: int = 0
+    pieces: list[str] = field(default_factory=list)
+    results: list[Result] = field(default_factory=list)
+    faults: list[Fault] = field(default_factory=list)
+
+    def blame(self, rule: str, kept: Kept, what: str) -> None:
+        self.faults.append((rule, f"event {kept.sequence}: {what}"))
+
+
+def judge_end(case: Case) -> Iterator[Fault]:
+    """Exactly one Result for what was accepted; at most one for what may have been; none for what was refused."""
+    announced = sum(isinstance(kept.event, Result) for kept in case.events)
+    if case.is_accepted and case.result is None:
+        yield ONE_END, "it was acknowledged and has no Result"
+    if case.result is not None and announced == 0:
+        yield ONE_END, "it has a Result, which was never announced"
+    outcomes = {each.outcome for each in case.submitted}
+    if outcomes == {"refused"} and (case.result is not None or case.events):
+        yield ONE_END, "it was refused and ran all the same"
+    if case.asked is None and (case.result is not None or case.events):
+        yield ONE_END, "nobody asked for it"
+
+
+def judge_journal(case: Case) -> Iterator[Fault]:
+    """The public journal, and against it the Result."""
+    reading = _Reading()
+    may_restart = case.asked is not None and case.asked.request.on_worker_loss == "restart"
+    for kept in case.events:
+        _read(reading, kept, may_restart)
+    yield from reading.faults
+    if reading.results and case.result is not None and reading.results[0] != case.result:
+        yield ONE_END, "the Result that was announced is not the one that is stored"
+    yield from _judge_attempts(case)
+    if case.result is not None and case.streams:
+        yield from _judge_result(case.result, reading)
+
+
+def _read(reading: _Reading, kept: Kept, may_restart: bool) -> None:
+    event = kept.event
+    if reading.results:
+        reading.blame(ONE_HISTORY, kept, "comes after the Result")
+    match event:
+        case None:
+            reading.blame(ONE_HISTORY, kept, f"is nothing that a worker writes: {kept.note[:80]}")
+        case Started():
+            if event.attempt != reading.attempt + 1:
+                reading.blame(ONE_HISTORY, kept, f"attempt {event.attempt} follows attempt {reading.attempt}")
+            if event.index == 0 and may_restart:
+                reading.index, reading.pieces = 0, []
+            elif event.index != reading.index:
+                reading.blame(ONE_HISTORY, kept, f"attempt begins at {event.index}, {reading.index} tokens stand")
+                reading.index = event.index
+            reading.attempt = event.attempt
+        case Delta():
+            _read_delta(reading, kept, event)
+        case Result():
+            reading.results.append(event)
+
+
+def _read_delta(reading: _Reading, kept: Kept, event: Delta) -> None:
+    if event.attempt < reading.attempt:
+        reading.blame(NEWEST_WRITES, kept, f"attempt {event.attempt} writes after attempt {reading.attempt} began")
+    elif event.attempt > reading.attempt:
+        reading.blame(ONE_HISTORY, kept, f"attempt {event.attempt} writes and never began")
+    if event.index != reading.index:
+        kind = "gap" if event.index > reading.index else "repeat"
+        reading.blame(ONE_HISTORY, kept, f"{kind}: index {event.index} where {reading.index} was due")
+    if not event.token_ids and event.finish_reason is None:
+        reading.blame(ONE_HISTORY, kept, "a delta without tokens that is not the last")
+    reading.index = event.index + len(event.token_ids)
+    reading.pieces.append(event.text)
+
+
+def _judge_attempts(case: Case) -> Iterator[Fault]:
+    """Attempts of a job that streams nothing, which are counted elsewhere; and that the Result counts alike.
+
+    An attempt may begin once the Result is stored, and then finds it: that one streams nothing and does not count.
+    Of a job that streams nothing, whoever creates the Result first ends it, and that may be an attempt that another
+    has already replaced.
+    """
+    started = case.started()
+    if not case.streams:
+        for number, event in enumerate(started, 1):
+            if event.attempt != number:
+                yield ONE_HISTORY, f"attempt {event.attempt} is the {number}. to begin"
+            if event.index != 0:
+                yield ONE_HISTORY, f"attempt {event.attempt} of a job that streams nothing begins at {event.index}"
+        if any(isinstance(kept.event, Started | Delta) for kept in case.events):
+            yield ONE_HISTORY, "a job that streams nothing has events besides its Result"
+    if case.result is not None:
+        began = started[-1].attempt if started else 0
+        streamed = max((kept.event.attempt for kept in case.events if isinstance(kept.event, Delta)), default=0)
+        if not streamed <= case.result.attempts <= began:
+            yield (
+                RESULT_SAYS,
+                f"it tells of {case.result.attempts} attempts; {began} began, and the last that streamed is {streamed}",
+            )
+
+
+def _judge_result(result: Result, reading: _Reading) -> Iterator[Fault]:
+    streamed = "".join(reading.pieces)
+    if result.text != streamed:
+        shown = result.text if isinstance(result.text, str) else ""
+        yield RESULT_SAYS, f"its text has {len(shown)} characters and differs from the {len(streamed)} streamed"
+    if result.usage.completion_tokens != reading.index:
+        yield RESULT_SAYS, f"it counts {result.usage.completion_tokens} tokens; {reading.index} were streamed"
+
+
+def judge_text(case: Case, asked: Asked, reference: Reference) -> Iterator[Fault]:
+    """The text, against what the simulator writes undisturbed."""
+    result = case.result
+    if result is None:
+        return
+    text = result.text if isinstance(result.text, str) else ""
+    tokens = result.usage.completion_tokens
+    if tokens > max_tokens(asked.request):
+        yield UNDISTURBED, f"{tokens} tokens were made, {max_tokens(asked.request)} were allowed"
+    if result.status == "finished":
+        if text != reference.text:
+            yield UNDISTURBED, f"it differs from the reference at character {_differs_at(text, reference.text)}"
+        if tokens != len(reference.token_ids) or result.finish_reason != reference.finish_reason:
+            yield (
+                UNDISTURBED,
+                f"{tokens} tokens, {result.finish_reason}; the reference has {len(reference.token_ids)}, "
+                f"{reference.finish_reason}",
+            )
+    elif not reference.text.startswith(text):
+        yield UNDISTURBED, f"what it has leaves the reference at character {_differs_at(text, reference.text)}"
+    ids = [token for kept in case.events if isinstance(kept.event, Delta) for token in kept.event.token_ids]
+    if asked.kind != "restart" and tuple(ids) != reference.token_ids[: len(ids)]:
+        yield UNDISTURBED, "its token ids are not those of the reference"
+
+
+def judge_status(case: Case, asked: Asked) -> Iterator[Fault]:
+    """Only what was made to fail fails."""
+    result = case.result
+    if result is not None and result.status not in MEANT[asked.kind]:
+        why = f" ({result.error.code}: {result.error.message})" if result.error is not None else ""
+        yield NO_INNOCENT, f"a job of kind {asked.kind} ended {result.status}{why}"
+
+
+def _differs_at(text: str, other: str) -> int:
+    return next((at for at, (one, two) in enumerate(zip(text, other, strict=False)) if one != two), len(text))

@@ -1,0 +1,111 @@
+"""The nats-servers of a soak: one, or three as a cluster on loopback. Killed without warning, started again."""
+
+import asyncio
+import random
+import socket
+from pathlib import Path
+
+from mesh.broker import topology
+from mesh.broker.transport.connection import Connection
+from mesh.broker.topology import MeshSettings
+from mesh.errors import BrokerError, ConfigError
+from mesh.protocol.subjects import Names
+from mesh.server import EmbeddedServer
+
+# Below the ports that outgoing connections get: a client that tries a dead server's port again and again would
+# sooner or later get that very port for its own end, connect to itself, and keep the server from coming back.
+PORTS = range(20_000, 32_000)
+DECLARE_S = 40.0  # for a cluster to elect its leaders
+START_TRIES = 5
+
+
+class Servers:
+    """`start`, `declare`, then `kill` and `revive` at will, then `stop`."""
+
+    def __init__(self, folder: Path, count: int) -> None:
+        """`count`: 1, or 3 for a cluster. Each keeps its data in a folder of its own."""
+        ports = _free_ports(2 * count)
+        routes = ", ".join(f"nats://127.0.0.1:{port}" for port in ports[count:])
+        self.all = [
+            EmbeddedServer(
+                folder / f"nats-{number}",
+                port,
+                f"n{number}",
+                # Clients are not told of the other servers: they would leave the way that the faults are on.
+                f"cluster {{ name: soak, listen: 127.0.0.1:{route}, no_advertise: true, routes: [{routes}] }}"
+                if count > 1
+                else "",
+            )
+            for number, (port, route) in enumerate(zip(ports[:count], ports[count:], strict=True), 1)
+        ]
+
+    @property
+    def ports(self) -> list[int]:
+        return [server.port for server in self.all]
+
+    @property
+    def urls(self) -> tuple[str, ...]:
+        return tuple(server.url for server in self.all)
+
+    async def start(self) -> None:
+        """Start all of them.
+
+        Raises:
+            ConfigError: one does not start.
+        """
+        await asyncio.gather(*(server.start() for server in self.all))
+
+    async def declare(self, connection: Connection, names: Names, settings: MeshSettings, model: str) -> None:
+        """Make the mesh, once the servers have found each other.
+
+        Raises:
+            BrokerError: they did not within DECLARE_S.
+        """
+        end = asyncio.get_running_loop().time() + DECLARE_S
+        while True:
+            try:
+                changes = await topology.plan(connection, names, settings, [model])
+                await topology.apply(connection, changes)
+                return
+            except BrokerError:
+                if asyncio.get_running_loop().time() > end:
+                    raise
+                await asyncio.sleep(0.2)  # nobody tells when a cluster has its leaders but by answering
+
+    async def kill(self, server: EmbeddedServer) -> None:
+        """End it at once, as a crash would."""
+        await server.stop(kill=True)
+
+    async def revive(self, server: EmbeddedServer) -> None:
+        """Start it again on what it had stored.
+
+        Raises:
+            ConfigError: it does not start.
+        """
+        for attempt in range(START_TRIES):
+            try:
+                await server.start()
+                return
+            except ConfigError:
+                if attempt == START_TRIES - 1:
+                    raise
+                await asyncio.sleep(0.2)  # the port, or the store's lock, is not free yet
+
+    async def stop(self) -> None:
+        """End all of them."""
+        await asyncio.gather(*(server.stop() for server in self.all))
+
+
+def _free_ports(count: int) -> list[int]:
+    found: list[int] = []
+    while len(found) < count:
+        port = random.choice(PORTS)
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        if port not in found:
+            found.append(port)
+    return found

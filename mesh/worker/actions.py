@@ -1,0 +1,275 @@
+"""Performs the actions that end an attempt, in the order the attempt gave them.
+
+Before each effect the lease is asked; an effect that NATS did not answer is repeated until it does or the
+lease is lost. All of them may be repeated without harm.
+"""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar, assert_never
+
+from msgspec import UNSET
+from msgspec.structs import replace
+
+from mesh.broker.stores.deadletters import DeadLetters
+from mesh.broker.stores.delivery import Delivery
+from mesh.broker.stores.journal import Journal
+from mesh.broker.stores.pulls import Leases
+from mesh.broker.stores.queue import RequestQueue
+from mesh.broker.stores.results import ResultStore
+from mesh.engines.base import Engine
+from mesh.errors import DisconnectedError, MeshError, RequestError
+from mesh.policies.retry import RetryPolicy
+from mesh.protocol import codec
+from mesh.protocol.history import LOST
+from mesh.protocol.messages import ErrorInfo, Note, Result
+from mesh.signals import (
+    AttemptStarted,
+    JobBuried,
+    JobEnded,
+    JobReturned,
+    Observer,
+    RequestRefused,
+    Step,
+    Tally,
+    When,
+)
+from mesh.worker.attempt import Ack, Action, Announce, Attempt, Begin, Bury, Close, Drop, Nak, Remark, Store
+from mesh.worker.publisher import Emitter, LostError
+from mesh.worker.quota_gate import Gate
+from mesh.worker.death_check import Inquest
+from mesh.worker.lease import Lease
+from mesh.worker.liveness import Life
+from mesh.worker.isolation import Solitude
+
+log = logging.getLogger("mesh.worker")
+
+RETRY_S = 0.1  # between tries; the lease bounds how many
+SURVIVED_S = 30.0  # to tell that a worker survived an attempt it lost, after a long time away too
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """What every job of a worker shares."""
+
+    worker: str
+    engine: Engine
+    journal: Journal
+    store: ResultStore
+    queue: RequestQueue
+    leases: Leases
+    dead: DeadLetters
+    retry: RetryPolicy
+    observer: Observer
+    shows_steps: bool  # whether the observer is told of each step: it costs a call for each
+    window_s: float  # tokens gather for so long after each publish
+    tally: Tally | None  # counts each event and each output; None: nobody reads it
+    gate: Gate
+    solitude: Solitude
+    life: Life
+    inquest: Inquest
+    afterwards: Callable[[Coroutine[Any, Any, None]], None]  # runs what no job waits for
+    engine_died: Callable[[str], None]  # told once an attempt ended because the engine is dead
+
+
+class Effects:
+    """The hands of one attempt."""
+
+    def __init__(self, desk: Desk, delivery: Delivery, lease: Lease) -> None:
+        self._desk = desk
+        self._delivery = delivery
+        self._lease = lease
+        self._tenant = delivery.address.tenant
+        self._job = delivery.job
+        self._sequence = delivery.stored.sequence
+        self._about = (self._job, self._tenant, delivery.address.model, delivery.address.tier)
+        self._public = desk.journal.subject(self._tenant, self._job)
+        self.result: Result | None = None  # the one that counts: stored by us, or found
+
+    def redelivered(self, delivery: Delivery) -> None:
+        """JetStream handed the job to us once more: what we say of it from now on is said of that delivery."""
+        self._delivery = delivery
+
+    def is_held(self) -> bool:
+        """Whether this worker may still act for the job."""
+        return self._lease.is_held(time.monotonic())
+
+    async def perform(self, actions: Sequence[Action], emitter: Emitter) -> None:
+        """Do all of it.
+
+        Raises:
+            LostError: the job is somebody else's now; nothing more was done.
+        """
+        for action in actions:
+            if not self.is_held():
+                raise LostError
+            match action:
+                case Store():
+                    await self._store(action)
+                case Close():
+                    self.step("close", "before")
+                    await emitter.fence(action.event)
+                    self.step("close", "after")
+                case Announce():
+                    await self._announce(self.result or action.result, emitter)
+                case Bury():
+                    await self._bury(action)
+                case Remark():
+                    await self._remark(action)
+                case Ack():
+                    await self._ack()
+                case Nak():
+                    self._nak(action)
+                case Drop():
+                    raise LostError
+                case Begin():
+                    raise AssertionError("the runner performs Begin")
+                case _:
+                    assert_never(action)
+
+    async def until_answered(self, effect: Callable[[], Awaitable[T]]) -> T:
+        """The result of `effect`, repeated while NATS does not answer.
+
+        Raises:
+            LostError: the lease was lost first.
+        """
+        while True:
+            if not self.is_held():
+                raise LostError
+            try:
+                return await effect()
+            except MeshError as error:  # a full store is no broker's fault, and also passes
+                if not error.retryable:
+                    raise
+                log.debug("job %s: %s; trying again", self._job, error, extra={"event": "effect_retry"})
+                await asyncio.sleep(RETRY_S)
+
+    def step(self, name: str, when: When) -> None:
+        """Tell the observer where we are, if it looks so closely."""
+        if self._desk.shows_steps:
+            self._desk.observer(Step(self._job, name, when))
+
+    def begun(self, attempt: Attempt) -> None:
+        """The attempt is on the record, and this worker's."""
+        how = (attempt.number, attempt.resumed_at, attempt.taken_from, attempt.cause)
+        self._desk.observer(AttemptStarted(*self._about, *how, sequence=self._sequence))
+
+    def refused(self, error: RequestError) -> None:
+        """The body is no request."""
+        self._desk.observer(RequestRefused(*self._about, error.code, str(error), self._sequence))
+
+    def give_up(self, reason: Literal["lost", "drain", "retry", "duplicate"]) -> None:
+        """The job is no longer ours, and has no Result by us."""
+        self._lease.is_lost = True
+        self._desk.observer(JobReturned(*self._about, reason))
+
+    async def survive(self, attempt: int) -> None:
+        """Note that this worker lost the job and lives: the attempt is no sign that the job kills workers."""
+        note = codec.encode(Note(id=self._job, attempt=attempt, verdict="returned", reason=LOST))
+        subject = self._desk.journal.notes_subject(self._tenant, self._job)
+        end_s = time.monotonic() + SURVIVED_S
+        while time.monotonic() < end_s:
+            try:
+                await self._desk.journal.append(subject, note)
+            except MeshError:
+                await asyncio.sleep(RETRY_S)
+            else:
+                return
+
+    async def _store(self, action: Store) -> None:
+        self.step("store", "before")
+        store, result = self._desk.store, action.result
+        encoding = self._delivery.stored.encoding
+        body = codec.encode(result, encoding)
+        if len(body) > store.max_bytes:
+            result = await self._store_large(result, body)
+            body = codec.encode(result, encoding)
+
+        async def create() -> bool:
+            if not self._desk.life.is_sure:  # the job may have been given away meanwhile
+                raise DisconnectedError("the server has not confirmed yet that this worker lives")
+            return await store.create(self._tenant, self._job, body, action.ttl_ms)
+
+        created = await self.until_answered(create)
+        self.result = result
+        if not created:  # somebody else's Result, or ours from a try whose answer was lost: the stored one counts
+            stored = await self.until_answered(lambda: store.get_written(self._tenant, self._job))
+            self.result = stored.result if stored is not None else result
+        self.step("store", "after")
+
+    async def _store_large(self, result: Result, body: bytes) -> Result:
+        """Put a Result that fits no message into the object store; what stands for it in the bucket."""
+        name = f"{self._tenant}.{self._job}.{result.attempts}"  # who is too late overwrites nobody's
+        try:
+            await self.until_answered(lambda: self._desk.store.put_object(name, body))
+        except MeshError as error:
+            reason = ErrorInfo(code="too_large", message=f"a Result of {len(body)} bytes cannot be kept: {error}")
+            return replace(result, status="failed", text="", embeddings=UNSET, finish_reason=None, error=reason)
+        return replace(result, text=UNSET, embeddings=UNSET, object=name)
+
+    async def _announce(self, result: Result, emitter: Emitter) -> None:
+        self.step("announce", "before")
+        if not await emitter.announce(result):
+            entry = await self.until_answered(lambda: self._desk.journal.last(self._public))
+            if entry is None or not isinstance(entry.event, Result):
+                raise LostError  # the worker that wrote since finds the Result, announces it and acks
+        self.step("announce", "after")
+
+    async def _bury(self, action: Bury) -> None:
+        self.step("dead", "before")
+        await self.until_answered(lambda: self._desk.dead.bury(self._delivery, action.reason, action.attempts))
+        self._desk.observer(JobBuried(*self._about, action.reason.code, action.attempts, self._sequence))
+        self.step("dead", "after")
+
+    async def _remark(self, action: Remark) -> None:
+        self.step("note", "before")
+        journal, note = self._desk.journal, codec.encode(action.note)
+        await self.until_answered(lambda: journal.append(journal.notes_subject(self._tenant, self._job), note))
+        self.step("note", "after")
+
+    async def _ack(self) -> None:
+        self.step("ack", "before")
+        confirmed = await self._desk.leases.ack(self._delivery)
+        self.step("ack", "after")
+        if not confirmed:
+            log.warning(
+                "the ack of job %s was not confirmed: it may be delivered once more, and will not run again",
+                self._job,
+                extra={"event": "ack_unconfirmed", "job": self._job},
+            )
+        self._lease.is_lost = True
+        result = self.result
+        if result is None:
+            self._desk.observer(JobReturned(*self._about, "duplicate"))
+            return
+        self._desk.observer(
+            JobEnded(
+                job=self._job,
+                tenant=self._tenant,
+                model=self._delivery.address.model,
+                tier=self._delivery.address.tier,
+                status=result.status,
+                attempts=result.attempts,
+                prompt_tokens=result.usage.prompt_tokens,
+                cached_tokens=result.usage.cached_tokens,
+                tokens=result.usage.completion_tokens,
+                queued_ms=result.timing.queued_ms,
+                first_token_ms=result.timing.first_token_ms,
+                total_ms=result.timing.total_ms,
+                code=result.error.code if result.error else None,
+                sequence=self._sequence,
+            )
+        )
+
+    def _nak(self, action: Nak) -> None:
+        self.step("nak", "before")
+        with contextlib.suppress(DisconnectedError):  # then it comes again when its lease ends
+            self._desk.leases.nak(self._delivery, action.delay_s)
+        self.step("nak", "after")
+        self.give_up("retry" if action.delay_s else "drain")

@@ -1,0 +1,79 @@
+"""What others tell a running worker, on subjects private to the mesh: end one of its jobs, or take no more of them.
+
+Source: nats/PROTOCOL.md, `mesh.sys.>`. Made by the worker while it serves.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Mapping
+
+import msgspec
+
+from mesh.broker.transport.connection import Connection
+from mesh.errors import MeshError
+from mesh.protocol import codec
+from mesh.protocol.subjects import Names
+from mesh.worker.runner import Runner
+
+Runners = Mapping[asyncio.Task[None], Runner]
+
+
+class DrainAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """What a worker says when it was told to drain."""
+
+    worker: str
+    running: int  # jobs that now have `grace_s` to finish
+    grace_s: float
+    was_draining: bool = False
+
+
+class Orders:
+    """Heard until `close`."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        names: Names,
+        runners: Runners,
+        on_drain: Callable[[], DrainAnswer],
+        worker: str,
+    ) -> None:
+        """`on_drain` begins to drain, if that has not begun; told again, it changes nothing."""
+        self._connection = connection
+        self._names = names
+        self._runners = runners
+        self._on_drain = on_drain
+        self._subscriptions = (
+            connection.subscribe(names.system("cancel", "*", "*"), self._cancel),
+            connection.subscribe(names.drain(worker), self._drain),
+        )
+
+    def close(self) -> None:
+        """Hear no more."""
+        for each in self._subscriptions:
+            each.close()
+
+    def _cancel(self, subject: bytes, reply: bytes, payload: bytes, header: bytes) -> None:
+        """`<ns>.sys.cancel.<tenant>.<job>`: only the worker that runs the job answers, once it has its Result."""
+        tenant, job = subject.decode("utf-8", "replace").split(".")[-2:]
+        if not self._names.may_answer(reply.decode("utf-8", "replace")):
+            return
+        for task, runner in self._runners.items():
+            if runner.job == (tenant, job):
+                runner.interrupt("cancelled")  # changes nothing where the engine is done
+                task.add_done_callback(lambda _, r=runner: self._cancelled(r, reply))  # type: ignore[misc]
+
+    def _cancelled(self, runner: Runner, reply: bytes) -> None:
+        if reply and runner.result is not None:
+            self._answer(reply.decode(), runner.result.status.encode())
+
+    def _drain(self, subject: bytes, reply: bytes, payload: bytes, header: bytes) -> None:
+        """`<ns>.sys.drain.<worker>`: as SIGTERM does, and whoever asks may ask again."""
+        answer = self._on_drain()
+        to = reply.decode("utf-8", "replace")
+        if self._names.may_answer(to):
+            self._answer(to, codec.encode(answer))
+
+    def _answer(self, to: str, body: bytes) -> None:
+        with contextlib.suppress(MeshError):  # whoever asked has lost us, or will ask again
+            self._connection.publish(to, body)

@@ -1,0 +1,66 @@
+"""Before a job is buried for having killed its workers: whether they are dead. Used by worker/runner.
+
+A worker that is suspended or cut off leaves its jobs as one that dies does, without a word. That says nothing while
+a job runs in company (see policies/retry); but what counts against a job that ran alone must be a death.
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+from mesh.broker.stores.journal import Journal
+from mesh.broker.stores.liveness import Lives
+from mesh.errors import BrokerTimeoutError
+from mesh.protocol import codec
+from mesh.protocol.history import History, Trial
+from mesh.protocol.messages import Note
+from mesh.protocol.subjects import is_token
+
+# For a worker that was cut off to be back and say so: its library notices a broken connection at once, and a silent
+# one within six seconds.
+OBJECTION_S = 6.0
+
+Finding = Literal["lives", "gone"]
+
+
+class Inquest:
+    """Asks after the workers of a job that is about to be given up."""
+
+    def __init__(self, lives: Lives, journal: Journal) -> None:
+        self._lives = lives
+        self._journal = journal
+
+    async def hold(self, tenant: str, job: str, history: History, doubts: Sequence[Trial], now_unix_ms: int) -> float:
+        """Judge `history` by what becomes known of `doubts`; the seconds in which their workers may still object.
+
+        What it finds, and when it first asked, is noted where the next one who asks sees it, so that the time is
+        counted once. 0: it is as sure as can be.
+
+        Raises:
+            BrokerError: NATS did not answer; ask again.
+        """
+        lived = [trial for trial in doubts if await self._find(trial) == "lives"]
+        if lived:
+            reason = "its worker lived when the job was to be given up"
+            notes = [Note(id=job, attempt=trial.attempt, verdict="returned", reason=reason) for trial in lived]
+            history.judge(notes)
+        elif history.asked_unix_ms is None:
+            notes = [Note(id=job, attempt=history.attempts, verdict="asked", unix_ms=now_unix_ms)]
+        else:
+            notes = []
+        for note in notes:
+            await self._journal.append(self._journal.notes_subject(tenant, job), codec.encode(note))
+        if lived:
+            return 0.0
+        asked_unix_ms = now_unix_ms if history.asked_unix_ms is None else history.asked_unix_ms
+        return min(OBJECTION_S, max(0.0, OBJECTION_S - (now_unix_ms - asked_unix_ms) / 1000))
+
+    async def _find(self, trial: Trial) -> Finding:
+        if not is_token(trial.worker):
+            return "gone"
+        try:
+            pong = await self._lives.ask(trial.worker)
+        except BrokerTimeoutError:
+            return "lives"  # suspended: it may have frozen on this job, but it did not die of it
+        if pong is None or pong.born_unix_ms > trial.unix_ms:
+            return "gone"  # or another process took its name since
+        return "lives"

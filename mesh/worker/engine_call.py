@@ -1,0 +1,149 @@
+"""One attempt's time in the engine: its output goes on to the journal as it comes. Made by worker/runner for each."""
+
+import contextlib
+import logging
+import time
+import traceback
+from collections.abc import AsyncGenerator, Callable
+
+from mesh.engines.base import Chunk, Work
+from mesh.errors import EngineFailedError, MeshError
+from mesh.protocol.messages import Request, Usage
+from mesh.protocol.validate import seed_of
+from mesh.signals import EngineEnded, Operation
+from mesh.worker.attempt import Attempt, Begin
+from mesh.clock import now_unix_ms
+from mesh.worker.actions import Desk
+from mesh.worker.publisher import Emitter
+
+log = logging.getLogger("mesh.worker")
+
+# What the engine's work came to: how it finished, vectors, or an error; None if it was interrupted.
+Outcome = tuple[str, Usage] | list[list[float]] | MeshError | None
+
+
+class EngineRun:
+    """`run` once. What it came to stands in its attributes afterwards, also if it was cancelled."""
+
+    def __init__(
+        self, desk: Desk, about: tuple[str, str, str, str], request: Request, attempt: Attempt, emitter: Emitter
+    ) -> None:
+        """`about` is the job's id, tenant, model and tier."""
+        self._desk = desk
+        self._about = about
+        self._request = request
+        self._attempt = attempt
+        self._emitter = emitter
+        self._began_s: float | None = None
+        self._tokens_before = attempt.tokens
+        self.on_grown: Callable[[], None] | None = None  # called once, when output of this attempt is in the journal
+        # When the engine last brought something for this job, or was given it; monotonic. None: it has not got it.
+        self.progressed_s: float | None = None
+        self.outcome = ""  # the finish reason, or the error's code; "" if it was cut short
+        self.is_finished = False
+        self.usage = Usage()
+        self.seconds = 0.0  # in the engine
+        self.first_token_s: float | None = None  # from the call
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether the engine was called."""
+        return self._began_s is not None
+
+    @property
+    def tokens(self) -> int:
+        """Output tokens of this attempt."""
+        return max(0, self._attempt.tokens - self._tokens_before)
+
+    @property
+    def operation(self) -> Operation:
+        """What is asked of the engine."""
+        if self._request.input is not None:
+            return "embeddings"
+        return "chat" if self._request.messages is not None else "text_completion"
+
+    async def run(self, begin: Begin) -> Outcome:
+        """Have the engine do it. Raises nothing but CancelledError."""
+        self._began_s = time.monotonic()
+        self._tokens_before = len(begin.token_ids)
+        job, tenant, *_ = self._about
+        work = Work(
+            job=f"{tenant}.{job}",
+            request=self._request,
+            seed=seed_of(self._request, tenant, job),
+            token_ids=begin.token_ids,
+            text=begin.text,
+        )
+        try:
+            outcome = await (self._embed(work) if self._request.input is not None else self._generate(work))
+        except MeshError as error:
+            outcome = error
+        except Exception as error:  # an engine raises MeshErrors; anything else is its own failure
+            kind, where = type(error).__name__, _where(error)  # not its text, which may quote the prompt
+            log.error("the engine broke its contract: %s at %s", kind, where, extra={"event": "engine_contract"})
+            outcome = EngineFailedError(f"{type(error).__name__}: {error}")
+        finally:
+            self.progressed_s = None
+            self.seconds = time.monotonic() - self._began_s
+        if isinstance(outcome, MeshError):
+            self.outcome = outcome.code
+        else:
+            self.is_finished = True
+            self.outcome = outcome[0] if isinstance(outcome, tuple) else "embedded"
+        return outcome
+
+    def told(self, interrupt: str | None) -> EngineEnded:
+        """What there is to say of it. `interrupt`: why it was cut short, if it was."""
+        return EngineEnded(
+            *self._about,
+            attempt=self._attempt.number,
+            operation=self.operation,
+            engine=self._desk.engine.info.name,
+            outcome=self.outcome or interrupt or "cut_short",
+            is_finished=self.is_finished,
+            seconds=self.seconds,
+            first_token_s=self.first_token_s,
+            prompt_tokens=self.usage.prompt_tokens,
+            cached_tokens=self.usage.cached_tokens,
+            tokens=self.tokens,
+        )
+
+    async def _embed(self, work: Work) -> list[list[float]]:
+        embedding = await self._desk.engine.embed(work)
+        self.usage = Usage(prompt_tokens=embedding.prompt_tokens)
+        return embedding.vectors
+
+    async def _generate(self, work: Work) -> tuple[str, Usage] | MeshError:
+        """Pass the engine's output on to the journal."""
+        emitter, attempt, tally = self._emitter, self._attempt, self._desk.tally
+        self.progressed_s = began_s = time.monotonic()
+        stream: AsyncGenerator[Chunk, None] = self._desk.engine.generate(work)
+        async with contextlib.aclosing(stream):
+            async for chunk in stream:
+                before_s, self.progressed_s = self.progressed_s, time.monotonic()
+                if self.first_token_s is None:
+                    self.first_token_s = self.progressed_s - began_s
+                elif tally is not None:
+                    tally.waited(self.progressed_s - before_s)
+                if self.on_grown is not None and emitter.has_grown:
+                    on_grown, self.on_grown = self.on_grown, None
+                    on_grown()
+                attempt.produced(chunk.text, chunk.token_ids, now_unix_ms())
+                if chunk.finish_reason is None:
+                    emitter.add(chunk.text, chunk.token_ids)
+                    continue
+                usage = Usage(
+                    prompt_tokens=chunk.prompt_tokens,
+                    completion_tokens=attempt.tokens,
+                    cached_tokens=chunk.cached_tokens,
+                )
+                self.usage = usage
+                emitter.finish(chunk.finish_reason, usage, chunk.text, chunk.token_ids)
+                return chunk.finish_reason, usage
+        return EngineFailedError("the engine ended the job without a finish reason")
+
+
+def _where(error: Exception) -> str:
+    """The line that raised it."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return f"{frames[-1].filename}:{frames[-1].lineno}" if frames else "a place unknown"

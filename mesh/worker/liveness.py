@@ -1,0 +1,180 @@
+"""This worker's claim to be alive, and the books from which others hand its jobs back when it is not.
+
+A worker whose connection broke may have been declared dead, and its jobs given away, before it is back. So it is
+`sure` of itself only while the server confirms its record (see broker/stores/liveness), and stores no Result in between; the
+events it publishes need no such care, because the journal refuses them.
+"""
+
+import asyncio
+import contextlib
+import logging
+import secrets
+import time
+from collections.abc import Callable
+
+import msgspec
+
+from mesh.broker.transport.connection import Connection
+from mesh.broker.stores.liveness import Lives
+from mesh.errors import ConfigError, DisconnectedError, MeshError, SequenceError
+from mesh.protocol import codec
+from mesh.protocol.messages import LifeSign, Pong
+from mesh.protocol.subjects import Names
+
+log = logging.getLogger("mesh.worker")
+
+RETRY_S = 0.1
+RENEW_S = 2.0  # at most between two signs: who does not hear us can still see that we live
+WATCHED_S = 3.0  # after a ping somebody listens to what we announce
+LIST = b"leases"  # the body of a ping that asks for all of them
+BYE = b"bye"
+
+
+class Life:
+    """See the module's docstring. `begin`, then `run` as a side task, `leave` in the end."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        names: Names,
+        worker: str,
+        on_dead: Callable[[], None],
+        on_sure: Callable[[], None],
+    ) -> None:
+        """`on_dead` is called when this worker learns that it was declared dead; what it held is not its own.
+
+        `on_sure` is called when it is sure of itself again.
+        """
+        self._connection = connection
+        self._names = names
+        self._lives = Lives(connection, names)
+        self._worker = worker
+        self._on_dead = on_dead
+        self._session = ""
+        self._pong = codec.encode(Pong(born_unix_ms=time.time_ns() // 1_000_000))
+        self._last = 0
+        self._renewed_s = 0.0  # monotonic
+        self._memory_s = 0.0  # how long a record is kept for sure
+        self._doubts = 0  # counts the losses of the connection
+        self._sure = asyncio.Event()
+        self._on_sure = on_sure
+        self._poke = asyncio.Event()
+        self._leases: dict[str, None] = {}  # acknowledgement subjects, in the order of delivery
+        self._watched_until_s = 0.0
+        self._subscription = connection.subscribe(names.system("ping", worker), self._pinged)
+
+    @property
+    def is_sure(self) -> bool:
+        """Whether the server confirmed us since the connection was last lost."""
+        return self._sure.is_set()
+
+    async def begin(self, memory_s: float) -> None:
+        """Begin a life; an earlier worker of the same name loses its own. `memory_s`: how long records are kept.
+
+        Raises:
+            BrokerError: NATS did not answer.
+        """
+        self._memory_s = memory_s
+        self._session = secrets.token_hex(8)
+        doubts = self._doubts
+        self._last = await self._lives.write(self._sign(), None)
+        self._confirmed(doubts)
+        with contextlib.suppress(DisconnectedError):
+            self._connection.publish(self._names.system("hello"), self._worker.encode())
+
+    def disturbed(self) -> None:
+        """The connection was lost, or is there again: nothing is sure until the server says so."""
+        self._doubts += 1
+        self._sure.clear()
+        self._poke.set()
+
+    async def run(self, period_s: float) -> None:
+        """Side task: renew the record every `period_s`, and at once after the connection was lost.
+
+        Raises:
+            ConfigError: another process took this worker's name.
+        """
+        period_s = min(period_s, RENEW_S)
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(period_s):
+                    await self._poke.wait()
+            self._poke.clear()
+            try:
+                await self._renew()
+            except ConfigError:
+                raise
+            except MeshError as error:  # also a full store, which is no broker's fault, and passes
+                log.debug("the sign of life waits: %s", error)
+                await asyncio.sleep(RETRY_S)
+                self._poke.set()
+
+    def leave(self) -> None:
+        """Nobody needs to watch over us any more."""
+        self._subscription.close()
+        with contextlib.suppress(DisconnectedError):
+            self._connection.publish(self._names.leases(self._worker), BYE)
+
+    def took(self, ack_subject: str) -> None:
+        """We hold this delivery."""
+        self._leases[ack_subject] = None
+        self._announce(b"+", ack_subject)
+
+    def gave(self, ack_subject: str) -> None:
+        """We hold it no longer."""
+        self._leases.pop(ack_subject, None)
+        self._announce(b"-", ack_subject)
+
+    def _announce(self, sign: bytes, ack_subject: str) -> None:
+        if time.monotonic() < self._watched_until_s:
+            with contextlib.suppress(DisconnectedError):
+                self._connection.publish(self._names.leases(self._worker), sign + ack_subject.encode())
+
+    def _pinged(self, subject: bytes, reply: bytes, payload: bytes, header: bytes) -> None:
+        to = reply.decode("utf-8", "replace")
+        if not self._names.may_answer(to):
+            return
+        self._watched_until_s = time.monotonic() + WATCHED_S
+        with contextlib.suppress(DisconnectedError):
+            self._connection.publish(to, msgspec.json.encode(list(self._leases)) if payload == LIST else self._pong)
+
+    async def _renew(self) -> None:
+        doubts = self._doubts
+        try:
+            self._last = await self._lives.write(self._sign(), self._last)
+        except SequenceError:
+            if await self._is_dead():
+                self._sure.clear()
+                log.warning(
+                    "this worker was taken for dead while it was away; its jobs went to others",
+                    extra={"event": "declared_dead"},
+                )
+                self._on_dead()
+                await self.begin(self._memory_s)
+                return
+            self._poke.set()  # with the fence as it is now
+        else:
+            self._confirmed(doubts)
+
+    async def _is_dead(self) -> bool:
+        """Whether our record was overwritten; otherwise the fence is set to where it stands."""
+        record = await self._lives.last(self._worker)
+        if record is None:  # forgotten by the stream; a record that says we are dead would be kept for longer
+            self._last = 0
+            return time.monotonic() - self._renewed_s > self._memory_s
+        self._last = record.sequence
+        if record.sign is not None and record.sign.is_alive and record.sign.session != self._session:
+            self._on_dead()
+            raise ConfigError(
+                f"another worker is called {self._worker} now; give each its own --worker-id", key="worker-id"
+            )
+        return record.sign != self._sign()
+
+    def _confirmed(self, doubts: int) -> None:
+        self._renewed_s = time.monotonic()
+        if doubts == self._doubts and not self._sure.is_set():
+            self._sure.set()
+            self._on_sure()
+
+    def _sign(self) -> LifeSign:
+        return LifeSign(worker=self._worker, session=self._session, is_alive=True)

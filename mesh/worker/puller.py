@@ -1,0 +1,212 @@
+"""Keeps jobs flowing from the queue to the worker: which consumers there are, and when to pull from which.
+
+The shell around `worker/credits`, which decides. Everything here is a callback of the connection, or runs within
+one of the worker's side tasks.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable
+
+from mesh.broker import topology
+from mesh.broker.transport.connection import Connection
+from mesh.broker.stores.delivery import Delivery
+from mesh.broker.stores.pulls import Leases, PullEnd, Puller
+from mesh.errors import BrokerError, DisconnectedError
+from mesh.policies.tiers import TierWeights
+from mesh.protocol.messages import TIERS
+from mesh.protocol.subjects import Names, is_token
+from mesh.worker.credits import Credits, Source
+
+log = logging.getLogger("mesh.worker")
+
+TICK_S = 0.25  # how often forgotten pulls and stale consumers are looked for
+BROKEN_PAUSE_S = 0.2  # before a consumer that answered with an error is asked again
+REPAIR_S = 2.0  # between looks whether our consumers still exist, while pulls on them fail
+
+
+class Pump:
+    """Pulls for one worker, from `prepare` to `stop`."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        names: Names,
+        model: str,
+        capacity: int,
+        is_held_up: Callable[[], bool],
+        start_job: Callable[[Delivery], None],
+    ) -> None:
+        """`start_job` is called for each delivery that holds a slot, until `released`.
+
+        While `is_held_up`, nothing is pulled, and what still comes is handed back.
+        """
+        self._connection = connection
+        self._names = names
+        self._model = model
+        self._capacity = capacity
+        self._is_held_up = is_held_up
+        self._start_job = start_job
+        self._leases = Leases(connection)
+        self._loop = asyncio.get_running_loop()
+        self._settings = topology.MeshSettings()
+        self._credits = Credits(capacity, [], TierWeights())
+        self._puller: Puller | None = None
+        self._is_stopped = False
+        self._is_due = False
+        self._ticked_s = float("inf")  # when the loop was last seen to turn; until then nothing can be late
+        self._broken = asyncio.Event()
+        self.owned: frozenset[int] = frozenset()  # lanes pulled first; the presence board keeps it
+        self.emptied = asyncio.Event()  # set when no pull is open after `stop`
+
+    @property
+    def open_pulls(self) -> int:
+        return self._puller.open_pulls if self._puller is not None else 0
+
+    @property
+    def free(self) -> int:
+        """Slots neither taken nor promised."""
+        return self._credits.free
+
+    async def prepare(self, weights: TierWeights) -> topology.MeshSettings:
+        """Read the mesh's settings, and see that our consumers exist.
+
+        Raises:
+            TopologyError: there is no mesh on this NATS, or the server is too old.
+        """
+        topology.check_server(self._connection.server_version)
+        self._settings = await topology.read_settings(self._connection, self._names)
+        await self._ensure_declared()
+        sources = [
+            Source(self._names.consumer(self._model, tier, lane), tier, lane)
+            for tier in TIERS
+            for lane in range(self._settings.lanes)
+        ]
+        self._credits = Credits(self._capacity, sources, weights)
+        self._puller = Puller(self._connection, self._names, self._delivered, self._pull_ended)
+        return self._settings
+
+    def pump(self) -> None:
+        """Send the pulls that the credits allow."""
+        if self._puller is None or self._is_stopped or not self._connection.is_connected or self._is_held_up():
+            return
+        now_s = self._loop.time()
+        for ask in self._credits.plan(now_s, self.owned):
+            priority = 0 if ask.source.lane in self.owned else 1
+            try:
+                self._puller.pull(ask.source.consumer, ask.batch, ask.expires_s, priority)
+            except DisconnectedError:
+                self._credits.ended(ask.source.consumer, now_s, empty=False)
+
+    def released(self) -> None:
+        """A job gave its slot back."""
+        self._credits.released()
+        self._pump_soon()
+
+    def connection_changed(self, connected: bool) -> None:
+        """Pulls die with the connection."""
+        if not connected and self._puller is not None:
+            self._puller.reset()
+        elif connected and self._settings.events_storage == "memory":
+            self._broken.set()  # the server may have come back without what it kept in memory
+        self.pump()
+
+    def stop(self) -> None:
+        """Send no more pulls; what the open ones still bring is handed back at once."""
+        self._is_stopped = True
+        self._check_emptied()
+
+    def close(self) -> None:
+        """Hear no more."""
+        if self._puller is not None:
+            self._puller.close()
+
+    async def tick(self) -> None:
+        """Side task: give up forgotten pulls, look at consumers that were not looked at."""
+        while True:
+            self._ticked_s = self._loop.time()
+            await asyncio.sleep(TICK_S)
+            if self._puller is not None:
+                self._puller.expire()
+            self.pump()
+
+    async def repair(self) -> None:
+        """Side task: when pulls fail, see whether our consumers are still there."""
+        while True:
+            await self._broken.wait()
+            await asyncio.sleep(REPAIR_S)
+            self._broken.clear()
+            if not self._connection.is_connected:
+                continue
+            try:
+                await self._ensure_declared()
+            except BrokerError as error:
+                log.warning("the queue of %s cannot be pulled: %s", self._model, error, extra={"event": "queue_broken"})
+
+    async def _ensure_declared(self) -> None:
+        """Declare what we need if it is missing; say so if it is not as the mesh was made."""
+        changes = await topology.plan_volatile(self._connection, self._names, self._settings)
+        changes += await topology.plan_consumers(self._connection, self._names, self._settings, self._model)
+        for change in changes:
+            if change.verb == "differs":
+                log.warning(
+                    "%s %s differs from the mesh's settings: %s; it is used as it is",
+                    change.kind,
+                    change.name,
+                    change.detail,
+                    extra={"event": "topology_drift"},
+                )
+        await topology.apply(self._connection, changes)
+
+    def _pull_ended(self, consumer: str, how: PullEnd) -> None:
+        broken = how == "broken"
+        if broken:
+            self._broken.set()
+        pause_s = BROKEN_PAUSE_S if broken else 0.0
+        self._credits.ended(consumer, self._loop.time(), empty=how == "empty", pause_s=pause_s)
+        self._check_emptied()
+        self._pump_soon()
+
+    def _delivered(self, delivery: Delivery) -> None:
+        if self._loop.time() - self._ticked_s > self._settings.ack_wait_s / 2:
+            # This process was suspended: the job may have lain in the socket until its lease ended, and be another's.
+            # It is left alone, since even handing it back would disturb whoever has it; if it is ours it comes again.
+            self._credits.delivered(delivery.consumer, delivery.pending, accepted=False)
+            log.warning("a delivery came late and was left alone", extra={"event": "late_delivery"})
+            return
+        is_addressed = is_token(delivery.address.tenant)
+        is_open = not self._is_stopped and not self._is_held_up()
+        accepted = is_addressed and is_open and self._credits.accepts()
+        self._credits.delivered(delivery.consumer, delivery.pending, accepted)
+        if accepted:
+            self._start_job(delivery)
+        else:
+            self._hand_back(delivery)
+        self._pump_soon()
+
+    def _pump_soon(self) -> None:
+        """Once for all that happens in this turn of the loop."""
+        if not self._is_due:
+            self._is_due = True
+            self._loop.call_soon(self._pump_now)
+
+    def _pump_now(self) -> None:
+        self._is_due = False
+        self.pump()
+
+    def _hand_back(self, delivery: Delivery) -> None:
+        """What cannot start here goes to another worker; what can have no Result anywhere goes for good."""
+        with contextlib.suppress(DisconnectedError):  # then it comes again when its lease ends
+            if is_token(delivery.address.tenant):
+                self._leases.nak(delivery)
+                return
+            reason = "the subject's tenant is not of the form [A-Za-z0-9_-]{1,64}"
+            log.warning(
+                "request %d was removed: %s", delivery.stored.sequence, reason, extra={"event": "request_removed"}
+            )
+            self._leases.term(delivery, reason)
+
+    def _check_emptied(self) -> None:
+        if self._is_stopped and not self.open_pulls:
+            self.emptied.set()

@@ -1,0 +1,106 @@
+"""Whether a job may begin that is at hand: what its tenant's limits say, asked before the engine is.
+
+Requests reach the queue without a front door, so this is where limits hold. A tenant without limits costs one look
+into a table. Made by the worker, asked by its runners.
+"""
+
+import asyncio
+import logging
+
+from mesh.broker.stores.delivery import Delivery
+from mesh.broker.stores.quotas import Quotas
+from mesh.broker.stores.quota_slots import Slot, Slots
+from mesh.broker.topology import PRESENCE_BEAT_S
+from mesh.errors import BrokerError, MeshError, RequestError
+from mesh.protocol.messages import Result
+
+log = logging.getLogger("mesh.worker")
+
+Stored = tuple[str, int]  # tenant, and sequence of the request: two of one id are told apart
+
+
+class Gate:
+    """The gate of one worker."""
+
+    def __init__(self, quotas: Quotas, slots: Slots) -> None:
+        self._quotas = quotas
+        self._slots = slots
+        self._held: dict[Stored, Slot] = {}
+
+    def is_open_to(self, tenant: str) -> bool:
+        """Whether nothing limits this tenant."""
+        return self._quotas.of(tenant) is None
+
+    async def refusal(self, delivery: Delivery, now_unix_ms: int) -> RequestError | None:
+        """Why a job that never ran is not to run; None: it may.
+
+        Where NATS does not say what was used, the job goes ahead: work that was accepted is worth more than a count.
+        """
+        request = delivery.stored.request
+        assert request is not None
+        try:
+            tenant, job = delivery.address.tenant, delivery.job
+            await self._quotas.begin(tenant, job, request, delivery.stored_unix_ms, now_unix_ms)
+        except RequestError as error:
+            return error
+        except BrokerError as error:
+            log.warning("the limits of a job were not asked: %s", error, extra={"event": "quota_unasked"})
+        return None
+
+    async def take(self, job: Stored) -> bool:
+        """Take one of the places of the job's tenant; False: its other jobs have them all. Then try again later."""
+        limits = self._quotas.of(job[0])
+        if limits is None or limits.running is None or job in self._held:
+            return True
+        try:
+            slot = await self._slots.take(job[0], limits.running)
+        except BrokerError as error:
+            log.debug("no place could be asked for: %s", error, extra={"event": "quota_unasked"})
+            return False
+        if slot is None:
+            return False
+        self._held[job] = slot
+        return True
+
+    def leave(self, job: Stored) -> None:
+        """The job is over, or not ours any more. Idempotent."""
+        slot = self._held.pop(job, None)
+        if slot is not None:
+            self._slots.release(slot)
+
+    async def spent(self, result: Result, now_unix_ms: int) -> None:
+        """Count what a job took, once."""
+        tokens = result.usage.prompt_tokens + result.usage.completion_tokens
+        try:
+            await self._quotas.spent(result.tenant, result.id, tokens, now_unix_ms)
+        except MeshError as error:
+            log.warning(
+                "%d tokens of job %s were not counted: %s", tokens, result.id, error, extra={"event": "quota_uncounted"}
+            )
+
+    async def prepare(self) -> None:
+        """Learn the limits, before the first job."""
+        await self._quotas.load()
+
+    async def run(self) -> None:
+        """Keep the places of running jobs. Runs until cancelled."""
+        while True:
+            await asyncio.sleep(PRESENCE_BEAT_S)
+            await asyncio.gather(*(self._renew(job, slot) for job, slot in list(self._held.items())))
+
+    def close(self) -> None:
+        """Give every place back, and hear of no more changes."""
+        for job in list(self._held):
+            self.leave(job)
+        self._quotas.close()
+
+    async def _renew(self, job: Stored, slot: Slot) -> None:
+        try:
+            await self._slots.renew(slot)
+        except MeshError as error:
+            log.debug("the place of request %d was not renewed: %s", job[1], error)
+        if slot.is_lost:
+            log.warning("request %d runs beyond its tenant's limit", job[1], extra={"event": "quota_overrun"})
+            self._held.pop(job, None)
+        elif self._held.get(job) is not slot:
+            self._slots.release(slot)  # the job ended meanwhile, and this made the place look taken again

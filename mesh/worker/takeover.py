@@ -1,0 +1,37 @@
+"""What is known of a job that may have run before: its Result, else its events and notes. Used by worker/runner."""
+
+from dataclasses import dataclass
+
+from mesh.broker.stores.journal import Entry, events_of, notes_in
+from mesh.broker.stores.results import Stored
+from mesh.protocol.history import History, read_history
+from mesh.worker.actions import Desk, Effects
+
+
+@dataclass(frozen=True, slots=True)
+class Recalled:
+    """One job's past."""
+
+    stored: Stored | None  # it has ended; the rest is as the public journal says
+    history: History
+    last: Entry | None  # the newest event, on the subject where the next one goes
+
+
+async def recall(desk: Desk, effects: Effects, job: tuple[str, str], streams: bool, must_be_newest: bool) -> Recalled:
+    """Read it. `job`: tenant and id. `must_be_newest`: the Result as the bucket's leader knows it.
+
+    Raises:
+        LostError: the lease ended before NATS answered.
+    """
+    journal, until_answered = desk.journal, effects.until_answered
+    look = desk.store.get_written if must_be_newest else desk.store.get
+    stored = await until_answered(lambda: look(*job))
+    entries = await until_answered(lambda: journal.read(journal.subject(*job)))
+    history = read_history(events_of(entries))
+    if stored is None and history.result is None and not streams:
+        entries = await until_answered(lambda: journal.read(journal.attempts_subject(*job)))
+        history = read_history(events_of(entries))
+    if stored is None and history.attempts:
+        notes = await until_answered(lambda: journal.read(journal.notes_subject(*job)))
+        history.judge(notes_in(notes))
+    return Recalled(stored, history, entries[-1] if entries else None)
