@@ -9,9 +9,9 @@ from hypothesis import settings
 
 import mesh as mesh_api
 from mesh.broker import topology
+from mesh.broker.topology import MeshSettings
 from mesh.broker.transport.connection import connect
 from mesh.broker.transport.options import ConnectOptions
-from mesh.broker.topology import MeshSettings
 from mesh.protocol.subjects import Names
 from mesh.server import EmbeddedServer
 from tests.running import MODEL, running_mesh

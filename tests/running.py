@@ -10,15 +10,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mesh.broker import topology
-from mesh.broker.transport.connection import Connection, connect
 from mesh.broker.stores.journal import Entry, Journal
-from mesh.broker.transport.options import ConnectOptions
 from mesh.broker.stores.queue import RequestQueue
 from mesh.broker.stores.results import ResultStore
-from mesh.hosting.host import host_worker, serve_engine
+from mesh.broker.transport.connection import Connection, connect
+from mesh.broker.transport.options import ConnectOptions
 from mesh.engines.base import Engine
 from mesh.engines.simulator.engine import SimulatorEngine
 from mesh.engines.simulator.settings import SimulatorSettings
+from mesh.hosting.host import host_worker, serve_engine
 from mesh.protocol import codec
 from mesh.protocol.messages import Event, Result
 from mesh.protocol.subjects import Names

@@ -12,15 +12,15 @@ from functools import partial
 from pathlib import Path
 
 from mesh.broker import topology
+from mesh.broker.topology import MeshSettings
 from mesh.broker.transport.connection import connect
 from mesh.broker.transport.options import ConnectOptions
-from mesh.broker.topology import MeshSettings
-from mesh.hosting.host import host_worker
-from mesh.control.tenants.accounts import Accounts
 from mesh.control.tenants.account_file import AccountLimits
+from mesh.control.tenants.accounts import Accounts
 from mesh.engines.simulator.engine import SimulatorEngine
 from mesh.engines.simulator.settings import SimulatorSettings
 from mesh.errors import DisconnectedError
+from mesh.hosting.host import host_worker
 from mesh.protocol.subjects import Names
 from mesh.server import die_with, find_binary, free_port
 from mesh.worker.worker import Worker, WorkerOptions

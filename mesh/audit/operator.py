@@ -11,10 +11,10 @@ import socket
 import time
 from typing import Any
 
+from mesh.audit.writer import message_of
 from mesh.broker import topology
 from mesh.broker.transport.connection import Connection
 from mesh.broker.transport.mapping import read_puback
-from mesh.audit.writer import message_of
 from mesh.errors import MeshError
 from mesh.protocol import codec
 from mesh.protocol.messages import AuditEntry, AuditEvent

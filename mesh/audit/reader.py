@@ -12,8 +12,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from mesh.broker import topology
-from mesh.broker.transport.connection import Connection
 from mesh.broker.stores.reads import StoredMessage, get_batch
+from mesh.broker.transport.connection import Connection
 from mesh.errors import BrokerError, ProtocolError
 from mesh.protocol import codec
 from mesh.protocol.messages import AuditEntry

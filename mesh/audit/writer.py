@@ -16,10 +16,10 @@ from collections.abc import AsyncIterator
 
 from msgspec.structs import replace
 
+from mesh.audit.entries import entry_of, message_id, refusal_of, signal_of, tenant_token
 from mesh.broker import topology
 from mesh.broker.transport.connection import Connection
 from mesh.broker.transport.mapping import read_puback
-from mesh.audit.entries import entry_of, message_id, refusal_of, signal_of, tenant_token
 from mesh.errors import MeshError, UnauthorizedError
 from mesh.protocol import codec, headers
 from mesh.protocol.messages import AuditEntry

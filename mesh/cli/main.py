@@ -11,8 +11,7 @@ import sys
 import click
 
 from mesh import __version__
-from mesh.cli.terminal import failure
-from mesh.cli.terminal import render
+from mesh.cli.terminal import failure, render
 from mesh.errors import MeshError
 
 _SECTIONS: dict[str, dict[str, str]] = {

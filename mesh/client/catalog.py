@@ -3,8 +3,8 @@
 import asyncio
 
 from mesh.broker import topology
-from mesh.broker.transport.connection import Connection
 from mesh.broker.stores.results import PresenceStore
+from mesh.broker.transport.connection import Connection
 from mesh.client.control_api import Relay
 from mesh.client.requests import check_limits
 from mesh.errors import (

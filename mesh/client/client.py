@@ -20,19 +20,19 @@ from typing import Any
 import msgspec
 
 from mesh.broker import topology
+from mesh.broker.stores.journal import Entry, OnEntry
+from mesh.broker.stores.results import PresenceStore, ResultStore
 from mesh.broker.transport.connection import Connection
 from mesh.broker.transport.connection import connect as connect_broker
-from mesh.broker.stores.journal import Entry, OnEntry
 from mesh.broker.transport.mapping import NO_JETSTREAM
 from mesh.broker.transport.options import ConnectOptions
-from mesh.broker.stores.results import PresenceStore, ResultStore
 from mesh.client.catalog import Catalog
-from mesh.client.lookup import Inquiry
-from mesh.client.job import Job
 from mesh.client.control_api import Relay
+from mesh.client.job import Job
+from mesh.client.lookup import Inquiry
+from mesh.client.poller import Watch
 from mesh.client.requests import build_request
 from mesh.client.submission import Asked, Submission
-from mesh.client.poller import Watch
 from mesh.errors import (
     BrokerTimeoutError,
     InvalidRequestError,

@@ -12,9 +12,9 @@ from typing import Any
 
 import msgspec
 
-from mesh.broker.transport.connection import Connection
 from mesh.broker.stores.journal import Entry, Journal, read_entry
 from mesh.broker.stores.results import ResultStore
+from mesh.broker.transport.connection import Connection
 from mesh.errors import (
     BrokerTimeoutError,
     DisconnectedError,

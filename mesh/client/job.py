@@ -9,8 +9,8 @@ from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator
 from typing import Any, Protocol
 
-from mesh.broker.transport.connection import Subscription
 from mesh.broker.stores.journal import Entry, events_of
+from mesh.broker.transport.connection import Subscription
 from mesh.client.assembly import Assembly, Restarted
 from mesh.errors import BrokerError, DisconnectedError, MeshError, WaitTimeoutError
 from mesh.protocol.messages import Delta, Event, Result, Started

@@ -8,10 +8,10 @@ import time
 from collections.abc import Awaitable
 from typing import Any, TypeVar
 
-from mesh.broker.transport.connection import Connection
 from mesh.broker.stores.journal import Journal, events_of
 from mesh.broker.stores.queue import RequestQueue
 from mesh.broker.stores.results import ResultStore
+from mesh.broker.transport.connection import Connection
 from mesh.client.control_api import Relay
 from mesh.errors import BrokerTimeoutError, ResultNotFoundError, UnauthorizedError, UnavailableError
 from mesh.protocol import codec, headers

@@ -10,11 +10,11 @@ import logging
 from collections.abc import Coroutine, Sequence
 from typing import Any
 
-from mesh.broker.transport.connection import Connection
 from mesh.broker.stores.journal import Journal, OnEntry
 from mesh.broker.stores.results import MOST_AT_ONCE, ResultStore, Stored
-from mesh.client.lookup import Inquiry
+from mesh.broker.transport.connection import Connection
 from mesh.client.job import Job, Link
+from mesh.client.lookup import Inquiry
 from mesh.errors import (
     DisconnectedError,
     MeshError,

@@ -9,11 +9,11 @@ import asyncio
 
 import msgspec
 
-from mesh.broker.transport.connection import Connection
 from mesh.broker.stores.delivery import StoredRequest
 from mesh.broker.stores.journal import Journal, events_of
-from mesh.broker.transport.mapping import PubAck
 from mesh.broker.stores.queue import RequestQueue
+from mesh.broker.transport.connection import Connection
+from mesh.broker.transport.mapping import PubAck
 from mesh.client.requests import difference, is_same
 from mesh.errors import BrokerTimeoutError, DisconnectedError, InvalidRequestError, UnavailableError
 from mesh.protocol import codec

@@ -10,10 +10,10 @@ from mesh.broker.stores.journal import Entry
 from mesh.broker.transport.service import ServiceRequest
 from mesh.client.client import Client
 from mesh.client.job import Job
-from mesh.gateway.waiters import Company
-from mesh.gateway.nats.stream import Follower
-from mesh.gateway.nats.requester import Requester
 from mesh.errors import MeshError
+from mesh.gateway.nats.requester import Requester
+from mesh.gateway.nats.stream import Follower
+from mesh.gateway.waiters import Company
 from mesh.protocol import codec, headers
 from mesh.protocol.codec import Encoding
 from mesh.protocol.messages import Manner, Request, Result

@@ -6,9 +6,9 @@ first requester went away is noticed only then.
 
 import contextlib
 
-from mesh.broker.transport.connection import Connection, Subscription
 from mesh.broker.stores.journal import Journal, events_of
 from mesh.broker.stores.queue import RequestQueue
+from mesh.broker.transport.connection import Connection, Subscription
 from mesh.errors import BrokerTimeoutError, DisconnectedError, UnauthorizedError, UnavailableError
 from mesh.protocol.messages import Started
 from mesh.protocol.subjects import Names

@@ -10,14 +10,14 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
+from mesh.audit.writer import Auditor
 from mesh.broker import topology
 from mesh.broker.transport.connection import connect
 from mesh.broker.transport.options import ConnectOptions
-from mesh.audit.writer import Auditor
 from mesh.control.status.mesh_exporter import Census
-from mesh.hosting.services import Doors, counted, services
 from mesh.engines.base import Engine
 from mesh.errors import EngineDeadError
+from mesh.hosting.services import Doors, counted, services
 from mesh.policies.restart import Backoff
 from mesh.protocol.subjects import Names
 from mesh.signals import Observer, all_of, ignore

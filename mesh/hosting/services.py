@@ -8,17 +8,17 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 
+from mesh.audit.writer import Auditor, auditing
 from mesh.broker.transport.connection import Connection, connect
 from mesh.broker.transport.options import ConnectOptions
 from mesh.broker.transport.service import Service
-from mesh.audit.writer import Auditor, auditing
 from mesh.control.status.mesh_exporter import Census
-from mesh.gateway.nats.service import FrontDoor
-from mesh.reconcile.failure_detector import Guard
 from mesh.gateway.nats.jobs_api import Steering
-from mesh.reconcile.unroutable import Strays
-from mesh.reconcile.expiry import Sweeper
+from mesh.gateway.nats.service import FrontDoor
 from mesh.protocol.subjects import Names
+from mesh.reconcile.expiry import Sweeper
+from mesh.reconcile.failure_detector import Guard
+from mesh.reconcile.unroutable import Strays
 from mesh.signals import Observer, ignore
 
 

@@ -7,17 +7,17 @@ or longer, so a mesh that keeps up is hardly read at all.
 import asyncio
 import logging
 
-from mesh.broker import topology
-from mesh.broker.transport.connection import Connection
-from mesh.broker.stores.delivery import StoredRequest
-from mesh.reconcile.leader import Seat
 from mesh.audit.writer import Auditor
-from mesh.reconcile.deadlines import Deadlines
-from mesh.reconcile.termination import Endings
+from mesh.broker import topology
+from mesh.broker.stores.delivery import StoredRequest
+from mesh.broker.transport.connection import Connection
 from mesh.errors import MeshError
 from mesh.protocol.messages import ErrorInfo
 from mesh.protocol.subjects import Names
 from mesh.protocol.validate import deadline_of
+from mesh.reconcile.deadlines import Deadlines
+from mesh.reconcile.leader import Seat
+from mesh.reconcile.termination import Endings
 
 log = logging.getLogger("mesh.control")
 

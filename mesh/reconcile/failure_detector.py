@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from mesh.broker.transport.connection import Connection, Subscription
 from mesh.broker.stores.liveness import Lives
 from mesh.broker.stores.pulls import Leases
 from mesh.broker.stores.results import PresenceStore
+from mesh.broker.transport.connection import Connection, Subscription
 from mesh.errors import DisconnectedError, MeshError, SequenceError, UnavailableError
 from mesh.policies.peers import wards
 from mesh.protocol.messages import LifeSign

@@ -11,21 +11,21 @@ import time
 from msgspec import UNSET
 from msgspec.structs import replace
 
-from mesh.broker.transport.connection import Connection
+from mesh.audit.entries import ending_of
+from mesh.audit.writer import Auditor
 from mesh.broker.stores.delivery import StoredRequest
 from mesh.broker.stores.journal import Journal, events_of
 from mesh.broker.stores.queue import RequestQueue
 from mesh.broker.stores.results import ResultStore
-from mesh.audit.writer import Auditor
-from mesh.audit.entries import ending_of
+from mesh.broker.transport.connection import Connection
+from mesh.clock import now_unix_ms
 from mesh.errors import BrokerError, SequenceError
 from mesh.protocol import codec
 from mesh.protocol.codec import Encoding
 from mesh.protocol.history import History, read_history
 from mesh.protocol.messages import ErrorInfo, Result, Started, Status
-from mesh.protocol.subjects import Names
-from mesh.clock import now_unix_ms
 from mesh.protocol.outcome import Ending, JobFacts, result_of
+from mesh.protocol.subjects import Names
 from mesh.worker.runner import ENDING_S
 
 TRIES = 5

@@ -8,14 +8,14 @@ serves, within milliseconds.
 import asyncio
 import logging
 
+from mesh.audit.writer import Auditor
 from mesh.broker import topology
 from mesh.broker.transport.connection import Connection
-from mesh.audit.writer import Auditor
-from mesh.reconcile.termination import Endings
 from mesh.errors import InvalidRequestError, MeshError
 from mesh.protocol import headers
 from mesh.protocol.messages import TIERS, ErrorInfo
 from mesh.protocol.subjects import Names, is_token
+from mesh.reconcile.termination import Endings
 
 log = logging.getLogger("mesh.control")
 

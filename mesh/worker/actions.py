@@ -39,12 +39,12 @@ from mesh.signals import (
     When,
 )
 from mesh.worker.attempt import Ack, Action, Announce, Attempt, Begin, Bury, Close, Drop, Nak, Remark, Store
-from mesh.worker.publisher import Emitter, LostError
-from mesh.worker.quota_gate import Gate
 from mesh.worker.death_check import Inquest
+from mesh.worker.isolation import Solitude
 from mesh.worker.lease import Lease
 from mesh.worker.liveness import Life
-from mesh.worker.isolation import Solitude
+from mesh.worker.publisher import Emitter, LostError
+from mesh.worker.quota_gate import Gate
 
 log = logging.getLogger("mesh.worker")
 

@@ -17,8 +17,8 @@ from mesh.errors import EngineDeadError, EngineError, MeshError
 from mesh.policies.retry import RetryPolicy
 from mesh.protocol.history import History, Verdict
 from mesh.protocol.messages import ErrorInfo, Note, Result, Started, Status, Usage
-from mesh.signals import Cause
 from mesh.protocol.outcome import Ending, JobFacts, result_of
+from mesh.signals import Cause
 
 
 class Begin(msgspec.Struct, frozen=True):

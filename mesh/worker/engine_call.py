@@ -6,14 +6,14 @@ import time
 import traceback
 from collections.abc import AsyncGenerator, Callable
 
+from mesh.clock import now_unix_ms
 from mesh.engines.base import Chunk, Work
 from mesh.errors import EngineFailedError, MeshError
 from mesh.protocol.messages import Request, Usage
 from mesh.protocol.validate import seed_of
 from mesh.signals import EngineEnded, Operation
-from mesh.worker.attempt import Attempt, Begin
-from mesh.clock import now_unix_ms
 from mesh.worker.actions import Desk
+from mesh.worker.attempt import Attempt, Begin
 from mesh.worker.publisher import Emitter
 
 log = logging.getLogger("mesh.worker")

@@ -14,8 +14,8 @@ from collections.abc import Callable
 
 import msgspec
 
-from mesh.broker.transport.connection import Connection
 from mesh.broker.stores.liveness import Lives
+from mesh.broker.transport.connection import Connection
 from mesh.errors import ConfigError, DisconnectedError, MeshError, SequenceError
 from mesh.protocol import codec
 from mesh.protocol.messages import LifeSign, Pong

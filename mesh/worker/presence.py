@@ -8,11 +8,11 @@ from typing import Literal
 
 import mesh
 from mesh.broker.stores.results import PresenceStore
+from mesh.clock import now_unix_ms
 from mesh.engines.base import EngineInfo
 from mesh.errors import BrokerError, DisconnectedError
 from mesh.policies.affinity import owned_lanes
 from mesh.protocol.messages import Presence
-from mesh.clock import now_unix_ms
 
 # Between looks, for each worker that was seen: every worker reads of every other, and that must not grow with them.
 # Up to twenty are seen with every beat.

@@ -10,9 +10,9 @@ import logging
 from collections.abc import Callable
 
 from mesh.broker import topology
-from mesh.broker.transport.connection import Connection
 from mesh.broker.stores.delivery import Delivery
 from mesh.broker.stores.pulls import Leases, PullEnd, Puller
+from mesh.broker.transport.connection import Connection
 from mesh.errors import BrokerError, DisconnectedError
 from mesh.policies.tiers import TierWeights
 from mesh.protocol.messages import TIERS

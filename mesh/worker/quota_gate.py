@@ -8,8 +8,8 @@ import asyncio
 import logging
 
 from mesh.broker.stores.delivery import Delivery
-from mesh.broker.stores.quotas import Quotas
 from mesh.broker.stores.quota_slots import Slot, Slots
+from mesh.broker.stores.quotas import Quotas
 from mesh.broker.topology import PRESENCE_BEAT_S
 from mesh.errors import BrokerError, MeshError, RequestError
 from mesh.protocol.messages import Result

@@ -14,19 +14,19 @@ from typing import Any, Literal, TypeVar
 from mesh.broker.stores.delivery import Delivery, refusal
 from mesh.broker.stores.journal import Entry
 from mesh.broker.stores.results import Stored
+from mesh.clock import now_unix_ms
 from mesh.errors import EngineDeadError, EngineFailedError, MeshError, RequestError
 from mesh.policies.quota import pause_s
 from mesh.protocol.history import History
 from mesh.protocol.messages import Result, Usage
-from mesh.worker.attempt import Action, Attempt, Begin
-from mesh.clock import now_unix_ms
+from mesh.protocol.outcome import JobFacts
 from mesh.worker.actions import RETRY_S, Desk, Effects
-from mesh.worker.publisher import Emitter, LostError
+from mesh.worker.attempt import Action, Attempt, Begin
+from mesh.worker.cancel_scope import CancelScope
 from mesh.worker.engine_call import EngineRun, Outcome
 from mesh.worker.lease import Lease
-from mesh.protocol.outcome import JobFacts
+from mesh.worker.publisher import Emitter, LostError
 from mesh.worker.takeover import recall
-from mesh.worker.cancel_scope import CancelScope
 
 log = logging.getLogger("mesh.worker")
 

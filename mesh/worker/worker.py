@@ -12,33 +12,33 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from mesh.broker.transport.connection import Connection
 from mesh.broker.stores.deadletters import DeadLetters
 from mesh.broker.stores.delivery import Delivery
 from mesh.broker.stores.journal import Journal
 from mesh.broker.stores.liveness import Lives
 from mesh.broker.stores.pulls import Leases
 from mesh.broker.stores.queue import RequestQueue
-from mesh.broker.stores.quotas import Quotas
 from mesh.broker.stores.quota_slots import Slots
+from mesh.broker.stores.quotas import Quotas
 from mesh.broker.stores.results import PresenceStore, ResultStore
 from mesh.broker.topology import PRESENCE_BEAT_S
+from mesh.broker.transport.connection import Connection
+from mesh.clock import now_unix_ms
 from mesh.engines.base import Engine
 from mesh.errors import DisconnectedError, EngineDeadError, MeshError
 from mesh.protocol.subjects import Names
 from mesh.signals import ConnectionChanged, EngineDied, JobDelivered, JobEnded, JobReturned, Observer, Signal, ignore
-from mesh.clock import now_unix_ms
 from mesh.worker.actions import Desk
-from mesh.worker.quota_gate import Gate
+from mesh.worker.commands import DrainAnswer, Orders
 from mesh.worker.death_check import Inquest
+from mesh.worker.isolation import Solitude
 from mesh.worker.lease import BEATS, Lease
 from mesh.worker.liveness import Life
 from mesh.worker.options import Vitals, WorkerOptions, WorkerStatistics
-from mesh.worker.commands import DrainAnswer, Orders
 from mesh.worker.presence import Load, PresenceBoard, State
 from mesh.worker.puller import Pump
+from mesh.worker.quota_gate import Gate
 from mesh.worker.runner import Runner
-from mesh.worker.isolation import Solitude
 from mesh.worker.watchdog import Watchdog
 
 __all__ = ["Vitals", "Worker", "WorkerOptions", "WorkerStatistics"]

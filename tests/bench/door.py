@@ -10,8 +10,8 @@ import sys
 import time
 from dataclasses import dataclass
 
-from mesh.broker.transport.connection import Connection
 from mesh.broker.stores.results import PresenceStore
+from mesh.broker.transport.connection import Connection
 from mesh.protocol import codec
 from mesh.protocol.messages import Delta, Request, Result
 from mesh.protocol.subjects import Names

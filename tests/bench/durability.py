@@ -12,9 +12,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import mesh
+from mesh.broker.topology import MeshSettings
 from mesh.broker.transport.connection import connect
 from mesh.broker.transport.options import ConnectOptions
-from mesh.broker.topology import MeshSettings
 from mesh.protocol.subjects import Names
 from mesh.verify.soak.servers import Servers
 from tests.bench.child import child

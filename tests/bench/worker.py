@@ -13,9 +13,9 @@ from typing import Any
 import uvloop
 
 from mesh.broker.transport.options import ConnectOptions
-from mesh.hosting.host import host_worker
 from mesh.engines.base import Engine
 from mesh.engines.registry import create
+from mesh.hosting.host import host_worker
 from mesh.worker.worker import Worker, WorkerOptions
 from tests.bench.child import answer, keep_stdout
 from tests.bench.engine import BenchEngine

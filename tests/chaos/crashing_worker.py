@@ -11,9 +11,9 @@ import sys
 
 from mesh.broker.stores.delivery import Delivery
 from mesh.broker.transport.options import ConnectOptions
-from mesh.hosting import host
 from mesh.engines.simulator.engine import SimulatorEngine
 from mesh.engines.simulator.settings import SimulatorSettings
+from mesh.hosting import host
 from mesh.signals import Signal, Step, When
 from mesh.worker import death_check as inquest
 from mesh.worker import runner as runners

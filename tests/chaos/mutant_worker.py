@@ -9,14 +9,14 @@ from collections.abc import Callable
 import msgspec
 
 from mesh.broker.stores.journal import Journal
-from mesh.broker.transport.mapping import read_puback
 from mesh.broker.stores.pulls import Leases
 from mesh.broker.stores.results import ResultStore
+from mesh.broker.transport.mapping import read_puback
 from mesh.cli.main import main
-from mesh.worker.attempt import Ack
 from mesh.worker.actions import Effects
-from mesh.worker.publisher import Emitter
+from mesh.worker.attempt import Ack
 from mesh.worker.commands import Orders
+from mesh.worker.publisher import Emitter
 from mesh.worker.worker import Worker
 
 MUTANTS: dict[str, Callable[[], None]] = {}

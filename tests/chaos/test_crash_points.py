@@ -15,8 +15,8 @@ from mesh.broker import topology
 from mesh.broker.topology import MeshSettings
 from mesh.engines.simulator.settings import SimulatorSettings
 from mesh.protocol.messages import Delta, Result, Started
-from mesh.worker import runner
 from mesh.worker import death_check as inquest
+from mesh.worker import runner
 from tests.chaos import crashing_worker
 from tests.running import running_mesh, wait_until
 

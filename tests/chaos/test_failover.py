@@ -12,9 +12,9 @@ import mesh as mesh_api
 from mesh.broker.stores.liveness import Lives
 from mesh.broker.stores.results import PresenceStore
 from mesh.broker.topology import MeshSettings
-from mesh.hosting.services import keep_watch
 from mesh.engines.simulator.settings import SimulatorSettings
 from mesh.errors import BrokerTimeoutError, ConfigError, UnavailableError
+from mesh.hosting.services import keep_watch
 from mesh.protocol.messages import Delta, LifeSign
 from mesh.worker.worker import WorkerOptions
 from tests.running import running_mesh, wait_until

@@ -8,9 +8,8 @@ from msgspec.structs import replace as changed
 
 from mesh.protocol.messages import ErrorInfo, Usage
 from mesh.verify.soak import checker as judging
-from mesh.verify.soak import rules_journal
-from mesh.verify.soak import rules_reader
-from mesh.verify.soak import rules_wire
+from mesh.verify.soak import rules_journal, rules_reader, rules_wire
+from mesh.verify.soak.checker import judge
 from mesh.verify.soak.costs import quantile, recoveries, work_of
 from mesh.verify.soak.history import (
     Cancelled,
@@ -25,7 +24,6 @@ from mesh.verify.soak.history import (
     Submitted,
     cases,
 )
-from mesh.verify.soak.checker import judge
 from mesh.verify.soak.report import figures_of, lines_of, lines_of_violations
 from mesh.verify.soak.violation import Bounds, Violation
 from tests.chaos.histories import EVENTS, JOB, RESULT, SETTINGS, TOKENS, clean, delta, sent, started

@@ -10,9 +10,7 @@ from pathlib import Path
 import pytest
 
 from mesh.verify.soak import checker as judge
-from mesh.verify.soak import rules_journal
-from mesh.verify.soak import rules_reader
-from mesh.verify.soak import rules_wire
+from mesh.verify.soak import rules_journal, rules_reader, rules_wire
 from mesh.verify.soak.run import Order, Outcome, soak
 
 SCRIPT = Path(__file__).with_name("mutant_worker.py")

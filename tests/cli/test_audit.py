@@ -9,8 +9,8 @@ from typing import Any, get_args
 import pytest
 
 import mesh as library
-from mesh.cli.audit.audit_action import line_of, words_of
 from mesh.cli.audit.audit import EVENTS
+from mesh.cli.audit.audit_action import line_of, words_of
 from mesh.protocol.messages import AuditEntry, AuditEvent
 from tests.cli.conftest import Cli, wait_until
 

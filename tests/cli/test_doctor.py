@@ -5,8 +5,8 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mesh.cli.terminal import render
 from mesh.cli.health.doctor_action import lines_of
+from mesh.cli.terminal import render
 from mesh.control.doctor.facts import LEVELS, AddressFacts, Advice, Facts
 from mesh.server import free_port
 from tests.cli.conftest import Cli

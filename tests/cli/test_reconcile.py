@@ -15,7 +15,7 @@ LEASE_S = 300
 def test_a_job_expires_in_time_although_no_worker_was_ever_there(mesh: Cli) -> None:
     mesh.run("init", "--apply", "--model", "simulator")
     watch = mesh.spawn("reconcile")
-    watch.wait_for(" ready: mesh mesh is watched over")
+    watch.wait_for(" ready: mesh mesh is reconciled")
     ended = mesh.run("generate", "--model", "simulator", "--deadline", "0.5", "Hello")
     assert ended.returncode == 1
     assert "deadline passed" in ended.stderr

@@ -8,10 +8,10 @@ import pytest
 from msgspec.structs import replace
 
 import mesh as library
-from mesh.cli.terminal import figures
 from mesh.cli.health import status_action as status
-from mesh.control.status.depth import Queue, TenantDepth
+from mesh.cli.terminal import figures
 from mesh.control.status.checks import findings
+from mesh.control.status.depth import Queue, TenantDepth
 from tests.cli.conftest import Cli, wait_until
 from tests.unit.control.test_depth import NAMES, snapshot
 

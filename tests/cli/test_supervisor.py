@@ -1,7 +1,7 @@
 """What a worker of a crew is started with. Pure."""
 
-from mesh.cli.serve.crew import Post, describe
 from mesh.cli.options import EngineChoice
+from mesh.cli.serve.crew import Post, describe
 
 
 def test_exit_codes_in_words() -> None:

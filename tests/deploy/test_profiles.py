@@ -5,8 +5,8 @@ from dataclasses import fields
 
 import pytest
 
-from mesh.cli.setup.settings import of_profile
 from mesh.cli.options import Shape
+from mesh.cli.setup.settings import of_profile
 from mesh.errors import ConfigError
 from mesh.server import EmbeddedServer
 from tests.cli.conftest import Cli, cli

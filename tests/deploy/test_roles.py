@@ -8,13 +8,13 @@ import pytest
 
 import mesh as library
 from mesh.broker import topology
+from mesh.broker.topology import MeshSettings
 from mesh.broker.transport.connection import Connection, connect
 from mesh.broker.transport.options import ConnectOptions
-from mesh.broker.topology import MeshSettings
-from mesh.hosting.host import host_worker
 from mesh.engines.simulator.engine import SimulatorEngine
 from mesh.engines.simulator.settings import SimulatorSettings
 from mesh.errors import UnauthorizedError
+from mesh.hosting.host import host_worker
 from mesh.protocol.subjects import Names
 from mesh.worker.worker import Worker, WorkerOptions
 from tests.deploy.servers import PASSWORDS, ConfServer, running

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from mesh.engines.simulator.engine import EXIT_CODE, SimulatorEngine, SimulatorSettings
 from mesh.engines.simulator.batch import CATCH_UP_S, Batch, Job
 from mesh.engines.simulator.cache import PrefixCache
+from mesh.engines.simulator.engine import EXIT_CODE, SimulatorEngine, SimulatorSettings
 from mesh.engines.simulator.request import Fault
 from mesh.engines.simulator.text import Plan, Writer, output_key, piece
 from mesh.errors import (

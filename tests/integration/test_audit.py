@@ -9,18 +9,18 @@ from pathlib import Path
 import msgspec
 
 import mesh as mesh_api
+from mesh.audit import reader as audit_log
+from mesh.audit import writer as audit_module
+from mesh.audit.reader import AuditLog, Selection
+from mesh.audit.writer import Auditor, auditing
 from mesh.broker import topology
-from mesh.broker.transport.connection import connect
-from mesh.broker.transport.options import ConnectOptions
 from mesh.broker.stores.reads import get_batch
 from mesh.broker.topology import MeshSettings
-from mesh.audit import writer as audit_module
-from mesh.audit import reader as audit_log
+from mesh.broker.transport.connection import connect
+from mesh.broker.transport.options import ConnectOptions
 from mesh.control.queues import pause as pausing
-from mesh.audit.writer import Auditor, auditing
-from mesh.audit.reader import AuditLog, Selection
-from mesh.hosting.services import services
 from mesh.engines.simulator.settings import SimulatorSettings
+from mesh.hosting.services import services
 from mesh.protocol import codec
 from mesh.protocol.messages import AuditEntry
 from mesh.protocol.subjects import Names

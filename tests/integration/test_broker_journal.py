@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
-from mesh.broker.transport.connection import connect
 from mesh.broker.stores.journal import PAGE, Journal
+from mesh.broker.transport.connection import connect
 from mesh.broker.transport.mapping import read_puback
 from mesh.broker.transport.options import ConnectOptions
 from mesh.errors import BrokerError, SequenceError, TooLargeError

@@ -7,8 +7,8 @@ import pytest
 from mesh.broker.stores.deadletters import DeadLetters
 from mesh.broker.stores.delivery import read_delivery
 from mesh.broker.stores.journal import Journal
-from mesh.broker.transport.mapping import read_api
 from mesh.broker.stores.results import PresenceStore, ResultStore
+from mesh.broker.transport.mapping import read_api
 from mesh.errors import BrokerError, MeshError, TopologyError
 from mesh.protocol import codec, headers
 from mesh.protocol.messages import ErrorInfo, Presence, Result

@@ -6,10 +6,10 @@ import msgspec
 import pytest
 
 from mesh.broker import topology
-from mesh.broker.transport.mapping import read_api
 from mesh.broker.stores.queue import RequestQueue
 from mesh.broker.stores.reads import get_batch
 from mesh.broker.topology import MeshSettings
+from mesh.broker.transport.mapping import read_api
 from mesh.errors import BrokerError, ConfigError, TopologyError
 from mesh.protocol import headers
 from mesh.protocol.subjects import Names

@@ -6,9 +6,9 @@ import pytest
 
 import mesh as mesh_api
 from mesh.broker.topology import MeshSettings
+from mesh.clock import now_unix_ms
 from mesh.engines.simulator.settings import SimulatorSettings
 from mesh.protocol.messages import Delta
-from mesh.clock import now_unix_ms
 from mesh.worker.options import WorkerOptions
 from tests.running import MODEL, running_mesh, wait_until
 

@@ -7,10 +7,10 @@ import pytest
 import mesh as mesh_api
 from mesh.broker.stores.journal import Journal, notes_in
 from mesh.broker.topology import MeshSettings
+from mesh.clock import now_unix_ms
 from mesh.protocol import codec
 from mesh.protocol.messages import Note, Started
 from mesh.worker import death_check as inquest
-from mesh.clock import now_unix_ms
 from tests.running import running_mesh, wait_until
 
 pytestmark = pytest.mark.timeout(60)

@@ -10,9 +10,9 @@ import pytest
 
 import mesh as library
 from mesh.broker import topology
+from mesh.broker.topology import MeshSettings
 from mesh.broker.transport.connection import connect
 from mesh.broker.transport.options import ConnectOptions
-from mesh.broker.topology import MeshSettings
 from mesh.control.doctor import checks as diagnosis
 from mesh.control.doctor import local as premises
 from mesh.control.doctor.examine import address_of, examine_all

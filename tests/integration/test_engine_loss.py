@@ -7,9 +7,9 @@ import pytest
 import mesh as mesh_api
 from mesh.broker import topology
 from mesh.broker.topology import MeshSettings
-from mesh.hosting import host
 from mesh.engines.simulator.settings import SimulatorSettings
 from mesh.errors import EngineDeadError
+from mesh.hosting import host
 from mesh.policies import restart
 from mesh.policies.progress import ProgressPolicy
 from mesh.protocol.messages import Started

@@ -11,8 +11,8 @@ import pytest
 
 import mesh as mesh_api
 from mesh.broker.topology import MeshSettings
-from mesh.gateway.admission import Admission, Limits
 from mesh.engines.simulator.settings import SimulatorSettings
+from mesh.gateway.admission import Admission, Limits
 from mesh.protocol.messages import Delta
 from tests.running import running_mesh, wait_until
 

@@ -8,15 +8,15 @@ import signal
 import nats
 import pytest
 
+from mesh.broker.topology import MeshSettings
 from mesh.broker.transport.connection import connect
 from mesh.broker.transport.options import ConnectOptions
 from mesh.broker.transport.service import Endpoint, Service
-from mesh.broker.topology import MeshSettings
-from mesh.gateway import clients as clients_module
-from mesh.gateway.nats import requester as requester_module
-from mesh.gateway.clients import Clients
-from mesh.gateway.nats.requester import Requester
 from mesh.engines.simulator.settings import SimulatorSettings
+from mesh.gateway import clients as clients_module
+from mesh.gateway.clients import Clients
+from mesh.gateway.nats import requester as requester_module
+from mesh.gateway.nats.requester import Requester
 from mesh.protocol.subjects import Names
 from tests.running import running_mesh, wait_until
 

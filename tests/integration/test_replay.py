@@ -10,8 +10,8 @@ from mesh.broker import topology
 from mesh.broker.stores.queue import RequestQueue
 from mesh.broker.stores.recordings import Recording, Span
 from mesh.broker.topology import MeshSettings
-from mesh.control.replay.runner import Pace, Replay, check_models
 from mesh.control.replay.plan import Target
+from mesh.control.replay.runner import Pace, Replay, check_models
 from mesh.errors import BrokerError, ModelNotFoundError, TopologyError
 from mesh.protocol import headers
 from tests.running import MODEL, running_mesh, wait_until

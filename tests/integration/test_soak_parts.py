@@ -4,9 +4,9 @@ import asyncio
 
 import pytest
 
+from mesh.broker.stores.results import ResultStore
 from mesh.broker.transport.connection import connect
 from mesh.broker.transport.options import ConnectOptions
-from mesh.broker.stores.results import ResultStore
 from mesh.protocol import codec, headers
 from mesh.protocol.messages import Result, Started
 from mesh.protocol.subjects import Names

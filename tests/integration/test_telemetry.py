@@ -10,8 +10,8 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import SpanKind, StatusCode
 
 import mesh as mesh_api
-from mesh.broker.transport.connection import connect
 from mesh.broker.topology import MeshSettings
+from mesh.broker.transport.connection import connect
 from mesh.control.status import mesh_exporter as census_module
 from mesh.control.status.mesh_exporter import Census
 from mesh.engines.simulator.settings import SimulatorSettings

@@ -11,11 +11,11 @@ import pytest
 import mesh as mesh_api
 from mesh import errors
 from mesh.broker.transport.connection import connect
-from mesh.hosting.services import doors
-from mesh.control.tenants.accounts import Accounts
 from mesh.control.tenants.account_file import AccountLimits
+from mesh.control.tenants.accounts import Accounts
 from mesh.control.tenants.limits import limit
 from mesh.engines.simulator.settings import SimulatorSettings
+from mesh.hosting.services import doors
 from mesh.protocol import headers
 from mesh.protocol.subjects import Names
 from tests.running import MODEL, wait_until

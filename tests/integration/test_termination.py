@@ -9,10 +9,10 @@ import pytest
 
 import mesh as mesh_api
 from mesh.broker.topology import MeshSettings
-from mesh.hosting.services import services
-from mesh.reconcile.expiry import Sweeper
 from mesh.engines.simulator.settings import SimulatorSettings
+from mesh.hosting.services import services
 from mesh.protocol.messages import Delta, Result, Started
+from mesh.reconcile.expiry import Sweeper
 from tests.running import running_mesh, wait_until
 
 SLOW = SimulatorSettings(model="simulator", between_tokens_ms=20)

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 import pytest
 
 from mesh.broker import topology
+from mesh.broker.stores.results import MOST_AT_ONCE, ResultStore, Stored
 from mesh.broker.transport.connection import Connection, connect
 from mesh.broker.transport.options import ConnectOptions
-from mesh.broker.stores.results import MOST_AT_ONCE, ResultStore, Stored
 from mesh.client.client import Client
 from mesh.client.poller import FEW
 from mesh.protocol import codec, headers

@@ -6,9 +6,9 @@ import pytest
 
 import mesh as mesh_api
 from mesh.broker import topology
-from mesh.broker.transport.connection import connect
 from mesh.broker.stores.journal import Journal, notes_in
 from mesh.broker.topology import MeshSettings
+from mesh.broker.transport.connection import connect
 from mesh.engines.simulator.settings import SimulatorSettings
 from mesh.signals import AttemptStarted, JobDelivered, JobEnded
 from mesh.worker.worker import WorkerOptions

@@ -10,8 +10,8 @@ from mesh.errors import EngineDeadError, EngineFailedError, InvalidRequestError,
 from mesh.policies.retry import RetryPolicy
 from mesh.protocol.history import History, read_history
 from mesh.protocol.messages import Delta, Request, Result, Started, Usage
-from mesh.worker.attempt import Ack, Announce, Attempt, Begin, Bury, Close, Drop, Nak, Remark, Store
 from mesh.protocol.outcome import JobFacts
+from mesh.worker.attempt import Ack, Announce, Attempt, Begin, Bury, Close, Drop, Nak, Remark, Store
 
 ENDS = (Ack, Nak, Drop)
 NOW = 1_000_000

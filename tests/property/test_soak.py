@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from mesh.client.requests import build_request
 from mesh.protocol.messages import Delta
 from mesh.verify.soak import plan
-from mesh.verify.soak.history import Kept
 from mesh.verify.soak.checker import judge
+from mesh.verify.soak.history import Kept
 from mesh.verify.soak.oracle import reference_of
 from mesh.verify.soak.violation import Bounds
 from tests.chaos.histories import EVENTS, JOB, SETTINGS, clean

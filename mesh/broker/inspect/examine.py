@@ -11,9 +11,9 @@ from datetime import datetime
 from typing import Any
 
 from mesh.broker import topology
+from mesh.broker.inspect.server_info import AccountFacts, GreetingFacts, read_account, read_greeting
 from mesh.broker.transport.connection import Connection
 from mesh.broker.transport.mapping import NO_STREAM, read_api
-from mesh.broker.inspect.server_info import AccountFacts, GreetingFacts, read_account, read_greeting
 from mesh.errors import BrokerError, BrokerTimeoutError, TopologyError, UnavailableError
 from mesh.protocol.subjects import Names
 

@@ -13,11 +13,19 @@ import msgspec
 import nats.errors
 
 from mesh.broker import topology
-from mesh.broker.transport.connection import Connection
-from mesh.broker.inspect.facts import LaneFacts, ServerFacts, StoreFacts, read_lane, read_server, read_store, silent_store
-from mesh.broker.transport.mapping import NO_STREAM, mapped, read_api
+from mesh.broker.inspect.facts import (
+    LaneFacts,
+    ServerFacts,
+    StoreFacts,
+    read_lane,
+    read_server,
+    read_store,
+    silent_store,
+)
 from mesh.broker.stores.reads import get_batch, get_from_leader
 from mesh.broker.topology.streams import streams
+from mesh.broker.transport.connection import Connection
+from mesh.broker.transport.mapping import NO_STREAM, mapped, read_api
 from mesh.errors import BrokerTimeoutError, ProtocolError, TopologyError, UnavailableError
 from mesh.protocol import codec
 from mesh.protocol.messages import Presence

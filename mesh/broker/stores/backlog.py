@@ -8,9 +8,9 @@ import asyncio
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from mesh.broker.transport.connection import Connection
 from mesh.broker.stores.delivery import StoredRequest, read_stored
 from mesh.broker.stores.reads import StoredMessage, get_batch
+from mesh.broker.transport.connection import Connection
 from mesh.errors import BrokerError, ProtocolError
 from mesh.protocol import codec, headers
 from mesh.protocol.messages import Event, Note

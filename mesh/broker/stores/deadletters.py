@@ -12,10 +12,10 @@ from typing import Any
 import msgspec
 
 from mesh.broker import topology
-from mesh.broker.transport.connection import Connection
 from mesh.broker.stores.delivery import Delivery
-from mesh.broker.transport.mapping import DELETE_FAILED, NO_SEQUENCE, read_api, read_puback
 from mesh.broker.stores.reads import StoredMessage, get_batch, get_from_leader
+from mesh.broker.transport.connection import Connection
+from mesh.broker.transport.mapping import DELETE_FAILED, NO_SEQUENCE, read_api, read_puback
 from mesh.errors import BrokerError, UnsupportedError
 from mesh.protocol import codec, headers
 from mesh.protocol.codec import Encoding

@@ -7,11 +7,11 @@ server refuse it once anybody else has written, so a job has one history. Used b
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from mesh.broker.stores.purge import purge_subject
+from mesh.broker.stores.reads import StoredMessage, get_batch, get_from_leader
 from mesh.broker.transport.calls import OnReply
 from mesh.broker.transport.connection import Connection, Subscription
 from mesh.broker.transport.mapping import read_puback
-from mesh.broker.stores.purge import purge_subject
-from mesh.broker.stores.reads import StoredMessage, get_batch, get_from_leader
 from mesh.errors import ProtocolError
 from mesh.protocol import codec, headers
 from mesh.protocol.messages import Event, Note

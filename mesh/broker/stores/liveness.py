@@ -6,9 +6,9 @@ one of the two learns from the server that it was too late. Kept in the events s
 
 from dataclasses import dataclass
 
+from mesh.broker.stores.reads import get_from_leader
 from mesh.broker.transport.connection import Connection
 from mesh.broker.transport.mapping import read_puback
-from mesh.broker.stores.reads import get_from_leader
 from mesh.errors import ProtocolError, UnavailableError
 from mesh.protocol import codec, headers
 from mesh.protocol.messages import LifeSign, Pong

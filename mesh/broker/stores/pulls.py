@@ -14,10 +14,10 @@ from typing import Literal
 
 import msgspec
 
-from mesh.broker.transport.calls import OnReply
-from mesh.broker.transport.connection import Connection
 from mesh.broker.stores.delivery import Delivery, read_delivery
 from mesh.broker.topology.streams import GROUP, NS
+from mesh.broker.transport.calls import OnReply
+from mesh.broker.transport.connection import Connection
 from mesh.errors import BrokerError, DisconnectedError
 from mesh.protocol import headers
 from mesh.protocol.subjects import Names

@@ -7,10 +7,10 @@ from typing import Any
 
 import msgspec
 
-from mesh.broker.transport.connection import Connection
 from mesh.broker.stores.delivery import StoredRequest, read_stored
-from mesh.broker.transport.mapping import PubAck, read_api, read_puback
 from mesh.broker.stores.reads import StoredMessage, get_batch, get_from_leader
+from mesh.broker.transport.connection import Connection
+from mesh.broker.transport.mapping import PubAck, read_api, read_puback
 from mesh.errors import UnavailableError
 from mesh.protocol import headers
 from mesh.protocol.codec import Encoding

@@ -9,9 +9,9 @@ import logging
 import random
 from dataclasses import dataclass
 
+from mesh.broker.stores.reads import get_batch
 from mesh.broker.transport.connection import Connection
 from mesh.broker.transport.mapping import read_puback
-from mesh.broker.stores.reads import get_batch
 from mesh.errors import DisconnectedError, MeshError, SequenceError
 from mesh.protocol import headers
 from mesh.protocol.subjects import Names

@@ -10,10 +10,10 @@ import logging
 
 import msgspec
 
-from mesh.broker.transport.connection import Connection
-from mesh.broker.transport.mapping import read_api
 from mesh.broker.stores.queue import RequestQueue
 from mesh.broker.stores.reads import StoredMessage, get_batch
+from mesh.broker.transport.connection import Connection
+from mesh.broker.transport.mapping import read_api
 from mesh.errors import MeshError, ProtocolError, UnauthorizedError, UnavailableError
 from mesh.policies.quota import QuotaLimits, QuotaUsage, day_of, decide, minute_of
 from mesh.protocol import headers

@@ -10,9 +10,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from mesh.broker import topology
-from mesh.broker.transport.connection import Connection
 from mesh.broker.stores.delivery import StoredRequest, read_stored
 from mesh.broker.stores.reads import StoredMessage, get_batch
+from mesh.broker.transport.connection import Connection
 from mesh.errors import TopologyError
 from mesh.protocol.subjects import Names, check_token
 

@@ -12,11 +12,11 @@ import msgspec
 import nats.errors
 from nats.js.api import ObjectMeta, ObjectMetaOptions
 
-from mesh.broker.transport.connection import Connection
-from mesh.broker.transport.mapping import mapped, read_puback
 from mesh.broker.stores.purge import purge_subject
 from mesh.broker.stores.reads import StoredMessage, get_batch, get_from_leader
 from mesh.broker.topology.declaration import read_settings
+from mesh.broker.transport.connection import Connection
+from mesh.broker.transport.mapping import mapped, read_puback
 from mesh.errors import BrokerError, MeshError, ProtocolError, SequenceError, TopologyError, UnavailableError
 from mesh.protocol import codec, headers
 from mesh.protocol.messages import MAX_RESULT_TTL_MS, Presence, Result

@@ -13,9 +13,19 @@ from typing import Any, Literal
 
 import msgspec
 
+from mesh.broker.topology.streams import (
+    NS,
+    RECORD_BYTES,
+    Kind,
+    MeshSettings,
+    consumers,
+    events,
+    idle_record,
+    quota,
+    streams,
+)
 from mesh.broker.transport.connection import Connection
 from mesh.broker.transport.mapping import NO_CONSUMER, NO_STREAM, read_api
-from mesh.broker.topology.streams import NS, RECORD_BYTES, Kind, MeshSettings, consumers, events, idle_record, quota, streams
 from mesh.errors import TopologyError
 from mesh.protocol.messages import TIERS
 from mesh.protocol.subjects import Names

@@ -21,8 +21,8 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
 from mesh.broker.transport.calls import Calls, Collector, OnReply
-from mesh.broker.transport.nats_client import Handler, Link
 from mesh.broker.transport.mapping import final_fault, mapped
+from mesh.broker.transport.nats_client import Handler, Link
 from mesh.broker.transport.options import ConnectOptions
 from mesh.broker.transport.tls import check_addresses, tls_context
 from mesh.errors import (

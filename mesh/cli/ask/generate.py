@@ -48,8 +48,8 @@ def command(
         git diff | mesh generate --system "Summarize this change." -
         mesh generate --json "Spell river." | jq -r .text
     """
-    from mesh.cli.terminal import loop
     from mesh.cli.ask import generate_action as ask
+    from mesh.cli.terminal import loop
 
     text = ask.read_prompt(prompt)
     loop.run(ask.generate(nats, question, ask.inputs(text, question, raw_prompt), sampling, no_stream, as_json))

@@ -33,8 +33,8 @@ def command(job: str, wait: float | None, follow: bool, as_json: bool, tenant: s
         mesh result report-17 --follow
         mesh result report-17 --json | jq .usage
     """
-    from mesh.cli.terminal import loop
     from mesh.cli.ask import result_action as jobs
+    from mesh.cli.terminal import loop
 
     if follow and as_json:
         raise click.UsageError("--follow streams text; --json prints the Result once it is there, with --wait")

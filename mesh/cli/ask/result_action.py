@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from mesh.cli.terminal import render
 from mesh.cli.ask import generate_action as ask
 from mesh.cli.connecting import open_client
 from mesh.cli.options import Nats
+from mesh.cli.terminal import render
 from mesh.client.client import Client
 from mesh.errors import ResultNotFoundError
 from mesh.protocol.messages import Result

@@ -35,8 +35,8 @@ def command(
         mesh result $job --wait
         mesh submit --id report-17 --model demo "What is a queue?"
     """
-    from mesh.cli.terminal import loop
     from mesh.cli.ask import generate_action as ask
+    from mesh.cli.terminal import loop
 
     text = ask.read_prompt(prompt)
     loop.run(ask.submit(nats, question, ask.inputs(text, question, raw_prompt), sampling, job))

@@ -54,8 +54,8 @@ def command(nats: Nats, as_json: bool, follow: bool, limit: int, **asked: str | 
         mesh audit --tenant acme --event refused --since 1h
         mesh audit --follow --json | jq -r 'select(.event == "ended") | [.tenant, .tokens] | @tsv'
     """
-    from mesh.cli.terminal import loop
     from mesh.cli.audit import audit_action as audit
+    from mesh.cli.terminal import loop
 
     since, until = asked["since"], asked["until"]
     if follow and until is not None:

@@ -5,11 +5,10 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from mesh.cli.terminal import figures
-from mesh.cli.terminal import render
+from mesh.audit.reader import AuditLog, Kept, Selection
 from mesh.cli.connecting import open_mesh
 from mesh.cli.options import Nats
-from mesh.audit.reader import AuditLog, Kept, Selection
+from mesh.cli.terminal import figures, render
 from mesh.protocol.messages import AuditEntry
 from mesh.protocol.subjects import check_token, is_token, to_token
 

@@ -51,8 +51,8 @@ def ls(filters: Filters, limit: int, as_json: bool, nats: Nats) -> None:
         mesh dlq ls --model chat --since 1h
         mesh dlq ls --limit 1000 --json | jq -r '.letters[].job'
     """
-    from mesh.cli.terminal import loop
     from mesh.cli.deadletters import dlq_action as dead
+    from mesh.cli.terminal import loop
 
     loop.run(dead.show_list(nats, filters, limit, as_json))
 
@@ -73,8 +73,8 @@ def show(job: str, tenant: str | None, as_json: bool, nats: Nats) -> None:
         mesh dlq show report-17
         mesh dlq show report-17 --json | jq .request
     """
-    from mesh.cli.terminal import loop
     from mesh.cli.deadletters import dlq_action as dead
+    from mesh.cli.terminal import loop
 
     loop.run(dead.show_one(nats, job, tenant, as_json))
 
@@ -120,8 +120,8 @@ def redrive(
         mesh dlq redrive report-17 --apply --deadline 600
         mesh dlq redrive --all --model chat --since 2h --apply
     """
-    from mesh.cli.terminal import loop
     from mesh.cli.deadletters import dlq_action as dead
+    from mesh.cli.terminal import loop
 
     _check_target(jobs, is_all)
     if not loop.run(dead.redrive(nats, jobs, filters, dead.Manner(apply, as_json, deadline))):
@@ -147,8 +147,8 @@ def drop(jobs: tuple[str, ...], filters: Filters, is_all: bool, apply: bool, as_
         mesh dlq drop --all --tenant try
         mesh dlq drop --all --tenant try --apply
     """
-    from mesh.cli.terminal import loop
     from mesh.cli.deadletters import dlq_action as dead
+    from mesh.cli.terminal import loop
 
     _check_target(jobs, is_all)
     loop.run(dead.drop(nats, jobs, filters, dead.Manner(apply, as_json)))

@@ -6,15 +6,15 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 
 from mesh.broker import topology
-from mesh.broker.transport.connection import connect
 from mesh.broker.stores.deadletters import DeadLetter, Selection
-from mesh.cli.terminal import render
+from mesh.broker.transport.connection import connect
+from mesh.cli.connecting import connect_options
 from mesh.cli.deadletters import dlq_output as dead_show
 from mesh.cli.deadletters.dlq_output import Treated
-from mesh.cli.connecting import connect_options
 from mesh.cli.options import Filters, Nats
-from mesh.control.deadletters.service import DeadLetterOffice
+from mesh.cli.terminal import render
 from mesh.control.deadletters.redrive import Decision
+from mesh.control.deadletters.service import DeadLetterOffice
 from mesh.protocol.subjects import Names, check_token, is_token, to_token
 
 REPORT_EVERY = 1000  # letters between two lines of progress

@@ -14,8 +14,8 @@ import msgspec
 from mesh.broker.stores.deadletters import DeadLetter
 from mesh.cli.terminal import render
 from mesh.cli.terminal.render import Column
-from mesh.control.deadletters.service import Story
 from mesh.control.deadletters.redrive import Decision, Verb, as_json, read_request
+from mesh.control.deadletters.service import Story
 
 MOST_ROWS = 20  # of what was or would be done; the counts below say the rest
 # What the attempts column says already.

@@ -4,10 +4,9 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
-from mesh.cli.terminal import panes
-from mesh.cli.terminal import render
 from mesh.cli.connecting import connect_options
 from mesh.cli.options import Nats
+from mesh.cli.terminal import panes, render
 from mesh.control.doctor import checks as diagnosis
 from mesh.control.doctor import examine as doctor
 from mesh.control.doctor.facts import LEVELS, Advice, Facts

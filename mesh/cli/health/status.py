@@ -31,8 +31,8 @@ def command(no_rates: bool, check: bool, as_json: bool, nats: Nats) -> None:
         mesh status --check --no-rates > /dev/null || page-someone
         mesh status --json | jq '.snapshot.queues[] | {model, tier, waiting, oldest_waiting_ms}'
     """
-    from mesh.cli.terminal import loop
     from mesh.cli.health import status_action as status
+    from mesh.cli.terminal import loop
 
     if loop.run(status.show(nats, not no_rates, as_json)) and check:
         click.get_current_context().exit(1)

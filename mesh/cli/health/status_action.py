@@ -5,16 +5,15 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
-from mesh.cli.terminal import figures
-from mesh.cli.terminal import render
-from mesh.cli.workers.workers_action import ranges
 from mesh.cli.connecting import open_mesh
 from mesh.cli.options import Nats
+from mesh.cli.terminal import figures, render
 from mesh.cli.terminal.panes import wrap
 from mesh.cli.terminal.render import Column
+from mesh.cli.workers.workers_action import ranges
 from mesh.control.status import snapshot as status
-from mesh.control.status.depth import Queue, Rates, Snapshot, WorkerSeen
 from mesh.control.status.checks import FAR_MS, Finding, findings
+from mesh.control.status.depth import Queue, Rates, Snapshot, WorkerSeen
 
 LOOK_S = 1.0  # between the two looks
 BEAT_S = 2.2  # the same while jobs run: every worker has beaten once more by then

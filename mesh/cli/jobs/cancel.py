@@ -19,7 +19,7 @@ def command(job: str, tenant: str, nats: Nats) -> None:
     Example:
         mesh cancel report-17
     """
-    from mesh.cli.terminal import loop
     from mesh.cli.ask import result_action as jobs
+    from mesh.cli.terminal import loop
 
     loop.run(jobs.cancel(nats, tenant, job))

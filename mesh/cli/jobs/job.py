@@ -30,7 +30,7 @@ def command(job: str, prompt: bool, events: bool, as_json: bool, tenant: str, na
         mesh job report-17 --json | jq '.attempts[] | {worker, outcome}'
         mesh job report-17 --json | jq -r '.waits[].text'
     """
-    from mesh.cli.terminal import loop
     from mesh.cli.jobs import job_action as life
+    from mesh.cli.terminal import loop
 
     loop.run(life.show(nats, tenant, job, prompt, events, as_json))

@@ -6,11 +6,10 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
 
-from mesh.cli.terminal import figures
-from mesh.cli.terminal import render
 from mesh.cli.ask.generate_action import tokens_per_s
 from mesh.cli.connecting import open_mesh
 from mesh.cli.options import Nats
+from mesh.cli.terminal import figures, render
 from mesh.cli.terminal.panes import wrap
 from mesh.control.jobs.job_detail import Biographer, Biography
 from mesh.control.jobs.timeline import Attempt, Moment, folded

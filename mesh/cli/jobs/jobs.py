@@ -42,8 +42,8 @@ def command(
         mesh jobs --tenant acme --state queued --limit 500
         mesh jobs --json | jq -r '.jobs[] | select(.age_ms > 60000) | .job'
     """
-    from mesh.cli.terminal import loop
     from mesh.cli.jobs import jobs_action as jobs
+    from mesh.cli.terminal import loop
     from mesh.control.jobs.listing import JobSelection
 
     loop.run(jobs.show(nats, JobSelection(model, tier, tenant, state), limit, as_json))  # type: ignore[arg-type]  # click checked it

@@ -4,13 +4,12 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
-from mesh.cli.terminal import figures
-from mesh.cli.terminal import render
 from mesh.cli.connecting import open_mesh
 from mesh.cli.options import Nats
+from mesh.cli.terminal import figures, render
 from mesh.cli.terminal.render import Column
-from mesh.control.jobs.listing import JobSelection, Listing, Roster
 from mesh.control.jobs.job_state import JobSeen
+from mesh.control.jobs.listing import JobSelection, Listing, Roster
 from mesh.protocol.subjects import is_token, to_token
 
 MOST_TENANTS = 6  # named below the table

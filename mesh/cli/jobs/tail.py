@@ -30,8 +30,8 @@ def command(job: str | None, all_tenants: bool, as_json: bool, tenant: str, nats
         mesh tail --tenant acme
         mesh tail --tenant acme --json | jq -r 'select(.type == "result") | [.id, .status] | @tsv'
     """
-    from mesh.cli.terminal import loop
     from mesh.cli.jobs import tail_action as tail
+    from mesh.cli.terminal import loop
 
     context = click.get_current_context()
     if job is not None and all_tenants:

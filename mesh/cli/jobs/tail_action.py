@@ -2,12 +2,11 @@
 
 from collections.abc import AsyncIterator
 
-from mesh.cli.terminal import figures
-from mesh.cli.terminal import render
 from mesh.cli.ask import generate_action as ask
 from mesh.cli.connecting import open_mesh
-from mesh.cli.terminal.lines import Lines
 from mesh.cli.options import Nats
+from mesh.cli.terminal import figures, render
+from mesh.cli.terminal.lines import Lines
 from mesh.control.jobs.tail import Tail, Told
 from mesh.protocol import codec
 from mesh.protocol.messages import Delta, Result, Started

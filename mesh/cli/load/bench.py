@@ -65,8 +65,8 @@ def command(nats: Nats, **given: Any) -> int:
 
     Exit codes: 0 if every request finished, 1 if any did not. Ctrl-C cancels what is open.
     """
-    from mesh.cli.terminal import loop
     from mesh.cli.load import bench_action as bench
+    from mesh.cli.terminal import loop
 
     wanted = bench.Wanted(**{each.name: given[each.name] for each in fields(bench.Wanted)})
     output = bench.Output(**{each.name: given[each.name] for each in fields(bench.Output)})

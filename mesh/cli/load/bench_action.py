@@ -9,17 +9,16 @@ from pathlib import Path
 
 import msgspec
 
-from mesh.verify.bench import plot
-from mesh.verify.bench import report
+from mesh.cli.connecting import choose_model, connect_options
+from mesh.cli.options import Nats
+from mesh.cli.terminal import render
+from mesh.errors import ConfigError
+from mesh.protocol.subjects import Names
+from mesh.verify.bench import plot, report
 from mesh.verify.bench.dataset import read_items
 from mesh.verify.bench.figures import Sample, figures_of
 from mesh.verify.bench.load import Load, Progress, open_clients
 from mesh.verify.bench.plan import Ask, Item, Shape, asks, read_goals, read_length, read_shares
-from mesh.cli.terminal import render
-from mesh.cli.connecting import choose_model, connect_options
-from mesh.cli.options import Nats
-from mesh.errors import ConfigError
-from mesh.protocol.subjects import Names
 
 BAR = 30  # columns
 TELL_S = 5.0  # between lines of progress where nobody watches

@@ -113,8 +113,8 @@ def command(asked: Asked, whither: Whither, apply: bool, as_json: bool, nats: Na
         mesh replay --since 1d --limit 500 --speed max --to-model chat=chat-next --apply
         mesh replay --since 1h --to-nats nats://127.0.0.1:4333 --to-tenant trial --apply --json
     """
-    from mesh.cli.terminal import loop
     from mesh.cli.load import replay_action as replay
+    from mesh.cli.terminal import loop
 
     if asked.since is not None and asked.until is not None and asked.since <= asked.until:
         raise click.UsageError("--since is the earlier of the two: --since 2h --until 1h", click.get_current_context())

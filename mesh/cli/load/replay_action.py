@@ -10,17 +10,16 @@ from dataclasses import replace
 from typing import Any
 
 from mesh.broker import topology
+from mesh.broker.stores.recordings import Span
 from mesh.broker.transport.connection import Connection
 from mesh.broker.transport.connection import connect as connect_broker
-from mesh.broker.stores.recordings import Span
-from mesh.cli.terminal import figures
-from mesh.cli.terminal import render
 from mesh.cli.connecting import connect_options, open_mesh
 from mesh.cli.load.replay import Asked, Whither
 from mesh.cli.options import Nats
+from mesh.cli.terminal import figures, render
 from mesh.cli.terminal.render import Column
-from mesh.control.replay.runner import Pace, Replay, check_models
 from mesh.control.replay.plan import SHARES, Outline, Report, Target, percentile
+from mesh.control.replay.runner import Pace, Replay, check_models
 from mesh.errors import ConfigError
 from mesh.protocol.subjects import Names, check_token, is_token, to_token
 

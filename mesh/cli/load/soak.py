@@ -71,8 +71,8 @@ def command(
     Exit codes: 0 if every promise was kept, 1 if not, with the histories of the offending jobs; 3 or 5 if the mesh
     could not be started.
     """
-    from mesh.cli.terminal import loop
     from mesh.cli.load import soak_action as soak
+    from mesh.cli.terminal import loop
 
     order = soak.Order(requests, seed, workers, int(replicas), ack_wait, data, json_file)
     is_kept = loop.run(soak.run(order), is_patient=True)

@@ -4,9 +4,9 @@ import json
 from dataclasses import asdict
 from typing import Any
 
-from mesh.cli.terminal import render
 from mesh.cli.connecting import open_mesh
 from mesh.cli.options import Nats
+from mesh.cli.terminal import render
 from mesh.cli.terminal.render import Column
 from mesh.control.queues import pause as pausing
 from mesh.control.queues.pause import Outcome, Queue

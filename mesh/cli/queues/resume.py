@@ -2,8 +2,8 @@
 
 import click
 
-from mesh.cli.setup.completing import targets
 from mesh.cli.options import Nats, with_json, with_nats
+from mesh.cli.setup.completing import targets
 
 
 @click.command("resume")
@@ -21,7 +21,7 @@ def command(target: str, as_json: bool, nats: Nats) -> None:
         mesh resume chat
         mesh resume chat/batch
     """
-    from mesh.cli.terminal import loop
     from mesh.cli.queues import pause_action as steer
+    from mesh.cli.terminal import loop
 
     loop.run(steer.resume(nats, target, as_json))

@@ -13,9 +13,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mesh.cli.terminal import failure
 from mesh.cli.options import EngineChoice
 from mesh.cli.serve.monitoring_options import Watching
+from mesh.cli.terminal import failure
 from mesh.errors import ConfigError, EngineDeadError
 from mesh.policies.restart import Backoff
 

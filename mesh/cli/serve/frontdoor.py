@@ -32,7 +32,7 @@ def command(nats: Nats, watching: Watching) -> None:
     Example:
         mesh frontdoor --nats tls://nats.example:4222
     """
-    from mesh.cli.terminal import loop
     from mesh.cli.serve import services_action as hosting
+    from mesh.cli.terminal import loop
 
     loop.run(hosting.frontdoor(nats, watching), log_level=watching.log_level, log_format=watching.log_format)

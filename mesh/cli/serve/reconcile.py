@@ -23,7 +23,7 @@ def command(nats: Nats, watching: Watching) -> None:
 
     Runs until SIGTERM or Ctrl-C, and then exits with 0.
     """
-    from mesh.cli.terminal import loop
     from mesh.cli.serve import services_action as hosting
+    from mesh.cli.terminal import loop
 
     loop.run(hosting.reconcile(nats, watching), log_level=watching.log_level, log_format=watching.log_format)

@@ -6,15 +6,14 @@ import secrets
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 
+from mesh.audit.writer import auditing
 from mesh.broker import topology
 from mesh.broker.transport.connection import connect
-from mesh.cli.terminal import loop
-from mesh.cli.terminal import render
 from mesh.cli.connecting import connect_options
-from mesh.cli.serve.monitoring import Station, of_process
 from mesh.cli.options import Nats
+from mesh.cli.serve.monitoring import Station, of_process
 from mesh.cli.serve.monitoring_options import Watching
-from mesh.audit.writer import auditing
+from mesh.cli.terminal import loop, render
 from mesh.hosting.services import Doors, counted, doors, services
 from mesh.protocol.subjects import Names
 

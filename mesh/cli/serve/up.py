@@ -5,9 +5,9 @@ from pathlib import Path
 
 import click
 
-from mesh.cli.terminal.failure import SignalledError
 from mesh.cli.options import EngineChoice, Shape, option, with_engine, with_grace, with_shape
 from mesh.cli.serve.monitoring_options import Watching, with_watching
+from mesh.cli.terminal.failure import SignalledError
 
 
 @click.command("up")
@@ -57,8 +57,8 @@ def command(
     Exit codes: 0 after a signal, 3 if something cannot start as configured, 4 or 5 if NATS or a worker died again and
     again: five times before it was ready, or twenty times within ten seconds of it.
     """
-    from mesh.cli.terminal import loop
     from mesh.cli.serve import up_action as up
+    from mesh.cli.terminal import loop
 
     order = up.Order(choice, shape, namespace, port, data, workers, grace, watching)
     with contextlib.suppress(SignalledError):  # before there were workers to drain

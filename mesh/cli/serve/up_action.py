@@ -10,16 +10,15 @@ from pathlib import Path
 from mesh.broker import topology
 from mesh.broker.transport.connection import connect
 from mesh.broker.transport.options import ConnectOptions
-from mesh.cli.terminal import loop
-from mesh.cli.terminal import render
+from mesh.cli.options import DEFAULT_NATS, EngineChoice, Shape
 from mesh.cli.serve.crew import Crew, Post, describe
 from mesh.cli.serve.model_names import served_name
-from mesh.cli.setup.settings import wanted
 from mesh.cli.serve.monitoring import Station
-from mesh.cli.options import DEFAULT_NATS, EngineChoice, Shape
 from mesh.cli.serve.monitoring_options import Watching
-from mesh.hosting.services import keep_watch
+from mesh.cli.setup.settings import wanted
+from mesh.cli.terminal import loop, render
 from mesh.errors import ConfigError, UnavailableError
+from mesh.hosting.services import keep_watch
 from mesh.policies.restart import Backoff
 from mesh.protocol.subjects import Names
 from mesh.server import EmbeddedServer

@@ -67,8 +67,8 @@ def command(
     # Until the loop takes over (the imports below take a moment) there is nothing to drain.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: sys.exit(0))
-    from mesh.cli.terminal import loop
     from mesh.cli.serve import worker_action as worker
+    from mesh.cli.terminal import loop
 
     if leash:
         worker.end_with_stdin()

@@ -11,17 +11,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from mesh.broker.transport.options import ConnectOptions
-from mesh.cli.terminal import loop
-from mesh.cli.terminal import render
-from mesh.cli.serve.model_names import served_name
 from mesh.cli.connecting import connect_options
-from mesh.cli.serve.monitoring import Station
 from mesh.cli.options import EngineChoice, Nats, Policies
+from mesh.cli.serve.model_names import served_name
+from mesh.cli.serve.monitoring import Station
 from mesh.cli.serve.monitoring_options import Watching
-from mesh.hosting.host import host_worker
+from mesh.cli.terminal import loop, render
 from mesh.engines import registry
 from mesh.engines.base import Engine
 from mesh.errors import ConfigError
+from mesh.hosting.host import host_worker
 from mesh.policies.progress import ProgressPolicy
 from mesh.policies.retry import RetryPolicy
 from mesh.policies.tiers import TierWeights

@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import click
 
-from mesh.broker.transport.connection import Connection, connect
-from mesh.broker.topology.pause import Lanes
 from mesh.broker.stores.queue import RequestQueue
 from mesh.broker.stores.results import PresenceStore
+from mesh.broker.topology.pause import Lanes
+from mesh.broker.transport.connection import Connection, connect
 from mesh.cli.connecting import connect_options
 from mesh.cli.options import DEFAULT_NATS, Nats
 from mesh.errors import MeshError

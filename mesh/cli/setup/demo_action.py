@@ -12,12 +12,11 @@ from typing import NoReturn
 from mesh.broker import topology
 from mesh.broker.transport.connection import connect as connect_broker
 from mesh.broker.transport.options import ConnectOptions
-from mesh.cli.terminal import loop
-from mesh.cli.terminal import render
-from mesh.cli.serve.crew import Crew, Post
-from mesh.cli.setup.demo_output import ask_all, show_commands, show_results
-from mesh.cli.serve.model_names import DEMO_NAME, demo_model
 from mesh.cli.options import EngineChoice
+from mesh.cli.serve.crew import Crew, Post
+from mesh.cli.serve.model_names import DEMO_NAME, demo_model
+from mesh.cli.setup.demo_output import ask_all, show_commands, show_results
+from mesh.cli.terminal import loop, render
 from mesh.client.client import connect
 from mesh.engines.vllm import install
 from mesh.errors import ConfigError, EngineDeadError, MeshError

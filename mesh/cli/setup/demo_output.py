@@ -4,9 +4,9 @@ import asyncio
 import contextlib
 from collections.abc import Mapping, Sequence
 
-from mesh.cli.terminal import render
 from mesh.cli.ask.generate_action import tokens_per_s
 from mesh.cli.serve.model_names import DEMO_NAME
+from mesh.cli.terminal import render
 from mesh.cli.terminal.panes import Pane, Screen
 from mesh.cli.terminal.render import Column
 from mesh.client.assembly import Restarted

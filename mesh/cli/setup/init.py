@@ -44,8 +44,8 @@ def command(nats: Nats, model: tuple[str, ...], shape: Shape, profile: str | Non
         mesh init --apply --profile strict
         mesh init --apply --record-requests --record-days 3
     """
-    from mesh.cli.terminal import loop
     from mesh.cli.setup import init_action as init
     from mesh.cli.setup.settings import of_profile
+    from mesh.cli.terminal import loop
 
     loop.run(init.run(nats, model, of_profile(shape, profile), apply, as_json))

@@ -4,12 +4,12 @@ import json
 from collections.abc import Sequence
 
 from mesh.broker import topology
-from mesh.broker.transport.connection import connect
 from mesh.broker.topology import Change
-from mesh.cli.terminal import render
+from mesh.broker.transport.connection import connect
 from mesh.cli.connecting import connect_options
-from mesh.cli.setup.settings import wanted
 from mesh.cli.options import Nats, Shape
+from mesh.cli.setup.settings import wanted
+from mesh.cli.terminal import render
 from mesh.cli.terminal.render import Column
 from mesh.errors import TopologyError
 from mesh.protocol.subjects import Names, check_token

@@ -4,8 +4,8 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from mesh.broker import topology
-from mesh.broker.transport.connection import Connection
 from mesh.broker.topology import MeshSettings
+from mesh.broker.transport.connection import Connection
 from mesh.cli.options import Shape
 from mesh.errors import ConfigError, TopologyError
 from mesh.protocol.subjects import Names

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 
 import msgspec
 
-from mesh.cli.terminal import render
 from mesh.cli.connecting import open_mesh
 from mesh.cli.options import Nats
+from mesh.cli.terminal import render
 from mesh.cli.terminal.render import Column
 from mesh.control.tenants.limits import Allowed, all_limits, limit
 from mesh.policies.quota import QuotaLimits

@@ -168,8 +168,8 @@ def limits(
         mesh tenant limits --defaults --max-tokens 4096
         mesh tenant limits acme --clear
     """
-    from mesh.cli.terminal import loop
     from mesh.cli.tenants import limits_action as act
+    from mesh.cli.terminal import loop
 
     if tenant is not None and defaults:
         raise click.UsageError("NAME and --defaults exclude each other", click.get_current_context())

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from mesh.cli.terminal import render
 from mesh.cli.terminal.render import Column
-from mesh.control.tenants.accounts import RELOAD, Accounts
 from mesh.control.tenants.account_file import AccountLimits
+from mesh.control.tenants.accounts import RELOAD, Accounts
 from mesh.protocol.subjects import Names
 
 __all__ = ["AccountLimits", "add", "open_accounts", "remove", "show_list"]

@@ -7,8 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from mesh.cli.terminal import figures
-from mesh.cli.terminal import render
+from mesh.cli.terminal import figures, render
 from mesh.cli.top.keys import State, picked_row
 from mesh.cli.top.tables import VIEWS, Column, Order, Row, Table, View, arranged, bar, table
 from mesh.control.status.depth import Rates, Snapshot

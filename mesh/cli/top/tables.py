@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from mesh.cli.terminal import figures
-from mesh.control.status.depth import Queue, Rates, Snapshot, WorkerSeen
 from mesh.control.status.checks import FAR_MS
+from mesh.control.status.depth import Queue, Rates, Snapshot, WorkerSeen
 
 View = Literal["queues", "workers", "tenants"]
 VIEWS: tuple[View, ...] = ("queues", "workers", "tenants")

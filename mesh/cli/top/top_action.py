@@ -7,16 +7,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from mesh.broker.transport.connection import Connection
-from mesh.cli.terminal import failure
 from mesh.cli.connecting import open_mesh
-from mesh.cli.terminal.fullscreen import Fullscreen, open_fullscreen
 from mesh.cli.options import Nats
+from mesh.cli.terminal import failure
+from mesh.cli.terminal.fullscreen import Fullscreen, open_fullscreen
 from mesh.cli.top.frame import Sight, frame, shown
 from mesh.cli.top.keys import Deed, Drain, Pause, Quit, State, press, read_keys
-from mesh.control.workers import drain as draining
 from mesh.control.queues import pause as pausing
 from mesh.control.status import snapshot as status
 from mesh.control.status.depth import Snapshot
+from mesh.control.workers import drain as draining
 from mesh.errors import ConfigError, MeshError
 from mesh.protocol.subjects import Names
 

@@ -2,8 +2,8 @@
 
 import click
 
-from mesh.cli.setup.completing import models, workers
 from mesh.cli.options import Nats, option, with_json, with_nats
+from mesh.cli.setup.completing import models, workers
 
 
 @click.command("drain")

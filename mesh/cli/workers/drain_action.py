@@ -5,9 +5,9 @@ from collections.abc import Sequence
 
 import msgspec
 
-from mesh.cli.terminal import render
 from mesh.cli.connecting import open_mesh
 from mesh.cli.options import Nats
+from mesh.cli.terminal import render
 from mesh.cli.terminal.render import Column
 from mesh.control.workers import drain as draining
 from mesh.control.workers.drain import Told

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import msgspec
 
-from mesh.cli.terminal import render
 from mesh.cli.connecting import open_client
 from mesh.cli.options import Nats
+from mesh.cli.terminal import render
 from mesh.cli.terminal.render import Column
 from mesh.protocol.messages import Presence
 

@@ -11,14 +11,23 @@ from collections.abc import AsyncIterator, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from mesh.audit.operator import Operator
 from mesh.broker import topology
-from mesh.broker.transport.connection import Connection
 from mesh.broker.stores.deadletters import DeadLetter, DeadLetters, Selection
 from mesh.broker.stores.journal import Entry, Journal, events_of, notes_in
 from mesh.broker.stores.queue import RequestQueue
 from mesh.broker.stores.results import ResultStore
-from mesh.audit.operator import Operator
-from mesh.control.deadletters.redrive import AttemptSeen, Burial, Decision, Traces, attempts_of, decide, read_request, submission
+from mesh.broker.transport.connection import Connection
+from mesh.control.deadletters.redrive import (
+    AttemptSeen,
+    Burial,
+    Decision,
+    Traces,
+    attempts_of,
+    decide,
+    read_request,
+    submission,
+)
 from mesh.errors import BrokerError, ConfigError, ProtocolError, ResultNotFoundError
 from mesh.protocol import codec
 from mesh.protocol.messages import Result

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from mesh.broker.inspect.server_info import AccountFacts, GreetingFacts
 from mesh.control.doctor import checks_local as diagnosis_local
 from mesh.control.doctor import checks_mesh as diagnosis_mesh
-from mesh.control.status.checks import version_key
 from mesh.control.doctor.facts import LEVELS, AddressFacts, Advice, ClockFacts, Facts, Level
+from mesh.control.status.checks import version_key
 
 NEEDED_SERVER = (2, 12, 0)  # broker/topology refuses older ones
 # The first of each line in which ways around permissions and a crash before login are closed.

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator
 
-from mesh.control.status.checks import version_key
 from mesh.control.doctor.facts import Advice, EngineFacts, Level, LocalFacts, MeshFacts, MonitorFacts
+from mesh.control.status.checks import version_key
 
 ENGINE_RANGE = ((0, 28), (0, 34))  # from, and below: what mesh.engines.vllm.engine bridges
 FEW_FILES = 1024

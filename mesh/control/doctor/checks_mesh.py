@@ -4,9 +4,9 @@ import re
 from collections.abc import Iterable, Iterator
 
 from mesh.broker.inspect.server_info import GreetingFacts
-from mesh.control.status.depth import Snapshot, WorkerSeen
-from mesh.control.status.checks import findings
 from mesh.control.doctor.facts import Advice, DriftFacts, Level, MeshFacts, SettingsFacts
+from mesh.control.status.checks import findings
+from mesh.control.status.depth import Snapshot, WorkerSeen
 from mesh.protocol.subjects import DEFAULT_NAMESPACE, Names
 
 # Without these as they should be, jobs are lost, doubled or never delivered; the rest is the operator's choice.

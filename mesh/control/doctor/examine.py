@@ -9,13 +9,12 @@ from msgspec.structs import replace
 
 from mesh.broker import topology
 from mesh.broker.inspect import examine
-from mesh.broker.transport.connection import Connection, connect
 from mesh.broker.inspect.inspector import Inspector
+from mesh.broker.topology import Change, MeshSettings
+from mesh.broker.transport.connection import Connection, connect
 from mesh.broker.transport.options import ConnectOptions
 from mesh.broker.transport.tls import is_loopback
-from mesh.broker.topology import Change, MeshSettings
 from mesh.control.doctor import local as premises
-from mesh.control.status import snapshot as status
 from mesh.control.doctor.facts import (
     AddressFacts,
     ClockFacts,
@@ -26,6 +25,7 @@ from mesh.control.doctor.facts import (
     MeshFacts,
     SettingsFacts,
 )
+from mesh.control.status import snapshot as status
 from mesh.errors import BrokerError, BrokerTimeoutError, ConfigError, MeshError, UnauthorizedError
 from mesh.protocol.messages import TIERS
 from mesh.protocol.subjects import Names

@@ -11,23 +11,23 @@ import msgspec
 from msgspec.structs import replace
 
 from mesh.broker import topology
+from mesh.broker.inspect.inspector import Inspector
 from mesh.broker.stores.backlog import Backlog, Dated
-from mesh.broker.transport.connection import Connection
 from mesh.broker.stores.deadletters import DeadLetter, Selection
 from mesh.broker.stores.delivery import StoredRequest
-from mesh.broker.inspect.inspector import Inspector
 from mesh.broker.stores.queue import RequestQueue
 from mesh.broker.stores.reads import StoredMessage
 from mesh.broker.stores.results import ResultStore
-from mesh.control.jobs import timeline as chronicle
-from mesh.control.status import depth
-from mesh.control.jobs.timeline import Attempt, Moment, RequestSummary
-from mesh.control.deadletters.service import DeadLetterOffice
-from mesh.control.status.depth import Queue, WorkerSeen
-from mesh.control.jobs.listing import see
+from mesh.broker.transport.connection import Connection
 from mesh.control.deadletters.redrive import read_request
+from mesh.control.deadletters.service import DeadLetterOffice
+from mesh.control.jobs import timeline as chronicle
 from mesh.control.jobs.job_state import JobSeen, standing, without_lost
+from mesh.control.jobs.listing import see
 from mesh.control.jobs.pending_reasons import Place, Reason, why
+from mesh.control.jobs.timeline import Attempt, Moment, RequestSummary
+from mesh.control.status import depth
+from mesh.control.status.depth import Queue, WorkerSeen
 from mesh.errors import ProtocolError, ResultNotFoundError
 from mesh.protocol import codec
 from mesh.protocol.messages import Event, Note, Request, Result, Started

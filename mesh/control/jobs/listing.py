@@ -11,11 +11,11 @@ from dataclasses import dataclass
 import msgspec
 from msgspec.structs import replace
 
-from mesh.broker.stores.backlog import PAGE, Backlog, Newest
-from mesh.broker.transport.connection import Connection
-from mesh.broker.stores.delivery import StoredRequest
 from mesh.broker.inspect.facts import LaneFacts
 from mesh.broker.inspect.inspector import Inspector
+from mesh.broker.stores.backlog import PAGE, Backlog, Newest
+from mesh.broker.stores.delivery import StoredRequest
+from mesh.broker.transport.connection import Connection
 from mesh.control.jobs.job_state import JobSeen, Standing, State, in_order, standing, without_lost
 from mesh.protocol.messages import Event, Result, Started
 from mesh.protocol.subjects import Names, RequestAddress, check_tier, check_token, is_token

@@ -4,9 +4,9 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
-from mesh.control.status.depth import Queue, WorkerSeen
-from mesh.control.status.checks import FAR_MS
 from mesh.control.jobs.job_state import JobSeen
+from mesh.control.status.checks import FAR_MS
+from mesh.control.status.depth import Queue, WorkerSeen
 from mesh.protocol.messages import TIERS
 
 

@@ -11,10 +11,10 @@ from collections import OrderedDict
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 
-from mesh.broker.transport.connection import Connection
 from mesh.broker.stores.journal import Journal
 from mesh.broker.stores.queue import RequestQueue
 from mesh.broker.stores.results import ResultStore
+from mesh.broker.transport.connection import Connection
 from mesh.errors import BrokerError, ProtocolError, ResultNotFoundError
 from mesh.protocol import codec, headers
 from mesh.protocol.messages import Event, Result

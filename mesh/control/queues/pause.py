@@ -7,9 +7,9 @@ import asyncio
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from mesh.broker.transport.connection import Connection
-from mesh.broker.topology.pause import Lane, Lanes
 from mesh.audit.operator import Operator
+from mesh.broker.topology.pause import Lane, Lanes
+from mesh.broker.transport.connection import Connection
 from mesh.errors import InvalidRequestError, ModelNotFoundError
 from mesh.protocol.messages import TIERS
 from mesh.protocol.subjects import Names, check_token

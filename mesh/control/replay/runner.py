@@ -12,14 +12,14 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import cast
 
-from mesh.broker import topology
-from mesh.broker.transport.connection import Connection
-from mesh.broker.stores.recordings import Recording, Span
-from mesh.client.job import Job
 from mesh.audit.reader import AuditLog, Selection
-from mesh.gateway.clients import Clients
+from mesh.broker import topology
+from mesh.broker.stores.recordings import Recording, Span
+from mesh.broker.transport.connection import Connection
+from mesh.client.job import Job
 from mesh.control.replay.plan import Ask, Outline, Report, Target, ask_of, due_s, request_now
 from mesh.errors import BrokerError, MeshError, ModelNotFoundError, TopologyError
+from mesh.gateway.clients import Clients
 from mesh.protocol.codec import Encoding
 from mesh.protocol.subjects import Names
 

@@ -10,13 +10,13 @@ import logging
 import time
 from collections import Counter
 
-from mesh.broker.transport.connection import Connection
-from mesh.reconcile.leader import Seat
 from mesh.broker.topology import PRESENCE_BEAT_S
+from mesh.broker.transport.connection import Connection
 from mesh.control.status.depth import Queue, Snapshot
 from mesh.control.status.snapshot import snapshot
 from mesh.errors import MeshError
 from mesh.protocol.subjects import Names
+from mesh.reconcile.leader import Seat
 from mesh.telemetry.readings import MeshReading, QueueReading, StoreReading
 
 log = logging.getLogger("mesh.control")

@@ -4,9 +4,9 @@ import asyncio
 
 from msgspec.structs import replace
 
-from mesh.broker.transport.connection import Connection
 from mesh.broker.inspect.facts import LaneFacts
 from mesh.broker.inspect.inspector import Beat, Inspector
+from mesh.broker.transport.connection import Connection
 from mesh.control.status import depth
 from mesh.control.status.depth import Queue, Rates, Snapshot, WorkerSeen
 from mesh.errors import TopologyError

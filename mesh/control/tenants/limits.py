@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import msgspec
 
 from mesh.broker import topology
-from mesh.broker.transport.connection import Connection
 from mesh.broker.stores.quotas import read_limits, write_limits
+from mesh.broker.transport.connection import Connection
 from mesh.errors import TopologyError
 from mesh.policies.quota import QuotaLimits, check_limits
 from mesh.protocol.subjects import Names

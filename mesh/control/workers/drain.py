@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 import msgspec
 
-from mesh.broker.transport.connection import Connection
-from mesh.broker.stores.results import PresenceStore
 from mesh.audit.operator import Operator
+from mesh.broker.stores.results import PresenceStore
+from mesh.broker.transport.connection import Connection
 from mesh.errors import BrokerError, BrokerTimeoutError, ConfigError, UnavailableError
 from mesh.protocol.messages import Presence
 from mesh.protocol.subjects import Names

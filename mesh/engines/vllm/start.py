@@ -15,10 +15,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mesh.engines.vllm.install import installed
-from mesh.engines.vllm.orphan import guarded_children
 from mesh.engines.vllm.errors import VllmErrors
 from mesh.engines.vllm.gauges import VllmGauges
+from mesh.engines.vllm.install import installed
+from mesh.engines.vllm.orphan import guarded_children
 from mesh.errors import ConfigError, EngineDeadError
 
 # A chat turn with its answer. vLLM preempts what does not fit, so a wrong guess costs time and no job.

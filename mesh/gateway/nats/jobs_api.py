@@ -10,18 +10,18 @@ from typing import Any
 
 import msgspec
 
-from mesh.broker.transport.connection import Connection
+from mesh.audit.writer import Auditor
 from mesh.broker.stores.journal import SEQUENCE, events_of
+from mesh.broker.transport.connection import Connection
 from mesh.broker.transport.service import Endpoint, ServiceRequest
 from mesh.client.catalog import Catalog
-from mesh.audit.writer import Auditor
-from mesh.reconcile.termination import Endings
 from mesh.errors import BrokerError, InvalidRequestError, MeshError, ResultNotFoundError, TopologyError
 from mesh.protocol import codec, headers
 from mesh.protocol.history import read_history
 from mesh.protocol.messages import Delta, ErrorInfo, Result
 from mesh.protocol.refusals import BAD_REQUEST, INTERNAL, NOT_FOUND, UNAVAILABLE, details_of, service_code
 from mesh.protocol.subjects import Names, is_token
+from mesh.reconcile.termination import Endings
 
 log = logging.getLogger("mesh.control")
 

@@ -11,19 +11,19 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-from mesh.broker.transport.connection import Connection
+from mesh.audit.writer import Auditor
 from mesh.broker.stores.queue import RequestQueue
 from mesh.broker.stores.quotas import Quotas
+from mesh.broker.transport.connection import Connection
 from mesh.broker.transport.service import Endpoint, ServiceRequest
-from mesh.gateway.admission import Admission
-from mesh.audit.writer import Auditor
-from mesh.gateway.clients import Clients
-from mesh.gateway.waiters import Company
-from mesh.gateway.session import Visit
+from mesh.clock import now_unix_ms
 from mesh.errors import BrokerError, InvalidRequestError, MeshError, QuotaExceededError, UnavailableError
+from mesh.gateway.admission import Admission
+from mesh.gateway.clients import Clients
+from mesh.gateway.session import Visit
+from mesh.gateway.waiters import Company
 from mesh.protocol.refusals import INTERNAL, details_of, service_code
 from mesh.protocol.subjects import Names, check_token, is_token
-from mesh.clock import now_unix_ms
 
 log = logging.getLogger("mesh.control")
 

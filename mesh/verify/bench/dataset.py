@@ -8,9 +8,9 @@ from typing import Any
 
 import msgspec
 
-from mesh.verify.bench.plan import MAX_TOKENS, Item
 from mesh.errors import ConfigError
 from mesh.protocol.subjects import check_tier, check_token
+from mesh.verify.bench.plan import MAX_TOKENS, Item
 
 MAX_ITEMS = 1_000_000
 TOKEN_CHARS = 4  # of English text, about: how long an answer of a ShareGPT conversation was

@@ -10,13 +10,13 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-from mesh.verify.bench.figures import Sample
-from mesh.verify.bench.plan import Ask
 from mesh.broker.transport.options import ConnectOptions
 from mesh.client.client import Client, connect
 from mesh.errors import MeshError
 from mesh.protocol.messages import Delta, Result
 from mesh.protocol.subjects import Names
+from mesh.verify.bench.figures import Sample
+from mesh.verify.bench.plan import Ask
 
 REFUSED = "refused"
 

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mesh.verify.bench.figures import Sample, phases
 from mesh.errors import ConfigError
+from mesh.verify.bench.figures import Sample, phases
 
 FORMATS = (".svg", ".png")
 SIZE_INCHES = (11.0, 7.0)

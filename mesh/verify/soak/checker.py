@@ -4,9 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 
 from mesh.engines.simulator.settings import SimulatorSettings
-from mesh.verify.soak import rules_journal
-from mesh.verify.soak import rules_reader
-from mesh.verify.soak import rules_wire
+from mesh.verify.soak import rules_journal, rules_reader, rules_wire
 from mesh.verify.soak.costs import work_of
 from mesh.verify.soak.history import Case, History, cases
 from mesh.verify.soak.oracle import reference_of

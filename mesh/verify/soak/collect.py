@@ -6,8 +6,8 @@ Called by run, on a mesh at rest.
 import asyncio
 
 from mesh.broker import topology
-from mesh.broker.transport.connection import Connection
 from mesh.broker.stores.reads import StoredMessage, get_batch
+from mesh.broker.transport.connection import Connection
 from mesh.errors import BrokerError, ProtocolError
 from mesh.protocol import codec, headers
 from mesh.protocol.messages import Event, Started

@@ -5,8 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from mesh.verify.soak import rules_journal
-from mesh.verify.soak import rules_reader
+from mesh.verify.soak import rules_journal, rules_reader
 from mesh.verify.soak.costs import Recovery, quantile, recoveries, work_of
 from mesh.verify.soak.history import Case, History, cases
 from mesh.verify.soak.violation import Violation

@@ -10,17 +10,17 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from mesh.broker.topology import MeshSettings
 from mesh.broker.transport.connection import Connection, connect
 from mesh.broker.transport.options import ConnectOptions
-from mesh.broker.topology import MeshSettings
 from mesh.engines.simulator.settings import SimulatorSettings
 from mesh.errors import BrokerError
 from mesh.protocol.subjects import Names
 from mesh.verify.soak import plan
-from mesh.verify.soak.faults import Hands
-from mesh.verify.soak.collect import harvest, queued, wait_drained
-from mesh.verify.soak.history import FaultKind, History
 from mesh.verify.soak.checker import judge
+from mesh.verify.soak.collect import harvest, queued, wait_drained
+from mesh.verify.soak.faults import Hands
+from mesh.verify.soak.history import FaultKind, History
 from mesh.verify.soak.load import Load, clients_of
 from mesh.verify.soak.proxy import Proxy
 from mesh.verify.soak.report import Figures, figures_of

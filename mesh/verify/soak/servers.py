@@ -6,8 +6,8 @@ import socket
 from pathlib import Path
 
 from mesh.broker import topology
-from mesh.broker.transport.connection import Connection
 from mesh.broker.topology import MeshSettings
+from mesh.broker.transport.connection import Connection
 from mesh.errors import BrokerError, ConfigError
 from mesh.protocol.subjects import Names
 from mesh.server import EmbeddedServer

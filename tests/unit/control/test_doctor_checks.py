@@ -7,7 +7,6 @@ from msgspec.structs import replace
 
 from mesh.broker.inspect.facts import LaneFacts, ServerFacts, StoreFacts
 from mesh.broker.inspect.server_info import AccountFacts, GreetingFacts, read_account, read_greeting
-from mesh.control.status.depth import Queue, Snapshot, WorkerSeen
 from mesh.control.doctor.checks import diagnose, is_safe, summary
 from mesh.control.doctor.facts import (
     LEVELS,
@@ -23,6 +22,7 @@ from mesh.control.doctor.facts import (
     PortFacts,
     SettingsFacts,
 )
+from mesh.control.status.depth import Queue, Snapshot, WorkerSeen
 from mesh.protocol.messages import Presence
 
 GIB = 1 << 30

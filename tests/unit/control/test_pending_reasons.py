@@ -3,9 +3,9 @@
 import pytest
 from msgspec.structs import replace
 
-from mesh.control.status.depth import Queue, WorkerSeen
-from mesh.control.status.checks import FAR_MS
 from mesh.control.jobs.pending_reasons import Place, why
+from mesh.control.status.checks import FAR_MS
+from mesh.control.status.depth import Queue, WorkerSeen
 from tests.unit.control.test_depth import WORKER
 from tests.unit.control.test_job_state import SEEN
 

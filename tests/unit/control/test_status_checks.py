@@ -4,8 +4,8 @@ import pytest
 from msgspec.structs import replace
 
 from mesh.broker.inspect.facts import PeerFacts, StoreFacts
-from mesh.control.status.depth import Queue, Snapshot, TenantDepth, WorkerSeen
 from mesh.control.status.checks import FAR_MS, findings, version_key
+from mesh.control.status.depth import Queue, Snapshot, TenantDepth, WorkerSeen
 from mesh.protocol.subjects import Names
 from tests.unit.control.test_depth import LANE, NAMES, WORKER, snapshot
 

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mesh.gateway.admission import Admission, Limits
 from mesh.errors import QuotaExceededError, UnavailableError
+from mesh.gateway.admission import Admission, Limits
 
 
 def test_one_tenant_cannot_shut_out_the_others():

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mesh.broker.stores.journal import Entry
-from mesh.gateway.nats.stream import Follower
 from mesh.errors import DisconnectedError
+from mesh.gateway.nats.stream import Follower
 from mesh.protocol.messages import Delta, Result, Started
 
 RESULT = Result(id="j", tenant="t", model="m", status="finished", text="ab")

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mesh.errors import ConfigError, InvalidRequestError
 from mesh.verify.bench.dataset import read_items
 from mesh.verify.bench.plan import Item, Length, Shape, asks, read_goals, read_length, read_shares
-from mesh.errors import ConfigError, InvalidRequestError
 
 
 def shape(count: int = 50, **more) -> Shape:

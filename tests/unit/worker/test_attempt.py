@@ -6,8 +6,8 @@ from mesh.errors import EngineDeadError, EngineFailedError, TooLargeError
 from mesh.policies.retry import RetryPolicy
 from mesh.protocol.history import History, read_history
 from mesh.protocol.messages import DEFAULT_DEADLINE_MS, Delta, Note, Request, Result, Started, Usage
-from mesh.worker.attempt import Ack, Announce, Attempt, Begin, Bury, Close, Drop, Nak, Remark, Store
 from mesh.protocol.outcome import JobFacts
+from mesh.worker.attempt import Ack, Announce, Attempt, Begin, Bury, Close, Drop, Nak, Remark, Store
 
 STORED = 1_000_000
 USAGE = Usage(prompt_tokens=3, completion_tokens=2)
