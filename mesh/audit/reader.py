@@ -27,7 +27,7 @@ STORE_S = 0.02  # what is heard is stored a moment later
 
 
 @dataclass(frozen=True, slots=True)
-class Selection:
+class AuditFilter:
     """Which entries are meant; None: any."""
 
     tenant: str | None = None
@@ -39,7 +39,7 @@ class Selection:
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class StoredEntry:
     """One entry as it stands in the stream."""
 
     sequence: int
@@ -51,7 +51,7 @@ class Kept:
 class AuditLog:
     """The audit of one mesh, as far as it is selected."""
 
-    def __init__(self, connection: Connection, names: Names, selection: Selection) -> None:
+    def __init__(self, connection: Connection, names: Names, selection: AuditFilter) -> None:
         """
         Raises:
             InvalidRequestError: a name in `selection` is no subject token.
@@ -63,7 +63,7 @@ class AuditLog:
         tenant, event = ("*" if value is None else check_token(name, value) for name, value in tokens.items())
         self._subject = names.audit(tenant, event)
 
-    async def newest(self, limit: int) -> tuple[list[Kept], int]:
+    async def newest(self, limit: int) -> tuple[list[StoredEntry], int]:
         """The newest `limit` that are there, oldest first, and the place in the stream up to which was looked.
 
         Reads from the end of the stream, in windows that grow, until there are enough.
@@ -73,18 +73,18 @@ class AuditLog:
             BrokerError: NATS did not answer.
         """
         first, end, last = await self._bounds()
-        found: list[Kept] = []
+        found: list[StoredEntry] = []
         size = WINDOW
         while end > first and len(found) < limit:
             start = max(first, end - size)
-            part: deque[Kept] = deque(maxlen=limit - len(found))
+            part: deque[StoredEntry] = deque(maxlen=limit - len(found))
             async for page in self._pages(start - 1, end - 1):
                 part.extend(page)
             found = [*part, *found]
             end, size = start, size * 4
         return found, last
 
-    async def pages(self) -> AsyncIterator[list[Kept]]:
+    async def pages(self) -> AsyncIterator[list[StoredEntry]]:
         """All that are there, oldest first, in lists of one or more.
 
         Raises:
@@ -94,7 +94,7 @@ class AuditLog:
         async for page in self._pages(first - 1, end - 1):
             yield page
 
-    async def follow(self, after: int) -> AsyncGenerator[list[Kept], None]:
+    async def follow(self, after: int) -> AsyncGenerator[list[StoredEntry], None]:
         """What is stored after this place in the stream, as it comes. While NATS is away nothing does; what was missed
         comes after. Does not end, unless what is selected does.
         """
@@ -133,7 +133,7 @@ class AuditLog:
             end = await self._place_of(self._selection.until_unix_ms, end)
         return first, end, last
 
-    async def _pages(self, after: int, last: int) -> AsyncIterator[list[Kept]]:
+    async def _pages(self, after: int, last: int) -> AsyncIterator[list[StoredEntry]]:
         """What is selected after a place in the stream, up to and with `last`."""
         while after < last:
             messages = await self._read(after)
@@ -157,7 +157,7 @@ class AuditLog:
         )
         return found[0].sequence if found else otherwise
 
-    def _chosen(self, messages: list[StoredMessage]) -> list[Kept]:
+    def _chosen(self, messages: list[StoredMessage]) -> list[StoredEntry]:
         wanted, found = self._selection, []
         for message in messages:
             try:
@@ -165,5 +165,5 @@ class AuditLog:
             except ProtocolError:
                 continue  # whoever may publish there may publish anything
             if wanted.job in (None, entry.job) and wanted.model in (None, entry.model):
-                found.append(Kept(message.sequence, message.unix_ms, message.body, entry))
+                found.append(StoredEntry(message.sequence, message.unix_ms, message.body, entry))
         return found

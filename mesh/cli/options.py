@@ -206,7 +206,7 @@ with_policies = group(
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
+class TopologyOptions:
     """What the operator chooses about a mesh; None: as it is already, else the default."""
 
     lanes: int | None
@@ -281,7 +281,7 @@ _SHAPE = {
         help="Bytes of recorded requests that are kept; beyond, the oldest go.",
     ),
 }
-with_shape = group(Shape, "shape", *_SHAPE.values())
+with_shape = group(TopologyOptions, "shape", *_SHAPE.values())
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ import asyncio
 from mesh.broker import topology
 from mesh.broker.stores.results import PresenceStore
 from mesh.broker.transport.connection import Connection
-from mesh.client.control_api import Relay
+from mesh.client.control_api import ControlApi
 from mesh.client.requests import check_limits
 from mesh.errors import (
     BrokerError,
@@ -25,7 +25,7 @@ UNLIMITED_TOKENS = 1 << 40
 class Catalog:
     """What one client knows of the mesh's models."""
 
-    def __init__(self, connection: Connection, names: Names, relay: Relay | None = None) -> None:
+    def __init__(self, connection: Connection, names: Names, relay: ControlApi | None = None) -> None:
         """`relay`: whom to ask where JetStream refuses this user."""
         self._connection = connection
         self._relay = relay
@@ -67,7 +67,7 @@ class Catalog:
             return now_s - self._told_s.get(model, float("-inf")) <= FRESH_S
         return model in self._known and now_s - self._looked_s <= FRESH_S
 
-    async def _be_told_of(self, model: str, relay: Relay) -> None:
+    async def _be_told_of(self, model: str, relay: ControlApi) -> None:
         try:
             self._limits[model] = await relay.longest_context(model)
         except BrokerError:

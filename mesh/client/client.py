@@ -27,12 +27,12 @@ from mesh.broker.transport.connection import connect as connect_broker
 from mesh.broker.transport.mapping import NO_JETSTREAM
 from mesh.broker.transport.options import ConnectOptions
 from mesh.client.catalog import Catalog
-from mesh.client.control_api import Relay
+from mesh.client.control_api import ControlApi
 from mesh.client.job import Job
-from mesh.client.lookup import Inquiry
-from mesh.client.poller import Watch
+from mesh.client.lookup import Lookup
+from mesh.client.poller import Poller
 from mesh.client.requests import build_request
-from mesh.client.submission import Asked, Submission
+from mesh.client.submission import SentRequest, Submission
 from mesh.errors import (
     BrokerTimeoutError,
     InvalidRequestError,
@@ -88,11 +88,11 @@ class Client:
         self._has_neighbours = has_neighbours or is_confined
         self._store = ResultStore(connection, names)
         self._presence = PresenceStore(connection, names)
-        self._relay = Relay(connection, names, tenant, is_confined)
+        self._relay = ControlApi(connection, names, tenant, is_confined)
         self._catalog = catalog or Catalog(connection, names, self._relay)
         self._submission = Submission(connection, names, tenant)
-        self._inquiry = Inquiry(connection, names, tenant, self._relay)
-        self.watch = Watch(connection, names, tenant, self._inquiry)
+        self._inquiry = Lookup(connection, names, tenant, self._relay)
+        self.watch = Poller(connection, names, tenant, self._inquiry)
         self._loop = asyncio.get_running_loop()
 
     def __repr__(self) -> str:
@@ -140,7 +140,7 @@ class Client:
         assert request.id is not None
         deadline_s = self._loop.time() + timeout
         await self._catalog.check(model, request, timeout / 2)
-        asked = Asked(request.id, model, codec.encode(request, self._encoding), self._encoding)
+        asked = SentRequest(request.id, model, codec.encode(request, self._encoding), self._encoding)
         room_bytes = self._connection.max_payload - HEADER_ROOM_BYTES
         if len(asked.body) > room_bytes:
             raise TooLargeError(f"the request has {len(asked.body)} bytes; this NATS takes {room_bytes}")
@@ -272,7 +272,7 @@ class Client:
 
     # An id that was submitted before.
 
-    async def _join_first(self, job: Job, asked: Asked, sequence: int, deadline_s: float) -> bool:
+    async def _join_first(self, job: Job, asked: SentRequest, sequence: int, deadline_s: float) -> bool:
         """NATS has that id already: the handle becomes one of the first request, if that asks for the same.
 
         False: it was somebody else's request that bore our id, and there is no job of ours.
@@ -314,7 +314,7 @@ class Client:
             job.settled(result)
         return True
 
-    async def _compare(self, job: Job, asked: Asked, sequence: int) -> None:
+    async def _compare(self, job: Job, asked: SentRequest, sequence: int) -> None:
         """Another stored request is served under the job's id: a reader of ours must not get its output unasked."""
         first = await self._submission.first_of(job.id, sequence)
         if first is None or first.sequence == job.sequence:

@@ -36,7 +36,7 @@ RETRY_S = 0.2
 NOT_FOUND = "404"
 
 
-class Relay:
+class ControlApi:
     """The control service as one tenant's client sees it. `is_needed`: JetStream itself refused this user."""
 
     def __init__(self, connection: Connection, names: Names, tenant: str, is_needed: bool = False) -> None:

@@ -21,7 +21,7 @@ PAGE_EVENTS = 200  # events read from the journal at once: what a slow reader ho
 RETRY_S = 0.2  # between tries to read a journal that does not answer
 
 
-class Link(Protocol):
+class JobBackend(Protocol):
     """What a job needs of its client."""
 
     async def read_journal(self, job: str, after: int, limit: int) -> list[Entry]: ...
@@ -35,7 +35,7 @@ class Link(Protocol):
 class Job:
     """See the module's docstring. Made by `Client.submit` and `Client.job`."""
 
-    def __init__(self, link: Link, id: str, bound_s: float, is_new: bool, index: int = 0) -> None:
+    def __init__(self, link: JobBackend, id: str, bound_s: float, is_new: bool, index: int = 0) -> None:
         """`bound_s`: the longest that any wait on this handle lasts, in seconds from now.
 
         `index`: output tokens its reader has had already.

@@ -12,7 +12,7 @@ from mesh.broker.stores.journal import Journal, events_of
 from mesh.broker.stores.queue import RequestQueue
 from mesh.broker.stores.results import ResultStore
 from mesh.broker.transport.connection import Connection
-from mesh.client.control_api import Relay
+from mesh.client.control_api import ControlApi
 from mesh.errors import BrokerTimeoutError, ResultNotFoundError, UnauthorizedError, UnavailableError
 from mesh.protocol import codec, headers
 from mesh.protocol.messages import Result
@@ -24,10 +24,10 @@ TRY_S = 3.0  # for one worker to answer; one that was just suspended never does,
 T = TypeVar("T")
 
 
-class Inquiry:
+class Lookup:
     """Asks the queue, the workers, the store and the journal of one tenant's jobs."""
 
-    def __init__(self, connection: Connection, names: Names, tenant: str, relay: Relay) -> None:
+    def __init__(self, connection: Connection, names: Names, tenant: str, relay: ControlApi) -> None:
         self._connection = connection
         self._names = names
         self._tenant = tenant

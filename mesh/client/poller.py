@@ -13,8 +13,8 @@ from typing import Any
 from mesh.broker.stores.journal import Journal, OnEntry
 from mesh.broker.stores.results import MOST_AT_ONCE, ResultStore, Stored
 from mesh.broker.transport.connection import Connection
-from mesh.client.job import Job, Link
-from mesh.client.lookup import Inquiry
+from mesh.client.job import Job, JobBackend
+from mesh.client.lookup import Lookup
 from mesh.errors import (
     DisconnectedError,
     MeshError,
@@ -33,10 +33,10 @@ MAX_INQUIRIES = 64  # at once: after a reconnect every open handle may need one
 FEW = 8  # handles that are looked at one by one
 
 
-class Watch:
+class Poller:
     """The open handles of one client. Made and run by it."""
 
-    def __init__(self, connection: Connection, names: Names, tenant: str, inquiry: Inquiry) -> None:
+    def __init__(self, connection: Connection, names: Names, tenant: str, inquiry: Lookup) -> None:
         self._tenant = tenant
         self._journal = Journal(connection, names)
         self._store = ResultStore(connection, names)
@@ -51,7 +51,7 @@ class Watch:
         return len(self._jobs)
 
     def open(
-        self, link: Link, id: str, bound_s: float, is_new: bool, index: int = 0, on_entry: OnEntry | None = None
+        self, link: JobBackend, id: str, bound_s: float, is_new: bool, index: int = 0, on_entry: OnEntry | None = None
     ) -> Job:
         """A handle that hears the job's events from now on, for `bound_s` seconds at most."""
         job = Job(link, id, bound_s, is_new, index)

@@ -25,7 +25,7 @@ TRY_S = 2.0  # one try; repeated with the same id, which cannot run twice
 PAUSE_S = 0.1
 
 
-class Asked(msgspec.Struct, frozen=True):
+class SentRequest(msgspec.Struct, frozen=True):
     """One request as it was sent."""
 
     job: str
@@ -76,7 +76,9 @@ class Submission:
         self._journal = Journal(connection, names)
         self._loop = asyncio.get_running_loop()
 
-    async def store(self, subject: str, asked: Asked, traceparent: str, deadline_s: float, mark: str = "") -> PubAck:
+    async def store(
+        self, subject: str, asked: SentRequest, traceparent: str, deadline_s: float, mark: str = ""
+    ) -> PubAck:
         """Publish until it is surely stored. `deadline_s`: loop time.
 
         NATS remembers the message ids of a whole stream, whoever sent them. `mark` makes one that nobody can have

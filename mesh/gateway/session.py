@@ -12,11 +12,11 @@ from mesh.client.client import Client
 from mesh.client.job import Job
 from mesh.errors import MeshError
 from mesh.gateway.nats.requester import Requester
-from mesh.gateway.nats.stream import Follower
-from mesh.gateway.waiters import Company
+from mesh.gateway.nats.stream import EventStream
+from mesh.gateway.waiters import Waiters
 from mesh.protocol import codec, headers
 from mesh.protocol.codec import Encoding
-from mesh.protocol.messages import Manner, Request, Result
+from mesh.protocol.messages import Request, Result, RpcOptions
 from mesh.protocol.validate import validate
 
 SUBMIT_S = 5.0  # a requester waits, and can be told to try again
@@ -24,11 +24,11 @@ CANCEL_S = 10.0  # for the job of a requester that went away
 _MSGPACK = headers.block(("Content-Type", headers.MSGPACK))
 
 
-class Visit:
+class Session:
     """See the module's docstring. `submit`, `answer`, and in any case `close`."""
 
     def __init__(
-        self, request: ServiceRequest, model: str, client_of: Callable[[Encoding], Client], company: Company
+        self, request: ServiceRequest, model: str, client_of: Callable[[Encoding], Client], company: Waiters
     ) -> None:
         """Read what is asked. Once it is read, `client_of` gives the client, which is the caller's to release.
 
@@ -37,7 +37,9 @@ class Visit:
         """
         fields = {key.lower(): value for key, value in headers.parse(request.header).items()}
         self.encoding = codec.encoding_of(headers.media_type(fields.get("content-type", "")))
-        self.manner: Manner = codec.decode_manner(request.payload, self.encoding) if request.payload else Manner()
+        self.manner: RpcOptions = (
+            codec.decode_manner(request.payload, self.encoding) if request.payload else RpcOptions()
+        )
         asked = codec.decode_request(request.payload, self.encoding)
         self._asked: Request | None = msgspec.structs.replace(asked, stream=self.manner.stream)
         validate(self._asked)
@@ -48,7 +50,7 @@ class Visit:
         self._company = company
         self._traceparent = fields.get("traceparent", "")[:128]
         self._header = _MSGPACK if self.encoding == "msgpack" else b""
-        self._follower = Follower(self._pass_on)
+        self._follower = EventStream(self._pass_on)
         self._requester: Requester | None = None
         self._client = client_of(self.encoding)
 

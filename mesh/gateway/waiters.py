@@ -16,7 +16,7 @@ from mesh.protocol.subjects import Names
 ANSWER_S = 1.0
 
 
-class Company:
+class Waiters:
     """What one requester knows of the others, until `close`."""
 
     def __init__(self, connection: Connection, names: Names, tenant: str) -> None:

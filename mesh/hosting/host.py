@@ -14,7 +14,7 @@ from mesh.audit.writer import Auditor
 from mesh.broker import topology
 from mesh.broker.transport.connection import connect
 from mesh.broker.transport.options import ConnectOptions
-from mesh.control.status.mesh_exporter import Census
+from mesh.control.status.mesh_exporter import MeshExporter
 from mesh.engines.base import Engine
 from mesh.errors import EngineDeadError
 from mesh.hosting.services import Doors, counted, services
@@ -42,7 +42,7 @@ async def host_worker(
     names: Names | None = None,
     observer: Observer = ignore,
     on_ready: Callable[[Worker], None] | None = None,
-    census: Census | None = None,
+    census: MeshExporter | None = None,
 ) -> None:
     """Serve an engine until the worker is drained; `on_ready` gets the worker once it pulls. `census`: to be taken.
 
@@ -101,7 +101,7 @@ async def serve_engine(
     names: Names,
     observer: Observer = ignore,
     on_ready: Callable[[Worker], None] | None = None,
-    census: Census | None = None,
+    census: MeshExporter | None = None,
 ) -> None:
     """The same for an engine that is started already, and that the caller stops.
 

@@ -12,13 +12,13 @@ from mesh.audit.writer import Auditor, auditing
 from mesh.broker.transport.connection import Connection, connect
 from mesh.broker.transport.options import ConnectOptions
 from mesh.broker.transport.service import Service
-from mesh.control.status.mesh_exporter import Census
-from mesh.gateway.nats.jobs_api import Steering
+from mesh.control.status.mesh_exporter import MeshExporter
+from mesh.gateway.nats.jobs_api import JobsApi
 from mesh.gateway.nats.service import FrontDoor
 from mesh.protocol.subjects import Names
-from mesh.reconcile.expiry import Sweeper
-from mesh.reconcile.failure_detector import Guard
-from mesh.reconcile.unroutable import Strays
+from mesh.reconcile.expiry import Expiry
+from mesh.reconcile.failure_detector import FailureDetector
+from mesh.reconcile.unroutable import Unroutable
 from mesh.signals import Observer, ignore
 
 
@@ -26,7 +26,7 @@ class Doors:
     """What can be asked of a process: to steer jobs, and through the front door if it has one."""
 
     def __init__(self, connection: Connection, names: Names, who: str, has_frontdoor: bool, audit: Auditor) -> None:
-        self._steering = Steering(connection, names, who, audit)
+        self._steering = JobsApi(connection, names, who, audit)
         self._frontdoor = FrontDoor(connection, names, audit=audit) if has_frontdoor else None
         doors = (self._frontdoor, self._steering) if self._frontdoor is not None else (self._steering,)
         self._service = Service(connection, names, who, tuple(each.endpoint for each in doors))
@@ -70,8 +70,8 @@ async def services(
         auditing(connection, names, who, audit) as told,
         doors(connection, names, who, has_frontdoor, told) as opened,
     ):
-        ending = [kind(connection, names, who, told) for kind in (Strays, Sweeper)]
-        hosted = [*ending, Guard(connection, names, who)]
+        ending = [kind(connection, names, who, told) for kind in (Unroutable, Expiry)]
+        hosted = [*ending, FailureDetector(connection, names, who)]
         try:
             yield opened
         finally:
@@ -79,7 +79,7 @@ async def services(
 
 
 async def keep_watch(
-    options: ConnectOptions, names: Names, who: str, census: Census | None = None, observer: Observer = ignore
+    options: ConnectOptions, names: Names, who: str, census: MeshExporter | None = None, observer: Observer = ignore
 ) -> None:
     """Host the services on a connection of their own until cancelled, and take a census if there is one to take.
 
@@ -96,7 +96,7 @@ async def keep_watch(
 
 
 @contextlib.asynccontextmanager
-async def counted(census: Census | None, connection: Connection) -> AsyncIterator[None]:
+async def counted(census: MeshExporter | None, connection: Connection) -> AsyncIterator[None]:
     """Take the census on this connection, if there is one to take."""
     if census is None:
         yield

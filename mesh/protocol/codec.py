@@ -11,7 +11,7 @@ import msgspec
 
 from mesh.errors import InvalidRequestError, ProtocolError, UnsupportedError
 from mesh.protocol import headers
-from mesh.protocol.messages import AuditEntry, Event, LifeSign, Manner, Note, Pong, Presence, Request, Result
+from mesh.protocol.messages import AuditEntry, Event, LivenessRecord, Note, Pong, Presence, Request, Result, RpcOptions
 from mesh.protocol.subjects import is_token
 
 Encoding = Literal["json", "msgpack"]
@@ -35,11 +35,11 @@ class _Decoders:
 
     def __init__(self, kind: Any) -> None:
         self.request = kind(Request)
-        self.manner = kind(Manner)
+        self.manner = kind(RpcOptions)
         self.event = kind(Event)
         self.result = kind(Result)
         self.note = kind(Note)
-        self.sign = kind(LifeSign)
+        self.sign = kind(LivenessRecord)
         self.identity = kind(_Identity)
         self.presence = kind(Presence)
         self.audit = kind(AuditEntry)
@@ -92,14 +92,14 @@ def decode_request(body: bytes, encoding: Encoding) -> Request:
     return request
 
 
-def decode_manner(body: bytes, encoding: Encoding) -> Manner:
+def decode_manner(body: bytes, encoding: Encoding) -> RpcOptions:
     """What a body at the front door says beside the request.
 
     Raises:
         InvalidRequestError: with the field.
     """
     try:
-        manner: Manner = _DECODERS[encoding].manner.decode(body)
+        manner: RpcOptions = _DECODERS[encoding].manner.decode(body)
     except _BROKEN as error:
         raise _invalid(error, encoding) from None
     return manner
@@ -136,14 +136,14 @@ def decode_note(body: bytes) -> Note | None:
     return note
 
 
-def decode_sign(body: bytes) -> LifeSign:
+def decode_sign(body: bytes) -> LivenessRecord:
     """A worker's sign of life.
 
     Raises:
         ProtocolError: it is none.
     """
     try:
-        sign: LifeSign = _DECODERS[sniff(body)].sign.decode(body)
+        sign: LivenessRecord = _DECODERS[sniff(body)].sign.decode(body)
     except _BROKEN as error:
         raise ProtocolError(f"not a sign of life: {error}") from None
     return sign

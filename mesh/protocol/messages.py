@@ -107,7 +107,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     audio: Any = None
 
 
-class Manner(msgspec.Struct, frozen=True, kw_only=True):
+class RpcOptions(msgspec.Struct, frozen=True, kw_only=True):
     """What a request at the front door says beside the Request itself, in the same body."""
 
     tier: Tier = "standard"
@@ -170,7 +170,7 @@ class Pong(msgspec.Struct, frozen=True, kw_only=True):
     born_unix_ms: int = 0  # when it began, by its own clock: what ran under its name before is another's
 
 
-class LifeSign(msgspec.Struct, frozen=True, kw_only=True):
+class LivenessRecord(msgspec.Struct, frozen=True, kw_only=True):
     """A worker lives, or another noticed that it does not. Private to the mesh."""
 
     worker: str

@@ -16,8 +16,8 @@ from mesh.protocol.messages import ErrorInfo
 from mesh.protocol.subjects import Names
 from mesh.protocol.validate import deadline_of
 from mesh.reconcile.deadlines import Deadlines
-from mesh.reconcile.leader import Seat
-from mesh.reconcile.termination import Endings
+from mesh.reconcile.leader import LeaderLease
+from mesh.reconcile.termination import Termination
 
 log = logging.getLogger("mesh.control")
 
@@ -28,15 +28,15 @@ SLACK = 1000  # deadlines of ended jobs that are borne with
 RETRY_MS = 2000  # until a job that could not be ended is looked at again
 
 
-class Sweeper:
+class Expiry:
     """Sweeps in one process, until `close`."""
 
     def __init__(self, connection: Connection, names: Names, who: str, audit: Auditor | None = None) -> None:
         """`who` hosts it: the name of a worker, or of another process."""
         self._connection = connection
         self._names = names
-        self._seat = Seat(connection, names, "sweeper", who)
-        self._endings = Endings(connection, names, who, "deadline", audit)
+        self._seat = LeaderLease(connection, names, "sweeper", who)
+        self._endings = Termination(connection, names, who, "deadline", audit)
         self._deadlines = Deadlines()
         self._read = 0  # requests up to here are noted
         self._seen = 0  # the newest request at the last sweep

@@ -14,13 +14,13 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from mesh.broker.stores.liveness import Lives
+from mesh.broker.stores.liveness import LivenessStore
 from mesh.broker.stores.pulls import Leases
 from mesh.broker.stores.results import PresenceStore
 from mesh.broker.transport.connection import Connection, Subscription
 from mesh.errors import DisconnectedError, MeshError, SequenceError, UnavailableError
 from mesh.policies.peers import wards
-from mesh.protocol.messages import LifeSign
+from mesh.protocol.messages import LivenessRecord
 from mesh.protocol.subjects import Names, is_token
 from mesh.worker.liveness import BYE, LIST, RENEW_S, WATCHED_S
 
@@ -35,7 +35,7 @@ STEADY_S = 2.0  # our own connection must have stood for so long: after a server
 
 
 @dataclass(slots=True, eq=False)
-class _Ward:
+class _Peer:
     """A worker we watch."""
 
     name: str
@@ -45,7 +45,7 @@ class _Ward:
     burial: asyncio.Task[None] | None = None
 
 
-class Guard:
+class FailureDetector:
     """Watches over workers, in one process, until `close`."""
 
     def __init__(self, connection: Connection, names: Names, who: str) -> None:
@@ -53,10 +53,10 @@ class Guard:
         self._connection = connection
         self._names = names
         self._who = who
-        self._lives = Lives(connection, names)
+        self._lives = LivenessStore(connection, names)
         self._leases = Leases(connection)
         self._presence = PresenceStore(connection, names)
-        self._wards: dict[str, _Ward] = {}
+        self._wards: dict[str, _Peer] = {}
         self._loop = asyncio.get_running_loop()
         self._steady_from_s = self._loop.time()
         self._present: dict[str, float] = {}  # the workers seen, and when last (loop time)
@@ -109,8 +109,8 @@ class Guard:
         for name in chosen - set(self._wards):
             self._wards[name] = self._take_on(name)
 
-    def _take_on(self, name: str) -> _Ward:
-        ward = _Ward(name)
+    def _take_on(self, name: str) -> _Peer:
+        ward = _Peer(name)
 
         def heard(subject: bytes, reply: bytes, payload: bytes, header: bytes) -> None:
             self._announced(ward, payload)
@@ -125,7 +125,7 @@ class Guard:
         if ward is not None and ward.subscription is not None:
             ward.subscription.close()
 
-    def _announced(self, ward: _Ward, payload: bytes) -> None:
+    def _announced(self, ward: _Peer, payload: bytes) -> None:
         if payload == BYE:
             self._forget(ward.name)
         elif payload[:1] == b"+":
@@ -144,7 +144,7 @@ class Guard:
                     if ward.burial is None:
                         self._ping(ward)
 
-    def _ping(self, ward: _Ward) -> None:
+    def _ping(self, ward: _Peer) -> None:
         def answered(error: MeshError | None, header: bytes, payload: bytes) -> None:
             if error is None and payload[:1] == b"[":
                 ward.leases = dict.fromkeys(msgspec.json.decode(payload, type=list[str]))
@@ -158,7 +158,7 @@ class Guard:
         with contextlib.suppress(DisconnectedError):
             self._connection.call(subject, b"" if ward.is_known else LIST, b"", answered, timeout_s=1.0)
 
-    async def _bury(self, ward: _Ward) -> None:
+    async def _bury(self, ward: _Peer) -> None:
         """Nobody heard our ping: if nobody hears the next either, and the server agrees, hand its jobs back.
 
         A worker that came back from an earlier burial may be one that others hear and we do not: it gets the time to
@@ -171,7 +171,7 @@ class Guard:
                 ward.burial = None
                 return
             if record is None or record.sign is None or record.sign.is_alive:
-                death = LifeSign(worker=ward.name, session="", is_alive=False, by=self._who)
+                death = LivenessRecord(worker=ward.name, session="", is_alive=False, by=self._who)
                 await self._lives.write(death, record.sequence if record is not None else 0)
                 for ack_subject in ward.leases:
                     self._leases.hand_back(ack_subject)
@@ -191,7 +191,7 @@ class Guard:
             log.debug("worker %s may be gone: %s", ward.name, error)
         self._forget(ward.name)
 
-    async def _is_gone(self, ward: _Ward, patience_s: float) -> bool:
+    async def _is_gone(self, ward: _Peer, patience_s: float) -> bool:
         await asyncio.sleep(patience_s)
         if self._loop.time() < self._steady_from_s:
             return False

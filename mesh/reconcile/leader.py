@@ -11,7 +11,7 @@ from mesh.protocol import headers
 from mesh.protocol.subjects import Names
 
 
-class Seat:
+class LeaderLease:
     """A claim to one seat, in one process."""
 
     def __init__(self, connection: Connection, names: Names, seat: str, who: str) -> None:

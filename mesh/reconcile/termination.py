@@ -32,7 +32,7 @@ TRIES = 5
 LAG_S = 0.05  # between looks at a replica that lags behind its leader
 
 
-class Endings:
+class Termination:
     """Writes the Results of jobs that no worker runs."""
 
     def __init__(

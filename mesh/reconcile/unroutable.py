@@ -15,7 +15,7 @@ from mesh.errors import InvalidRequestError, MeshError
 from mesh.protocol import headers
 from mesh.protocol.messages import TIERS, ErrorInfo
 from mesh.protocol.subjects import Names, is_token
-from mesh.reconcile.termination import Endings
+from mesh.reconcile.termination import Termination
 
 log = logging.getLogger("mesh.control")
 
@@ -24,7 +24,7 @@ MAX_WAITING = 10_000  # notices not yet looked at; beyond, the next sweep finds 
 SWEEP_S = 30.0  # between looks at the whole stream, for requests stored while nobody watched
 
 
-class Strays:
+class Unroutable:
     """Watches the notices of one mesh, in one process."""
 
     def __init__(self, connection: Connection, names: Names, who: str, audit: Auditor | None = None) -> None:
@@ -32,7 +32,7 @@ class Strays:
         self._connection = connection
         self._names = names
         self._audit = audit
-        self._endings = Endings(connection, names, who, "unserved", audit)
+        self._endings = Termination(connection, names, who, "unserved", audit)
         self._served: set[tuple[bytes, bytes]] = set()  # (model, tier) that have consumers
         self._skip = len(names.system("queued")) + 1
         self._waiting: asyncio.Queue[tuple[list[bytes], int]] = asyncio.Queue(MAX_WAITING)

@@ -12,7 +12,7 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
 from mesh.errors import ConfigError
-from mesh.telemetry.pages import END_OF_HEAD, MOST_HEAD_BYTES, Asked, Page, encode, read_head, refusal
+from mesh.telemetry.pages import END_OF_HEAD, MOST_HEAD_BYTES, Page, PageRequest, encode, read_head, refusal
 
 log = logging.getLogger("mesh.telemetry")
 
@@ -23,7 +23,7 @@ MOST_VISITORS = 64  # at once; the one that has kept us waiting longest goes
 Make = Callable[[], Awaitable[Page]]
 
 
-class Endpoint:
+class MonitoringServer:
     """Serves pages by their paths. Made by `opened`."""
 
     def __init__(self, pages: Mapping[str, Make]) -> None:
@@ -60,7 +60,7 @@ class Endpoint:
                 if asked is None:
                     return
                 page = asked if isinstance(asked, Page) else await self._page(asked)
-                writer.write(encode(page, isinstance(asked, Asked) and asked.is_head))
+                writer.write(encode(page, isinstance(asked, PageRequest) and asked.is_head))
                 await writer.drain()
                 writer.write_eof()
                 await reader.read(MOST_HEAD_BYTES)  # closed with input unread, the page would be lost to a reset
@@ -69,7 +69,7 @@ class Endpoint:
         finally:
             writer.transport.abort()
 
-    async def _asked(self, reader: asyncio.StreamReader) -> Asked | Page | None:
+    async def _asked(self, reader: asyncio.StreamReader) -> PageRequest | Page | None:
         """What is asked for; None: nothing."""
         try:
             async with asyncio.timeout(HEAD_S):
@@ -82,7 +82,7 @@ class Endpoint:
             return refusal(408, f"no request within {HEAD_S:g} s")
         return read_head(head)
 
-    async def _page(self, asked: Asked) -> Page:
+    async def _page(self, asked: PageRequest) -> Page:
         make = self._pages.get(asked.path)
         if make is None:
             return refusal(404, f"there are {', '.join(sorted(self._pages))}")
@@ -94,13 +94,13 @@ class Endpoint:
 
 
 @contextlib.asynccontextmanager
-async def opened(host: str, port: int, pages: Mapping[str, Make]) -> AsyncIterator[Endpoint]:
+async def opened(host: str, port: int, pages: Mapping[str, Make]) -> AsyncIterator[MonitoringServer]:
     """Answer there for as long as the context lasts. `port` 0 takes any free one, see `Endpoint.port`.
 
     Raises:
         ConfigError: it cannot be listened on.
     """
-    endpoint = Endpoint(pages)
+    endpoint = MonitoringServer(pages)
     listener = _listen(host, port)
     endpoint.port = listener.getsockname()[1]
     try:

@@ -34,14 +34,14 @@ class Page:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class PageRequest:
     """What a request line asks for."""
 
     path: str  # without the query
     is_head: bool = False  # only the headers are wanted
 
 
-def read_head(head: bytes) -> Asked | Page:
+def read_head(head: bytes) -> PageRequest | Page:
     """What is asked, or the page that refuses it. Headers are not looked at: none of them matters here."""
     line = head.split(b"\r\n", 1)[0]
     parts = line.split(b" ")
@@ -54,7 +54,7 @@ def read_head(head: bytes) -> Asked | Page:
         return refusal(505, "only HTTP/1.1 and HTTP/1.0 are spoken here")
     if method not in (b"GET", b"HEAD"):
         return refusal(405, "only GET and HEAD are answered here")
-    return Asked(target.split(b"?", 1)[0].decode("ascii"), method == b"HEAD")
+    return PageRequest(target.split(b"?", 1)[0].decode("ascii"), method == b"HEAD")
 
 
 def refusal(status: int, text: str) -> Page:

@@ -38,13 +38,25 @@ from mesh.signals import (
     Tally,
     When,
 )
-from mesh.worker.attempt import Ack, Action, Announce, Attempt, Begin, Bury, Close, Drop, Nak, Remark, Store
-from mesh.worker.death_check import Inquest
-from mesh.worker.isolation import Solitude
+from mesh.worker.attempt import (
+    Ack,
+    Action,
+    Announce,
+    Attempt,
+    Begin,
+    Close,
+    Drop,
+    MoveToDeadLetters,
+    Nak,
+    NoteAttempt,
+    Store,
+)
+from mesh.worker.death_check import DeathCheck
+from mesh.worker.isolation import Isolation
 from mesh.worker.lease import Lease
-from mesh.worker.liveness import Life
-from mesh.worker.publisher import Emitter, LostError
-from mesh.worker.quota_gate import Gate
+from mesh.worker.liveness import Liveness
+from mesh.worker.publisher import LostError, Publisher
+from mesh.worker.quota_gate import QuotaGate
 
 log = logging.getLogger("mesh.worker")
 
@@ -55,7 +67,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Desk:
+class WorkerContext:
     """What every job of a worker shares."""
 
     worker: str
@@ -70,18 +82,18 @@ class Desk:
     shows_steps: bool  # whether the observer is told of each step: it costs a call for each
     window_s: float  # tokens gather for so long after each publish
     tally: Tally | None  # counts each event and each output; None: nobody reads it
-    gate: Gate
-    solitude: Solitude
-    life: Life
-    inquest: Inquest
+    gate: QuotaGate
+    solitude: Isolation
+    life: Liveness
+    inquest: DeathCheck
     afterwards: Callable[[Coroutine[Any, Any, None]], None]  # runs what no job waits for
     engine_died: Callable[[str], None]  # told once an attempt ended because the engine is dead
 
 
-class Effects:
+class Actions:
     """The hands of one attempt."""
 
-    def __init__(self, desk: Desk, delivery: Delivery, lease: Lease) -> None:
+    def __init__(self, desk: WorkerContext, delivery: Delivery, lease: Lease) -> None:
         self._desk = desk
         self._delivery = delivery
         self._lease = lease
@@ -100,7 +112,7 @@ class Effects:
         """Whether this worker may still act for the job."""
         return self._lease.is_held(time.monotonic())
 
-    async def perform(self, actions: Sequence[Action], emitter: Emitter) -> None:
+    async def perform(self, actions: Sequence[Action], emitter: Publisher) -> None:
         """Do all of it.
 
         Raises:
@@ -118,9 +130,9 @@ class Effects:
                     self.step("close", "after")
                 case Announce():
                     await self._announce(self.result or action.result, emitter)
-                case Bury():
+                case MoveToDeadLetters():
                     await self._bury(action)
-                case Remark():
+                case NoteAttempt():
                     await self._remark(action)
                 case Ack():
                     await self._ack()
@@ -213,7 +225,7 @@ class Effects:
             return replace(result, status="failed", text="", embeddings=UNSET, finish_reason=None, error=reason)
         return replace(result, text=UNSET, embeddings=UNSET, object=name)
 
-    async def _announce(self, result: Result, emitter: Emitter) -> None:
+    async def _announce(self, result: Result, emitter: Publisher) -> None:
         self.step("announce", "before")
         if not await emitter.announce(result):
             entry = await self.until_answered(lambda: self._desk.journal.last(self._public))
@@ -221,13 +233,13 @@ class Effects:
                 raise LostError  # the worker that wrote since finds the Result, announces it and acks
         self.step("announce", "after")
 
-    async def _bury(self, action: Bury) -> None:
+    async def _bury(self, action: MoveToDeadLetters) -> None:
         self.step("dead", "before")
         await self.until_answered(lambda: self._desk.dead.bury(self._delivery, action.reason, action.attempts))
         self._desk.observer(JobBuried(*self._about, action.reason.code, action.attempts, self._sequence))
         self.step("dead", "after")
 
-    async def _remark(self, action: Remark) -> None:
+    async def _remark(self, action: NoteAttempt) -> None:
         self.step("note", "before")
         journal, note = self._desk.journal, codec.encode(action.note)
         await self.until_answered(lambda: journal.append(journal.notes_subject(self._tenant, self._job), note))

@@ -48,14 +48,14 @@ class Announce(msgspec.Struct, frozen=True):
     result: Result
 
 
-class Bury(msgspec.Struct, frozen=True):
+class MoveToDeadLetters(msgspec.Struct, frozen=True):
     """Publish a dead letter: the request, and why it was given up."""
 
     reason: ErrorInfo
     attempts: int
 
 
-class Remark(msgspec.Struct, frozen=True):
+class NoteAttempt(msgspec.Struct, frozen=True):
     """Note how this attempt ended, for whoever takes the job over."""
 
     note: Note
@@ -82,7 +82,7 @@ _CAUSES: dict[Verdict | None, Cause] = {
     "returned": "handed_back",
 }
 
-Action = Begin | Close | Store | Announce | Bury | Remark | Ack | Nak | Drop
+Action = Begin | Close | Store | Announce | MoveToDeadLetters | NoteAttempt | Ack | Nak | Drop
 
 
 class Attempt:
@@ -221,7 +221,7 @@ class Attempt:
     def returned(self) -> list[Action]:
         """This worker stops: another is to go on at once."""
         self._require_open()
-        return self._end([Remark(self._note("returned")), Nak(0.0)] if self._has_begun else [Nak(0.0)])
+        return self._end([NoteAttempt(self._note("returned")), Nak(0.0)] if self._has_begun else [Nak(0.0)])
 
     def postponed(self, delay_s: float) -> list[Action]:
         """It may not begin yet: it is delivered again after `delay_s`."""
@@ -241,8 +241,8 @@ class Attempt:
         self._history.judge([note])
         trials = self._history.trials
         if self._retry.is_exhausted(trials) and not self._retry.unproven(trials):
-            return self._end([Remark(note), *self._give_up(str(error), now_unix_ms)])
-        return self._end([Remark(note), Nak(self._retry.delay_s(len(trials)))])
+            return self._end([NoteAttempt(note), *self._give_up(str(error), now_unix_ms)])
+        return self._end([NoteAttempt(note), Nak(self._retry.delay_s(len(trials)))])
 
     def _note(self, verdict: Literal["returned", "failed", "died"], reason: str = "") -> Note:
         return Note(id=self._facts.id, attempt=self.number, verdict=verdict, reason=reason[:500])
@@ -264,7 +264,7 @@ class Attempt:
         reason = ErrorInfo(
             code="attempts_exhausted", message=f"given up after {self._history.attempts} attempts: {why}"
         )
-        bury: list[Action] = [Bury(reason, self._history.attempts)]
+        bury: list[Action] = [MoveToDeadLetters(reason, self._history.attempts)]
         return bury + self._settle("failed", reason, now_unix_ms)
 
     def _settle(

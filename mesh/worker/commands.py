@@ -27,7 +27,7 @@ class DrainAnswer(msgspec.Struct, frozen=True, kw_only=True):
     was_draining: bool = False
 
 
-class Orders:
+class Commands:
     """Heard until `close`."""
 
     def __init__(

@@ -32,7 +32,7 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
+class Pull:
     """Send one pull."""
 
     source: Source
@@ -76,7 +76,7 @@ class Credits:
         held = sum(state.asked for state in self._states.values() if not (state.waits and self._is_tiny))
         return self._capacity - self._running - held
 
-    def plan(self, now_s: float, owned: frozenset[int] = frozenset()) -> list[Ask]:
+    def plan(self, now_s: float, owned: frozenset[int] = frozenset()) -> list[Pull]:
         """The pulls to send now; they count as sent. `owned` lanes are preferred within a tier."""
         asks, is_held = self._look(now_s, owned)
         return asks if is_held else asks + self._wait(now_s, owned)
@@ -114,7 +114,7 @@ class Credits:
         """A job gave its slot back."""
         self._running -= 1
 
-    def _look(self, now_s: float, owned: frozenset[int]) -> tuple[list[Ask], bool]:
+    def _look(self, now_s: float, owned: frozenset[int]) -> tuple[list[Pull], bool]:
         """Now-or-never pulls for the free slots, where jobs wait or may wait.
 
         Also whether slots are held back: it is the turn of a tier whose consumers are all being asked already,
@@ -155,7 +155,7 @@ class Credits:
                     claims[name] = suspected
         return claims, asked
 
-    def _wait(self, now_s: float, owned: frozenset[int]) -> list[Ask]:
+    def _wait(self, now_s: float, owned: frozenset[int]) -> list[Pull]:
         """Waiting pulls for the slots that found nothing to do."""
         idle = [n for n, state in self._states.items() if not state.is_open and now_s >= state.paused_until_s]
         idle.sort(
@@ -173,10 +173,10 @@ class Credits:
         expires_s = WAIT_NARROW_S if room < len(idle) else WAIT_IDLE_S if is_idle else WAIT_S
         return [self._ask(name, 1, expires_s, now_s) for name in idle[:room]]
 
-    def _ask(self, name: str, batch: int, expires_s: float | None, now_s: float) -> Ask:
+    def _ask(self, name: str, batch: int, expires_s: float | None, now_s: float) -> Pull:
         state = self._states[name]
         state.asked_s = now_s
         state.asked = batch
         state.is_open = True
         state.waits = expires_s is not None
-        return Ask(self._sources[name], batch, expires_s)
+        return Pull(self._sources[name], batch, expires_s)

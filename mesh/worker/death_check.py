@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from mesh.broker.stores.journal import Journal
-from mesh.broker.stores.liveness import Lives
+from mesh.broker.stores.liveness import LivenessStore
 from mesh.errors import BrokerTimeoutError
 from mesh.protocol import codec
 from mesh.protocol.history import History, Trial
@@ -22,10 +22,10 @@ OBJECTION_S = 6.0
 Finding = Literal["lives", "gone"]
 
 
-class Inquest:
+class DeathCheck:
     """Asks after the workers of a job that is about to be given up."""
 
-    def __init__(self, lives: Lives, journal: Journal) -> None:
+    def __init__(self, lives: LivenessStore, journal: Journal) -> None:
         self._lives = lives
         self._journal = journal
 

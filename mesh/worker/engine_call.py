@@ -12,9 +12,9 @@ from mesh.errors import EngineFailedError, MeshError
 from mesh.protocol.messages import Request, Usage
 from mesh.protocol.validate import seed_of
 from mesh.signals import EngineEnded, Operation
-from mesh.worker.actions import Desk
+from mesh.worker.actions import WorkerContext
 from mesh.worker.attempt import Attempt, Begin
-from mesh.worker.publisher import Emitter
+from mesh.worker.publisher import Publisher
 
 log = logging.getLogger("mesh.worker")
 
@@ -22,11 +22,16 @@ log = logging.getLogger("mesh.worker")
 Outcome = tuple[str, Usage] | list[list[float]] | MeshError | None
 
 
-class EngineRun:
+class EngineCall:
     """`run` once. What it came to stands in its attributes afterwards, also if it was cancelled."""
 
     def __init__(
-        self, desk: Desk, about: tuple[str, str, str, str], request: Request, attempt: Attempt, emitter: Emitter
+        self,
+        desk: WorkerContext,
+        about: tuple[str, str, str, str],
+        request: Request,
+        attempt: Attempt,
+        emitter: Publisher,
     ) -> None:
         """`about` is the job's id, tenant, model and tier."""
         self._desk = desk

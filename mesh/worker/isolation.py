@@ -7,7 +7,7 @@ waits for the others to finish, and while it is alone, none begins beside it: wh
 import asyncio
 
 
-class Solitude:
+class Isolation:
     """The door to one engine. Every place that was taken must be left."""
 
     def __init__(self) -> None:

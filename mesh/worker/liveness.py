@@ -14,11 +14,11 @@ from collections.abc import Callable
 
 import msgspec
 
-from mesh.broker.stores.liveness import Lives
+from mesh.broker.stores.liveness import LivenessStore
 from mesh.broker.transport.connection import Connection
 from mesh.errors import ConfigError, DisconnectedError, MeshError, SequenceError
 from mesh.protocol import codec
-from mesh.protocol.messages import LifeSign, Pong
+from mesh.protocol.messages import LivenessRecord, Pong
 from mesh.protocol.subjects import Names
 
 log = logging.getLogger("mesh.worker")
@@ -30,7 +30,7 @@ LIST = b"leases"  # the body of a ping that asks for all of them
 BYE = b"bye"
 
 
-class Life:
+class Liveness:
     """See the module's docstring. `begin`, then `run` as a side task, `leave` in the end."""
 
     def __init__(
@@ -47,7 +47,7 @@ class Life:
         """
         self._connection = connection
         self._names = names
-        self._lives = Lives(connection, names)
+        self._lives = LivenessStore(connection, names)
         self._worker = worker
         self._on_dead = on_dead
         self._session = ""
@@ -176,5 +176,5 @@ class Life:
             self._sure.set()
             self._on_sure()
 
-    def _sign(self) -> LifeSign:
-        return LifeSign(worker=self._worker, session=self._session, is_alive=True)
+    def _sign(self) -> LivenessRecord:
+        return LivenessRecord(worker=self._worker, session=self._session, is_alive=True)

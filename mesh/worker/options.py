@@ -42,7 +42,7 @@ class WorkerStatistics:
 
 
 @dataclass(frozen=True, slots=True)
-class Vitals:
+class WorkerHealth:
     """Whether a worker is well at one moment; judged by whoever asks."""
 
     state: State

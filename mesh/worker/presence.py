@@ -22,7 +22,7 @@ State = Literal["starting", "ready", "draining"]
 
 
 @dataclass(frozen=True, slots=True)
-class Load:
+class WorkerLoad:
     """What changes from beat to beat."""
 
     state: State
@@ -44,7 +44,7 @@ class PresenceBoard:
         self._look_s = float("-inf")  # no look before; monotonic
         self.owned: frozenset[int] = frozenset(range(lanes))
 
-    def beat(self, load: Load, capacity: int) -> None:
+    def beat(self, load: WorkerLoad, capacity: int) -> None:
         """Say that we are here; a beat that cannot be sent is made good by the next."""
         presence = Presence(
             worker=self._worker,

@@ -35,7 +35,7 @@ class LostError(Exception):
     """The job is not this worker's any more: its lease ran out, or its journal was written by another."""
 
 
-class Emitter:
+class Publisher:
     """Publishes one attempt's events. All methods on the loop's thread."""
 
     def __init__(

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from mesh.broker import topology
 from mesh.broker.stores.delivery import Delivery
-from mesh.broker.stores.pulls import Leases, PullEnd, Puller
+from mesh.broker.stores.pulls import Leases, PullEnd, Pulls
 from mesh.broker.transport.connection import Connection
 from mesh.errors import BrokerError, DisconnectedError
 from mesh.policies.tiers import TierWeights
@@ -26,7 +26,7 @@ BROKEN_PAUSE_S = 0.2  # before a consumer that answered with an error is asked a
 REPAIR_S = 2.0  # between looks whether our consumers still exist, while pulls on them fail
 
 
-class Pump:
+class Puller:
     """Pulls for one worker, from `prepare` to `stop`."""
 
     def __init__(
@@ -52,7 +52,7 @@ class Pump:
         self._loop = asyncio.get_running_loop()
         self._settings = topology.MeshSettings()
         self._credits = Credits(capacity, [], TierWeights())
-        self._puller: Puller | None = None
+        self._puller: Pulls | None = None
         self._is_stopped = False
         self._is_due = False
         self._ticked_s = float("inf")  # when the loop was last seen to turn; until then nothing can be late
@@ -84,7 +84,7 @@ class Pump:
             for lane in range(self._settings.lanes)
         ]
         self._credits = Credits(self._capacity, sources, weights)
-        self._puller = Puller(self._connection, self._names, self._delivered, self._pull_ended)
+        self._puller = Pulls(self._connection, self._names, self._delivered, self._pull_ended)
         return self._settings
 
     def pump(self) -> None:

@@ -19,7 +19,7 @@ log = logging.getLogger("mesh.worker")
 Stored = tuple[str, int]  # tenant, and sequence of the request: two of one id are told apart
 
 
-class Gate:
+class QuotaGate:
     """The gate of one worker."""
 
     def __init__(self, quotas: Quotas, slots: Slots) -> None:

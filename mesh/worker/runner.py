@@ -20,13 +20,13 @@ from mesh.policies.quota import pause_s
 from mesh.protocol.history import History
 from mesh.protocol.messages import Result, Usage
 from mesh.protocol.outcome import JobFacts
-from mesh.worker.actions import RETRY_S, Desk, Effects
+from mesh.worker.actions import RETRY_S, Actions, WorkerContext
 from mesh.worker.attempt import Action, Attempt, Begin
 from mesh.worker.cancel_scope import CancelScope
-from mesh.worker.engine_call import EngineRun, Outcome
+from mesh.worker.engine_call import EngineCall, Outcome
 from mesh.worker.lease import Lease
-from mesh.worker.publisher import Emitter, LostError
-from mesh.worker.takeover import recall
+from mesh.worker.publisher import LostError, Publisher
+from mesh.worker.takeover import read_takeover
 
 log = logging.getLogger("mesh.worker")
 
@@ -46,11 +46,11 @@ T = TypeVar("T")
 class Runner:
     """One attempt at one job. `run` once; `interrupt` at any time while it runs."""
 
-    def __init__(self, desk: Desk, delivery: Delivery, lease: Lease) -> None:
+    def __init__(self, desk: WorkerContext, delivery: Delivery, lease: Lease) -> None:
         self._desk = desk
         self._delivery = delivery
         self._lease = lease
-        self._effects = Effects(desk, delivery, lease)
+        self._effects = Actions(desk, delivery, lease)
         self._request = delivery.stored.request
         self._facts = JobFacts(
             id=delivery.job,
@@ -66,7 +66,7 @@ class Runner:
         self._interrupt: Interrupt | None = None
         self._found: Stored | None = None
         self._scope = CancelScope()  # of what an interrupt cuts short
-        self._run: EngineRun | None = None  # the newest
+        self._run: EngineCall | None = None  # the newest
         self._is_alone = False  # in the engine
         self.waits_for_objections = False  # it did, or does
         self._awaited_end = 0  # the sequence of a closed journal that we waited for
@@ -133,7 +133,7 @@ class Runner:
         """Start over: nothing is decided, nothing is published."""
         self._attempt = Attempt(self._facts, self._desk.retry)
         self._has_begun = False
-        self._emitter = Emitter(
+        self._emitter = Publisher(
             self._desk.journal,
             self.job,
             self._delivery.stored.encoding,
@@ -205,7 +205,7 @@ class Runner:
         assert self._request is not None
         desk = self._desk
         self._effects.step("recall", "before")
-        recalled = await recall(desk, self._effects, self.job, self._request.stream, bool(self._awaited_end))
+        recalled = await read_takeover(desk, self._effects, self.job, self._request.stream, bool(self._awaited_end))
         if recalled.stored is not None:
             return self._settle_found(recalled.stored, recalled.last)
         history, last = recalled.history, recalled.last.sequence if recalled.last is not None else 0
@@ -294,7 +294,7 @@ class Runner:
     async def _run_engine(self, begin: Begin) -> Outcome:
         assert self._request is not None
         about = (self._facts.id, self._facts.tenant, self._facts.model, self._delivery.address.tier)
-        self._run = run = EngineRun(self._desk, about, self._request, self._attempt, self._emitter)
+        self._run = run = EngineCall(self._desk, about, self._request, self._attempt, self._emitter)
         run.on_grown = self._come_out if self._is_alone else None
         try:
             return await run.run(begin)

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from mesh.broker.stores.journal import Entry, events_of, notes_in
 from mesh.broker.stores.results import Stored
 from mesh.protocol.history import History, read_history
-from mesh.worker.actions import Desk, Effects
+from mesh.worker.actions import Actions, WorkerContext
 
 
 @dataclass(frozen=True, slots=True)
-class Recalled:
+class Takeover:
     """One job's past."""
 
     stored: Stored | None  # it has ended; the rest is as the public journal says
@@ -17,7 +17,9 @@ class Recalled:
     last: Entry | None  # the newest event, on the subject where the next one goes
 
 
-async def recall(desk: Desk, effects: Effects, job: tuple[str, str], streams: bool, must_be_newest: bool) -> Recalled:
+async def read_takeover(
+    desk: WorkerContext, effects: Actions, job: tuple[str, str], streams: bool, must_be_newest: bool
+) -> Takeover:
     """Read it. `job`: tenant and id. `must_be_newest`: the Result as the bucket's leader knows it.
 
     Raises:
@@ -34,4 +36,4 @@ async def recall(desk: Desk, effects: Effects, job: tuple[str, str], streams: bo
     if stored is None and history.attempts:
         notes = await until_answered(lambda: journal.read(journal.notes_subject(*job)))
         history.judge(notes_in(notes))
-    return Recalled(stored, history, entries[-1] if entries else None)
+    return Takeover(stored, history, entries[-1] if entries else None)

@@ -15,7 +15,7 @@ from typing import Any
 from mesh.broker.stores.deadletters import DeadLetters
 from mesh.broker.stores.delivery import Delivery
 from mesh.broker.stores.journal import Journal
-from mesh.broker.stores.liveness import Lives
+from mesh.broker.stores.liveness import LivenessStore
 from mesh.broker.stores.pulls import Leases
 from mesh.broker.stores.queue import RequestQueue
 from mesh.broker.stores.quota_slots import Slots
@@ -28,20 +28,20 @@ from mesh.engines.base import Engine
 from mesh.errors import DisconnectedError, EngineDeadError, MeshError
 from mesh.protocol.subjects import Names
 from mesh.signals import ConnectionChanged, EngineDied, JobDelivered, JobEnded, JobReturned, Observer, Signal, ignore
-from mesh.worker.actions import Desk
-from mesh.worker.commands import DrainAnswer, Orders
-from mesh.worker.death_check import Inquest
-from mesh.worker.isolation import Solitude
+from mesh.worker.actions import WorkerContext
+from mesh.worker.commands import Commands, DrainAnswer
+from mesh.worker.death_check import DeathCheck
+from mesh.worker.isolation import Isolation
 from mesh.worker.lease import BEATS, Lease
-from mesh.worker.liveness import Life
-from mesh.worker.options import Vitals, WorkerOptions, WorkerStatistics
-from mesh.worker.presence import Load, PresenceBoard, State
-from mesh.worker.puller import Pump
-from mesh.worker.quota_gate import Gate
+from mesh.worker.liveness import Liveness
+from mesh.worker.options import WorkerHealth, WorkerOptions, WorkerStatistics
+from mesh.worker.presence import PresenceBoard, State, WorkerLoad
+from mesh.worker.puller import Puller
+from mesh.worker.quota_gate import QuotaGate
 from mesh.worker.runner import Runner
 from mesh.worker.watchdog import Watchdog
 
-__all__ = ["Vitals", "Worker", "WorkerOptions", "WorkerStatistics"]
+__all__ = ["WorkerHealth", "Worker", "WorkerOptions", "WorkerStatistics"]
 
 log = logging.getLogger("mesh.worker")
 
@@ -74,15 +74,15 @@ class Worker:
         self._idle = asyncio.Event()  # set when no job runs
         self._idle.set()
         self._engine_fault: str | None = None
-        self._solitude = Solitude()
+        self._solitude = Isolation()
         self._dog = Watchdog(engine, options.progress, self._runners.values, self._engine_died)
-        self._life = Life(connection, names, options.name, self._declared_dead, self._sure_again)
-        self._pump = Pump(connection, names, options.model, self._capacity, self._is_held_up, self._start_job)
+        self._life = Liveness(connection, names, options.name, self._declared_dead, self._sure_again)
+        self._pump = Puller(connection, names, options.model, self._capacity, self._is_held_up, self._start_job)
         self._board: PresenceBoard | None = None
         self.ready = asyncio.Event()  # set once the worker pulls
         self._leases = Leases(connection)
-        self._gate = Gate(Quotas(connection, names), Slots(connection, names, options.name))
-        self._desk = Desk(
+        self._gate = QuotaGate(Quotas(connection, names), Slots(connection, names, options.name))
+        self._desk = WorkerContext(
             worker=options.name,
             engine=engine,
             journal=Journal(connection, names),
@@ -98,7 +98,7 @@ class Worker:
             gate=self._gate,
             solitude=self._solitude,
             life=self._life,
-            inquest=Inquest(Lives(connection, names), Journal(connection, names)),
+            inquest=DeathCheck(LivenessStore(connection, names), Journal(connection, names)),
             afterwards=self._afterwards,
             engine_died=self._engine_died,
         )
@@ -124,9 +124,9 @@ class Worker:
             free=self._pump.free,
         )
 
-    def vitals(self) -> Vitals:
+    def vitals(self) -> WorkerHealth:
         """Whether it is well."""
-        return Vitals(
+        return WorkerHealth(
             state=self._state,
             is_connected=self._connection.is_connected,
             is_sure=self._life.is_sure,
@@ -172,7 +172,7 @@ class Worker:
         """
         await self._prepare()
         unlisten = self._connection.listen(self._connection_changed)
-        orders = Orders(self._connection, self._names, self._runners, self._asked_to_drain, self.name)
+        orders = Commands(self._connection, self._names, self._runners, self._asked_to_drain, self.name)
         dog, pump = self._dog, self._pump
         runs = (self._beat, self._live, self._show, pump.tick, pump.repair, dog.probe, dog.watch, self._gate.run)
         side = [self._side(run) for run in runs]
@@ -376,7 +376,7 @@ class Worker:
     def _beat_presence(self) -> None:
         if self._board is not None:
             books = self.statistics()
-            self._board.beat(Load(books.state, books.running, books.finished, books.tokens), books.capacity)
+            self._board.beat(WorkerLoad(books.state, books.running, books.finished, books.tokens), books.capacity)
 
 
 async def _wait(*waits: Coroutine[Any, Any, Any], timeout_s: float, how: str) -> None:

@@ -17,7 +17,7 @@ from mesh.hosting import host
 from mesh.signals import Signal, Step, When
 from mesh.worker import death_check as inquest
 from mesh.worker import runner as runners
-from mesh.worker.actions import Effects
+from mesh.worker.actions import Actions
 from mesh.worker.worker import Worker, WorkerOptions
 
 # What a doomed job waits for in vain, where its workers are dead and its closer too: the next in line need not be slow.
@@ -50,13 +50,13 @@ class CrashAt:
 
 def let_steps_raise(crash: CrashAt) -> None:
     """An observer cannot disturb a worker; a fault of its own at the same place can."""
-    step = Effects.step
+    step = Actions.step
 
-    def stepping(effects: Effects, name: str, when: When) -> None:
+    def stepping(effects: Actions, name: str, when: When) -> None:
         step(effects, name, when)
         crash(Step(effects._job, name, when))
 
-    Effects.step = stepping
+    Actions.step = stepping
 
 
 class BlindWorker(Worker):

@@ -2,7 +2,7 @@
 
 from mesh.engines.simulator.settings import SimulatorSettings
 from mesh.protocol.messages import Delta, Request, Result, Started, Usage
-from mesh.verify.soak.history import Asked, History, Kept, Rest, Sent, Settled, Shown, Submitted
+from mesh.verify.soak.history import Requested, Rest, RunHistory, Sent, Settled, Shown, StoredEvent, Submitted
 from mesh.verify.soak.oracle import reference_of
 
 SETTINGS = SimulatorSettings()
@@ -49,13 +49,13 @@ RESULT = Result(
 EVENTS = [started(1, 0), delta(1, 0), delta(1, 2), started(2, 4), delta(2, 4), delta(2, 6), RESULT]
 
 
-def clean() -> History:
+def clean() -> RunHistory:
     """A job that was taken over once, followed live, and ended as it should."""
-    history = History(rest=Rest(result_keys=1, result_writes=1, drained_s=1.0))
-    history.asked[JOB] = Asked(JOB, "default", "standard", "plain", "live", REQUEST, 0.0)
+    history = RunHistory(rest=Rest(result_keys=1, result_writes=1, drained_s=1.0))
+    history.asked[JOB] = Requested(JOB, "default", "standard", "plain", "live", REQUEST, 0.0)
     history.submitted.append(Submitted(0.1, JOB, "ok"))
     history.sequences[7] = JOB
-    history.events[JOB] = [Kept(10 + number, event) for number, event in enumerate(EVENTS)]
+    history.events[JOB] = [StoredEvent(10 + number, event) for number, event in enumerate(EVENTS)]
     fence = 0
     for number, event in enumerate(EVENTS[:-1]):
         history.sent.append(sent("events", event, number, fence))

@@ -13,10 +13,10 @@ from mesh.broker.stores.pulls import Leases
 from mesh.broker.stores.results import ResultStore
 from mesh.broker.transport.mapping import read_puback
 from mesh.cli.main import main
-from mesh.worker.actions import Effects
+from mesh.worker.actions import Actions
 from mesh.worker.attempt import Ack
-from mesh.worker.commands import Orders
-from mesh.worker.publisher import Emitter
+from mesh.worker.commands import Commands
+from mesh.worker.publisher import Publisher
 from mesh.worker.worker import Worker
 
 MUTANTS: dict[str, Callable[[], None]] = {}
@@ -35,14 +35,14 @@ def none() -> None:
 @mutant
 def ack_before_store() -> None:
     """The request leaves the queue while its Result is still to be written: a crash in between loses the job."""
-    perform = Effects.perform
+    perform = Actions.perform
 
     async def hasty(self, actions, emitter):
         if any(isinstance(action, Ack) for action in actions):
             await self._desk.leases.ack(self._delivery)
         await perform(self, actions, emitter)
 
-    Effects.perform = hasty
+    Actions.perform = hasty
 
 
 @mutant
@@ -83,7 +83,7 @@ def no_fence() -> None:
 def delivery_count() -> None:
     """JetStream's count of deliveries taken for the number of the attempt."""
     delivered: dict[str, int] = {}
-    start, begin = Worker._start_job, Emitter.begin
+    start, begin = Worker._start_job, Publisher.begin
 
     def counting(self, delivery):
         delivered[delivery.job] = delivery.delivered
@@ -92,7 +92,7 @@ def delivery_count() -> None:
     def mistaken(self, event, last):
         begin(self, msgspec.structs.replace(event, attempt=delivered[event.id]), last)
 
-    Worker._start_job, Emitter.begin = counting, mistaken
+    Worker._start_job, Publisher.begin = counting, mistaken
 
 
 @mutant
@@ -110,7 +110,7 @@ def ignored_cancel() -> None:
         if reply and (tenant, job) in {runner.job for runner in self._runners.values()}:
             self._connection.publish(reply.decode(), b"cancelled")
 
-    Orders._cancel = nod
+    Commands._cancel = nod
 
 
 if __name__ == "__main__":

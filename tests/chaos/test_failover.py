@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 import mesh as mesh_api
-from mesh.broker.stores.liveness import Lives
+from mesh.broker.stores.liveness import LivenessStore
 from mesh.broker.stores.results import PresenceStore
 from mesh.broker.topology import MeshSettings
 from mesh.engines.simulator.settings import SimulatorSettings
 from mesh.errors import BrokerTimeoutError, ConfigError, UnavailableError
 from mesh.hosting.services import keep_watch
-from mesh.protocol.messages import Delta, LifeSign
+from mesh.protocol.messages import Delta, LivenessRecord
 from mesh.worker.worker import WorkerOptions
 from tests.running import running_mesh, wait_until
 
@@ -153,7 +153,7 @@ async def test_a_restarted_server_makes_nobody_take_anybody_for_dead(patient_mes
         await mesh.server.stop(kill=True)
         await mesh.server.start()
         results = [await job.result(timeout=ACK_WAIT_S / 2) for job in jobs]
-        signs = [await Lives(mesh.connection, mesh.names).last(each.worker) for each in await presences(mesh)]
+        signs = [await LivenessStore(mesh.connection, mesh.names).last(each.worker) for each in await presences(mesh)]
     assert {result.status for result in results} == {"finished"}  # the server itself may have forgotten deliveries
     assert [record.sign.is_alive for record in signs] == [True] * 3
 
@@ -166,9 +166,9 @@ async def test_a_worker_that_was_taken_for_dead_gives_up_what_it_held(patient_me
         job = await client.submit("simulator", "Tell me of the sea", max_tokens=TOKENS, temperature=0, id="victim")
         async for _ in job:
             break
-        lives = Lives(mesh.connection, mesh.names)
+        lives = LivenessStore(mesh.connection, mesh.names)
         record = await lives.last(worker.name)
-        await lives.write(LifeSign(worker=worker.name, session="", is_alive=False, by="test"), record.sequence)
+        await lives.write(LivenessRecord(worker=worker.name, session="", is_alive=False, by="test"), record.sequence)
         worker._life.disturbed()  # as the connection does when it is lost
         await wait_until(lambda: worker.statistics().returned == 1)
         events = await mesh.history("victim")

@@ -12,14 +12,14 @@ from mesh.verify.soak import rules_journal, rules_reader, rules_wire
 from mesh.verify.soak.checker import judge
 from mesh.verify.soak.costs import quantile, recoveries, work_of
 from mesh.verify.soak.history import (
-    Cancelled,
+    CancelRequested,
     CancelTold,
+    DeadLetterSeen,
     Died,
-    History,
-    Kept,
-    Letter,
     Missed,
+    RunHistory,
     Settled,
+    StoredEvent,
     Struck,
     Submitted,
     cases,
@@ -29,7 +29,7 @@ from mesh.verify.soak.violation import Bounds, Violation
 from tests.chaos.histories import EVENTS, JOB, RESULT, SETTINGS, TOKENS, clean, delta, sent, started
 
 BOUNDS = Bounds()
-Plant = Callable[[History], None]
+Plant = Callable[[RunHistory], None]
 PLANTS: list[tuple[str, Plant]] = []
 
 
@@ -41,16 +41,16 @@ def breaks(rule: str) -> Callable[[Plant], Plant]:
     return note
 
 
-def verdict(history: History, bounds: Bounds = BOUNDS) -> list[Violation]:
+def verdict(history: RunHistory, bounds: Bounds = BOUNDS) -> list[Violation]:
     return judge(history, SETTINGS, bounds)
 
 
-def keep(history: History, *events) -> None:
+def keep(history: RunHistory, *events) -> None:
     """Replace the journal."""
-    history.events[JOB] = [Kept(10 + number, event) for number, event in enumerate(events)]
+    history.events[JOB] = [StoredEvent(10 + number, event) for number, event in enumerate(events)]
 
 
-def end(history: History, **fields) -> None:
+def end(history: RunHistory, **fields) -> None:
     """Replace the Result, everywhere alike."""
     result = changed(RESULT, **fields)
     history.results[JOB] = result
@@ -58,7 +58,7 @@ def end(history: History, **fields) -> None:
     history.shown[0] = replace(history.shown[0], result=result)
 
 
-def become(history: History, kind) -> None:
+def become(history: RunHistory, kind) -> None:
     history.asked[JOB] = replace(history.asked[JOB], kind=kind)
 
 
@@ -85,7 +85,7 @@ def a_refused_request_that_ran(history):
 
 @breaks(rules_journal.ONE_END)
 def a_job_that_nobody_asked_for(history):
-    history.events["soak-99"] = [Kept(99, started(1, 0))]
+    history.events["soak-99"] = [StoredEvent(99, started(1, 0))]
 
 
 @breaks(rules_journal.ONE_HISTORY)
@@ -125,7 +125,7 @@ def two_results(history):
 
 @breaks(rules_journal.ONE_HISTORY)
 def a_foreign_entry(history):
-    history.events[JOB].insert(2, Kept(11, None, "{}"))
+    history.events[JOB].insert(2, StoredEvent(11, None, "{}"))
 
 
 @breaks(rules_journal.NEWEST_WRITES)
@@ -249,13 +249,15 @@ def a_term_of_nobody_knows_what(history):
 @breaks(rules_wire.CANCEL_HOLDS)
 def a_cancel_answered_with_what_did_not_happen(history):
     become(history, "cancel")
-    history.cancelled.append(Cancelled(JOB, 0.5, 0.6, "cancelled"))
+    history.cancelled.append(CancelRequested(JOB, 0.5, 0.6, "cancelled"))
 
 
 @breaks(rules_wire.CANCEL_HOLDS)
 def a_cancel_that_meets_a_bug(history):
     become(history, "cancel")
-    history.cancelled.append(Cancelled(JOB, 0.5, 0.6, "", "UnavailableError: cancel of job soak-1: internal error"))
+    history.cancelled.append(
+        CancelRequested(JOB, 0.5, 0.6, "", "UnavailableError: cancel of job soak-1: internal error")
+    )
 
 
 @breaks(rules_wire.CANCEL_HOLDS)
@@ -272,7 +274,7 @@ def a_result_written_twice(history):
 
 @breaks(judging.ONLY_POISON)
 def an_innocent_that_is_buried(history):
-    history.letters.append(Letter(JOB, 3, "attempts_exhausted"))
+    history.letters.append(DeadLetterSeen(JOB, 3, "attempts_exhausted"))
 
 
 @breaks(judging.ONLY_POISON)
@@ -283,7 +285,7 @@ def poison_that_is_not_buried(history):
 @breaks(judging.ONLY_POISON)
 def poison_that_is_buried_twice(history):
     become(history, "poison")
-    history.letters += [Letter(JOB, 4, "attempts_exhausted")] * 2
+    history.letters += [DeadLetterSeen(JOB, 4, "attempts_exhausted")] * 2
 
 
 @breaks(judging.AT_REST)

@@ -11,7 +11,7 @@ import pytest
 
 from mesh.verify.soak import checker as judge
 from mesh.verify.soak import rules_journal, rules_reader, rules_wire
-from mesh.verify.soak.run import Order, Outcome, soak
+from mesh.verify.soak.run import SoakOutcome, SoakSettings, soak
 
 SCRIPT = Path(__file__).with_name("mutant_worker.py")
 
@@ -29,8 +29,8 @@ CAUGHT_BY = {
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 
 
-async def small_soak(folder: Path, mutant: str) -> Outcome:
-    order = Order(
+async def small_soak(folder: Path, mutant: str) -> SoakOutcome:
+    order = SoakSettings(
         folder=folder,
         requests=300,
         seed=11,

@@ -6,12 +6,12 @@
 import pytest
 
 from mesh.verify.soak.report import lines_of, lines_of_violations
-from mesh.verify.soak.run import Order, Outcome, soak
+from mesh.verify.soak.run import SoakOutcome, SoakSettings, soak
 
 pytestmark = pytest.mark.slow
 
 
-def check(outcome: Outcome) -> None:
+def check(outcome: SoakOutcome) -> None:
     """Every promise was kept, and there was something to keep it against."""
     shown = "\n".join([*lines_of(outcome.figures), "", *lines_of_violations(outcome.violations)])
     print(shown)
@@ -27,7 +27,7 @@ def check(outcome: Outcome) -> None:
 
 @pytest.mark.timeout(400)
 async def test_ten_thousand_requests_survive_two_hundred_faults(tmp_path):
-    outcome = await soak(Order(folder=tmp_path, requests=10_000, seed=42), print)
+    outcome = await soak(SoakSettings(folder=tmp_path, requests=10_000, seed=42), print)
     check(outcome)
     assert outcome.figures.fault_count >= 150
     assert {"kill", "stop", "cut", "reset", "slow", "server", "poison"} <= set(outcome.figures.faults)
@@ -36,7 +36,7 @@ async def test_ten_thousand_requests_survive_two_hundred_faults(tmp_path):
 @pytest.mark.timeout(240)
 async def test_a_cluster_that_loses_its_nodes_loses_no_request(tmp_path):
     weights = {"kill": 2.0, "stop": 1.0, "cut": 1.0, "reset": 1.0, "slow": 1.0, "server": 2.0}
-    order = Order(folder=tmp_path, requests=600, seed=7, servers=3, weights=weights, poison_every=200)
+    order = SoakSettings(folder=tmp_path, requests=600, seed=7, servers=3, weights=weights, poison_every=200)
     outcome = await soak(order, print)
     check(outcome)
     assert outcome.figures.faults["server"] >= 1

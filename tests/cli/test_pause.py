@@ -9,7 +9,7 @@ import pytest
 
 import mesh as library
 from mesh.cli.queues.pause_action import pause_words
-from mesh.control.queues.pause import FOR_EVER_S, Queue
+from mesh.control.queues.pause import FOR_EVER_S, PausableQueue
 from tests.cli.conftest import Cli, Running
 from tests.cli.test_up import UP, url_of
 
@@ -85,7 +85,7 @@ def test_what_cannot_be_paused_is_one_line_and_a_code(
     ],
 )
 def test_a_pause_in_words(lanes: int, pause_s: float, words: str) -> None:
-    assert pause_words(Queue("m", "batch", 0, 0, 4, lanes, pause_s)) == words
+    assert pause_words(PausableQueue("m", "batch", 0, 0, 4, lanes, pause_s)) == words
 
 
 @pytest.fixture

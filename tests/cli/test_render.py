@@ -5,18 +5,18 @@ from hypothesis import strategies as st
 
 from mesh.cli.terminal import render
 from mesh.cli.terminal.panes import Pane, layout, wrap
-from mesh.cli.terminal.render import Column
+from mesh.cli.terminal.render import TableColumn
 
 texts = st.text(max_size=200)
 
 
 def test_a_table_shrinks_what_may_shrink() -> None:
-    columns = (Column("name", least=4), Column("n", is_number=True))
+    columns = (TableColumn("name", least=4), TableColumn("n", is_number=True))
     assert render.table(columns, [("a" * 30, "5")], 12) == ["name       n", "aaaaaaaaa… 5"]
 
 
 def test_a_table_with_room_is_left_alone() -> None:
-    assert render.table((Column("a"), Column("b")), [("x", "yy")], 80) == ["a  b", "x  yy"]
+    assert render.table((TableColumn("a"), TableColumn("b")), [("x", "yy")], 80) == ["a  b", "x  yy"]
 
 
 @given(texts, st.integers(1, 60))

@@ -11,7 +11,7 @@ import mesh as library
 from mesh.cli.health import status_action as status
 from mesh.cli.terminal import figures
 from mesh.control.status.checks import findings
-from mesh.control.status.depth import Queue, TenantDepth
+from mesh.control.status.depth import QueueDepth, TenantDepth
 from tests.cli.conftest import Cli, wait_until
 from tests.unit.control.test_depth import NAMES, snapshot
 
@@ -76,10 +76,10 @@ def test_no_nats_is_exit_4_and_no_mesh_exit_3(cli: Cli, mesh: Cli) -> None:
 
 def test_long_names_and_many_tenants_fit_and_steer_no_terminal() -> None:
     tenants = [TenantDepth(tenant=f"tenant-{n}\x1b[31m", jobs=10**5, fullest=1) for n in range(300)]
-    queue = Queue(model="m" * 64, tier="standard", jobs=10**7, waiting=10**7, in_flight=10**5, tenants=tenants)
+    queue = QueueDepth(model="m" * 64, tier="standard", jobs=10**7, waiting=10**7, in_flight=10**5, tenants=tenants)
     server = replace(snapshot().server, name="n" * 90)
     seen = replace(snapshot(), queues=[queue] * 100, server=server, missing=["s" * 60])
-    told = status.lines(status.Report(snapshot=seen, rates=None, findings=findings(seen, NAMES)), 80)
+    told = status.lines(status.StatusReport(snapshot=seen, rates=None, findings=findings(seen, NAMES)), 80)
     assert all(len(line) <= 80 for line in told if "->" not in line)  # a command is never cut
     assert "… and 60 more; --json has them all" in told
     assert f"!! {'s' * 60} is missing" in told

@@ -5,7 +5,7 @@ from dataclasses import fields
 
 import pytest
 
-from mesh.cli.options import Shape
+from mesh.cli.options import TopologyOptions
 from mesh.cli.setup.settings import of_profile
 from mesh.errors import ConfigError
 from mesh.server import EmbeddedServer
@@ -14,9 +14,9 @@ from tests.cli.conftest import Cli, cli
 __all__ = ["cli"]  # the fixture
 
 
-def shape(**given: object) -> Shape:
+def shape(**given: object) -> TopologyOptions:
     """What `mesh init` makes of no options but these."""
-    return Shape(**{**dict.fromkeys(each.name for each in fields(Shape)), **given})  # type: ignore[arg-type]
+    return TopologyOptions(**{**dict.fromkeys(each.name for each in fields(TopologyOptions)), **given})  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

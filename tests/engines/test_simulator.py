@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from mesh.engines.simulator.batch import CATCH_UP_S, Batch, Job
+from mesh.engines.simulator.batch import CATCH_UP_S, Batch, BatchedJob
 from mesh.engines.simulator.cache import PrefixCache
 from mesh.engines.simulator.engine import EXIT_CODE, SimulatorEngine, SimulatorSettings
-from mesh.engines.simulator.request import Fault
+from mesh.engines.simulator.request import SimulatedFault
 from mesh.engines.simulator.text import Plan, Writer, output_key, piece
 from mesh.errors import (
     ConfigError,
@@ -32,7 +32,7 @@ FAST: dict[str, Any] = {
     "between_tokens_ms": 0.0,
     "per_batch_ms": 0.0,
 }
-NO_FAULT = Fault()
+NO_FAULT = SimulatedFault()
 PATIENCE_S = 20.0  # until what must happen counts as not happening
 
 
@@ -399,10 +399,10 @@ async def test_nothing_wakes_up_while_nothing_runs(monkeypatch: pytest.MonkeyPat
 # The batch alone, under a clock of the test's own.
 
 
-def job_of(tokens: int, prompt_tokens: int = 32, fault: Fault = NO_FAULT) -> Job:
+def job_of(tokens: int, prompt_tokens: int = 32, fault: SimulatedFault = NO_FAULT) -> BatchedJob:
     prompt = range(prompt_tokens)
     plan = Plan(key=output_key(prompt, 1), vocabulary_tokens=32_000, most_tokens=tokens)
-    return Job("job", Writer(plan), prompt, fault, lambda: None)
+    return BatchedJob("job", Writer(plan), prompt, fault, lambda: None)
 
 
 def run_batch(batch: Batch, *, late_s: float = 0.0) -> list[float]:
@@ -421,7 +421,7 @@ def test_a_step_takes_its_time_and_more_for_every_other_job() -> None:
     batch = Batch(settings)
     batch.enter(job_of(3), 100.0)
     assert run_batch(batch) == pytest.approx([100.052, 100.057, 100.062])
-    batch.enter(job_of(2, fault=Fault(slow=2)), 200.0)
+    batch.enter(job_of(2, fault=SimulatedFault(slow=2)), 200.0)
     assert run_batch(batch) == pytest.approx([200.104, 200.109, 200.114])
     for _ in range(4):
         batch.enter(job_of(3), 300.0)

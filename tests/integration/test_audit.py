@@ -11,7 +11,7 @@ import msgspec
 import mesh as mesh_api
 from mesh.audit import reader as audit_log
 from mesh.audit import writer as audit_module
-from mesh.audit.reader import AuditLog, Selection
+from mesh.audit.reader import AuditFilter, AuditLog
 from mesh.audit.writer import Auditor, auditing
 from mesh.broker import topology
 from mesh.broker.stores.reads import get_batch
@@ -275,7 +275,7 @@ async def test_the_newest_are_found_however_far_back_they_are(mesh_server, conne
         await wait_until(lambda: audit.written == 300)
 
     async def jobs(limit, **selected):
-        found, last = await AuditLog(connection, NAMES, Selection(**selected)).newest(limit)
+        found, last = await AuditLog(connection, NAMES, AuditFilter(**selected)).newest(limit)
         assert last == 300
         return [kept.entry.job for kept in found]
 
@@ -283,7 +283,7 @@ async def test_the_newest_are_found_however_far_back_they_are(mesh_server, conne
     assert len(await jobs(1000)) == 300
     assert await jobs(50, tenant="rare") == await jobs(50, job="rare") == ["rare"]
     assert await jobs(1000, event="ended") == await jobs(5, model="x") == []
-    found, _ = await AuditLog(connection, NAMES, Selection()).newest(300)
+    found, _ = await AuditLog(connection, NAMES, AuditFilter()).newest(300)
     middle = found[150].unix_ms
     later = [kept.entry.job for kept in found if kept.unix_ms >= middle]
     assert await jobs(1000, since_unix_ms=middle) == later

@@ -6,7 +6,7 @@ import time
 import pytest
 
 from mesh.broker import topology
-from mesh.broker.stores.pulls import Leases, Puller
+from mesh.broker.stores.pulls import Leases, Pulls
 from mesh.broker.topology import MeshSettings
 from mesh.errors import DisconnectedError
 from mesh.protocol import headers
@@ -23,7 +23,7 @@ class Worker:
     def __init__(self, connection) -> None:
         self.deliveries: list = []
         self.ends: list[tuple[str, str]] = []
-        self.puller = Puller(connection, NAMES, self.deliveries.append, self.ended)
+        self.puller = Pulls(connection, NAMES, self.deliveries.append, self.ended)
         self.leases = Leases(connection)
 
     def ended(self, consumer: str, how: str) -> None:

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from mesh.broker import topology
-from mesh.broker.stores.pulls import Puller
+from mesh.broker.stores.pulls import Pulls
 from mesh.broker.stores.queue import PAGE, RequestQueue
 from mesh.broker.topology import MeshSettings
 from mesh.errors import QuotaExceededError, TooLargeError, UnavailableError
@@ -155,7 +155,7 @@ async def test_a_request_too_large_for_a_message_is_refused(queue, connection):
 async def test_a_delivery_has_a_name_to_be_answered_under(mesh_server, connection, what, body, pairs, job, code):
     await connection.request(SUBJECT, body, headers.block(*pairs))
     deliveries, ends = [], []
-    puller = Puller(connection, NAMES, deliveries.append, lambda *end: ends.append(end))
+    puller = Pulls(connection, NAMES, deliveries.append, lambda *end: ends.append(end))
     puller.pull("simulator-standard-0", 1, None, 0)
     await wait_until(lambda: ends)
     (delivery,) = deliveries

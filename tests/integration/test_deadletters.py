@@ -9,11 +9,11 @@ import pytest
 
 import mesh as mesh_api
 from mesh.broker import topology
-from mesh.broker.stores.deadletters import DeadLetter, Selection
+from mesh.broker.stores.deadletters import DeadLetter, DeadLetterFilter
 from mesh.broker.stores.purge import purge_subject
 from mesh.broker.stores.results import ResultStore
 from mesh.broker.topology import MeshSettings
-from mesh.control.deadletters.service import DeadLetterOffice
+from mesh.control.deadletters.service import DeadLetterService
 from mesh.engines.simulator.settings import SimulatorSettings
 from mesh.errors import ConfigError, QuotaExceededError, ResultNotFoundError, TopologyError
 from mesh.protocol import codec, headers
@@ -33,7 +33,7 @@ class Scene:
     """A mesh with one worker, and the dead letters of it."""
 
     mesh: RunningMesh
-    office: DeadLetterOffice
+    office: DeadLetterService
     forged: int = 0
     signals: list[object] = field(default_factory=list)
 
@@ -41,8 +41,8 @@ class Scene:
         """How often the worker began a job since it started."""
         return sum(1 for each in self.signals if isinstance(each, AttemptStarted) and each.job == job)
 
-    async def letters(self, selection: Selection | None = None) -> list[DeadLetter]:
-        return [each async for page in self.office.pages(selection or Selection()) for each in page]
+    async def letters(self, selection: DeadLetterFilter | None = None) -> list[DeadLetter]:
+        return [each async for page in self.office.pages(selection or DeadLetterFilter()) for each in page]
 
     async def bury(self, job: str, metadata: dict = MENDED, tenant: str = "default", **fields: object) -> DeadLetter:
         """Have a job fail on all its attempts; its letter, once the worker let go of it."""
@@ -51,7 +51,7 @@ class Scene:
             result = await client.generate("simulator", "A story", id=job, metadata=metadata, max_tokens=5, **fields)
         assert result.error.code == "attempts_exhausted"
         await self.mesh.wait_queue_empty()
-        return (await self.office.find([job], Selection(tenant=tenant)))[-1]
+        return (await self.office.find([job], DeadLetterFilter(tenant=tenant)))[-1]
 
     async def forge(self, body: bytes, at: str = "simulator.standard.default.0", **given: object) -> DeadLetter:
         """A letter that no worker of this mesh wrote; `given` are its headers."""
@@ -85,7 +85,7 @@ class Scene:
 async def still(tmp_path):
     """A mesh without a worker."""
     async with running_mesh(tmp_path / "nats") as running:
-        yield Scene(running, DeadLetterOffice(running.connection, running.names))
+        yield Scene(running, DeadLetterService(running.connection, running.names))
 
 
 @pytest.fixture
@@ -162,7 +162,7 @@ async def test_a_redrive_that_was_cut_off_is_completed_by_the_next(scene, cut, i
 
 async def test_many_who_redrive_the_same_letter_at_once_run_it_once(scene):
     letter = await scene.bury("j")
-    others = [DeadLetterOffice(scene.mesh.connection, scene.mesh.names) for _ in range(8)]
+    others = [DeadLetterService(scene.mesh.connection, scene.mesh.names) for _ in range(8)]
     await asyncio.gather(*(office.redrive(letter) for office in others))
     await scene.wait_status("j", "finished")
     assert scene.attempts("j") == 4
@@ -232,7 +232,7 @@ async def test_letters_that_come_while_pages_are_read_are_not_read(still):
     for number in range(300):
         await request(subject, b"{}", headers.block(("Mesh-Job", f"j{number}")))
     seen = []
-    async for page in still.office.pages(Selection()):
+    async for page in still.office.pages(DeadLetterFilter()):
         seen += page
         await request(subject, b"{}", headers.block(("Mesh-Job", "late")))
     assert [each.job for each in seen] == [f"j{number}" for number in range(300)]
@@ -242,7 +242,7 @@ async def test_a_job_without_an_id_keeps_the_one_it_was_given(scene):
     body = codec.encode({"prompt": "A story", "metadata": MENDED, "max_tokens": 5})
     await scene.mesh.connection.request("mesh.req.simulator.standard.default.x", body)
     await scene.wait_status("s1", "failed")
-    (letter,) = await scene.office.find(["s1"], Selection())
+    (letter,) = await scene.office.find(["s1"], DeadLetterFilter())
     await scene.office.redrive(letter)
     assert (await scene.wait_status("s1", "finished")).attempts == 1
     assert await scene.mesh.result("s2") is None
@@ -336,7 +336,7 @@ async def test_dropping_keeps_the_result(scene):
 
 async def test_a_full_queue_refuses_and_the_letter_stays(tmp_path):
     async with running_mesh(tmp_path / "nats", MeshSettings(lanes=1, queue_limit=1)) as running:
-        scene = Scene(running, DeadLetterOffice(running.connection, running.names))
+        scene = Scene(running, DeadLetterService(running.connection, running.names))
         await running.connection.request("mesh.req.simulator.standard.default.x", b'{"id": "other", "prompt": "Hi"}')
         letter = await scene.forge(b'{"id": "forged", "prompt": "Hi"}', Nats_Msg_Id="dead-9")
         with pytest.raises(QuotaExceededError):
@@ -354,7 +354,7 @@ async def test_letters_are_selected_by_what_they_are_of(still):
     last = await still.forge(b"{}", "b.standard.u.0", Mesh_Job="j2", Mesh_Error_Code="engine_error")
 
     async def jobs(**selected: object) -> list[str]:
-        return [each.job for each in await still.letters(Selection(**selected))]
+        return [each.job for each in await still.letters(DeadLetterFilter(**selected))]
 
     assert await jobs(model="a") == ["j1", "j2"]
     assert await jobs(model="a", tier="batch") == ["j1"]
@@ -364,10 +364,10 @@ async def test_letters_are_selected_by_what_they_are_of(still):
     assert await jobs(since_unix_ms=last.buried_unix_ms + 60_000) == []
     assert await jobs(since_unix_ms=last.buried_unix_ms - 60_000) == ["j1", "j2", "j2"]
     with pytest.raises(ConfigError, match="several tenants"):
-        await still.office.find(["j2"], Selection())
-    assert [each.sequence for each in await still.office.find(["j2"], Selection(tenant="u"))] == [last.sequence]
+        await still.office.find(["j2"], DeadLetterFilter())
+    assert [each.sequence for each in await still.office.find(["j2"], DeadLetterFilter(tenant="u"))] == [last.sequence]
     with pytest.raises(ResultNotFoundError, match="no dead letter of job j9"):
-        await still.office.find(["j1", "j9"], Selection())
+        await still.office.find(["j1", "j9"], DeadLetterFilter())
 
 
 async def test_without_the_stream_it_says_how_to_make_one(still):

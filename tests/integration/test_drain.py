@@ -7,7 +7,7 @@ import pytest
 import mesh as library
 from mesh.broker.stores.results import PresenceStore
 from mesh.control.workers import drain as draining
-from mesh.control.workers.drain import Told, choose, drain, wait_gone
+from mesh.control.workers.drain import DrainReply, choose, drain, wait_gone
 from mesh.engines.simulator.settings import SimulatorSettings
 from mesh.errors import ConfigError
 from mesh.worker.commands import DrainAnswer
@@ -102,7 +102,7 @@ async def test_one_that_does_not_answer_is_told_apart_from_one_that_is_gone(mesh
 
 
 async def test_an_answer_that_is_none_is_no_fault_of_ours(mesh):
-    async def told() -> Told:
+    async def told() -> DrainReply:
         return (await drain(mesh.connection, mesh.names, ["odd"]))[0]
 
     mesh.connection.subscribe(mesh.names.drain("odd"), lambda s, r, p, h: mesh.connection.publish(r.decode(), b"?"))
@@ -136,5 +136,5 @@ async def test_waiting_ends_although_a_worker_does_not(mesh, client, monkeypatch
     monkeypatch.setattr(draining, "MARGIN_S", 0.1)
     await mesh.start_worker(SLOW, options("one"))
     await started(client, max_tokens=100)
-    stuck = Told("one", DrainAnswer(worker="one", running=1, grace_s=0.1))
+    stuck = DrainReply("one", DrainAnswer(worker="one", running=1, grace_s=0.1))
     assert await wait_gone(mesh.connection, mesh.names, [stuck], lambda there: None) == ["one"]

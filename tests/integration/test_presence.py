@@ -8,7 +8,7 @@ import pytest
 from mesh.broker.stores.results import PresenceStore
 from mesh.engines.base import EngineInfo
 from mesh.protocol.messages import Presence
-from mesh.worker.presence import LOOK_EACH_S, Load, PresenceBoard
+from mesh.worker.presence import LOOK_EACH_S, PresenceBoard, WorkerLoad
 from tests.running import MODEL, running_mesh, wait_until
 
 LANES = 4
@@ -36,7 +36,7 @@ async def meet(store: CountingStore, count: int) -> PresenceBoard:
     info = EngineInfo(name="e", version="1", model=MODEL, capacity=1, max_model_len=8)
     boards = [PresenceBoard(store, f"w-{number}", MODEL, info, LANES) for number in range(count)]
     for each in boards:
-        each.beat(Load("ready", running=0, finished=0, tokens=0), capacity=1)
+        each.beat(WorkerLoad("ready", running=0, finished=0, tokens=0), capacity=1)
 
     async def all_are_seen() -> bool:
         return len(await PresenceStore.all(store)) == count

@@ -8,9 +8,9 @@ import pytest
 import mesh as mesh_api
 from mesh.broker import topology
 from mesh.broker.stores.queue import RequestQueue
-from mesh.broker.stores.recordings import Recording, Span
+from mesh.broker.stores.recordings import Recording, TimeRange
 from mesh.broker.topology import MeshSettings
-from mesh.control.replay.plan import Target
+from mesh.control.replay.plan import ReplayMapping
 from mesh.control.replay.runner import Pace, Replay, check_models
 from mesh.errors import BrokerError, ModelNotFoundError, TopologyError
 from mesh.protocol import headers
@@ -29,7 +29,7 @@ async def recorded(tmp_path):
 
 async def read(mesh, **span):
     recording = Recording(mesh.connection, mesh.names)
-    return [stored async for page in recording.pages(Span(**span)) for stored in page]
+    return [stored async for page in recording.pages(TimeRange(**span)) for stored in page]
 
 
 async def wait_recorded(mesh, count):
@@ -40,7 +40,9 @@ async def wait_recorded(mesh, count):
 
 
 def replay_of(mesh, target=None, pace=None, **span):
-    return Replay((mesh.connection, mesh.names), Span(**span), target or Target("abcdef"), pace or Pace(speed=None))
+    return Replay(
+        (mesh.connection, mesh.names), TimeRange(**span), target or ReplayMapping("abcdef"), pace or Pace(speed=None)
+    )
 
 
 async def test_a_request_is_recorded_as_it_was_submitted(recorded):
@@ -99,7 +101,7 @@ async def test_a_replay_gives_the_same_answers_under_ids_of_its_own(recorded):
             assert (await client.result(job)).text == text
         # What was replayed was recorded too, and is not replayed with the rest.
         await wait_recorded(recorded, 41)
-        again = await replay_of(recorded, Target("ffffff")).outline()
+        again = await replay_of(recorded, ReplayMapping("ffffff")).outline()
         assert (again.total, again.skipped["replays"]) == (20, 20)
 
         async def is_compared():
@@ -117,10 +119,10 @@ async def test_a_replay_goes_to_another_mesh_as_another_tenant_for_another_model
     await wait_recorded(recorded, 1)
     async with running_mesh(tmp_path / "other") as other:
         await other.start_worker()
-        lost = replay_of(recorded, Target("abcdef", {MODEL: "no-such"}))
+        lost = replay_of(recorded, ReplayMapping("abcdef", {MODEL: "no-such"}))
         with pytest.raises(ModelNotFoundError, match="no-such"):
             await check_models(other.connection, other.names, await lost.outline())
-        replay = replay_of(recorded, Target("abcdef", {}, MODEL, "trial"))
+        replay = replay_of(recorded, ReplayMapping("abcdef", {}, MODEL, "trial"))
         await check_models(other.connection, other.names, await replay.outline())
         await replay.run(other.connection, other.names)
         assert dict(replay.report.ended) == {"finished": 1}
@@ -140,7 +142,7 @@ async def test_the_pace_is_the_recorded_one_over_the_speed_and_the_limit_holds(r
     await replay.run(recorded.connection, recorded.names)
     assert time.monotonic() - began_s >= (last.stored_unix_ms - first.stored_unix_ms) / 2000
     assert dict(replay.report.ended) == {"finished": 4}
-    limited = replay_of(recorded, Target("123456"), Pace(speed=None, limit=2))
+    limited = replay_of(recorded, ReplayMapping("123456"), Pace(speed=None, limit=2))
     assert (await limited.outline()).total == 2
     await limited.run(recorded.connection, recorded.names)
     assert limited.report.submitted == 2

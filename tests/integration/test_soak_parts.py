@@ -10,7 +10,7 @@ from mesh.broker.transport.options import ConnectOptions
 from mesh.protocol import codec, headers
 from mesh.protocol.messages import Result, Started
 from mesh.protocol.subjects import Names
-from mesh.verify.soak.history import History
+from mesh.verify.soak.history import RunHistory
 from mesh.verify.soak.proxy import Proxy
 from mesh.verify.soak.wire import Watcher
 from tests.running import wait_until
@@ -23,7 +23,7 @@ RESULT = codec.encode(Result(id="j", tenant="t", model="m", status="finished", t
 @pytest.fixture
 async def watched(mesh_server):
     """A history, and the watcher that writes it."""
-    history = History()
+    history = RunHistory()
     clock = asyncio.get_running_loop().time
     async with connect(ConnectOptions(servers=(mesh_server.url,), name="watcher")) as ears:
         watcher = Watcher(ears, NAMES, history, clock)

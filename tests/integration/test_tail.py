@@ -9,7 +9,7 @@ import mesh as api
 from mesh.broker.transport.connection import connect
 from mesh.broker.transport.options import ConnectOptions
 from mesh.control.jobs import tail as tail_module
-from mesh.control.jobs.tail import Tail, Told
+from mesh.control.jobs.tail import EventTail, TailEvent
 from mesh.engines.simulator.settings import SimulatorSettings
 from mesh.errors import ResultNotFoundError
 from mesh.protocol import codec
@@ -31,16 +31,16 @@ async def slow(tmp_path):
 
 @contextlib.asynccontextmanager
 async def tailing(mesh: RunningMesh, tenant: str, job: str = "*"):
-    tail = Tail(mesh.connection, mesh.names, tenant, job)
+    tail = EventTail(mesh.connection, mesh.names, tenant, job)
     try:
         yield tail
     finally:
         tail.close()
 
 
-async def until_ended(tail: Tail, count: int) -> dict[str, list[Told]]:
+async def until_ended(tail: EventTail, count: int) -> dict[str, list[TailEvent]]:
     """What is told until so many jobs have ended, by job."""
-    told: dict[str, list[Told]] = {}
+    told: dict[str, list[TailEvent]] = {}
     async with asyncio.timeout(15), contextlib.aclosing(tail.follow()) as events:
         async for each in events:
             if each is not None:
@@ -50,7 +50,7 @@ async def until_ended(tail: Tail, count: int) -> dict[str, list[Told]]:
     raise AssertionError("it does not end by itself")
 
 
-def check_whole(told: list[Told]) -> None:
+def check_whole(told: list[TailEvent]) -> None:
     """One attempt from its first token to its Result, each token once."""
     first, *deltas, last = [each.event for each in told]
     assert isinstance(first, Started)
@@ -105,7 +105,7 @@ async def test_what_was_lost_with_the_connection_is_read_back(slow):
         connect(ConnectOptions(servers=(proxy.url,), name="tail")) as connection,
         api.connect(slow.url) as client,
     ):
-        tail, told = Tail(connection, slow.names, "default"), list[Told]()
+        tail, told = EventTail(connection, slow.names, "default"), list[TailEvent]()
         job = await client.submit(MODEL, "x", id="cut", max_tokens=60, ignore_eos=True)
         async with asyncio.timeout(20), contextlib.aclosing(tail.follow()) as events:
             while not told or not isinstance(told[-1].event, Result):

@@ -13,7 +13,7 @@ import mesh as mesh_api
 from mesh.broker.topology import MeshSettings
 from mesh.broker.transport.connection import connect
 from mesh.control.status import mesh_exporter as census_module
-from mesh.control.status.mesh_exporter import Census
+from mesh.control.status.mesh_exporter import MeshExporter
 from mesh.engines.simulator.settings import SimulatorSettings
 from mesh.errors import MeshError
 from mesh.protocol.messages import Started
@@ -155,7 +155,7 @@ def quick_census(monkeypatch):
 
 
 async def test_of_all_that_are_scraped_one_shows_the_mesh_and_another_after_it(bare, quick_census):
-    censuses = [Census(bare.names, f"process-{n}") for n in range(3)]
+    censuses = [MeshExporter(bare.names, f"process-{n}") for n in range(3)]
     async with connect(bare.options()) as connection:
         tasks = [asyncio.create_task(each.run(connection)) for each in censuses]
         async with mesh_api.connect(bare.url) as client:
@@ -188,7 +188,7 @@ async def test_nothing_is_polled_while_nobody_scrapes(bare, quick_census, monkey
 
     monkeypatch.setattr(census_module, "snapshot", look)
     monkeypatch.setattr(census_module, "IDLE_S", 0.3)
-    census = Census(bare.names, "process")
+    census = MeshExporter(bare.names, "process")
     async with connect(bare.options()) as connection:
         task = asyncio.create_task(census.run(connection))
         assert looks == []
@@ -202,7 +202,7 @@ async def test_nothing_is_polled_while_nobody_scrapes(bare, quick_census, monkey
 async def test_models_that_clients_invent_are_counted_and_not_named(bare, quick_census):
     for number in range(3):
         await bare.connection.request(bare.names.request(f"invented-{number}", "standard", "default", "a"), b"{}")
-    census = Census(bare.names, "process")
+    census = MeshExporter(bare.names, "process")
     async with connect(bare.options()) as connection:
         task = asyncio.create_task(census.run(connection))
         await wait_until(lambda: census.asked() is not None)

@@ -12,7 +12,7 @@ from mesh.broker.topology import MeshSettings
 from mesh.engines.simulator.settings import SimulatorSettings
 from mesh.hosting.services import services
 from mesh.protocol.messages import Delta, Result, Started
-from mesh.reconcile.expiry import Sweeper
+from mesh.reconcile.expiry import Expiry
 from tests.running import running_mesh, wait_until
 
 SLOW = SimulatorSettings(model="simulator", between_tokens_ms=20)
@@ -99,7 +99,7 @@ async def test_a_broken_body_ends_too_when_no_worker_lives(bare):
 
 
 async def test_one_of_many_sweeps_and_another_when_it_is_gone(bare, client):
-    sweepers = [Sweeper(bare.connection, bare.names, f"sweeper-{n}") for n in range(3)]
+    sweepers = [Expiry(bare.connection, bare.names, f"sweeper-{n}") for n in range(3)]
     try:
         for _ in range(2):
             job = await client.submit("simulator", "a", deadline_unix_ms=in_ms(100))

@@ -11,7 +11,7 @@ from mesh.policies.retry import RetryPolicy
 from mesh.protocol.history import History, read_history
 from mesh.protocol.messages import Delta, Request, Result, Started, Usage
 from mesh.protocol.outcome import JobFacts
-from mesh.worker.attempt import Ack, Announce, Attempt, Begin, Bury, Close, Drop, Nak, Remark, Store
+from mesh.worker.attempt import Ack, Announce, Attempt, Begin, Close, Drop, MoveToDeadLetters, Nak, NoteAttempt, Store
 
 ENDS = (Ack, Nak, Drop)
 NOW = 1_000_000
@@ -126,14 +126,14 @@ def test_every_attempt_keeps_the_promises_of_its_end(events, loss, now, data):
     # Stored, then announced, then acknowledged; buried before all of it.
     order = [
         kind
-        for kind in (Remark, Bury, Close, Store, Announce, Ack)
+        for kind in (NoteAttempt, MoveToDeadLetters, Close, Store, Announce, Ack)
         if any(isinstance(action, kind) for action in actions)
     ]
     if not isinstance(actions[-1], Nak | Drop):
         assert [type(action) for action in actions] == order
         assert order[-1] is Ack
     else:
-        assert [type(action) for action in actions[:-1]] in ([], [Remark])
+        assert [type(action) for action in actions[:-1]] in ([], [NoteAttempt])
     for before, after in pairwise(actions):
         assert not (isinstance(before, Announce) and isinstance(after, Store))
 
@@ -146,7 +146,7 @@ def test_every_attempt_keeps_the_promises_of_its_end(events, loss, now, data):
         check_result(job, stores[0].result, request)
     else:
         assert announced in ([], [RESULT])
-    if any(isinstance(action, Bury) for action in actions):
+    if any(isinstance(action, MoveToDeadLetters) for action in actions):
         assert stores[0].result.error.code == "attempts_exhausted"
 
 

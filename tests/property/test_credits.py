@@ -9,7 +9,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from mesh.policies.tiers import TierWeights
 from mesh.protocol.messages import TIERS
-from mesh.worker.credits import WAIT_IDLE_S, Ask, Credits, Source
+from mesh.worker.credits import WAIT_IDLE_S, Credits, Pull, Source
 
 CONSUMER = st.integers(0, 11)
 
@@ -25,7 +25,7 @@ class Worker(RuleBasedStateMachine):
         self.is_tiny = capacity < len(sources)
         self.credits = Credits(capacity, sources, TierWeights())
         self.queue = dict.fromkeys(self.names, 0)
-        self.open: dict[str, tuple[Ask, int]] = {}  # the ask, and the jobs it may still bring
+        self.open: dict[str, tuple[Pull, int]] = {}  # the ask, and the jobs it may still bring
         self.running: deque[str] = deque()
         self.paused_until = dict.fromkeys(self.names, 0.0)
         self.now_s = 0.0

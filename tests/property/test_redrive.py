@@ -3,11 +3,11 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mesh.control.deadletters.redrive import Burial, Traces, decide, read_request, submission
+from mesh.control.deadletters.redrive import RedrivePlan, Traces, decide, read_request, submission
 from mesh.protocol import codec
 from mesh.protocol.messages import Delta, Event, Request, Result, Started
 
-BURIAL = Burial(request_sequence=7, stored_unix_ms=1000, buried_unix_ms=2000)
+BURIAL = RedrivePlan(request_sequence=7, stored_unix_ms=1000, buried_unix_ms=2000)
 
 ids = st.from_regex(r"[A-Za-z0-9_-]{1,64}", fullmatch=True)
 

@@ -6,10 +6,10 @@ from hypothesis import strategies as st
 from mesh.broker.stores.delivery import StoredRequest
 from mesh.control.replay.plan import (
     PREFIX,
-    Ask,
     Outline,
-    Report,
-    Target,
+    ReplayedRequest,
+    ReplayMapping,
+    ReplayReport,
     ask_of,
     due_s,
     job_id,
@@ -39,8 +39,8 @@ def stored(
     )
 
 
-def asked(found: Ask | str) -> Ask:
-    assert isinstance(found, Ask)
+def asked(found: ReplayedRequest | str) -> ReplayedRequest:
+    assert isinstance(found, ReplayedRequest)
     return found
 
 
@@ -56,27 +56,27 @@ def test_ids_are_tokens_that_differ_from_the_original_and_from_each_other(one, t
 
 @given(IDS)
 def test_what_was_replayed_is_never_replayed_again(job):
-    assert ask_of(stored(job_id("1a2b3c", job)), Target("ffffff")) == "replays"
+    assert ask_of(stored(job_id("1a2b3c", job)), ReplayMapping("ffffff")) == "replays"
 
 
 def test_what_cannot_be_read_is_left_out():
-    assert ask_of(stored(is_broken=True), Target("1")) == "unreadable"
+    assert ask_of(stored(is_broken=True), ReplayMapping("1")) == "unreadable"
 
 
 @given(st.integers(1, 10**12), st.integers(0, 10**9), st.integers(1, 10**12))
 def test_a_deadline_is_as_far_off_as_the_originals_was(at, left, now):
-    ask = asked(ask_of(stored(at_unix_ms=at, deadline=at + left), Target("1")))
+    ask = asked(ask_of(stored(at_unix_ms=at, deadline=at + left), ReplayMapping("1")))
     assert request_now(ask, now).deadline_unix_ms == now + left
 
 
 def test_without_a_deadline_there_is_none():
-    assert request_now(asked(ask_of(stored(), Target("1"))), 5).deadline_unix_ms is None
+    assert request_now(asked(ask_of(stored(), ReplayMapping("1"))), 5).deadline_unix_ms is None
 
 
 @given(st.lists(st.integers(0, 10**6), min_size=1), st.floats(0.01, 100))
 def test_gaps_are_as_recorded_over_the_speed(offsets, speed):
     times = [10**6 + each for each in sorted(offsets)]
-    asks = [asked(ask_of(stored(at_unix_ms=each), Target("1"))) for each in times]
+    asks = [asked(ask_of(stored(at_unix_ms=each), ReplayMapping("1"))) for each in times]
     due = [due_s(each, times[0], speed) for each in asks]
     assert due == sorted(due)
     assert due[0] == 0
@@ -85,11 +85,11 @@ def test_gaps_are_as_recorded_over_the_speed(offsets, speed):
 
 
 def test_models_are_renamed_one_by_one_or_all():
-    target = Target("1", {"chat": "new"}, "rest", "trial")
+    target = ReplayMapping("1", {"chat": "new"}, "rest", "trial")
     assert (target.model_of("chat"), target.model_of("other")) == ("new", "rest")
     ask = asked(ask_of(stored(), target))
     assert (ask.model, ask.tenant, ask.tier) == ("new", "trial", "batch")
-    assert Target("1").model_of("chat") == "chat"
+    assert ReplayMapping("1").model_of("chat") == "chat"
 
 
 @given(st.sets(st.integers(1, 200), min_size=1))
@@ -98,7 +98,7 @@ def test_requests_that_were_not_recorded_are_counted_where_all_are_read(sequence
     for sequence in sorted(sequences):
         found = stored(sequence=sequence, at_unix_ms=sequence)
         for outline in (whole, part):
-            outline.note(found, ask_of(found, Target("1")))
+            outline.note(found, ask_of(found, ReplayMapping("1")))
     assert whole.missing == max(sequences) - min(sequences) + 1 - len(sequences)
     assert part.missing == 0
     assert whole.total == len(sequences)
@@ -115,9 +115,9 @@ def test_a_percentile_is_one_of_the_values_and_enough_are_not_above_it(values, s
 
 
 def test_only_jobs_whose_original_is_known_are_compared():
-    report = Report()
+    report = ReplayReport()
     for sequence, total in ((1, 10), (2, 20), (3, 30)):
-        ask = asked(ask_of(stored(sequence=sequence), Target("1")))
+        ask = asked(ask_of(stored(sequence=sequence), ReplayMapping("1")))
         timing = Timing(total_ms=total, first_token_ms=None if sequence == 2 else total // 2)
         report.submitted += 1
         report.note(ask, Result(id="x", tenant="t", model="m", status="finished", timing=timing))

@@ -11,7 +11,7 @@ from mesh.client.requests import build_request
 from mesh.protocol.messages import Delta
 from mesh.verify.soak import plan
 from mesh.verify.soak.checker import judge
-from mesh.verify.soak.history import Kept
+from mesh.verify.soak.history import StoredEvent
 from mesh.verify.soak.oracle import reference_of
 from mesh.verify.soak.violation import Bounds
 from tests.chaos.histories import EVENTS, JOB, SETTINGS, clean
@@ -60,14 +60,14 @@ def test_a_kind_without_weight_never_strikes(seed):
 @given(st.permutations(range(len(EVENTS))))
 def test_no_other_order_of_a_journal_passes(order):
     history = clean()
-    history.events[JOB] = [Kept(10 + at, EVENTS[number]) for at, number in enumerate(order)]
+    history.events[JOB] = [StoredEvent(10 + at, EVENTS[number]) for at, number in enumerate(order)]
     assert (judge(history, SETTINGS, Bounds()) == []) == (list(order) == sorted(order))
 
 
 @given(st.lists(st.integers(0, len(EVENTS) - 1), max_size=len(EVENTS) + 2))
 def test_no_choice_of_its_events_passes_but_all_of_them(chosen):
     history = clean()
-    history.events[JOB] = [Kept(10 + at, EVENTS[number]) for at, number in enumerate(chosen)]
+    history.events[JOB] = [StoredEvent(10 + at, EVENTS[number]) for at, number in enumerate(chosen)]
     assert (judge(history, SETTINGS, Bounds()) == []) == (chosen == list(range(len(EVENTS))))
 
 

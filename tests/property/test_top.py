@@ -9,8 +9,8 @@ from mesh.broker.inspect.facts import ServerFacts
 from mesh.cli.terminal import render
 from mesh.cli.top.frame import Sight, frame, shown
 from mesh.cli.top.keys import Drain, Pause, Quit, Resume, State, press, read_keys
-from mesh.cli.top.tables import VIEWS, Order, arranged, bar, table
-from mesh.control.status.depth import Queue, Rates, Snapshot, TenantDepth, WorkerRate, WorkerSeen
+from mesh.cli.top.tables import VIEWS, SortOrder, arranged, bar, table
+from mesh.control.status.depth import QueueDepth, Rates, Snapshot, TenantDepth, WorkerRate, WorkerSeen
 from mesh.protocol.messages import TIERS, Presence
 
 names = st.one_of(st.text(max_size=30), st.sampled_from(["chat", "a\x1b[31mb", "日本語の模型", "x" * 64, "e\u0301"]))
@@ -19,9 +19,9 @@ seconds = st.integers(min_value=0, max_value=10**9)
 
 
 @st.composite
-def queues(draw) -> Queue:
+def queues(draw) -> QueueDepth:
     tenants = [TenantDepth(tenant=draw(names), jobs=draw(counts), fullest=0) for _ in range(draw(st.integers(0, 3)))]
-    return Queue(
+    return QueueDepth(
         model=draw(names),
         tier=draw(st.sampled_from(TIERS)),
         jobs=draw(counts),
@@ -80,7 +80,7 @@ def sights(draw) -> Sight:
 states = st.builds(
     State,
     view=st.sampled_from(VIEWS),
-    orders=st.dictionaries(st.sampled_from(VIEWS), st.builds(Order, st.integers(0, 12), st.booleans()), max_size=3),
+    orders=st.dictionaries(st.sampled_from(VIEWS), st.builds(SortOrder, st.integers(0, 12), st.booleans()), max_size=3),
     pattern=names,
     picked=names,
     mode=st.sampled_from(["look", "filter", "help", "confirm"]),
@@ -114,7 +114,7 @@ def test_no_key_breaks_anything_and_nothing_is_done_without_a_yes(state, sight, 
         frame(state, sight, 80, 24)
 
 
-@given(sights(), st.sampled_from(VIEWS), st.builds(Order, st.integers(0, 12), st.booleans()), names)
+@given(sights(), st.sampled_from(VIEWS), st.builds(SortOrder, st.integers(0, 12), st.booleans()), names)
 def test_sorting_and_filtering_lose_no_row_that_is_asked_for(sight, view, order, pattern):
     whole = table(view, sight.seen, sight.rates)
     rows = arranged(whole, order, "")

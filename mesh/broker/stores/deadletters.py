@@ -52,7 +52,7 @@ class DeadLetter:
 
 
 @dataclass(frozen=True, slots=True)
-class Selection:
+class DeadLetterFilter:
     """Which dead letters are meant; None: any."""
 
     model: str | None = None
@@ -90,7 +90,7 @@ class DeadLetters:
         _, payload = await self._connection.request(subject, stored.body, header)
         read_puback(payload, f"bury {stored.job}")
 
-    async def pages(self, selection: Selection) -> AsyncIterator[list[DeadLetter]]:
+    async def pages(self, selection: DeadLetterFilter) -> AsyncIterator[list[DeadLetter]]:
         """The letters that are there now and selected, oldest first, in lists of one or more.
 
         Letters buried after the first page was asked for are not read, so whoever redrives jobs that fail again
@@ -144,7 +144,7 @@ class DeadLetters:
             raise
         return True
 
-    def _filter(self, selection: Selection) -> str:
+    def _filter(self, selection: DeadLetterFilter) -> str:
         parts = {"model": selection.model, "tier": selection.tier, "tenant": selection.tenant}
         tokens = {name: "*" if value is None else check_token(name, value) for name, value in parts.items()}
         return self._names.dead(RequestAddress(**tokens, lane="*"))

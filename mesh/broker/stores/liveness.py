@@ -11,28 +11,28 @@ from mesh.broker.transport.connection import Connection
 from mesh.broker.transport.mapping import read_puback
 from mesh.errors import ProtocolError, UnavailableError
 from mesh.protocol import codec, headers
-from mesh.protocol.messages import LifeSign, Pong
+from mesh.protocol.messages import LivenessRecord, Pong
 from mesh.protocol.subjects import Names
 
 PING_S = 1.0  # a worker that works answers within milliseconds
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class LivenessEntry:
     """A worker's last sign, and the fence of the next."""
 
     sequence: int
-    sign: LifeSign | None  # None: nobody of ours wrote it
+    sign: LivenessRecord | None  # None: nobody of ours wrote it
 
 
-class Lives:
+class LivenessStore:
     """The records of one mesh."""
 
     def __init__(self, connection: Connection, names: Names) -> None:
         self._connection = connection
         self._names = names
 
-    async def write(self, sign: LifeSign, last: int | None) -> int:
+    async def write(self, sign: LivenessRecord, last: int | None) -> int:
         """Write a worker's sign if its last one is at `last`, or whatever there is if None; the new fence.
 
         Raises:
@@ -57,7 +57,7 @@ class Lives:
             return None
         return codec.decode_pong(payload)
 
-    async def last(self, worker: str) -> Record | None:
+    async def last(self, worker: str) -> LivenessEntry | None:
         """A worker's last sign, from the stream's leader; None if it has none, or none any more.
 
         Raises:
@@ -68,6 +68,6 @@ class Lives:
         if message is None:
             return None
         try:
-            return Record(message.sequence, codec.decode_sign(message.body))
+            return LivenessEntry(message.sequence, codec.decode_sign(message.body))
         except ProtocolError:
-            return Record(message.sequence, None)
+            return LivenessEntry(message.sequence, None)

@@ -42,7 +42,7 @@ class _Pull:
     dead_at: float
 
 
-class Puller:
+class Pulls:
     """The pulls of one worker: at most one open for each consumer."""
 
     def __init__(self, connection: Connection, names: Names, on_delivery: OnDelivery, on_end: OnEnd) -> None:

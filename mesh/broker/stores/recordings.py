@@ -22,7 +22,7 @@ _REPUBLISHED = -2  # of a header's values: the last is the record's own, those b
 
 
 @dataclass(frozen=True, slots=True)
-class Span:
+class TimeRange:
     """Which recorded requests are meant; None: any."""
 
     since_unix_ms: int | None = None
@@ -39,7 +39,7 @@ class Recording:
         self._names = names
         self._stream = names.record_stream
 
-    async def pages(self, span: Span) -> AsyncIterator[list[StoredRequest]]:
+    async def pages(self, span: TimeRange) -> AsyncIterator[list[StoredRequest]]:
         """What was recorded by now, oldest first, in lists of one or more. `sequence` is the request's own.
 
         Raises:

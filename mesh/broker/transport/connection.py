@@ -22,7 +22,7 @@ from dataclasses import dataclass
 
 from mesh.broker.transport.calls import Calls, Collector, OnReply
 from mesh.broker.transport.mapping import final_fault, mapped
-from mesh.broker.transport.nats_client import Handler, Link
+from mesh.broker.transport.nats_client import Handler, NatsClient
 from mesh.broker.transport.options import ConnectOptions
 from mesh.broker.transport.tls import check_addresses, tls_context
 from mesh.errors import (
@@ -66,7 +66,7 @@ class Connection:
 
     def __init__(self, options: ConnectOptions) -> None:
         self._options = options
-        self._link = Link(options.demands_tls)
+        self._link = NatsClient(options.demands_tls)
         self._loop = asyncio.get_running_loop()
         self._calls = Calls(f"{options.inbox_prefix}.{secrets.token_hex(11)}.")
         self._subscriptions: dict[Subscription, None] = {}  # in the order they were made
@@ -91,7 +91,7 @@ class Connection:
         return self._reconnects
 
     @property
-    def link(self) -> Link:
+    def link(self) -> NatsClient:
         """The nats-py client, for its object store and service libraries; not for publishing."""
         return self._link
 
@@ -223,7 +223,7 @@ class Connection:
         self._is_open = True
         self.subscribe(self._calls.wildcard, self._calls.heard)
 
-    async def _establish(self, link: Link, timeout_s: float) -> None:
+    async def _establish(self, link: NatsClient, timeout_s: float) -> None:
         """Connect `link`; nats-py itself would try for ever, also with a password that was refused."""
         seen: list[Exception] = []
         refused: asyncio.Future[MeshError] = self._loop.create_future()
@@ -251,7 +251,9 @@ class Connection:
             "is nats-server running there, with JetStream (-js)?"
         )
 
-    def _arguments(self, link: Link, seen: list[Exception], refused: asyncio.Future[MeshError]) -> dict[str, object]:
+    def _arguments(
+        self, link: NatsClient, seen: list[Exception], refused: asyncio.Future[MeshError]
+    ) -> dict[str, object]:
         async def on_error(error: Exception) -> None:
             seen[:] = [error]
             if not refused.done() and (fault := final_fault(error, self._options.shown)) is not None:
@@ -335,7 +337,7 @@ class Connection:
         )
         wait_s = RECONNECT_WAIT_S
         while not self._is_closing:
-            self._link = link = Link(self._options.demands_tls)
+            self._link = link = NatsClient(self._options.demands_tls)
             try:
                 await self._establish(link, FIRST_CONNECT_S)
             except MeshError as error:

@@ -48,7 +48,7 @@ class _Interest:
         self.handler = handler
 
 
-class Link(Client):  # type: ignore[misc]  # nats-py is not typed
+class NatsClient(Client):  # type: ignore[misc]  # nats-py is not typed
     """One connection. Made and owned by `Connection`, which replaces it when nats-py gives up on it."""
 
     def __init__(self, demands_tls: bool = False) -> None:

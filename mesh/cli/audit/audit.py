@@ -62,4 +62,4 @@ def command(nats: Nats, as_json: bool, follow: bool, limit: int, **asked: str | 
         raise click.UsageError("--until ends in the past, so there is nothing to follow", click.get_current_context())
     if isinstance(since, float) and isinstance(until, float) and since <= until:
         raise click.UsageError("--since is the earlier of the two: --since 2h --until 1h", click.get_current_context())
-    loop.run(audit.show(nats, audit.Asked(**asked), limit, follow, as_json))  # type: ignore[arg-type]  # click checked it
+    loop.run(audit.show(nats, audit.AuditQuery(**asked), limit, follow, as_json))  # type: ignore[arg-type]  # click checked it

@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from mesh.audit.reader import AuditLog, Kept, Selection
+from mesh.audit.reader import AuditFilter, AuditLog, StoredEntry
 from mesh.cli.connecting import open_mesh
 from mesh.cli.options import Nats
 from mesh.cli.terminal import figures, render
@@ -16,7 +16,7 @@ _EVENT, _JOB = 10, 24  # columns
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class AuditQuery:
     """What the options ask for; None: any."""
 
     tenant: str | None
@@ -27,7 +27,7 @@ class Asked:
     until: float | None
 
 
-async def show(nats: Nats, asked: Asked, limit: int, is_followed: bool, as_json: bool) -> None:
+async def show(nats: Nats, asked: AuditQuery, limit: int, is_followed: bool, as_json: bool) -> None:
     """Print the newest `limit` entries, and those that come if they are followed, until a signal.
 
     Raises:
@@ -57,7 +57,7 @@ class Printer:
         self._as_json = as_json
         self._date = ""
 
-    def show(self, entries: Sequence[Kept]) -> None:
+    def show(self, entries: Sequence[StoredEntry]) -> None:
         for kept in entries:
             if self._as_json:
                 render.say(kept.body.decode("utf-8", "replace"))
@@ -128,12 +128,12 @@ def _plain(text: str) -> str:
     return render.harmless(text).replace("\n", " ").replace("\t", " ")
 
 
-def _selection(asked: Asked) -> Selection:
+def _selection(asked: AuditQuery) -> AuditFilter:
     now_s = time.time()
     model = asked.model
     if model is not None and not is_token(model):  # MESH_MODEL may hold what `mesh up` loads
         model = to_token(model)
-    return Selection(
+    return AuditFilter(
         tenant=asked.tenant,
         event=asked.event,
         job=None if asked.job is None else check_token("job", asked.job),

@@ -124,7 +124,7 @@ def redrive(
     from mesh.cli.terminal import loop
 
     _check_target(jobs, is_all)
-    if not loop.run(dead.redrive(nats, jobs, filters, dead.Manner(apply, as_json, deadline))):
+    if not loop.run(dead.redrive(nats, jobs, filters, dead.OutputOptions(apply, as_json, deadline))):
         click.get_current_context().exit(1)
 
 
@@ -151,7 +151,7 @@ def drop(jobs: tuple[str, ...], filters: Filters, is_all: bool, apply: bool, as_
     from mesh.cli.terminal import loop
 
     _check_target(jobs, is_all)
-    loop.run(dead.drop(nats, jobs, filters, dead.Manner(apply, as_json)))
+    loop.run(dead.drop(nats, jobs, filters, dead.OutputOptions(apply, as_json)))
 
 
 def _check_target(jobs: tuple[str, ...], is_all: bool) -> None:

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 
 from mesh.broker import topology
-from mesh.broker.stores.deadletters import DeadLetter, Selection
+from mesh.broker.stores.deadletters import DeadLetter, DeadLetterFilter
 from mesh.broker.transport.connection import connect
 from mesh.cli.connecting import connect_options
 from mesh.cli.deadletters import dlq_output as dead_show
@@ -14,16 +14,16 @@ from mesh.cli.deadletters.dlq_output import Treated
 from mesh.cli.options import Filters, Nats
 from mesh.cli.terminal import render
 from mesh.control.deadletters.redrive import Decision
-from mesh.control.deadletters.service import DeadLetterOffice
+from mesh.control.deadletters.service import DeadLetterService
 from mesh.protocol.subjects import Names, check_token, is_token, to_token
 
 REPORT_EVERY = 1000  # letters between two lines of progress
 
-Treat = Callable[[DeadLetterOffice, DeadLetter], Awaitable[Decision]]
+Treat = Callable[[DeadLetterService, DeadLetter], Awaitable[Decision]]
 
 
 @dataclass(frozen=True, slots=True)
-class Manner:
+class OutputOptions:
     """How a command that changes something is to go about it."""
 
     is_applied: bool
@@ -50,12 +50,12 @@ async def show_one(nats: Nats, job: str, tenant: str | None, as_json: bool) -> N
     """
     check_token("id", job)
     async with _open(nats) as office:
-        found = await office.find([job], Selection(tenant=tenant))
+        found = await office.find([job], DeadLetterFilter(tenant=tenant))
         story = await office.tell(found[-1])
     dead_show.show_one(found[-1], len(found), story, as_json)
 
 
-async def redrive(nats: Nats, jobs: tuple[str, ...], filters: Filters, manner: Manner) -> bool:
+async def redrive(nats: Nats, jobs: tuple[str, ...], filters: Filters, manner: OutputOptions) -> bool:
     """Have jobs run again, or show what that would mean; False if that was to be done, and not for all of them.
 
     Raises:
@@ -63,7 +63,7 @@ async def redrive(nats: Nats, jobs: tuple[str, ...], filters: Filters, manner: M
         QuotaExceededError, BrokerError: a letter could not be treated; those before it were.
     """
 
-    async def treat(office: DeadLetterOffice, letter: DeadLetter) -> Decision:
+    async def treat(office: DeadLetterService, letter: DeadLetter) -> Decision:
         if manner.is_applied:
             return await office.redrive(letter, manner.deadline_s)
         return await office.plan(letter, manner.deadline_s is not None)
@@ -72,14 +72,14 @@ async def redrive(nats: Nats, jobs: tuple[str, ...], filters: Filters, manner: M
     return not (manner.is_applied and any(each.verb == "skip" for each in treated))
 
 
-async def drop(nats: Nats, jobs: tuple[str, ...], filters: Filters, manner: Manner) -> None:
+async def drop(nats: Nats, jobs: tuple[str, ...], filters: Filters, manner: OutputOptions) -> None:
     """Remove dead letters, or show which.
 
     Raises:
         ResultNotFoundError, BrokerError: as `redrive`.
     """
 
-    async def treat(office: DeadLetterOffice, letter: DeadLetter) -> Decision:
+    async def treat(office: DeadLetterService, letter: DeadLetter) -> Decision:
         if manner.is_applied and not await office.drop(letter):
             return Decision("gone", "somebody else redrove or removed it")
         return Decision("drop", letter.reason)
@@ -88,7 +88,7 @@ async def drop(nats: Nats, jobs: tuple[str, ...], filters: Filters, manner: Mann
 
 
 async def _treat_all(
-    nats: Nats, jobs: tuple[str, ...], filters: Filters, manner: Manner, treat: Treat
+    nats: Nats, jobs: tuple[str, ...], filters: Filters, manner: OutputOptions, treat: Treat
 ) -> list[Treated]:
     """Treat each letter that is meant, and report, also when something ends it early."""
     treated: list[Treated] = []
@@ -107,7 +107,7 @@ async def _treat_all(
     return treated
 
 
-async def _letters(office: DeadLetterOffice, jobs: tuple[str, ...], filters: Filters) -> AsyncIterator[DeadLetter]:
+async def _letters(office: DeadLetterService, jobs: tuple[str, ...], filters: Filters) -> AsyncIterator[DeadLetter]:
     selection = _selection(filters)
     if jobs:
         for job in jobs:
@@ -121,7 +121,7 @@ async def _letters(office: DeadLetterOffice, jobs: tuple[str, ...], filters: Fil
 
 
 @contextlib.asynccontextmanager
-async def _open(nats: Nats) -> AsyncIterator[DeadLetterOffice]:
+async def _open(nats: Nats) -> AsyncIterator[DeadLetterService]:
     """The dead letters of the mesh that the options name.
 
     Raises:
@@ -130,11 +130,11 @@ async def _open(nats: Nats) -> AsyncIterator[DeadLetterOffice]:
     names = Names(nats.namespace)
     async with connect(connect_options(nats)) as connection:
         await topology.read_settings(connection, names)
-        yield DeadLetterOffice(connection, names)
+        yield DeadLetterService(connection, names)
 
 
-def _selection(filters: Filters) -> Selection:
+def _selection(filters: Filters) -> DeadLetterFilter:
     since_unix_ms = None if filters.since is None else int((time.time() - filters.since) * 1000)
     # MESH_MODEL may hold what `mesh up` loads; it is served under this name.
     model = filters.model if filters.model is None or is_token(filters.model) else to_token(filters.model)
-    return Selection(model, filters.tier, filters.tenant, filters.code, since_unix_ms)
+    return DeadLetterFilter(model, filters.tier, filters.tenant, filters.code, since_unix_ms)

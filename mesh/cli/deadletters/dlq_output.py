@@ -13,24 +13,24 @@ import msgspec
 
 from mesh.broker.stores.deadletters import DeadLetter
 from mesh.cli.terminal import render
-from mesh.cli.terminal.render import Column
+from mesh.cli.terminal.render import TableColumn
 from mesh.control.deadletters.redrive import Decision, Verb, as_json, read_request
-from mesh.control.deadletters.service import Story
+from mesh.control.deadletters.service import DeadLetterDetail
 
 MOST_ROWS = 20  # of what was or would be done; the counts below say the rest
 # What the attempts column says already.
 _ATTEMPTS = re.compile(r"^given up after \d+ attempts: ")
 
-_JOB = Column("job", least=33)  # an id that the client made up is shown whole
+_JOB = TableColumn("job", least=33)  # an id that the client made up is shown whole
 _LETTERS = (
     _JOB,
-    Column("tenant", least=6),
-    Column("model/tier", least=8),
-    Column("attempts", is_number=True),
-    Column("buried"),
-    Column("reason", least=10),
+    TableColumn("tenant", least=6),
+    TableColumn("model/tier", least=8),
+    TableColumn("attempts", is_number=True),
+    TableColumn("buried"),
+    TableColumn("reason", least=10),
 )
-_TREATED = (_JOB, Column("tenant", least=6), Column("plan"), Column("why", least=20))
+_TREATED = (_JOB, TableColumn("tenant", least=6), TableColumn("plan"), TableColumn("why", least=20))
 _DONE: dict[Verb, str] = {
     "redrive": "redriven",
     "settle": "settled",
@@ -72,7 +72,7 @@ def show_list(letters: Sequence[DeadLetter], total: int, is_json: bool) -> None:
         render.note(f"{_count(total)}{more}. `mesh dlq show JOB` tells all about one.")
 
 
-def show_one(letter: DeadLetter, count: int, story: Story, is_json: bool) -> None:
+def show_one(letter: DeadLetter, count: int, story: DeadLetterDetail, is_json: bool) -> None:
     """All that is known of a letter and its job. `count`: how many letters the job has."""
     if is_json:
         render.say(json.dumps(_whole(letter, story)))
@@ -133,7 +133,7 @@ def _summary(letter: DeadLetter) -> dict[str, Any]:
     }
 
 
-def _whole(letter: DeadLetter, story: Story) -> dict[str, Any]:
+def _whole(letter: DeadLetter, story: DeadLetterDetail) -> dict[str, Any]:
     shown = as_json(letter.body, letter.encoding)
     return _summary(letter) | {
         "encoding": letter.encoding,
@@ -147,7 +147,7 @@ def _whole(letter: DeadLetter, story: Story) -> dict[str, Any]:
     }
 
 
-def _head(letter: DeadLetter, story: Story) -> list[str]:
+def _head(letter: DeadLetter, story: DeadLetterDetail) -> list[str]:
     at = letter.address
     result = story.result
     stored = f"{_instant(letter.stored_unix_ms)}, given up {_instant(letter.buried_unix_ms)}, {_ago(letter)}"
@@ -171,7 +171,7 @@ def _request(letter: DeadLetter) -> list[str]:
     return [*([f"  (no request: {error})"] if error else []), *(f"  {line}" for line in lines.splitlines())]
 
 
-def _attempts(story: Story) -> list[str]:
+def _attempts(story: DeadLetterDetail) -> list[str]:
     if not story.attempts:
         return ["journal:", "  kept no longer"]
     lines = ["journal:"]
@@ -182,7 +182,7 @@ def _attempts(story: Story) -> list[str]:
     return lines
 
 
-def _next_steps(letter: DeadLetter, story: Story) -> list[str]:
+def _next_steps(letter: DeadLetter, story: DeadLetterDetail) -> list[str]:
     name = letter.job if letter.address.tenant == "default" else f"{letter.job} --tenant {letter.address.tenant}"
     drop = f"  mesh dlq drop {name} --apply"
     match story.decision.verb:

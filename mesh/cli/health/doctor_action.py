@@ -17,7 +17,7 @@ FIX = "fix: "
 MOST_WIDTH = 110  # longer lines are hard to read
 
 
-class Report(msgspec.Struct, frozen=True, kw_only=True):
+class DoctorReport(msgspec.Struct, frozen=True, kw_only=True):
     """What `--json` prints."""
 
     is_healthy: bool  # no error
@@ -37,7 +37,7 @@ async def run(nats: Nats, monitor: str | None, is_quick: bool, as_json: bool) ->
     advice = diagnosis.diagnose(facts)
     is_healthy = not any(each.level == "error" for each in advice)
     if as_json:
-        render.say(msgspec.json.encode(Report(is_healthy=is_healthy, advice=advice, facts=facts)).decode())
+        render.say(msgspec.json.encode(DoctorReport(is_healthy=is_healthy, advice=advice, facts=facts)).decode())
         return is_healthy
     for line in lines_of(facts, advice, min(render.width(), MOST_WIDTH)):
         render.say(line)

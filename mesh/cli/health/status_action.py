@@ -9,11 +9,11 @@ from mesh.cli.connecting import open_mesh
 from mesh.cli.options import Nats
 from mesh.cli.terminal import figures, render
 from mesh.cli.terminal.panes import wrap
-from mesh.cli.terminal.render import Column
+from mesh.cli.terminal.render import TableColumn
 from mesh.cli.workers.workers_action import ranges
 from mesh.control.status import snapshot as status
 from mesh.control.status.checks import FAR_MS, Finding, findings
-from mesh.control.status.depth import Queue, Rates, Snapshot, WorkerSeen
+from mesh.control.status.depth import QueueDepth, Rates, Snapshot, WorkerSeen
 
 LOOK_S = 1.0  # between the two looks
 BEAT_S = 2.2  # the same while jobs run: every worker has beaten once more by then
@@ -22,38 +22,38 @@ MOST_TENANTS = 4  # named in one row
 HANG = " " * 3  # before what is left of a line that was too long
 
 _QUEUES = (
-    Column("model/tier", least=12),
-    Column("waiting", is_number=True),
-    Column("given", is_number=True),
-    Column("oldest", is_number=True),
-    Column("pulls", is_number=True),
-    Column("tenants", least=12),
-    Column("state"),
+    TableColumn("model/tier", least=12),
+    TableColumn("waiting", is_number=True),
+    TableColumn("given", is_number=True),
+    TableColumn("oldest", is_number=True),
+    TableColumn("pulls", is_number=True),
+    TableColumn("tenants", least=12),
+    TableColumn("state"),
 )
 _WORKERS = (
-    Column("worker", least=8),
-    Column("model", least=5),
-    Column("state"),
-    Column("engine", least=6),
-    Column("jobs", is_number=True),
-    Column("tokens", is_number=True),
-    Column("lanes", least=5),
-    Column("mesh", least=5),
-    Column("host", least=4),
-    Column("heard", is_number=True),
+    TableColumn("worker", least=8),
+    TableColumn("model", least=5),
+    TableColumn("state"),
+    TableColumn("engine", least=6),
+    TableColumn("jobs", is_number=True),
+    TableColumn("tokens", is_number=True),
+    TableColumn("lanes", least=5),
+    TableColumn("mesh", least=5),
+    TableColumn("host", least=4),
+    TableColumn("heard", is_number=True),
 )
 _STORES = (
-    Column("store", least=12),
-    Column("messages", is_number=True),
-    Column("size", is_number=True),
-    Column("limit", is_number=True),
-    Column("keeps", is_number=True),
-    Column("copies", is_number=True),
-    Column("leader", least=6),
+    TableColumn("store", least=12),
+    TableColumn("messages", is_number=True),
+    TableColumn("size", is_number=True),
+    TableColumn("limit", is_number=True),
+    TableColumn("keeps", is_number=True),
+    TableColumn("copies", is_number=True),
+    TableColumn("leader", least=6),
 )
 
 
-class Report(msgspec.Struct, frozen=True, kw_only=True):
+class StatusReport(msgspec.Struct, frozen=True, kw_only=True):
     """What `--json` prints."""
 
     snapshot: Snapshot
@@ -76,7 +76,7 @@ async def show(nats: Nats, is_measured: bool, as_json: bool) -> bool:
             await asyncio.sleep(BEAT_S if is_busy and before.workers else LOOK_S)
             seen = await status.snapshot(connection, names)
             rates = status.rates(before, seen, names)
-    report = Report(snapshot=seen, rates=rates, findings=findings(seen, names))
+    report = StatusReport(snapshot=seen, rates=rates, findings=findings(seen, names))
     if as_json:
         render.say(msgspec.json.encode(report).decode())
     else:
@@ -85,7 +85,7 @@ async def show(nats: Nats, is_measured: bool, as_json: bool) -> bool:
     return any(each.level == "broken" for each in report.findings)
 
 
-def lines(report: Report, width: int) -> list[str]:
+def lines(report: StatusReport, width: int) -> list[str]:
     """The report for a terminal of so many columns. Pure."""
     seen = report.snapshot
     told = [*_head(report), ""]
@@ -101,7 +101,7 @@ def lines(report: Report, width: int) -> list[str]:
     return [*(render.clip(line, width) for line in told), *_wrong(report.findings, width)]
 
 
-def _head(report: Report) -> Iterator[str]:
+def _head(report: StatusReport) -> Iterator[str]:
     seen, rates = report.snapshot, report.rates
     server = seen.server
     where = [f"{server.name}, nats-server {server.version}"]
@@ -119,7 +119,7 @@ def _head(report: Report) -> Iterator[str]:
         yield f"rates    {flow}, tokens {figures.rate(rates.tokens_per_s)} (over {rates.span_s:.1f} s)"
 
 
-def _worth_showing(queues: Sequence[Queue]) -> list[Queue]:
+def _worth_showing(queues: Sequence[QueueDepth]) -> list[QueueDepth]:
     """Queues that hold jobs or are paused; of a model without any, the first."""
     busy = [each for each in queues if each.jobs or each.pause_left_ms]
     models = {each.model for each in busy}
@@ -127,7 +127,7 @@ def _worth_showing(queues: Sequence[Queue]) -> list[Queue]:
     return sorted([*busy, *idle.values()], key=lambda each: each.model)
 
 
-def _queue(queue: Queue) -> tuple[str, ...]:
+def _queue(queue: QueueDepth) -> tuple[str, ...]:
     oldest = queue.oldest_waiting_ms
     named = [f"{each.tenant} {figures.count(each.jobs)}" for each in queue.tenants[:MOST_TENANTS]]
     if len(queue.tenants) > MOST_TENANTS:
@@ -143,7 +143,7 @@ def _queue(queue: Queue) -> tuple[str, ...]:
     )
 
 
-def _state(queue: Queue) -> str:
+def _state(queue: QueueDepth) -> str:
     if not queue.is_declared:
         return "unknown"
     if queue.pause_left_ms:

@@ -11,8 +11,8 @@ from mesh.cli.connecting import open_mesh
 from mesh.cli.options import Nats
 from mesh.cli.terminal import figures, render
 from mesh.cli.terminal.panes import wrap
-from mesh.control.jobs.job_detail import Biographer, Biography
-from mesh.control.jobs.timeline import Attempt, Moment, folded
+from mesh.control.jobs.job_detail import JobDetail, JobDetailReader
+from mesh.control.jobs.timeline import AttemptSummary, TimelineEntry, folded
 from mesh.protocol.messages import Result
 
 FEW = 12  # moments that are shown one by one also where runs of tokens are folded
@@ -30,7 +30,7 @@ async def show(nats: Nats, tenant: str, job: str, has_prompt: bool, has_events: 
         ResultNotFoundError: nothing is.
     """
     async with open_mesh(nats) as (connection, names):
-        told = await Biographer(connection, names).tell(tenant, job, has_prompt)
+        told = await JobDetailReader(connection, names).tell(tenant, job, has_prompt)
     if as_json:
         render.say(msgspec.json.encode(told, enc_hook=str).decode())
         return
@@ -40,7 +40,7 @@ async def show(nats: Nats, tenant: str, job: str, has_prompt: bool, has_events: 
         render.note(line)
 
 
-def lines(told: Biography, width: int, has_events: bool = False) -> list[str]:
+def lines(told: JobDetail, width: int, has_events: bool = False) -> list[str]:
     """The life as text of so many columns; a prompt is left as it is. Pure, but for the clock's zone."""
     before, after = [_head(told)], [_waits(told), _attempts(told), _moments(told, has_events), _ending(told)]
     parts = [*(_fitted(part, width) for part in before), list(_prompt(told)), *(_fitted(part, width) for part in after)]
@@ -59,8 +59,8 @@ def _fitted(part: Iterable[str], width: int) -> list[str]:
     return fitted
 
 
-def _head(told: Biography) -> Iterator[str]:
-    now = told.standing
+def _head(told: JobDetail) -> Iterator[str]:
+    now = told.job_state
     yield f"job       {told.job}"
     yield f"tenant    {told.tenant}"
     if told.model:
@@ -88,34 +88,34 @@ def _head(told: Biography) -> Iterator[str]:
         yield "request   kept no longer: it leaves the queue with its Result"
 
 
-def _prompt(told: Biography) -> Iterator[str]:
+def _prompt(told: JobDetail) -> Iterator[str]:
     if told.prompt is not None:
         yield "prompt:"
         text = told.prompt if isinstance(told.prompt, str) else json.dumps(told.prompt, indent=2, ensure_ascii=False)
         yield from (f"  {line}" for line in text.splitlines())
 
 
-def _waits(told: Biography) -> Iterator[str]:
+def _waits(told: JobDetail) -> Iterator[str]:
     if told.waits:
         yield "it waits:"
         yield from (f"  {each.text}" for each in told.waits)
 
 
-def _attempts(told: Biography) -> Iterator[str]:
+def _attempts(told: JobDetail) -> Iterator[str]:
     if not told.attempts:
         return
     yield "attempts:"
     yield from (f"  {_attempt(each)}" for each in told.attempts)
 
 
-def _attempt(each: Attempt) -> str:
+def _attempt(each: AttemptSummary) -> str:
     after = f" from token {each.index:,} on" if each.index else ""
     made = f"{figures.many(each.tokens, 'token')}" + (f" in {figures.span(each.took_ms)}" if each.took_ms else "")
     alone = ", alone" if each.alone else ""
     return f"{each.number} on {each.worker}{alone}{after}: {made}; {each.outcome}"
 
 
-def _moments(told: Biography, has_events: bool) -> Iterator[str]:
+def _moments(told: JobDetail, has_events: bool) -> Iterator[str]:
     if not told.moments:
         return
     shown = told.moments if has_events or len(told.moments) <= FEW else folded(told.moments)
@@ -128,11 +128,11 @@ def _moments(told: Biography, has_events: bool) -> Iterator[str]:
     yield from map(_moment, shown)
 
 
-def _moment(each: Moment) -> str:
+def _moment(each: TimelineEntry) -> str:
     return f"  {_offset(each.at_ms):>11}  {_happened(each)}"
 
 
-def _happened(each: Moment) -> str:
+def _happened(each: TimelineEntry) -> str:
     match each.kind:
         case "stored":
             return "the request was stored"
@@ -153,7 +153,7 @@ def _happened(each: Moment) -> str:
             return f"kept as a dead letter: {each.text}"
 
 
-def _ending(told: Biography) -> Iterator[str]:
+def _ending(told: JobDetail) -> Iterator[str]:
     result, letter = told.result, told.dead_letter
     if result is not None:
         yield "result:"
@@ -183,7 +183,7 @@ def _result(result: Result) -> Iterator[str]:
         yield f"metadata {json.dumps(result.metadata, ensure_ascii=False)}"
 
 
-def _next_steps(told: Biography) -> Sequence[str]:
+def _next_steps(told: JobDetail) -> Sequence[str]:
     name = told.job if told.tenant == "default" else f"{told.job} --tenant {told.tenant}"
     if told.status in _LIVE:
         return [f"`mesh tail {name}` follows its output, `mesh cancel {name}` stops it."]

@@ -7,23 +7,23 @@ import msgspec
 from mesh.cli.connecting import open_mesh
 from mesh.cli.options import Nats
 from mesh.cli.terminal import figures, render
-from mesh.cli.terminal.render import Column
+from mesh.cli.terminal.render import TableColumn
 from mesh.control.jobs.job_state import JobSeen
-from mesh.control.jobs.listing import JobSelection, Listing, Roster
+from mesh.control.jobs.listing import JobLister, JobSelection, Listing
 from mesh.protocol.subjects import is_token, to_token
 
 MOST_TENANTS = 6  # named below the table
 
 _COLUMNS = (
-    Column("job", least=33),  # an id that the client made up is shown whole
-    Column("tenant", least=6),
-    Column("model/tier", least=7),
-    Column("state"),
-    Column("age", is_number=True),
-    Column("left", is_number=True),
-    Column("try", is_number=True),
-    Column("out", is_number=True),
-    Column("worker", least=6),
+    TableColumn("job", least=33),  # an id that the client made up is shown whole
+    TableColumn("tenant", least=6),
+    TableColumn("model/tier", least=7),
+    TableColumn("state"),
+    TableColumn("age", is_number=True),
+    TableColumn("left", is_number=True),
+    TableColumn("try", is_number=True),
+    TableColumn("out", is_number=True),
+    TableColumn("worker", least=6),
 )
 WIDE = 100  # columns of a terminal that has room for all of these
 
@@ -38,7 +38,7 @@ async def show(nats: Nats, selection: JobSelection, limit: int, as_json: bool) -
     if model is not None and not is_token(model):  # MESH_MODEL may hold what `mesh up` loads
         selection = JobSelection(to_token(model), selection.tier, selection.tenant, selection.state)
     async with open_mesh(nats) as (connection, names):
-        listing = await Roster(connection, names).listing(selection, limit)
+        listing = await JobLister(connection, names).listing(selection, limit)
     if as_json:
         render.say(msgspec.json.encode(listing).decode())
         return

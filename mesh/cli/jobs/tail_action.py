@@ -7,7 +7,7 @@ from mesh.cli.connecting import open_mesh
 from mesh.cli.options import Nats
 from mesh.cli.terminal import figures, render
 from mesh.cli.terminal.lines import Lines
-from mesh.control.jobs.tail import Tail, Told
+from mesh.control.jobs.tail import EventTail, TailEvent
 from mesh.protocol import codec
 from mesh.protocol.messages import Delta, Result, Started
 from mesh.protocol.subjects import check_token
@@ -26,7 +26,7 @@ async def follow_job(nats: Nats, tenant: str, job: str, as_json: bool) -> None:
     check_token("tenant", tenant)
     result: Result | None = None
     async with open_mesh(nats) as (connection, names):
-        tail = Tail(connection, names, tenant, job)
+        tail = EventTail(connection, names, tenant, job)
         try:
             events = tail.follow_job(tenant, job)
             result = await (_print_json(events) if as_json else _print_text(events))
@@ -43,7 +43,7 @@ async def follow_all(nats: Nats, tenant: str, as_json: bool) -> None:
     if tenant != "*":
         check_token("tenant", tenant)
     async with open_mesh(nats) as (connection, names):
-        tail = Tail(connection, names, tenant)
+        tail = EventTail(connection, names, tenant)
         try:
             whose = "all tenants" if tenant == "*" else f"tenant {tenant}"
             render.note(f"following the jobs of {whose}; Ctrl-C ends this")
@@ -52,7 +52,7 @@ async def follow_all(nats: Nats, tenant: str, as_json: bool) -> None:
             tail.close()
 
 
-async def _print_json(events: AsyncIterator[Told | None]) -> Result | None:
+async def _print_json(events: AsyncIterator[TailEvent | None]) -> Result | None:
     """One event a line, as it is on the wire, with its tenant; the last Result."""
     result = None
     async for told in events:
@@ -64,12 +64,12 @@ async def _print_json(events: AsyncIterator[Told | None]) -> Result | None:
     return result
 
 
-def _as_line(told: Told) -> str:
+def _as_line(told: TailEvent) -> str:
     event = codec.encode(told.event).decode()
     return event if isinstance(told.event, Result) else f'{{"tenant":"{told.tenant}",{event[1:]}'
 
 
-async def _print_text(events: AsyncIterator[Told | None]) -> Result | None:
+async def _print_text(events: AsyncIterator[TailEvent | None]) -> Result | None:
     """The output of one job, as it would be in a file; what happens beside it goes to stderr."""
     shown, index, is_midline = 0, 0, False
     async for told in events:
@@ -95,7 +95,7 @@ async def _print_text(events: AsyncIterator[Told | None]) -> Result | None:
     return None
 
 
-async def _print_lines(events: AsyncIterator[Told | None], has_tenant: bool) -> None:
+async def _print_lines(events: AsyncIterator[TailEvent | None], has_tenant: bool) -> None:
     """Whole lines of each job, with its name before them."""
     lines = Lines(render.width() if render.is_terminal() else WIDE)
     index: dict[str, int] = {}  # tokens shown of each job that runs
@@ -109,7 +109,7 @@ async def _print_lines(events: AsyncIterator[Told | None], has_tenant: bool) -> 
             render.say(line)
 
 
-def _lines_of(lines: Lines, name: str, told: Told, index: dict[str, int]) -> list[str]:
+def _lines_of(lines: Lines, name: str, told: TailEvent, index: dict[str, int]) -> list[str]:
     event = told.event
     if isinstance(event, Delta):
         index[name] = event.index + len(event.token_ids)

@@ -17,8 +17,8 @@ from mesh.protocol.subjects import Names
 from mesh.verify.bench import plot, report
 from mesh.verify.bench.dataset import read_items
 from mesh.verify.bench.figures import Sample, figures_of
-from mesh.verify.bench.load import Load, Progress, open_clients
-from mesh.verify.bench.plan import Ask, Item, Shape, asks, read_goals, read_length, read_shares
+from mesh.verify.bench.load import BenchLoad, Progress, open_clients
+from mesh.verify.bench.plan import Item, PlannedRequest, WorkloadShape, asks, read_goals, read_length, read_shares
 
 BAR = 30  # columns
 TELL_S = 5.0  # between lines of progress where nobody watches
@@ -73,7 +73,7 @@ async def run(wanted: Wanted, output: Output, nats: Nats) -> bool:
     names = Names(nats.namespace)
     async with open_clients(connect_options(nats, "mesh-bench"), names, (ask.tenant for ask in plan)) as clients:
         model = await choose_model(next(iter(clients.values())), wanted.model)
-        load = Load(model, clients, concurrency)
+        load = BenchLoad(model, clients, concurrency)
         if wanted.num_warmups:
             await load.run(_warm_up(plan, wanted.num_warmups))
         with _progress(len(plan)) as told:
@@ -89,8 +89,8 @@ async def run(wanted: Wanted, output: Output, nats: Nats) -> bool:
     return figures.finished == figures.requests
 
 
-def _shape(wanted: Wanted) -> Shape:
-    return Shape(
+def _shape(wanted: Wanted) -> WorkloadShape:
+    return WorkloadShape(
         count=wanted.num_prompts,
         input=read_length("input-len", wanted.input_len),
         output=read_length("output-len", wanted.output_len),
@@ -113,9 +113,9 @@ def _items(file: Path | None) -> list[Item]:
     return read_items(body, file.name)
 
 
-def _warm_up(plan: list[Ask], count: int) -> Iterator[Ask]:
+def _warm_up(plan: list[PlannedRequest], count: int) -> Iterator[PlannedRequest]:
     """The first ones, at once; caches, pools and compilers are warm afterwards."""
-    return (Ask(None, ask.tenant, ask.tier, ask.fields) for ask in plan[:count])
+    return (PlannedRequest(None, ask.tenant, ask.tier, ask.fields) for ask in plan[:count])
 
 
 def _percentiles(text: str) -> list[int]:

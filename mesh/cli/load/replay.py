@@ -22,7 +22,7 @@ def _speed(context: click.Context, parameter: click.Parameter, value: str) -> fl
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class ReplayOptions:
     """Which recorded requests, and how fast."""
 
     since: float | None
@@ -35,7 +35,7 @@ class Asked:
 
 
 with_asked = group(
-    Asked,
+    ReplayOptions,
     "asked",
     option("--since", callback=span, metavar="SPAN", show_default="all", help="From so long ago: 90s, 15m, 1h, 2d."),
     option("--until", callback=span, metavar="SPAN", show_default="now", help="Until so long ago."),
@@ -60,7 +60,7 @@ with_asked = group(
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class Whither:
+class ReplayTarget:
     """Where they are submitted, and as what; None: as they were. No repr: an address may hold a password."""
 
     to_nats: str | None
@@ -71,7 +71,7 @@ class Whither:
 
 
 with_whither = group(
-    Whither,
+    ReplayTarget,
     "whither",
     option("--to-nats", metavar="URL", show_default="--nats", help="Submit to the mesh on this NATS."),
     option("--to-creds", type=_FILE, help="Credentials file for --to-nats; those of --nats are not sent there."),
@@ -93,7 +93,7 @@ with_whither = group(
 @option("--apply", is_flag=True, help="Submit them.")
 @with_json
 @with_nats
-def command(asked: Asked, whither: Whither, apply: bool, as_json: bool, nats: Nats) -> None:
+def command(asked: ReplayOptions, whither: ReplayTarget, apply: bool, as_json: bool, nats: Nats) -> None:
     """Submit recorded requests again: at their own pace or another, to this mesh or another.
 
     Shows what it would submit, and submits nothing without --apply. Then it shows how it goes, waits for the jobs,

@@ -10,15 +10,15 @@ from dataclasses import replace
 from typing import Any
 
 from mesh.broker import topology
-from mesh.broker.stores.recordings import Span
+from mesh.broker.stores.recordings import TimeRange
 from mesh.broker.transport.connection import Connection
 from mesh.broker.transport.connection import connect as connect_broker
 from mesh.cli.connecting import connect_options, open_mesh
-from mesh.cli.load.replay import Asked, Whither
+from mesh.cli.load.replay import ReplayOptions, ReplayTarget
 from mesh.cli.options import Nats
 from mesh.cli.terminal import figures, render
-from mesh.cli.terminal.render import Column
-from mesh.control.replay.plan import SHARES, Outline, Report, Target, percentile
+from mesh.cli.terminal.render import TableColumn
+from mesh.control.replay.plan import SHARES, Outline, ReplayMapping, ReplayReport, percentile
 from mesh.control.replay.runner import Pace, Replay, check_models
 from mesh.errors import ConfigError
 from mesh.protocol.subjects import Names, check_token, is_token, to_token
@@ -26,18 +26,18 @@ from mesh.protocol.subjects import Names, check_token, is_token, to_token
 LOOK_S = 0.5  # between looks at how it goes
 TELL_S = 10.0  # between lines where nobody watches
 _OUTLINE = (
-    Column("tenant", least=8),
-    Column("model/tier", least=12),
-    Column("requests", is_number=True),
+    TableColumn("tenant", least=8),
+    TableColumn("model/tier", least=12),
+    TableColumn("requests", is_number=True),
 )
-_TIMES = (Column("", least=12), *(Column(f"p{share}", is_number=True) for share in SHARES))
+_TIMES = (TableColumn("", least=12), *(TableColumn(f"p{share}", is_number=True) for share in SHARES))
 _WHY = {
     "unreadable": "were no requests that can be read",
     "replays": "were replays themselves",
 }
 
 
-async def run(asked: Asked, whither: Whither, nats: Nats, is_applied: bool, as_json: bool) -> bool:
+async def run(asked: ReplayOptions, whither: ReplayTarget, nats: Nats, is_applied: bool, as_json: bool) -> bool:
     """Show what would be submitted, or submit it; False if that was to be done, and not for all of them.
 
     Raises:
@@ -46,7 +46,7 @@ async def run(asked: Asked, whither: Whither, nats: Nats, is_applied: bool, as_j
         TopologyError: nothing is recorded, or there is no mesh.
         BrokerError: NATS did not answer.
     """
-    target = Target(secrets.token_hex(3), *_models(whither.to_model), tenant=whither.to_tenant)
+    target = ReplayMapping(secrets.token_hex(3), *_models(whither.to_model), tenant=whither.to_tenant)
     if target.tenant is not None:
         check_token("to-tenant", target.tenant)
     pace = Pace(asked.speed or None, asked.limit, asked.at_once)
@@ -78,7 +78,7 @@ async def _submit(replay: Replay, connection: Connection, names: Names, outline:
                 render.progress("")
 
 
-async def _tell(report: Report, outline: Outline) -> None:
+async def _tell(report: ReplayReport, outline: Outline) -> None:
     """How it goes, until cancelled."""
     told_s = time.monotonic()
     while True:
@@ -93,7 +93,7 @@ async def _tell(report: Report, outline: Outline) -> None:
             told_s = time.monotonic()
 
 
-def _show_outline(outline: Outline, asked: Asked, as_json: bool) -> None:
+def _show_outline(outline: Outline, asked: ReplayOptions, as_json: bool) -> None:
     span_ms = outline.last_unix_ms - outline.first_unix_ms
     if as_json:
         render.say(json.dumps({"applied": False, **_outline_as_json(outline)}))
@@ -121,7 +121,7 @@ def _remarks(outline: Outline) -> Iterator[str]:
         yield f"{figures.many(outline.missing, 'request')} between the first and the last were not recorded"
 
 
-def _show_report(report: Report, run: str, outline: Outline, as_json: bool) -> None:
+def _show_report(report: ReplayReport, run: str, outline: Outline, as_json: bool) -> None:
     if as_json:
         render.say(json.dumps(_report_as_json(report, run, outline)))
         return
@@ -147,7 +147,7 @@ def _show_report(report: Report, run: str, outline: Outline, as_json: bool) -> N
             render.note("how long the originals took is not known: they are not in the audit (any more)")
 
 
-def _times(report: Report) -> Iterator[tuple[str, str, Sequence[int]]]:
+def _times(report: ReplayReport) -> Iterator[tuple[str, str, Sequence[int]]]:
     for what, (originals, replays) in (("first token", report.firsts_ms()), ("total", report.totals_ms())):
         yield what, "originals", originals
         yield what, "replays", replays
@@ -167,7 +167,7 @@ def _outline_as_json(outline: Outline) -> dict[str, Any]:
     }
 
 
-def _report_as_json(report: Report, run: str, outline: Outline) -> dict[str, Any]:
+def _report_as_json(report: ReplayReport, run: str, outline: Outline) -> dict[str, Any]:
     times = {
         f"{what.replace(' ', '_')}_ms_{who}": {f"p{share}": percentile(values, share) for share in SHARES}
         for what, who, values in _times(report)
@@ -180,7 +180,7 @@ def _report_as_json(report: Report, run: str, outline: Outline) -> dict[str, Any
 
 @contextlib.asynccontextmanager
 async def _open_target(
-    source: tuple[Connection, Names], whither: Whither, nats: Nats
+    source: tuple[Connection, Names], whither: ReplayTarget, nats: Nats
 ) -> AsyncIterator[tuple[Connection, Names]]:
     """Where they are submitted: the mesh they come from, or another one, which gets none of our credentials.
 
@@ -229,11 +229,11 @@ def _models(given: Sequence[str]) -> tuple[dict[str, str], str | None]:
     return renamed, others[0] if others else None
 
 
-def _span(asked: Asked) -> Span:
+def _span(asked: ReplayOptions) -> TimeRange:
     now_s = time.time()
     model = asked.model
     if model is not None and not is_token(model):  # MESH_MODEL may hold what `mesh up` loads
         model = to_token(model)
     since = None if asked.since is None else int((now_s - asked.since) * 1000)
     # Not later than now: what is replayed into this very mesh is recorded too.
-    return Span(since, int((now_s - (asked.until or 0.0)) * 1000), asked.tenant, model)
+    return TimeRange(since, int((now_s - (asked.until or 0.0)) * 1000), asked.tenant, model)

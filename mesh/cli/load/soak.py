@@ -74,6 +74,6 @@ def command(
     from mesh.cli.load import soak_action as soak
     from mesh.cli.terminal import loop
 
-    order = soak.Order(requests, seed, workers, int(replicas), ack_wait, data, json_file)
+    order = soak.SoakOptions(requests, seed, workers, int(replicas), ack_wait, data, json_file)
     is_kept = loop.run(soak.run(order), is_patient=True)
     return 0 if is_kept else 1

@@ -15,7 +15,7 @@ from mesh.verify.soak import run as stage
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class SoakOptions:
     """What the command was told."""
 
     requests: int
@@ -27,7 +27,7 @@ class Order:
     json_file: Path | None
 
 
-async def run(order: Order) -> bool:
+async def run(order: SoakOptions) -> bool:
     """The whole soak; whether every promise was kept.
 
     Raises:
@@ -36,7 +36,7 @@ async def run(order: Order) -> bool:
     """
     with _folder(order.data) as folder:
         outcome = await stage.soak(
-            stage.Order(
+            stage.SoakSettings(
                 folder=folder,
                 requests=order.requests,
                 seed=order.seed,
@@ -78,7 +78,7 @@ def _folder(data: Path | None) -> Iterator[Path]:
     yield data.resolve()
 
 
-def _write(file: Path, outcome: stage.Outcome) -> None:
+def _write(file: Path, outcome: stage.SoakOutcome) -> None:
     body = msgspec.json.format(msgspec.json.encode(report.as_json(outcome.figures, outcome.violations)), indent=1)
     try:
         file.write_bytes(body + b"\n")

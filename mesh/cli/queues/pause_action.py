@@ -7,15 +7,15 @@ from typing import Any
 from mesh.cli.connecting import open_mesh
 from mesh.cli.options import Nats
 from mesh.cli.terminal import render
-from mesh.cli.terminal.render import Column
+from mesh.cli.terminal.render import TableColumn
 from mesh.control.queues import pause as pausing
-from mesh.control.queues.pause import Outcome, Queue
+from mesh.control.queues.pause import PausableQueue, PauseOutcome
 
 _COLUMNS = (
-    Column("queue", least=12),
-    Column("state"),
-    Column("waiting", is_number=True),
-    Column("running", is_number=True),
+    TableColumn("queue", least=12),
+    TableColumn("state"),
+    TableColumn("waiting", is_number=True),
+    TableColumn("running", is_number=True),
 )
 
 
@@ -48,7 +48,7 @@ async def resume(nats: Nats, target: str, as_json: bool) -> None:
         render.note(f"{paused} of {len(outcome.before)} queues had been paused." if paused else "none was paused.")
 
 
-def pause_words(queue: Queue) -> str:
+def pause_words(queue: PausableQueue) -> str:
     """What is said of a queue's pause. Pure."""
     if not queue.pause_s:
         return "open"
@@ -56,7 +56,7 @@ def pause_words(queue: Queue) -> str:
     return f"paused{whole}" if queue.is_for_ever else f"paused for {render.duration(queue.pause_s + 0.5)}{whole}"
 
 
-def _show(outcome: Outcome, as_json: bool) -> None:
+def _show(outcome: PauseOutcome, as_json: bool) -> None:
     if as_json:
         was = {(each.model, each.tier): bool(each.pause_s) for each in outcome.before}
         queues = [_as_json(each) | {"was_paused": was.get((each.model, each.tier), False)} for each in outcome.after]
@@ -70,7 +70,7 @@ def _show(outcome: Outcome, as_json: bool) -> None:
         render.say(line)
 
 
-def _as_json(queue: Queue) -> dict[str, Any]:
+def _as_json(queue: PausableQueue) -> dict[str, Any]:
     shown = asdict(queue)
     pause_s = shown.pop("pause_s")
     return shown | {

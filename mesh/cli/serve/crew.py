@@ -14,14 +14,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mesh.cli.options import EngineChoice
-from mesh.cli.serve.monitoring_options import Watching
+from mesh.cli.serve.monitoring_options import MonitoringOptions
 from mesh.cli.terminal import failure
 from mesh.errors import ConfigError, EngineDeadError
 from mesh.policies.restart import Backoff
 
 HURRY_S = 5.0  # what a worker gets to hand its jobs back when it was told twice
 LAST_WORDS_S = 1.0
-QUIET = Watching(log_level="warning")
+QUIET = MonitoringOptions(log_level="warning")
 READY = " ready: "  # in the one line a worker prints
 KEPT_VARIABLES = ("MESH_DEBUG",)  # of ours; the others are on the child's command line
 
@@ -29,7 +29,7 @@ Report = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Post:
+class WorkerSpec:
     """What one worker of the crew is started with."""
 
     url: str
@@ -37,7 +37,7 @@ class Post:
     name: str
     namespace: str = "mesh"
     grace_s: float = 30.0
-    watching: Watching = QUIET
+    watching: MonitoringOptions = QUIET
     log_file: Path | None = None  # None: our stderr
 
     def argv(self, number: int = 1) -> list[str]:
@@ -74,10 +74,10 @@ class _Member:
     backoff: Backoff = field(default_factory=Backoff)
 
 
-class Crew:
+class Supervisor:
     """See the module's docstring. `run` once; `stop` at any time, also again."""
 
-    def __init__(self, post: Post, size: int, report: Report) -> None:
+    def __init__(self, post: WorkerSpec, size: int, report: Report) -> None:
         """`report` gets one line for everything that happens."""
         self._post = post
         self._members = [_Member(number) for number in range(1, size + 1)]

@@ -3,13 +3,13 @@
 import click
 
 from mesh.cli.options import Nats, with_nats
-from mesh.cli.serve.monitoring_options import Watching, with_watching
+from mesh.cli.serve.monitoring_options import MonitoringOptions, with_watching
 
 
 @click.command("frontdoor")
 @with_nats
 @with_watching
-def command(nats: Nats, watching: Watching) -> None:
+def command(nats: Nats, watching: MonitoringOptions) -> None:
     """Answer plain NATS requests for a mesh, without a worker.
 
     Every worker does so too, unless it was started with --no-frontdoor. Alone it takes the load off the workers, and

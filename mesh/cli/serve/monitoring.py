@@ -9,8 +9,8 @@ from dataclasses import asdict
 
 from mesh.broker.transport.connection import Connection
 from mesh.cli import traces as traced
-from mesh.cli.serve.monitoring_options import Watching
-from mesh.control.status.mesh_exporter import Census
+from mesh.cli.serve.monitoring_options import MonitoringOptions
+from mesh.control.status.mesh_exporter import MeshExporter
 from mesh.engines.base import Gauged
 from mesh.protocol.subjects import Names
 from mesh.signals import Observer, Tally, all_of
@@ -24,17 +24,17 @@ from mesh.worker.worker import Worker
 log = logging.getLogger("mesh.cli")
 
 
-class Station:
+class Monitoring:
     """What watches one process. `opened` while it runs."""
 
-    def __init__(self, watching: Watching, names: Names, who: str, model: str = "") -> None:
+    def __init__(self, watching: MonitoringOptions, names: Names, who: str, model: str = "") -> None:
         """`who` tells this process from others; `model`: what its worker serves, if it has one."""
         self._watching = watching
         self._who = who
         self._model = model
         is_open = watching.telemetry_port is not None
         self.tally = Tally() if is_open and model else None
-        self.census = Census(names, who) if is_open else None
+        self.census = MeshExporter(names, who) if is_open else None
         self.worker: Worker | None = None  # the newest; kept by the command
         self.condition: Callable[[], Condition] = self._worker_condition
         self.observer: Observer = all_of()  # set once it is open

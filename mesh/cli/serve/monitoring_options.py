@@ -11,7 +11,7 @@ from mesh.cli.options import group, option
 
 
 @dataclass(frozen=True, slots=True)
-class Watching:
+class MonitoringOptions:
     """How a process is watched. The defaults watch nothing but its log."""
 
     log_level: str = "info"
@@ -22,7 +22,7 @@ class Watching:
 
 
 with_watching = group(
-    Watching,
+    MonitoringOptions,
     "watching",
     option(
         "--log-level",

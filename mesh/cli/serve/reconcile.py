@@ -3,13 +3,13 @@
 import click
 
 from mesh.cli.options import Nats, with_nats
-from mesh.cli.serve.monitoring_options import Watching, with_watching
+from mesh.cli.serve.monitoring_options import MonitoringOptions, with_watching
 
 
 @click.command("reconcile")
 @with_nats
 @with_watching
-def command(nats: Nats, watching: Watching) -> None:
+def command(nats: Nats, watching: MonitoringOptions) -> None:
     """Keep a mesh in order without a model: what every worker process does beside its work.
 
     It ends jobs that are past their deadline, answers requests for models nobody deployed, answers cancel, status

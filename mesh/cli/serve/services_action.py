@@ -11,8 +11,8 @@ from mesh.broker import topology
 from mesh.broker.transport.connection import connect
 from mesh.cli.connecting import connect_options
 from mesh.cli.options import Nats
-from mesh.cli.serve.monitoring import Station, of_process
-from mesh.cli.serve.monitoring_options import Watching
+from mesh.cli.serve.monitoring import Monitoring, of_process
+from mesh.cli.serve.monitoring_options import MonitoringOptions
 from mesh.cli.terminal import loop, render
 from mesh.hosting.services import Doors, counted, doors, services
 from mesh.protocol.subjects import Names
@@ -20,18 +20,18 @@ from mesh.protocol.subjects import Names
 Host = Callable[..., AbstractAsyncContextManager[Doors]]
 
 
-async def reconcile(nats: Nats, watching: Watching) -> None:
+async def reconcile(nats: Nats, watching: MonitoringOptions) -> None:
     """Keep a mesh in order until a signal; as `_serve`."""
     await _serve(nats, watching, "reconcile", services, "mesh {ns} is reconciled")
 
 
-async def frontdoor(nats: Nats, watching: Watching) -> None:
+async def frontdoor(nats: Nats, watching: MonitoringOptions) -> None:
     """Answer plain NATS requests until a signal; as `_serve`."""
     host = functools.partial(doors, has_frontdoor=True)
     await _serve(nats, watching, "frontdoor", host, "{ns}.rpc.<tenant>.<model> is answered")
 
 
-async def _serve(nats: Nats, watching: Watching, kind: str, host: Host, says: str) -> None:
+async def _serve(nats: Nats, watching: MonitoringOptions, kind: str, host: Host, says: str) -> None:
     """Host what `host` opens.
 
     Raises:
@@ -40,7 +40,7 @@ async def _serve(nats: Nats, watching: Watching, kind: str, host: Host, says: st
     names, who = Names(nats.namespace), f"{kind}-{secrets.token_hex(4)}"
     ended = asyncio.Event()
     loop.on_signals(lambda number: ended.set())
-    station = Station(watching, names, who)
+    station = Monitoring(watching, names, who)
     async with station.opened(f"mesh-{kind}"), connect(connect_options(nats, f"mesh-{kind}")) as connection:
         topology.check_server(connection.server_version)
         await topology.read_settings(connection, names)

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import click
 
-from mesh.cli.options import EngineChoice, Shape, option, with_engine, with_grace, with_shape
-from mesh.cli.serve.monitoring_options import Watching, with_watching
+from mesh.cli.options import EngineChoice, TopologyOptions, option, with_engine, with_grace, with_shape
+from mesh.cli.serve.monitoring_options import MonitoringOptions, with_watching
 from mesh.cli.terminal.failure import SignalledError
 
 
@@ -31,9 +31,9 @@ def command(
     port: int,
     data: Path,
     namespace: str,
-    shape: Shape,
+    shape: TopologyOptions,
     grace: float,
-    watching: Watching,
+    watching: MonitoringOptions,
 ) -> None:
     """Run a whole mesh on this machine: NATS, its streams, and N workers with a model.
 
@@ -60,6 +60,6 @@ def command(
     from mesh.cli.serve import up_action as up
     from mesh.cli.terminal import loop
 
-    order = up.Order(choice, shape, namespace, port, data, workers, grace, watching)
+    order = up.UpOptions(choice, shape, namespace, port, data, workers, grace, watching)
     with contextlib.suppress(SignalledError):  # before there were workers to drain
         loop.run(up.serve(order), log_level=watching.log_level, log_format=watching.log_format, is_patient=True)

@@ -10,11 +10,11 @@ from pathlib import Path
 from mesh.broker import topology
 from mesh.broker.transport.connection import connect
 from mesh.broker.transport.options import ConnectOptions
-from mesh.cli.options import DEFAULT_NATS, EngineChoice, Shape
-from mesh.cli.serve.crew import Crew, Post, describe
+from mesh.cli.options import DEFAULT_NATS, EngineChoice, TopologyOptions
+from mesh.cli.serve.crew import Supervisor, WorkerSpec, describe
 from mesh.cli.serve.model_names import served_name
-from mesh.cli.serve.monitoring import Station
-from mesh.cli.serve.monitoring_options import Watching
+from mesh.cli.serve.monitoring import Monitoring
+from mesh.cli.serve.monitoring_options import MonitoringOptions
 from mesh.cli.setup.settings import wanted
 from mesh.cli.terminal import loop, render
 from mesh.errors import ConfigError, UnavailableError
@@ -26,20 +26,20 @@ from mesh.telemetry.health import Condition
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class UpOptions:
     """Everything `mesh up` was told."""
 
     choice: EngineChoice
-    shape: Shape
+    shape: TopologyOptions
     namespace: str
     port: int
     data: Path
     workers: int
     grace_s: float
-    watching: Watching
+    watching: MonitoringOptions
 
 
-async def serve(order: Order) -> None:
+async def serve(order: UpOptions) -> None:
     """Run everything until a signal has drained it.
 
     Raises:
@@ -52,9 +52,9 @@ async def serve(order: Order) -> None:
             await server.start()
             render.say(f"nats-server ready: {server.url}, data in {order.data}")
             await declare(server.url, Names(order.namespace), order.shape, name)
-            station = Station(order.watching, Names(order.namespace), "mesh-up")
-            post = Post(server.url, order.choice, name, order.namespace, order.grace_s, order.watching)
-            crew = Crew(post, order.workers, render.say)
+            station = Monitoring(order.watching, Names(order.namespace), "mesh-up")
+            post = WorkerSpec(server.url, order.choice, name, order.namespace, order.grace_s, order.watching)
+            crew = Supervisor(post, order.workers, render.say)
             station.condition = lambda: Condition("ready" if crew.ready.is_set() else "starting")
             async with station.opened("mesh-up"):
                 await _keep(server, crew, station, name, order)
@@ -63,7 +63,7 @@ async def serve(order: Order) -> None:
     render.say("nats-server ended; the data stays")
 
 
-async def declare(url: str, names: Names, shape: Shape, model: str) -> None:
+async def declare(url: str, names: Names, shape: TopologyOptions, model: str) -> None:
     """Create what the mesh lacks, and say what differs; nothing that exists is changed."""
     async with connect(ConnectOptions(servers=(url,), name="mesh-up")) as connection:
         settings = await wanted(connection, names, shape)
@@ -97,7 +97,7 @@ def locked(data: Path) -> Iterator[None]:
         yield
 
 
-async def _keep(server: EmbeddedServer, crew: Crew, station: Station, name: str, order: Order) -> None:
+async def _keep(server: EmbeddedServer, crew: Supervisor, station: Monitoring, name: str, order: UpOptions) -> None:
     """Until the crew has ended, by a signal or for a reason."""
     signals = 0
 
@@ -140,7 +140,7 @@ async def _keep_server(server: EmbeddedServer) -> None:
         render.say(f"nats-server ready: {server.url}")
 
 
-async def _greet(crew: Crew, url: str, name: str, order: Order) -> None:
+async def _greet(crew: Supervisor, url: str, name: str, order: UpOptions) -> None:
     await crew.ready.wait()
     where = "" if url == DEFAULT_NATS else f" --nats {url}"
     where += "" if order.namespace == "mesh" else f" --namespace {order.namespace}"

@@ -15,7 +15,7 @@ from mesh.cli.options import (
     with_nats,
     with_policies,
 )
-from mesh.cli.serve.monitoring_options import Watching, with_watching
+from mesh.cli.serve.monitoring_options import MonitoringOptions, with_watching
 
 
 @click.command("worker")
@@ -34,7 +34,7 @@ def command(
     grace: float,
     policies: Policies,
     frontdoor: bool,
-    watching: Watching,
+    watching: MonitoringOptions,
     leash: bool,
 ) -> None:
     """Serve one model to a mesh: load it, pull jobs, stream their tokens back.
@@ -72,6 +72,6 @@ def command(
 
     if leash:
         worker.end_with_stdin()
-    order = worker.order(choice, nats, policies, watching, worker.Manner(worker_id, grace, frontdoor))
+    order = worker.order(choice, nats, policies, watching, worker.RunOptions(worker_id, grace, frontdoor))
     name = order.options.name
     loop.run(worker.serve(order), log_level=watching.log_level, log_format=watching.log_format, worker=name)

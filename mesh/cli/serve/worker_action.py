@@ -14,8 +14,8 @@ from mesh.broker.transport.options import ConnectOptions
 from mesh.cli.connecting import connect_options
 from mesh.cli.options import EngineChoice, Nats, Policies
 from mesh.cli.serve.model_names import served_name
-from mesh.cli.serve.monitoring import Station
-from mesh.cli.serve.monitoring_options import Watching
+from mesh.cli.serve.monitoring import Monitoring
+from mesh.cli.serve.monitoring_options import MonitoringOptions
 from mesh.cli.terminal import loop, render
 from mesh.engines import registry
 from mesh.engines.base import Engine
@@ -47,18 +47,18 @@ UNLOADED_STOP_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class WorkerCommand:
     """Everything one worker needs."""
 
     make_engine: Callable[[], Engine]
     connect: ConnectOptions
     names: Names
     options: WorkerOptions
-    station: Station
+    station: Monitoring
 
 
 @dataclass(frozen=True, slots=True)
-class Manner:
+class RunOptions:
     """What is said of the worker as a process."""
 
     worker_id: str | None
@@ -66,7 +66,9 @@ class Manner:
     has_frontdoor: bool = True
 
 
-def order(choice: EngineChoice, nats: Nats, policies: Policies, watching: Watching, manner: Manner) -> Order:
+def order(
+    choice: EngineChoice, nats: Nats, policies: Policies, watching: MonitoringOptions, manner: RunOptions
+) -> WorkerCommand:
     """What the options ask for.
 
     Raises:
@@ -97,8 +99,8 @@ def order(choice: EngineChoice, nats: Nats, policies: Policies, watching: Watchi
     if manner.worker_id is not None:
         options = replace(options, name=check_token("worker-id", manner.worker_id))
     names = Names(nats.namespace)
-    station = Station(watching, names, options.name, options.model)
-    return Order(
+    station = Monitoring(watching, names, options.name, options.model)
+    return WorkerCommand(
         make_engine=make_engine,
         connect=connect_options(nats, "mesh-worker"),
         names=names,
@@ -107,7 +109,7 @@ def order(choice: EngineChoice, nats: Nats, policies: Policies, watching: Watchi
     )
 
 
-async def serve(order: Order) -> None:
+async def serve(order: WorkerCommand) -> None:
     """Run the worker until a signal has drained it."""
     ready: list[Worker] = []
     hosting = asyncio.create_task(_host(order, ready.append), name="mesh-host")
@@ -134,7 +136,7 @@ async def serve(order: Order) -> None:
     log.info("worker %s ended", order.options.name, extra={"event": "ended"})
 
 
-async def _host(order: Order, on_ready: Callable[[Worker], None]) -> None:
+async def _host(order: WorkerCommand, on_ready: Callable[[Worker], None]) -> None:
     station = order.station
 
     def announce(worker: Worker) -> None:

@@ -13,7 +13,7 @@ from mesh.broker import topology
 from mesh.broker.transport.connection import connect as connect_broker
 from mesh.broker.transport.options import ConnectOptions
 from mesh.cli.options import EngineChoice
-from mesh.cli.serve.crew import Crew, Post
+from mesh.cli.serve.crew import Supervisor, WorkerSpec
 from mesh.cli.serve.model_names import DEMO_NAME, demo_model
 from mesh.cli.setup.demo_output import ask_all, show_commands, show_results
 from mesh.cli.terminal import loop, render
@@ -39,7 +39,7 @@ LOG_LINES = 15  # of a worker that did not start
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class DemoOptions:
     """What the demo was told."""
 
     choice: EngineChoice
@@ -47,7 +47,7 @@ class Order:
     is_kept: bool
 
 
-def order(engine: str, model: str | None, prompts: int, is_kept: bool) -> Order:
+def order(engine: str, model: str | None, prompts: int, is_kept: bool) -> DemoOptions:
     """What the options ask for.
 
     Raises:
@@ -60,10 +60,10 @@ def order(engine: str, model: str | None, prompts: int, is_kept: bool) -> Order:
             )
         model = model or str(demo_model())
     choice = EngineChoice(engine, model, DEMO_NAME, (), None, None)
-    return Order(choice, prompts, is_kept)
+    return DemoOptions(choice, prompts, is_kept)
 
 
-async def run(order: Order) -> None:
+async def run(order: DemoOptions) -> None:
     """The whole demo.
 
     Raises:
@@ -76,7 +76,7 @@ async def run(order: Order) -> None:
             await _declare(server.url)
             render.say(f"nats-server ready: {server.url} (temporary)")
             log = Path(folder) / "worker.log"
-            crew = Crew(Post(server.url, order.choice, DEMO_NAME, log_file=log), 1, lambda _: None)
+            crew = Supervisor(WorkerSpec(server.url, order.choice, DEMO_NAME, log_file=log), 1, lambda _: None)
             async with _running(crew) as running:
                 await _await_ready(crew, running, order.choice, log)
                 await _perform(server.url, order)
@@ -93,7 +93,7 @@ async def _declare(url: str) -> None:
 
 
 @contextlib.asynccontextmanager
-async def _running(crew: Crew) -> AsyncIterator[asyncio.Task[None]]:
+async def _running(crew: Supervisor) -> AsyncIterator[asyncio.Task[None]]:
     """The crew at work for as long as the context lasts; then it hurries."""
     running = asyncio.create_task(crew.run(), name="mesh-crew")
     try:
@@ -104,7 +104,7 @@ async def _running(crew: Crew) -> AsyncIterator[asyncio.Task[None]]:
         await asyncio.gather(running, return_exceptions=True)
 
 
-async def _await_ready(crew: Crew, running: asyncio.Task[None], choice: EngineChoice, log: Path) -> None:
+async def _await_ready(crew: Supervisor, running: asyncio.Task[None], choice: EngineChoice, log: Path) -> None:
     """Until the worker pulls, showing how long it takes.
 
     Raises:
@@ -140,7 +140,7 @@ def _explain(running: asyncio.Task[None], log: Path) -> NoReturn:
     raise EngineDeadError("the worker died while it started; the lines above are the end of its log")
 
 
-async def _perform(url: str, order: Order) -> None:
+async def _perform(url: str, order: DemoOptions) -> None:
     """Ask, show, read back."""
     asked = dict(enumerate(itertools.islice(itertools.cycle(PROMPTS), order.prompts), 1))
     async with connect(url) as client:

@@ -8,7 +8,7 @@ from mesh.cli.ask.generate_action import tokens_per_s
 from mesh.cli.serve.model_names import DEMO_NAME
 from mesh.cli.terminal import render
 from mesh.cli.terminal.panes import Pane, Screen
-from mesh.cli.terminal.render import Column
+from mesh.cli.terminal.render import TableColumn
 from mesh.client.assembly import Restarted
 from mesh.client.client import Client
 from mesh.client.job import Job
@@ -18,11 +18,11 @@ from mesh.protocol.subjects import Names
 FRAME_S = 0.08
 QUIET_S = 1.0  # between lines of progress where nobody watches a terminal
 _COLUMNS = (
-    Column("job"),
-    Column("status"),
-    Column("tokens", is_number=True),
-    Column("first token ms", is_number=True),
-    Column("tokens/s", is_number=True),
+    TableColumn("job"),
+    TableColumn("status"),
+    TableColumn("tokens", is_number=True),
+    TableColumn("first token ms", is_number=True),
+    TableColumn("tokens/s", is_number=True),
 )
 
 

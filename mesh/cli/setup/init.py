@@ -2,7 +2,7 @@
 
 import click
 
-from mesh.cli.options import Nats, Shape, option, with_json, with_nats, with_shape
+from mesh.cli.options import Nats, TopologyOptions, option, with_json, with_nats, with_shape
 
 
 @click.command("init")
@@ -16,7 +16,9 @@ from mesh.cli.options import Nats, Shape, option, with_json, with_nats, with_sha
 )
 @option("--apply", is_flag=True, help="Create what is missing.")
 @with_json
-def command(nats: Nats, model: tuple[str, ...], shape: Shape, profile: str | None, apply: bool, as_json: bool) -> None:
+def command(
+    nats: Nats, model: tuple[str, ...], shape: TopologyOptions, profile: str | None, apply: bool, as_json: bool
+) -> None:
     """Show what the mesh needs on NATS, and with --apply declare it.
 
     The plan is a table of streams, buckets and consumers: `create` is missing, `keep` is as it should be,

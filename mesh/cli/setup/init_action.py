@@ -7,15 +7,15 @@ from mesh.broker import topology
 from mesh.broker.topology import Change
 from mesh.broker.transport.connection import connect
 from mesh.cli.connecting import connect_options
-from mesh.cli.options import Nats, Shape
+from mesh.cli.options import Nats, TopologyOptions
 from mesh.cli.setup.settings import wanted
 from mesh.cli.terminal import render
-from mesh.cli.terminal.render import Column
+from mesh.cli.terminal.render import TableColumn
 from mesh.errors import TopologyError
 from mesh.protocol.subjects import Names, check_token
 
 
-async def run(nats: Nats, models: Sequence[str], shape: Shape, is_applied: bool, as_json: bool) -> None:
+async def run(nats: Nats, models: Sequence[str], shape: TopologyOptions, is_applied: bool, as_json: bool) -> None:
     """Show the plan, and carry it out if asked to.
 
     Raises:
@@ -48,7 +48,7 @@ def _show(changes: Sequence[Change], is_applied: bool, as_json: bool) -> None:
         shown = [{"verb": e.verb, "kind": e.kind, "name": e.name, "detail": e.detail} for e in changes]
         render.say(json.dumps({"applied": is_applied, "changes": shown}))
         return
-    columns = (Column("plan"), Column("kind"), Column("name"), Column("detail", least=12))
+    columns = (TableColumn("plan"), TableColumn("kind"), TableColumn("name"), TableColumn("detail", least=12))
     rows = [(each.verb, each.kind, each.name, each.detail) for each in changes]
     for line in render.table(columns, rows, render.width()):
         render.say(line)

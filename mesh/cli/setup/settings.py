@@ -6,14 +6,14 @@ from typing import Any
 from mesh.broker import topology
 from mesh.broker.topology import MeshSettings
 from mesh.broker.transport.connection import Connection
-from mesh.cli.options import Shape
+from mesh.cli.options import TopologyOptions
 from mesh.errors import ConfigError, TopologyError
 from mesh.protocol.subjects import Names
 
 RECORD_DAYS = 1  # prompts are kept no longer than somebody asks for
 
 
-def of_profile(shape: Shape, profile: str | None) -> Shape:
+def of_profile(shape: TopologyOptions, profile: str | None) -> TopologyOptions:
     """`shape` with what the durability profile chooses; what was given stands.
 
     Raises:
@@ -30,7 +30,7 @@ def of_profile(shape: Shape, profile: str | None) -> Shape:
     return replace(shape, events_storage=shape.events_storage or ("memory" if profile == "strict" else "file"))
 
 
-async def wanted(connection: Connection, names: Names, shape: Shape) -> MeshSettings:
+async def wanted(connection: Connection, names: Names, shape: TopologyOptions) -> MeshSettings:
     """The settings to plan with.
 
     Raises:

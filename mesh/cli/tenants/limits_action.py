@@ -8,7 +8,7 @@ import msgspec
 from mesh.cli.connecting import open_mesh
 from mesh.cli.options import Nats
 from mesh.cli.terminal import render
-from mesh.cli.terminal.render import Column
+from mesh.cli.terminal.render import TableColumn
 from mesh.control.tenants.limits import Allowed, all_limits, limit
 from mesh.policies.quota import QuotaLimits
 from mesh.protocol.subjects import check_token
@@ -55,7 +55,7 @@ def _show(shown: Sequence[Allowed], as_json: bool) -> None:
         return
     if not shown:
         return
-    columns = (Column("tenant", least=12), *(Column(title, is_number=True) for title in _TITLES.values()))
+    columns = (TableColumn("tenant", least=12), *(TableColumn(title, is_number=True) for title in _TITLES.values()))
     rows = [(each.tenant or OTHERS, *(_number(getattr(each.limits, key)) for key in _TITLES)) for each in shown]
     for line in render.table(columns, rows, render.width()):
         render.say(line)

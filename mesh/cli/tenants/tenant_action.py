@@ -4,14 +4,14 @@ import json
 from pathlib import Path
 
 from mesh.cli.terminal import render
-from mesh.cli.terminal.render import Column
+from mesh.cli.terminal.render import TableColumn
 from mesh.control.tenants.account_file import AccountLimits
 from mesh.control.tenants.accounts import RELOAD, Accounts
 from mesh.protocol.subjects import Names
 
 __all__ = ["AccountLimits", "add", "open_accounts", "remove", "show_list"]
 
-_COLUMNS = (Column("tenant", least=12), Column("keys", is_number=True), Column("first key", least=12))
+_COLUMNS = (TableColumn("tenant", least=12), TableColumn("keys", is_number=True), TableColumn("first key", least=12))
 
 
 def open_accounts(folder: Path, namespace: str) -> Accounts:

@@ -61,7 +61,7 @@ def width() -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class Column:
+class TableColumn:
     """One column of a table."""
 
     title: str
@@ -69,7 +69,7 @@ class Column:
     least: int = 0  # columns it may shrink to where the table is too wide; 0: it never shrinks
 
 
-def table(columns: Sequence[Column], rows: Sequence[Sequence[str]], width: int) -> list[str]:
+def table(columns: Sequence[TableColumn], rows: Sequence[Sequence[str]], width: int) -> list[str]:
     """The lines of a table no wider than `width`, as far as its columns can shrink. Pure."""
     wide = [max([cells(column.title), *(cells(row[index]) for row in rows)]) for index, column in enumerate(columns)]
     gap = 2 if sum(wide) + 2 * (len(wide) - 1) <= width else 1
@@ -116,7 +116,7 @@ def duration(seconds: float) -> str:
     return f"{max(0, int(seconds))}s"
 
 
-def _fit(text: str, size: int, column: Column) -> str:
+def _fit(text: str, size: int, column: TableColumn) -> str:
     text = clip(text, size)
     pad = " " * (size - cells(text))
     return pad + text if column.is_number else text + pad

@@ -9,7 +9,7 @@ from typing import Literal
 
 from mesh.cli.terminal import figures, render
 from mesh.cli.top.keys import State, picked_row
-from mesh.cli.top.tables import VIEWS, Column, Order, Row, Table, View, arranged, bar, table
+from mesh.cli.top.tables import VIEWS, Column, Row, SortOrder, Table, View, arranged, bar, table
 from mesh.control.status.depth import Rates, Snapshot
 
 Look = Literal["plain", "strong", "title", "picked", "bad", "foot"]
@@ -157,7 +157,7 @@ def _layout(columns: Sequence[Column], width: int) -> list[tuple[int, int]]:
     return [(at, sizes[at]) for at in kept]
 
 
-def _titles(columns: Sequence[Column], sizes: Sequence[tuple[int, int]], order: Order) -> str:
+def _titles(columns: Sequence[Column], sizes: Sequence[tuple[int, int]], order: SortOrder) -> str:
     def title(at: int) -> str:
         return f"*{columns[at].title}" if at == order.column else columns[at].title
 

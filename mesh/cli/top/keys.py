@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from mesh.cli.top.tables import VIEWS, Order, Row, Table, View
+from mesh.cli.top.tables import VIEWS, Row, SortOrder, Table, View
 
 Mode = Literal["look", "filter", "confirm", "help"]
 PAGE = 10  # rows that a page key moves by
@@ -81,16 +81,16 @@ class State:
     """What the user chose so far."""
 
     view: View = "queues"
-    orders: dict[View, Order] = field(default_factory=dict)  # of the views that were sorted by hand
+    orders: dict[View, SortOrder] = field(default_factory=dict)  # of the views that were sorted by hand
     pattern: str = ""  # rows without it are not shown
     picked: str = ""  # the key of a row
     mode: Mode = "look"
     pending: Deed | None = None  # waits for a yes
     note: str = ""  # what happened last
 
-    def order(self, table: Table) -> Order:
+    def order(self, table: Table) -> SortOrder:
         """How the table is sorted."""
-        return self.orders.get(table.view, Order(table.first))
+        return self.orders.get(table.view, SortOrder(table.first))
 
 
 def read_keys(text: str) -> list[str]:
@@ -165,9 +165,9 @@ def _change_view(state: State, key: str, table: Table) -> State:
         case "1" | "2" | "3":
             return replace(state, view=VIEWS[int(key) - 1], picked="")
         case "right" | "s" | ">":
-            return _sorted(state, Order((order.column + 1) % len(table.columns)))
+            return _sorted(state, SortOrder((order.column + 1) % len(table.columns)))
         case "left" | "<":
-            return _sorted(state, Order((order.column - 1) % len(table.columns)))
+            return _sorted(state, SortOrder((order.column - 1) % len(table.columns)))
         case "r":
             return _sorted(state, replace(order, is_reversed=not order.is_reversed))
         case "/":
@@ -180,7 +180,7 @@ def _change_view(state: State, key: str, table: Table) -> State:
             return state
 
 
-def _sorted(state: State, order: Order) -> State:
+def _sorted(state: State, order: SortOrder) -> State:
     return replace(state, orders={**state.orders, state.view: order})
 
 

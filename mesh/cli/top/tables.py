@@ -6,7 +6,7 @@ from typing import Literal
 
 from mesh.cli.terminal import figures
 from mesh.control.status.checks import FAR_MS
-from mesh.control.status.depth import Queue, Rates, Snapshot, WorkerSeen
+from mesh.control.status.depth import QueueDepth, Rates, Snapshot, WorkerSeen
 
 View = Literal["queues", "workers", "tenants"]
 VIEWS: tuple[View, ...] = ("queues", "workers", "tenants")
@@ -47,7 +47,7 @@ class Table:
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class SortOrder:
     """By which column, and which way. Numbers start with the largest, names with the first."""
 
     column: int
@@ -91,7 +91,7 @@ def table(view: View, seen: Snapshot, rates: Rates | None) -> Table:
     return Table(view, _TENANTS, tuple(_tenants(seen.queues)), 1)
 
 
-def arranged(table: Table, order: Order, pattern: str) -> list[Row]:
+def arranged(table: Table, order: SortOrder, pattern: str) -> list[Row]:
     """The rows with `pattern` anywhere in them, in this order; equals by their keys."""
     wanted = pattern.casefold()
     rows = [row for row in table.rows if any(wanted in cell.casefold() for cell in (row.key, *row.cells))]
@@ -111,7 +111,7 @@ def bar(value: int, limit: int, size: int = BAR) -> str:
     return f"[{'#' * filled}{'-' * (size - filled)}]"
 
 
-def _queue(queue: Queue) -> Row:
+def _queue(queue: QueueDepth) -> Row:
     oldest = queue.oldest_waiting_ms
     tenants = ", ".join(f"{each.tenant} {figures.count(each.jobs)}" for each in queue.tenants)
     state = pause_state(queue)
@@ -128,7 +128,7 @@ def _queue(queue: Queue) -> Row:
     return Row(cells[0], cells, order, queue.model, is_bad=not queue.is_declared)
 
 
-def pause_state(queue: Queue) -> str:
+def pause_state(queue: QueueDepth) -> str:
     """Whether jobs of it are given out."""
     if not queue.is_declared:
         return "unknown"
@@ -167,7 +167,7 @@ def _worker(seen: WorkerSeen, rates: Rates | None) -> Row:
     return Row(worker.worker, cells, order, worker.model, is_bad=seen.age_ms > SILENT_MS)
 
 
-def _tenants(queues: Sequence[Queue]) -> list[Row]:
+def _tenants(queues: Sequence[QueueDepth]) -> list[Row]:
     jobs: dict[str, dict[str, int]] = {}
     for queue in queues:
         for each in queue.tenants:

@@ -8,12 +8,16 @@ import msgspec
 from mesh.cli.connecting import open_mesh
 from mesh.cli.options import Nats
 from mesh.cli.terminal import render
-from mesh.cli.terminal.render import Column
+from mesh.cli.terminal.render import TableColumn
 from mesh.control.workers import drain as draining
-from mesh.control.workers.drain import Told
+from mesh.control.workers.drain import DrainReply
 from mesh.protocol.messages import Presence
 
-_COLUMNS = (Column("worker", least=12), Column("running", is_number=True), Column("what happens", least=30))
+_COLUMNS = (
+    TableColumn("worker", least=12),
+    TableColumn("running", is_number=True),
+    TableColumn("what happens", least=30),
+)
 
 
 async def run(nats: Nats, workers: Sequence[str], model: str | None, is_waiting: bool, as_json: bool) -> bool:
@@ -39,7 +43,7 @@ async def run(nats: Nats, workers: Sequence[str], model: str | None, is_waiting:
     return not left and all(each.answer is not None for each in told)
 
 
-def words_of(told: Told) -> str:
+def words_of(told: DrainReply) -> str:
     """What happens to one worker now. Pure."""
     answer = told.answer
     if answer is None:
@@ -51,7 +55,7 @@ def words_of(told: Told) -> str:
     return f"it takes no more; what runs has {answer.grace_s:g} s to finish"
 
 
-def _show(told: Sequence[Told], is_waiting: bool) -> None:
+def _show(told: Sequence[DrainReply], is_waiting: bool) -> None:
     rows = [
         (each.worker, "-" if each.answer is None else str(each.answer.running), render.harmless(words_of(each)))
         for each in told
@@ -68,7 +72,7 @@ def _progress(there: Sequence[Presence]) -> None:
         render.progress(f"{len(there)} still there, {jobs} jobs running")
 
 
-def _as_json(told: Told, left: Sequence[str]) -> dict[str, object]:
+def _as_json(told: DrainReply, left: Sequence[str]) -> dict[str, object]:
     shown: dict[str, object] = {"worker": told.worker, "answered": told.answer is not None}
     if told.answer is None:
         return shown | {"why": told.why}

@@ -9,21 +9,21 @@ import msgspec
 from mesh.cli.connecting import open_client
 from mesh.cli.options import Nats
 from mesh.cli.terminal import render
-from mesh.cli.terminal.render import Column
+from mesh.cli.terminal.render import TableColumn
 from mesh.protocol.messages import Presence
 
 _COLUMNS = (
-    Column("worker", least=8),
-    Column("model", least=5),
-    Column("state"),
-    Column("engine", least=6),
-    Column("jobs", is_number=True),
-    Column("lanes", least=5),
-    Column("done", is_number=True),
-    Column("tokens", is_number=True),
-    Column("host", least=4),
-    Column("pid", is_number=True),
-    Column("up", is_number=True),
+    TableColumn("worker", least=8),
+    TableColumn("model", least=5),
+    TableColumn("state"),
+    TableColumn("engine", least=6),
+    TableColumn("jobs", is_number=True),
+    TableColumn("lanes", least=5),
+    TableColumn("done", is_number=True),
+    TableColumn("tokens", is_number=True),
+    TableColumn("host", least=4),
+    TableColumn("pid", is_number=True),
+    TableColumn("up", is_number=True),
 )
 
 

@@ -30,7 +30,7 @@ _BROKEN = (msgspec.MsgspecError, RecursionError, ValueError, TypeError, Overflow
 
 
 @dataclass(frozen=True, slots=True)
-class Burial:
+class RedrivePlan:
     """Which request a dead letter is of, and when it was given up. Instants are the server's."""
 
     request_sequence: int  # in the request stream; 0: the letter does not say
@@ -61,7 +61,7 @@ class Decision:
 
 
 @dataclass(frozen=True, slots=True)
-class Submission:
+class Resubmission:
     """A request to store again."""
 
     affinity: str
@@ -81,7 +81,9 @@ class AttemptSeen:
     outcome: str  # how it ended; "" if nobody said
 
 
-def decide(burial: Burial, request: Request | None, traces: Traces, now_unix_ms: int, has_deadline: bool) -> Decision:
+def decide(
+    burial: RedrivePlan, request: Request | None, traces: Traces, now_unix_ms: int, has_deadline: bool
+) -> Decision:
     """What redriving means for this letter now.
 
     Args:
@@ -105,8 +107,8 @@ def decide(burial: Burial, request: Request | None, traces: Traces, now_unix_ms:
 
 
 def submission(
-    burial: Burial, name: tuple[str, str], body: bytes, encoding: Encoding, deadline_unix_ms: int | None
-) -> Submission:
+    burial: RedrivePlan, name: tuple[str, str], body: bytes, encoding: Encoding, deadline_unix_ms: int | None
+) -> Resubmission:
     """The request of a letter, to be stored again.
 
     The message id names the request that was buried: repeated submissions of one burial collapse in the duplicate
@@ -121,14 +123,14 @@ def submission(
     affinity = affinity_token(request) if request is not None else ANY_LANE
     message_id = f"redrive-{burial.request_sequence}"
     if request is not None and request.id == job and deadline_unix_ms is None:
-        return Submission(affinity, body, message_id)  # to the byte as it was submitted
+        return Resubmission(affinity, body, message_id)  # to the byte as it was submitted
     new = {"id": job} | ({} if deadline_unix_ms is None else {"deadline_unix_ms": deadline_unix_ms})
     again = _rewritten(body, encoding, new)
     if again is None and request is not None:  # a field nobody reads cannot be copied
         again = codec.encode(replace(request, **new), encoding)
     if again is None:  # no map, so no place for an id: the worker takes the name from the message id
-        return Submission(affinity, body, f"{tenant}.{job}")
-    return Submission(affinity, again, message_id)
+        return Resubmission(affinity, body, f"{tenant}.{job}")
+    return Resubmission(affinity, again, message_id)
 
 
 def read_request(body: bytes, encoding: Encoding) -> tuple[Request | None, str]:
@@ -176,7 +178,7 @@ def _has_finished(traces: Traces) -> bool:
     return any(isinstance(each, Result) and each.status == "finished" for each in results)
 
 
-def _ran_later(burial: Burial, traces: Traces) -> bool:
+def _ran_later(burial: RedrivePlan, traces: Traces) -> bool:
     """Whether the job was run from another request after this one was given up."""
     if traces.result is not None and not _is_own_result(burial, traces.result, traces.result_unix_ms):
         return True
@@ -187,14 +189,14 @@ def _ran_later(burial: Burial, traces: Traces) -> bool:
     return any(isinstance(event, kinds) for event in after)
 
 
-def _is_own(burial: Burial, event: Event | None) -> bool:
+def _is_own(burial: RedrivePlan, event: Event | None) -> bool:
     """Whether this event is surely of the run that was buried, or of one before."""
     if isinstance(event, Started):
         return event.sequence == burial.request_sequence
     return isinstance(event, Result) and _is_own_result(burial, event, 0)
 
 
-def _is_own_result(burial: Burial, result: Result, stored_unix_ms: int) -> bool:
+def _is_own_result(burial: RedrivePlan, result: Result, stored_unix_ms: int) -> bool:
     """A Result says when its request was stored; one written by no worker may not, then its own age decides."""
     created = result.created_unix_ms or stored_unix_ms
     return created == burial.stored_unix_ms or 0 < created <= burial.buried_unix_ms

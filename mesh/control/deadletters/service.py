@@ -13,15 +13,15 @@ from typing import Any
 
 from mesh.audit.operator import Operator
 from mesh.broker import topology
-from mesh.broker.stores.deadletters import DeadLetter, DeadLetters, Selection
+from mesh.broker.stores.deadletters import DeadLetter, DeadLetterFilter, DeadLetters
 from mesh.broker.stores.journal import Entry, Journal, events_of, notes_in
 from mesh.broker.stores.queue import RequestQueue
 from mesh.broker.stores.results import ResultStore
 from mesh.broker.transport.connection import Connection
 from mesh.control.deadletters.redrive import (
     AttemptSeen,
-    Burial,
     Decision,
+    RedrivePlan,
     Traces,
     attempts_of,
     decide,
@@ -37,7 +37,7 @@ SUBMIT_S = 10.0  # for the request queue to take one
 
 
 @dataclass(frozen=True, slots=True)
-class Story:
+class DeadLetterDetail:
     """What is still known of a buried job, beside its letter."""
 
     attempts: list[AttemptSeen]  # empty once the journal is past its age
@@ -45,7 +45,7 @@ class Story:
     decision: Decision  # what redriving it would mean
 
 
-class DeadLetterOffice:
+class DeadLetterService:
     """The dead letters of one mesh, and the way back into its queue."""
 
     def __init__(self, connection: Connection, names: Names) -> None:
@@ -58,7 +58,7 @@ class DeadLetterOffice:
         self._operator = Operator(connection, names)
         self._deployed: set[str] = set()  # models whose queue exists
 
-    def pages(self, selection: Selection) -> AsyncIterator[list[DeadLetter]]:
+    def pages(self, selection: DeadLetterFilter) -> AsyncIterator[list[DeadLetter]]:
         """The letters that are there now and selected, oldest first.
 
         Raises:
@@ -66,7 +66,7 @@ class DeadLetterOffice:
         """
         return self._letters.pages(selection)
 
-    async def find(self, jobs: Collection[str], selection: Selection) -> list[DeadLetter]:
+    async def find(self, jobs: Collection[str], selection: DeadLetterFilter) -> list[DeadLetter]:
         """The letters of these jobs, oldest first; a job may have several. Reads all that are selected.
 
         Raises:
@@ -90,7 +90,7 @@ class DeadLetterOffice:
                 )
         return found
 
-    async def tell(self, letter: DeadLetter) -> Story:
+    async def tell(self, letter: DeadLetter) -> DeadLetterDetail:
         """What is still known of the job.
 
         Raises:
@@ -98,9 +98,9 @@ class DeadLetterOffice:
         """
         decision = await self.plan(letter)
         if not letter.is_addressable:
-            return Story([], None, decision)
+            return DeadLetterDetail([], None, decision)
         entries, (_, _, result) = await asyncio.gather(self._read_journal(letter), self._read_result(letter))
-        return Story(attempts_of(events_of(entries), notes_in(entries)), result, decision)
+        return DeadLetterDetail(attempts_of(events_of(entries), notes_in(entries)), result, decision)
 
     async def plan(self, letter: DeadLetter, has_deadline: bool = False) -> Decision:
         """What `redrive` would do now. Changes nothing.
@@ -238,8 +238,8 @@ def _told(letter: DeadLetter) -> dict[str, Any]:
     }
 
 
-def _burial(letter: DeadLetter) -> Burial:
-    return Burial(letter.request_sequence, letter.stored_unix_ms, letter.buried_unix_ms)
+def _burial(letter: DeadLetter) -> RedrivePlan:
+    return RedrivePlan(letter.request_sequence, letter.stored_unix_ms, letter.buried_unix_ms)
 
 
 async def _nothing() -> None:

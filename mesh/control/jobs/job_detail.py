@@ -13,21 +13,21 @@ from msgspec.structs import replace
 from mesh.broker import topology
 from mesh.broker.inspect.inspector import Inspector
 from mesh.broker.stores.backlog import Backlog, Dated
-from mesh.broker.stores.deadletters import DeadLetter, Selection
+from mesh.broker.stores.deadletters import DeadLetter, DeadLetterFilter
 from mesh.broker.stores.delivery import StoredRequest
 from mesh.broker.stores.queue import RequestQueue
 from mesh.broker.stores.reads import StoredMessage
 from mesh.broker.stores.results import ResultStore
 from mesh.broker.transport.connection import Connection
 from mesh.control.deadletters.redrive import read_request
-from mesh.control.deadletters.service import DeadLetterOffice
+from mesh.control.deadletters.service import DeadLetterService
 from mesh.control.jobs import timeline as chronicle
-from mesh.control.jobs.job_state import JobSeen, standing, without_lost
+from mesh.control.jobs.job_state import JobSeen, job_state, without_lost
 from mesh.control.jobs.listing import see
-from mesh.control.jobs.pending_reasons import Place, Reason, why
-from mesh.control.jobs.timeline import Attempt, Moment, RequestSummary
+from mesh.control.jobs.pending_reasons import PendingReason, QueueContext, pending_reasons
+from mesh.control.jobs.timeline import AttemptSummary, RequestSummary, TimelineEntry
 from mesh.control.status import depth
-from mesh.control.status.depth import Queue, WorkerSeen
+from mesh.control.status.depth import QueueDepth, WorkerSeen
 from mesh.errors import ProtocolError, ResultNotFoundError
 from mesh.protocol import codec
 from mesh.protocol.messages import Event, Note, Request, Result, Started
@@ -35,7 +35,7 @@ from mesh.protocol.subjects import Names, RequestAddress, check_token
 from mesh.protocol.validate import deadline_of
 
 
-class Letter(msgspec.Struct, frozen=True, kw_only=True):
+class DeadLetterSummary(msgspec.Struct, frozen=True, kw_only=True):
     """That the job was given up."""
 
     attempts: int
@@ -44,7 +44,7 @@ class Letter(msgspec.Struct, frozen=True, kw_only=True):
     buried_unix_ms: int
 
 
-class Biography(msgspec.Struct, frozen=True, kw_only=True):
+class JobDetail(msgspec.Struct, frozen=True, kw_only=True):
     """All that is known of one job. None, "" and empty lists: that is kept no longer, or never was."""
 
     job: str
@@ -58,16 +58,16 @@ class Biography(msgspec.Struct, frozen=True, kw_only=True):
     deadline_unix_ms: int
     request: RequestSummary | None
     prompt: Any  # None unless it was asked for
-    standing: JobSeen | None  # while it is in the queue
-    waits: list[Reason]  # why it is not done yet
+    job_state: JobSeen | None  # while it is in the queue
+    waits: list[PendingReason]  # why it is not done yet
     ahead: int | None
-    attempts: list[Attempt]
-    moments: list[Moment]
+    attempts: list[AttemptSummary]
+    moments: list[TimelineEntry]
     result: Result | None
-    dead_letter: Letter | None
+    dead_letter: DeadLetterSummary | None
 
 
-class Biographer:
+class JobDetailReader:
     """Tells the lives of one mesh's jobs."""
 
     def __init__(self, connection: Connection, names: Names) -> None:
@@ -77,9 +77,9 @@ class Biographer:
         self._backlog = Backlog(connection, names)
         self._queue = RequestQueue(connection, names)
         self._store = ResultStore(connection, names)
-        self._office = DeadLetterOffice(connection, names)
+        self._office = DeadLetterService(connection, names)
 
-    async def tell(self, tenant: str, job: str, has_prompt: bool = False) -> Biography:
+    async def tell(self, tenant: str, job: str, has_prompt: bool = False) -> JobDetail:
         """The life of one job so far.
 
         Raises:
@@ -110,7 +110,7 @@ class Biographer:
         if result is not None and message is not None and not any(isinstance(said, Result) for _, said in told):
             told.append((message.unix_ms, result))
         workers = {each.said.worker for each in story if isinstance(each.said, Started)}
-        return Biography(
+        return JobDetail(
             job=job,
             tenant=tenant,
             status=result.status if result is not None else seen.state if seen is not None else "unknown",
@@ -122,12 +122,12 @@ class Biographer:
             deadline_unix_ms=deadline_of(stored.request, stored.stored_unix_ms) if stored is not None else 0,
             request=_summary(stored, letter),
             prompt=chronicle.prompt_of(request) if has_prompt and request is not None else None,
-            standing=seen,
+            job_state=seen,
             waits=waits,
             ahead=ahead,
             attempts=chronicle.attempts(told, created_ms, workers - alive),
             moments=sorted(
-                [*chronicle.moments(told, created_ms), *_burial(letter, created_ms)], key=lambda each: each.at_ms
+                [*chronicle.timeline(told, created_ms), *_burial(letter, created_ms)], key=lambda each: each.at_ms
             ),
             result=result,
             dead_letter=_as_letter(letter),
@@ -142,11 +142,11 @@ class Biographer:
 
     async def _letter(self, tenant: str, job: str) -> DeadLetter | None:
         try:
-            return (await self._office.find([job], Selection(tenant=tenant)))[-1]
+            return (await self._office.find([job], DeadLetterFilter(tenant=tenant)))[-1]
         except ResultNotFoundError:
             return None
 
-    async def _waits(self, seen: JobSeen, now_ms: int) -> tuple[list[Reason], int | None]:
+    async def _waits(self, seen: JobSeen, now_ms: int) -> tuple[list[PendingReason], int | None]:
         """Why it waits, and how many wait before it."""
         if seen.state not in ("queued", "retrying"):
             return [], None
@@ -164,12 +164,12 @@ class Biographer:
             if beat.presence.model == seen.model
         ]
         ahead = await self._ahead(seen, queue) if queue is not None and seen.state == "queued" else None
-        place = Place(
+        place = QueueContext(
             queue=queue, queues=queues, workers=workers, ahead=ahead, ack_wait_ms=int(settings.ack_wait_s * 1000)
         )
-        return why(seen, place), ahead
+        return pending_reasons(seen, place), ahead
 
-    async def _ahead(self, seen: JobSeen, queue: Queue) -> int | None:
+    async def _ahead(self, seen: JobSeen, queue: QueueDepth) -> int | None:
         """Jobs of its model and tier that no worker was given and that were stored before it; None: it was given."""
         own = next((lane for lane in queue.lanes if lane.lane == seen.lane), None)
         if own is not None and seen.sequence <= own.delivered_sequence:
@@ -214,7 +214,7 @@ def _seen(stored: StoredRequest | None, story: list[Dated], now_ms: int, alive: 
         return None
     events: list[Event] = [each.said for each in story if not isinstance(each.said, Note)]
     notes = [each.said for each in story if isinstance(each.said, Note)]
-    now = standing(events[-1] if events else None, notes[-1] if notes else None)
+    now = job_state(events[-1] if events else None, notes[-1] if notes else None)
     begun = [each for each in events if isinstance(each, Started) and not each.ends]
     seen = replace(see(stored, stored.address, now, now_ms), worker=begun[-1].worker if begun else "")
     return without_lost(seen, alive)
@@ -243,16 +243,16 @@ def _created(stored: StoredRequest | None, result: Result | None, letter: DeadLe
     return letter.stored_unix_ms if letter is not None else 0
 
 
-def _burial(letter: DeadLetter | None, created_ms: int) -> list[Moment]:
+def _burial(letter: DeadLetter | None, created_ms: int) -> list[TimelineEntry]:
     if letter is None:
         return []
     at_ms = letter.buried_unix_ms - (created_ms or letter.buried_unix_ms)
-    return [Moment(at_ms=at_ms, kind="buried", attempt=letter.attempts, text=letter.reason)]
+    return [TimelineEntry(at_ms=at_ms, kind="buried", attempt=letter.attempts, text=letter.reason)]
 
 
-def _as_letter(letter: DeadLetter | None) -> Letter | None:
+def _as_letter(letter: DeadLetter | None) -> DeadLetterSummary | None:
     if letter is None:
         return None
-    return Letter(
+    return DeadLetterSummary(
         attempts=letter.attempts, code=letter.code, reason=letter.reason, buried_unix_ms=letter.buried_unix_ms
     )

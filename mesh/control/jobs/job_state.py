@@ -35,7 +35,7 @@ class JobSeen(msgspec.Struct, frozen=True, kw_only=True):
     reason: str = ""  # how the last attempt ended, if it is over
 
 
-class Standing(msgspec.Struct, frozen=True, kw_only=True):
+class JobState(msgspec.Struct, frozen=True, kw_only=True):
     """What the newest event and note say."""
 
     state: State
@@ -44,7 +44,7 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     reason: str = ""
 
 
-def standing(event: Event | None, note: Note | None) -> Standing:
+def job_state(event: Event | None, note: Note | None) -> JobState:
     """The state of a job whose request is still in the queue.
 
     Args:
@@ -52,16 +52,16 @@ def standing(event: Event | None, note: Note | None) -> Standing:
         note: the newest on how one of its attempts ended.
     """
     if event is None:
-        return Standing(state="queued")
+        return JobState(state="queued")
     if isinstance(event, Result):
-        return Standing(state="ending", attempt=event.attempts, tokens=event.usage.completion_tokens)
+        return JobState(state="ending", attempt=event.attempts, tokens=event.usage.completion_tokens)
     tokens = event.index + len(event.token_ids) if isinstance(event, Delta) else event.index
     if isinstance(event, Started) and event.ends:
-        return Standing(state="ending", attempt=event.attempt - 1, tokens=tokens)
+        return JobState(state="ending", attempt=event.attempt - 1, tokens=tokens)
     if note is not None and note.attempt == event.attempt:
         reason = f"{note.verdict}: {note.reason}" if note.reason else note.verdict
-        return Standing(state="retrying", attempt=event.attempt, tokens=tokens, reason=reason)
-    return Standing(state="running", attempt=event.attempt, tokens=tokens)
+        return JobState(state="retrying", attempt=event.attempt, tokens=tokens, reason=reason)
+    return JobState(state="running", attempt=event.attempt, tokens=tokens)
 
 
 def without_lost(seen: JobSeen, alive: Collection[str]) -> JobSeen:

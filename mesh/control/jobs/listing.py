@@ -16,7 +16,7 @@ from mesh.broker.inspect.inspector import Inspector
 from mesh.broker.stores.backlog import PAGE, Backlog, Newest
 from mesh.broker.stores.delivery import StoredRequest
 from mesh.broker.transport.connection import Connection
-from mesh.control.jobs.job_state import JobSeen, Standing, State, in_order, standing, without_lost
+from mesh.control.jobs.job_state import JobSeen, JobState, State, in_order, job_state, without_lost
 from mesh.protocol.messages import Event, Result, Started
 from mesh.protocol.subjects import Names, RequestAddress, check_tier, check_token, is_token
 from mesh.protocol.validate import deadline_of
@@ -46,7 +46,7 @@ class Listing(msgspec.Struct, frozen=True, kw_only=True):
     tenants: dict[str, int]  # jobs of each, most first
 
 
-class Roster:
+class JobLister:
     """The jobs of one mesh."""
 
     def __init__(self, connection: Connection, names: Names) -> None:
@@ -182,10 +182,10 @@ class _Look:
 
     def seen(self, stored: StoredRequest, at: RequestAddress, newest: Newest) -> JobSeen:
         """A request and what was written last about it, as one job."""
-        return see(stored, at, standing(newest.event, newest.note), self.now_ms)
+        return see(stored, at, job_state(newest.event, newest.note), self.now_ms)
 
 
-def see(stored: StoredRequest, at: RequestAddress, now: Standing, now_ms: int) -> JobSeen:
+def see(stored: StoredRequest, at: RequestAddress, now: JobState, now_ms: int) -> JobSeen:
     """A request in the queue as one job.
 
     Args:

@@ -32,7 +32,7 @@ Name = tuple[str, str]  # tenant and id of a job
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class TailEvent:
     """One event of a job, to be shown."""
 
     tenant: str
@@ -50,7 +50,7 @@ class _Heard:
     payload: bytes
 
 
-class Tail:
+class EventTail:
     """Hears jobs from its making until `close`."""
 
     def __init__(self, connection: Connection, names: Names, tenant: str, job: str = "*") -> None:
@@ -71,7 +71,7 @@ class Tail:
         self._subscription.close()
         self._unlisten()
 
-    async def follow(self) -> AsyncGenerator[Told | None, None]:
+    async def follow(self) -> AsyncGenerator[TailEvent | None, None]:
         """Events as they come, each job's in order; None where none came for a while. Does not end.
 
         A job that had begun before is told from its beginning when it is first heard of. While NATS is away nothing
@@ -92,7 +92,7 @@ class Tail:
             for told in await self._take(heard):
                 yield told
 
-    async def follow_job(self, tenant: str, job: str) -> AsyncGenerator[Told | None, None]:
+    async def follow_job(self, tenant: str, job: str) -> AsyncGenerator[TailEvent | None, None]:
         """The events of one job, from its first to its Result, with which this ends; None as `follow`.
 
         Raises:
@@ -117,7 +117,7 @@ class Tail:
                 for told in await self._look(name):
                     yield told
 
-    async def _look(self, name: Name) -> list[Told]:
+    async def _look(self, name: Name) -> list[TailEvent]:
         """The rest of a job that has its Result, though it was not heard; nothing if it has none."""
         try:
             stored = await self._store.get(*name)
@@ -128,7 +128,7 @@ class Tail:
         rest = await self._read_on(name)
         if name in self._open:  # its events are kept no longer
             self._open.discard(name)
-            rest.append(Told(*name, stored.result))
+            rest.append(TailEvent(*name, stored.result))
         return rest
 
     def _heard(self, subject: bytes, reply: bytes, payload: bytes, header: bytes) -> None:
@@ -147,9 +147,9 @@ class Tail:
         if connected:
             self._late |= dict.fromkeys(self._open)
 
-    async def _take(self, heard: _Heard) -> list[Told]:
+    async def _take(self, heard: _Heard) -> list[TailEvent]:
         """What a message tells, after what came before it and was not heard."""
-        name, told = _name_of(heard.subject), list[Told]()
+        name, told = _name_of(heard.subject), list[TailEvent]()
         if name is None:
             return []
         for _ in range(LAG_TRIES):
@@ -163,9 +163,9 @@ class Tail:
             told += self._tell(name, heard.sequence, heard.payload)
         return told
 
-    async def _read_on(self, name: Name) -> list[Told]:
+    async def _read_on(self, name: Name) -> list[TailEvent]:
         """What the journal has of a job beyond what was told; the rest later if NATS is away."""
-        found: list[Told] = []
+        found: list[TailEvent] = []
         try:
             while page := await self._journal.read(self._names.events(*name), self._places.get(name, 0), PAGE):
                 for entry in page:
@@ -177,13 +177,13 @@ class Tail:
             await asyncio.sleep(TICK_S)
         return found
 
-    def _tell(self, name: Name, sequence: int, body: bytes) -> list[Told]:
+    def _tell(self, name: Name, sequence: int, body: bytes) -> list[TailEvent]:
         try:
             event = codec.decode_event(body)
         except ProtocolError:
             event = None  # nobody but workers may publish
         self._note(name, sequence, event)
-        return [Told(*name, event)] if event is not None else []
+        return [TailEvent(*name, event)] if event is not None else []
 
     def _note(self, name: Name, sequence: int, event: Event | None) -> None:
         """A job was told up to here."""

@@ -13,7 +13,7 @@ _INPUTS = ("id", "prompt", "messages", "prompt_token_ids", "input")
 Kind = Literal["stored", "started", "tokens", "note", "closed", "result", "buried"]
 
 
-class Moment(msgspec.Struct, frozen=True, kw_only=True):
+class TimelineEntry(msgspec.Struct, frozen=True, kw_only=True):
     """One event of a job's life, by the server's clock."""
 
     at_ms: int  # since its request was stored, or since the first moment if that is not known
@@ -26,7 +26,7 @@ class Moment(msgspec.Struct, frozen=True, kw_only=True):
     text: str = ""  # for `note`, `result` and `buried`: how, and why
 
 
-class Attempt(msgspec.Struct, frozen=True, kw_only=True):
+class AttemptSummary(msgspec.Struct, frozen=True, kw_only=True):
     """One execution of a job."""
 
     number: int
@@ -51,20 +51,20 @@ class RequestSummary(msgspec.Struct, frozen=True, kw_only=True):
 Said = tuple[int, Event | Note]  # when it was stored, in Unix ms by the server's clock, and what
 
 
-def moments(story: Sequence[Said], stored_unix_ms: int) -> list[Moment]:
+def timeline(story: Sequence[Said], stored_unix_ms: int) -> list[TimelineEntry]:
     """Every event and note, the oldest first, from the moment the request was stored.
 
     Args:
         stored_unix_ms: 0: not known.
     """
     start_ms = stored_unix_ms or (story[0][0] if story else 0)
-    first = [Moment(at_ms=0, kind="stored")] if stored_unix_ms else []
+    first = [TimelineEntry(at_ms=0, kind="stored")] if stored_unix_ms else []
     return first + [_moment(unix_ms - start_ms, said) for unix_ms, said in story]
 
 
-def folded(found: Iterable[Moment]) -> list[Moment]:
+def folded(found: Iterable[TimelineEntry]) -> list[TimelineEntry]:
     """The same, with runs of tokens as one moment each, after the first of its attempt."""
-    told: list[Moment] = []
+    told: list[TimelineEntry] = []
     for each in found:
         last = told[-1] if told else None
         is_run = last is not None and last.kind == each.kind == "tokens" and last.attempt == each.attempt
@@ -77,7 +77,7 @@ def folded(found: Iterable[Moment]) -> list[Moment]:
     return told
 
 
-def attempts(story: Sequence[Said], stored_unix_ms: int, lost: Iterable[str]) -> list[Attempt]:
+def attempts(story: Sequence[Said], stored_unix_ms: int, lost: Iterable[str]) -> list[AttemptSummary]:
     """The attempts that the journal still tells of, in order.
 
     Args:
@@ -111,7 +111,7 @@ def attempts(story: Sequence[Said], stored_unix_ms: int, lost: Iterable[str]) ->
         return "runs"
 
     return [
-        Attempt(
+        AttemptSummary(
             number=number,
             worker=each.worker,
             at_ms=unix_ms - start_ms,
@@ -157,18 +157,24 @@ def _input(request: Request) -> str:
     return f"{len(texts)} texts of {sum(map(len, texts)):,} characters to embed"
 
 
-def _moment(at_ms: int, said: Event | Note) -> Moment:
+def _moment(at_ms: int, said: Event | Note) -> TimelineEntry:
     if isinstance(said, Started):
         kind: Kind = "closed" if said.ends else "started"
         text = "alone in its worker" if said.alone else ""
-        return Moment(at_ms=at_ms, kind=kind, attempt=said.attempt, worker=said.worker, index=said.index, text=text)
+        return TimelineEntry(
+            at_ms=at_ms, kind=kind, attempt=said.attempt, worker=said.worker, index=said.index, text=text
+        )
     if isinstance(said, Delta):
-        return Moment(at_ms=at_ms, kind="tokens", attempt=said.attempt, index=said.index, tokens=len(said.token_ids))
+        return TimelineEntry(
+            at_ms=at_ms, kind="tokens", attempt=said.attempt, index=said.index, tokens=len(said.token_ids)
+        )
     if isinstance(said, Note):
         text = f"{said.verdict}: {said.reason}" if said.reason else said.verdict
-        return Moment(at_ms=at_ms, kind="note", attempt=said.attempt, text=text)
+        return TimelineEntry(at_ms=at_ms, kind="note", attempt=said.attempt, text=text)
     reason = ""
     if said.error is not None:
         code = "" if said.error.code == said.status else f"{said.error.code}: "
         reason = f", {code}{said.error.message}"
-    return Moment(at_ms=at_ms, kind="result", attempt=said.attempts, worker=said.worker, text=f"{said.status}{reason}")
+    return TimelineEntry(
+        at_ms=at_ms, kind="result", attempt=said.attempts, worker=said.worker, text=f"{said.status}{reason}"
+    )

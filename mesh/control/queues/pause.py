@@ -20,7 +20,7 @@ END_S = 0.1  # a resumed queue's pause ends this much later by itself, which ser
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class PauseTarget:
     """Which queues are meant."""
 
     model: str
@@ -35,7 +35,7 @@ class Target:
 
 
 @dataclass(frozen=True, slots=True)
-class Queue:
+class PausableQueue:
     """One tier of one model, over all its lanes."""
 
     model: str
@@ -53,14 +53,14 @@ class Queue:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class PauseOutcome:
     """What a pause or a resume came to."""
 
-    before: list[Queue]  # as it was
-    after: list[Queue]  # the same queues now
+    before: list[PausableQueue]  # as it was
+    after: list[PausableQueue]  # the same queues now
 
 
-def read_target(text: str) -> Target:
+def read_target(text: str) -> PauseTarget:
     """`chat` or `chat/batch`.
 
     Raises:
@@ -71,16 +71,16 @@ def read_target(text: str) -> Target:
         raise InvalidRequestError(
             f"{text!r} is not a model, or model/tier with a tier of {', '.join(TIERS)}", field="target"
         )
-    return Target(check_token("model", model), tier or None)
+    return PauseTarget(check_token("model", model), tier or None)
 
 
-def queues_of(lanes: Iterable[Lane]) -> list[Queue]:
+def queues_of(lanes: Iterable[Lane]) -> list[PausableQueue]:
     """The lanes summed up, by model and then from the highest tier to the lowest."""
     found: dict[tuple[str, str], list[Lane]] = {}
     for lane in lanes:
         found.setdefault((lane.model, lane.tier), []).append(lane)
     queues = [
-        Queue(
+        PausableQueue(
             model=model,
             tier=tier,
             waiting=sum(each.waiting for each in parts),
@@ -94,7 +94,7 @@ def queues_of(lanes: Iterable[Lane]) -> list[Queue]:
     return sorted(queues, key=lambda each: (each.model, TIERS.index(each.tier) if each.tier in TIERS else len(TIERS)))
 
 
-async def pause(connection: Connection, names: Names, target: Target, for_s: float | None) -> Outcome:
+async def pause(connection: Connection, names: Names, target: PauseTarget, for_s: float | None) -> PauseOutcome:
     """Have no job of these queues delivered for `for_s` seconds; None: until `resume`. A new pause replaces the old.
 
     Raises:
@@ -110,7 +110,7 @@ async def pause(connection: Connection, names: Names, target: Target, for_s: flo
     return await _outcome(lanes, before, target)
 
 
-async def resume(connection: Connection, names: Names, target: Target) -> Outcome:
+async def resume(connection: Connection, names: Names, target: PauseTarget) -> PauseOutcome:
     """Have the jobs of these queues delivered again; those that are not paused stay as they are.
 
     Raises:
@@ -128,12 +128,12 @@ async def resume(connection: Connection, names: Names, target: Target) -> Outcom
     return await _outcome(lanes, before, target)
 
 
-async def _outcome(lanes: Lanes, before: list[Lane], target: Target) -> Outcome:
+async def _outcome(lanes: Lanes, before: list[Lane], target: PauseTarget) -> PauseOutcome:
     after = [each for each in await lanes.all() if target.takes(each)]
-    return Outcome(queues_of(before), queues_of(after))
+    return PauseOutcome(queues_of(before), queues_of(after))
 
 
-def _chosen(lanes: list[Lane], target: Target) -> list[Lane]:
+def _chosen(lanes: list[Lane], target: PauseTarget) -> list[Lane]:
     chosen = [each for each in lanes if target.takes(each)]
     if not chosen:
         have = ", ".join(sorted({each.model for each in lanes})) or "none"

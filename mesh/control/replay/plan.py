@@ -22,7 +22,7 @@ SHARES = (50, 90, 99)
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class ReplayMapping:
     """Where and as what requests are submitted again."""
 
     run: str  # tells this replay from others; part of every job's id
@@ -36,7 +36,7 @@ class Target:
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
+class ReplayedRequest:
     """One request to submit."""
 
     sequence: int  # of the original
@@ -48,7 +48,7 @@ class Ask:
     encoding: str
 
 
-def ask_of(stored: StoredRequest, target: Target) -> Ask | str:
+def ask_of(stored: StoredRequest, target: ReplayMapping) -> ReplayedRequest | str:
     """What to submit for a recorded request, or in one word why nothing is."""
     at = stored.address
     if at is None or stored.request is None or not all(map(is_token, (at.model, at.tenant))):
@@ -58,7 +58,7 @@ def ask_of(stored: StoredRequest, target: Target) -> Ask | str:
     seed = stored.request.seed
     if stored.request.input is None:  # the one that the original's id gave it, so that the replay draws alike
         seed = seed_of(stored.request, at.tenant, stored.job)
-    return Ask(
+    return ReplayedRequest(
         sequence=stored.sequence,
         at_unix_ms=stored.stored_unix_ms,
         tenant=target.tenant or at.tenant,
@@ -77,12 +77,12 @@ def job_id(run: str, recorded: str) -> str:
     return f"{PREFIX}{run}-{hashlib.sha256(recorded.encode()).hexdigest()[:32]}"
 
 
-def due_s(ask: Ask, first_unix_ms: int, speed: float | None) -> float:
+def due_s(ask: ReplayedRequest, first_unix_ms: int, speed: float | None) -> float:
     """Seconds after the first request's submission at which this one is due; `speed` None: at once."""
     return 0.0 if speed is None else max(0, ask.at_unix_ms - first_unix_ms) / 1000 / speed
 
 
-def request_now(ask: Ask, now_unix_ms: int) -> Request:
+def request_now(ask: ReplayedRequest, now_unix_ms: int) -> Request:
     """The request, with as much time until its deadline as the original had."""
     deadline = ask.request.deadline_unix_ms
     if deadline is None:
@@ -107,7 +107,7 @@ class Outline:
         """Requests to submit."""
         return self.asks.total()
 
-    def note(self, stored: StoredRequest, ask: Ask | str) -> None:
+    def note(self, stored: StoredRequest, ask: ReplayedRequest | str) -> None:
         """One more was read."""
         if self._is_whole and 0 < self._sequence < stored.sequence:
             self.missing += stored.sequence - self._sequence - 1
@@ -120,7 +120,7 @@ class Outline:
         self.last_unix_ms = max(self.last_unix_ms, ask.at_unix_ms)
 
 
-class Report:
+class ReplayReport:
     """What a replay came to, counted while it runs; a few numbers for each request."""
 
     def __init__(self) -> None:
@@ -138,7 +138,7 @@ class Report:
         """Submitted and not ended."""
         return self.submitted - self.ended.total()
 
-    def note(self, ask: Ask, result: Result | None) -> None:
+    def note(self, ask: ReplayedRequest, result: Result | None) -> None:
         """A job ended; None: what became of it is not known."""
         self.ended[result.status if result is not None else "lost"] += 1
         if result is not None and result.status == "finished":

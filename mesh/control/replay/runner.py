@@ -12,12 +12,12 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import cast
 
-from mesh.audit.reader import AuditLog, Selection
+from mesh.audit.reader import AuditFilter, AuditLog
 from mesh.broker import topology
-from mesh.broker.stores.recordings import Recording, Span
+from mesh.broker.stores.recordings import Recording, TimeRange
 from mesh.broker.transport.connection import Connection
 from mesh.client.job import Job
-from mesh.control.replay.plan import Ask, Outline, Report, Target, ask_of, due_s, request_now
+from mesh.control.replay.plan import Outline, ReplayedRequest, ReplayMapping, ReplayReport, ask_of, due_s, request_now
 from mesh.errors import BrokerError, MeshError, ModelNotFoundError, TopologyError
 from mesh.gateway.clients import Clients
 from mesh.protocol.codec import Encoding
@@ -41,13 +41,13 @@ class Pace:
 class Replay:
     """One replay: `outline` looks, `run` submits, `compare` asks how the originals did."""
 
-    def __init__(self, source: tuple[Connection, Names], span: Span, target: Target, pace: Pace) -> None:
+    def __init__(self, source: tuple[Connection, Names], span: TimeRange, target: ReplayMapping, pace: Pace) -> None:
         self._connection, self._names = source
         self._recording = Recording(*source)
         self._span = span
         self._target = target
         self._pace = pace
-        self.report = Report()
+        self.report = ReplayReport()
 
     async def outline(self) -> Outline:
         """What would be submitted. Reads all of it.
@@ -94,7 +94,7 @@ class Replay:
         since = self._span.since_unix_ms
         until = None if self._span.until_unix_ms is None else self._span.until_unix_ms + ORIGINALS_MS
         log_of = AuditLog(
-            self._connection, self._names, Selection(event="ended", since_unix_ms=since, until_unix_ms=until)
+            self._connection, self._names, AuditFilter(event="ended", since_unix_ms=since, until_unix_ms=until)
         )
         with contextlib.suppress(TopologyError):  # no audit, so nobody knows
             async for page in log_of.pages():
@@ -103,7 +103,7 @@ class Replay:
                     if entry.sequence in wanted and entry.total_ms is not None and entry.status == "finished":
                         self.report.originals[entry.sequence] = (entry.total_ms, entry.first_token_ms)
 
-    async def _due(self) -> AsyncIterator[Ask]:
+    async def _due(self) -> AsyncIterator[ReplayedRequest]:
         """Each request when it is due."""
         began_s, first_unix_ms, count = time.monotonic(), 0, 0
         async for page in self._recording.pages(self._span):
@@ -122,7 +122,7 @@ class Replay:
                     self.report.behind_s = max(self.report.behind_s, -left_s)
                 yield ask
 
-    async def _one(self, clients: Clients, ask: Ask, gate: asyncio.Semaphore) -> None:
+    async def _one(self, clients: Clients, ask: ReplayedRequest, gate: asyncio.Semaphore) -> None:
         """One request, from its submission to its end."""
         job: Job | None = None
         try:

@@ -6,7 +6,7 @@ from typing import Literal
 import msgspec
 
 from mesh.broker.inspect.facts import PeerFacts, StoreFacts
-from mesh.control.status.depth import Queue, Snapshot, WorkerSeen
+from mesh.control.status.depth import QueueDepth, Snapshot, WorkerSeen
 from mesh.protocol.subjects import Names
 
 ADVISED_SERVER = (2, 14, 3)
@@ -120,7 +120,7 @@ def _backlogs(snapshot: Snapshot) -> Iterator[Finding]:
             )
 
 
-def _service(queue: Queue, name: str, workers: list[WorkerSeen]) -> Iterator[Finding]:
+def _service(queue: QueueDepth, name: str, workers: list[WorkerSeen]) -> Iterator[Finding]:
     """Whether anybody does what waits in a queue."""
     jobs = _many(queue.jobs, "job", "jobs")
     if not queue.is_declared:

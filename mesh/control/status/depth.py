@@ -21,7 +21,7 @@ class TenantDepth(msgspec.Struct, frozen=True, kw_only=True):
     fullest: int  # of them, in the lane where this tenant has most: the queue's limit is on that
 
 
-class Queue(msgspec.Struct, frozen=True, kw_only=True):
+class QueueDepth(msgspec.Struct, frozen=True, kw_only=True):
     """The queue of one model and tier."""
 
     model: str
@@ -54,7 +54,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     server: ServerFacts
     stores: list[StoreFacts]
     missing: list[str]  # streams and buckets that should be there
-    queues: list[Queue]  # by model, the highest tier first; those that are empty too
+    queues: list[QueueDepth]  # by model, the highest tier first; those that are empty too
     strays: int  # requests on subjects that are no job's
     workers: list[WorkerSeen]  # by model and id
     dead_letters: int
@@ -93,7 +93,7 @@ class Rates(msgspec.Struct, frozen=True, kw_only=True):
     workers: list[WorkerRate]
 
 
-def read_queues(names: Names, depths: Mapping[str, int], lanes: Iterable[LaneFacts]) -> tuple[list[Queue], int]:
+def read_queues(names: Names, depths: Mapping[str, int], lanes: Iterable[LaneFacts]) -> tuple[list[QueueDepth], int]:
     """The queues, without ages, and the number of requests that belong to none.
 
     Args:
@@ -141,11 +141,11 @@ def _rank(tier: str) -> int:
     return TIERS.index(tier) if tier in TIERS else len(TIERS)
 
 
-def _queue(key: tuple[str, str], tenants: Mapping[str, Sequence[int]], lanes: Sequence[LaneFacts]) -> Queue:
+def _queue(key: tuple[str, str], tenants: Mapping[str, Sequence[int]], lanes: Sequence[LaneFacts]) -> QueueDepth:
     total = sum(sum(counts) for counts in tenants.values())
     in_flight = sum(each.in_flight for each in lanes)
     depths = [TenantDepth(tenant=name, jobs=sum(counts), fullest=max(counts)) for name, counts in tenants.items()]
-    return Queue(
+    return QueueDepth(
         model=key[0],
         tier=key[1],
         jobs=total,

@@ -12,11 +12,11 @@ from collections import Counter
 
 from mesh.broker.topology import PRESENCE_BEAT_S
 from mesh.broker.transport.connection import Connection
-from mesh.control.status.depth import Queue, Snapshot
+from mesh.control.status.depth import QueueDepth, Snapshot
 from mesh.control.status.snapshot import snapshot
 from mesh.errors import MeshError
 from mesh.protocol.subjects import Names
-from mesh.reconcile.leader import Seat
+from mesh.reconcile.leader import LeaderLease
 from mesh.telemetry.readings import MeshReading, QueueReading, StoreReading
 
 log = logging.getLogger("mesh.control")
@@ -28,7 +28,7 @@ IDLE_S = 90.0  # without a scrape: then it looks no more, and another may have t
 PATIENT_S = 2 * PRESENCE_BEAT_S  # between asks for a seat that another holds
 
 
-class Census:
+class MeshExporter:
     """`run` it on a connection; `asked` gives what it knows. One object outlives many connections."""
 
     def __init__(self, names: Names, who: str) -> None:
@@ -53,7 +53,7 @@ class Census:
 
     async def run(self, connection: Connection) -> None:
         """Look, while somebody asks and the seat is ours, until cancelled."""
-        seat = Seat(connection, self._names, "census", self._who)
+        seat = LeaderLease(connection, self._names, "census", self._who)
         try:
             while True:
                 await self._asked.wait()
@@ -97,7 +97,7 @@ def reading_of(seen: Snapshot) -> MeshReading:
     )
 
 
-def _queue(queue: Queue) -> QueueReading:
+def _queue(queue: QueueDepth) -> QueueReading:
     return QueueReading(
         model=queue.model,
         tier=queue.tier,

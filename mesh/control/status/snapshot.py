@@ -8,7 +8,7 @@ from mesh.broker.inspect.facts import LaneFacts
 from mesh.broker.inspect.inspector import Beat, Inspector
 from mesh.broker.transport.connection import Connection
 from mesh.control.status import depth
-from mesh.control.status.depth import Queue, Rates, Snapshot, WorkerSeen
+from mesh.control.status.depth import QueueDepth, Rates, Snapshot, WorkerSeen
 from mesh.errors import TopologyError
 from mesh.protocol.subjects import Names, is_token
 
@@ -56,7 +56,7 @@ def _seen(beat: Beat, now_ms: int) -> WorkerSeen:
     return WorkerSeen(presence=beat.presence, beat_unix_ms=beat.unix_ms, age_ms=max(0, now_ms - beat.unix_ms))
 
 
-async def _aged(inspector: Inspector, names: Names, queues: list[Queue], now_ms: int) -> list[Queue]:
+async def _aged(inspector: Inspector, names: Names, queues: list[QueueDepth], now_ms: int) -> list[QueueDepth]:
     """The queues with the ages of their oldest jobs."""
     asks: dict[tuple[str, int], None] = {}
     for queue in queues:
@@ -77,7 +77,7 @@ async def _aged(inspector: Inspector, names: Names, queues: list[Queue], now_ms:
     ]
 
 
-def _asks(names: Names, queue: Queue) -> list[tuple[str, int]]:
+def _asks(names: Names, queue: QueueDepth) -> list[tuple[str, int]]:
     """Where the oldest job of a queue is found, then where the oldest waiting one of each lane is."""
     if not queue.jobs or not (is_token(queue.model) and is_token(queue.tier)):
         return []

@@ -23,7 +23,7 @@ MARGIN_S = 15.0  # beyond the grace period: to hand back what is left, and for t
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class DrainReply:
     """What became of telling one worker."""
 
     worker: str
@@ -54,7 +54,7 @@ def chosen(present: Sequence[Presence], workers: Collection[str], model: str | N
     return found
 
 
-async def drain(connection: Connection, names: Names, workers: Sequence[str]) -> list[Told]:
+async def drain(connection: Connection, names: Names, workers: Sequence[str]) -> list[DrainReply]:
     """Tell them, all at once. Those that drain already go on as they were.
 
     Raises:
@@ -69,7 +69,7 @@ async def drain(connection: Connection, names: Names, workers: Sequence[str]) ->
 
 
 async def wait_gone(
-    connection: Connection, names: Names, told: Sequence[Told], on_look: Callable[[Sequence[Presence]], None]
+    connection: Connection, names: Names, told: Sequence[DrainReply], on_look: Callable[[Sequence[Presence]], None]
 ) -> list[str]:
     """Wait for those that answered to end; the ones that have not, once their grace period and MARGIN_S are over.
 
@@ -93,13 +93,13 @@ async def wait_gone(
     return sorted(left)
 
 
-async def _tell(connection: Connection, names: Names, worker: str) -> Told:
+async def _tell(connection: Connection, names: Names, worker: str) -> DrainReply:
     try:
         _, payload = await connection.request(names.drain(worker), timeout_s=ANSWER_S)
-        return Told(worker, msgspec.json.decode(payload, type=DrainAnswer))
+        return DrainReply(worker, msgspec.json.decode(payload, type=DrainAnswer))
     except UnavailableError:
-        return Told(worker, None, "it is gone, or its engine is being started again")
+        return DrainReply(worker, None, "it is gone, or its engine is being started again")
     except BrokerTimeoutError:
-        return Told(worker, None, f"no answer within {ANSWER_S:g} s: it may be suspended, or cut off")
+        return DrainReply(worker, None, f"no answer within {ANSWER_S:g} s: it may be suspended, or cut off")
     except msgspec.MsgspecError:
-        return Told(worker, None, "its answer cannot be read: another version of the mesh?")
+        return DrainReply(worker, None, "its answer cannot be read: another version of the mesh?")

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 from mesh.engines.base import Chunk
 from mesh.engines.simulator.cache import PrefixCache
-from mesh.engines.simulator.request import Fault
+from mesh.engines.simulator.request import SimulatedFault
 from mesh.engines.simulator.settings import SimulatorSettings
 from mesh.engines.simulator.text import Writer
 from mesh.errors import EngineDeadError
@@ -16,7 +16,7 @@ from mesh.errors import EngineDeadError
 CATCH_UP_S = 0.1  # steps missed while the event loop was busy and made good at once: timers are coarse
 
 
-class Job:
+class BatchedJob:
     """One call in flight: what the steps have made of it and its reader has not taken yet."""
 
     def __init__(
@@ -24,7 +24,7 @@ class Job:
         name: str,
         writer: Writer | None,
         prompt: Sequence[int],
-        fault: Fault,
+        fault: SimulatedFault,
         notify: Callable[[], None],
     ) -> None:
         self.name = name
@@ -98,8 +98,8 @@ class Batch:
 
     def __init__(self, settings: SimulatorSettings) -> None:
         self.cache = PrefixCache(settings.prefix_cache_tokens)
-        self.running: dict[Job, None] = {}  # in order of admission
-        self.waiting: deque[Job] = deque()
+        self.running: dict[BatchedJob, None] = {}  # in order of admission
+        self.waiting: deque[BatchedJob] = deque()
         self.steps = 0
         self.tokens = 0  # of output
         self.queried_tokens = 0  # of prompts, looked for in the cache
@@ -107,12 +107,12 @@ class Batch:
         self._settings = settings
         self._due_s = 0.0  # no step before
 
-    def enter(self, job: Job, now_s: float) -> None:
+    def enter(self, job: BatchedJob, now_s: float) -> None:
         """Admit the job, or let it wait its turn."""
         self.waiting.append(job)
         self._admit(now_s)
 
-    def leave(self, job: Job, now_s: float) -> None:
+    def leave(self, job: BatchedJob, now_s: float) -> None:
         """Free the job's slot, if it has one, for the next that waits. Idempotent."""
         if job in self.running:
             del self.running[job]
@@ -120,7 +120,7 @@ class Batch:
         elif job in self.waiting:
             self.waiting.remove(job)
 
-    def clear(self) -> list[Job]:
+    def clear(self) -> list[BatchedJob]:
         """Empty the batch; return who was in it or waited for it."""
         jobs = [*self.running, *self.waiting]
         self.running.clear()

@@ -18,8 +18,8 @@ from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 
 from mesh.engines.base import Chunk, Embedding, EngineGauges, EngineInfo, Work
-from mesh.engines.simulator.batch import Batch, Job
-from mesh.engines.simulator.request import Fault, count_tokens, fault_of, inputs_of, plan_of, prompt_ids
+from mesh.engines.simulator.batch import Batch, BatchedJob
+from mesh.engines.simulator.request import SimulatedFault, count_tokens, fault_of, inputs_of, plan_of, prompt_ids
 from mesh.engines.simulator.settings import SimulatorSettings
 from mesh.engines.simulator.text import TokenSource, Writer, vector
 from mesh.errors import EngineDeadError, EngineFailedError, RequestError
@@ -127,7 +127,7 @@ class SimulatorEngine:
         prompt = prompt_ids(work.request, self._settings)
         writer = Writer(plan_of(work.request, work.seed, prompt, self._settings), work.token_ids, work.text)
         changed = asyncio.Event()
-        job = Job(work.job, writer, prompt, fault, changed.set)
+        job = BatchedJob(work.job, writer, prompt, fault, changed.set)
         self._enter(job)
         try:
             while True:
@@ -147,7 +147,7 @@ class SimulatorEngine:
         fault = self._fault_of(work)
         texts = inputs_of(work.request, self._settings)
         changed = asyncio.Event()
-        job = Job(work.job, None, (), fault, changed.set)
+        job = BatchedJob(work.job, None, (), fault, changed.set)
         job.standing_tokens = prompt_tokens = sum(map(count_tokens, texts))
         self._enter(job)
         try:
@@ -212,22 +212,22 @@ class SimulatorEngine:
         if self._task is None:
             raise RuntimeError("the engine was not started")
 
-    def _fault_of(self, work: Work) -> Fault:
+    def _fault_of(self, work: Work) -> SimulatedFault:
         fault = fault_of(work.request)
         is_spent = fault.times is not None and self._struck.get(work.job, 0) >= fault.times
         if is_spent or (fault.fresh_only and work.token_ids):
-            return Fault(slow=fault.slow)
+            return SimulatedFault(slow=fault.slow)
         return fault
 
-    def _enter(self, job: Job) -> None:
+    def _enter(self, job: BatchedJob) -> None:
         self._batch.enter(job, time.monotonic())
         self._tick.set()
 
-    def _leave(self, job: Job) -> None:
+    def _leave(self, job: BatchedJob) -> None:
         self._batch.leave(job, time.monotonic())
         self._tick.set()  # another may have got the slot
 
-    async def _wait(self, job: Job, changed: asyncio.Event) -> None:
+    async def _wait(self, job: BatchedJob, changed: asyncio.Event) -> None:
         """Wait until there may be something for the reader, who has taken all there was."""
         if job.error is not None:
             raise job.error
@@ -237,7 +237,7 @@ class SimulatorEngine:
         await changed.wait()
         changed.clear()
 
-    def _strike(self, job: Job) -> None:
+    def _strike(self, job: BatchedJob) -> None:
         """Do what the job's fault says. Returns if the job hangs: nothing more comes of it."""
         self._struck[job.name] = self._struck.pop(job.name, 0) + 1
         if len(self._struck) > _REMEMBERED_JOBS:

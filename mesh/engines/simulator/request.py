@@ -37,7 +37,7 @@ _KNOWN = (*_KINDS, "times", "fresh_only", "slow")
 
 
 @dataclass(frozen=True, slots=True)
-class Fault:
+class SimulatedFault:
     """What goes wrong, and when. The default: nothing."""
 
     kind: str | None = None  # "refuse", "fail", "hang", "hang_engine", "die", "exit"
@@ -47,7 +47,7 @@ class Fault:
     slow: float = 1.0
 
 
-def fault_of(request: Request) -> Fault:
+def fault_of(request: Request) -> SimulatedFault:
     """The fault asked for.
 
     Raises:
@@ -55,7 +55,7 @@ def fault_of(request: Request) -> Fault:
     """
     wanted = (request.metadata or {}).get("simulate")
     if wanted is None:
-        return Fault()
+        return SimulatedFault()
     if not isinstance(wanted, dict):
         raise InvalidRequestError("must be an object", field=_FIELD)
     for key, value in wanted.items():
@@ -66,7 +66,7 @@ def fault_of(request: Request) -> Fault:
     if "refuse" in kinds:
         raise InvalidRequestError(wanted["refuse"], field=_FIELD)
     kind = kinds[0] if kinds else None
-    return Fault(
+    return SimulatedFault(
         kind=kind and kind.removesuffix("_after"),
         after_tokens=wanted[kind] if kind in _COUNTED else 0,
         times=wanted.get("times"),

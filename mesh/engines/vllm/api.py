@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
 from mesh.engines.base import EngineInfo
-from mesh.engines.vllm.attempt import Attempt
+from mesh.engines.vllm.attempt import VllmAttempt
 from mesh.engines.vllm.prompt import Prompts
 from mesh.engines.vllm.start import capacity
 from mesh.errors import ConfigError
@@ -29,7 +29,7 @@ class VllmApi:
             self._constants["skip_clone"] = True  # each request has parameters of its own
         self.version: str = vllm.__version__
 
-    def generate(self, attempt: Attempt, request_id: str) -> AsyncGenerator[Any, None]:
+    def generate(self, attempt: VllmAttempt, request_id: str) -> AsyncGenerator[Any, None]:
         """vLLM's outputs for an attempt, each with the text and ids that are new.
 
         Raises:

@@ -6,18 +6,18 @@ from typing import Any
 
 from mesh.engines.base import Work
 from mesh.engines.vllm.params import finish_of, stop_ids_of
-from mesh.engines.vllm.resume import Decoder, Tail, tail_of
+from mesh.engines.vllm.resume import Decoder, ResumeTail, tail_of
 from mesh.errors import EngineFailedError
 from mesh.protocol.validate import stop_strings
 
 
 @dataclass(frozen=True, slots=True)
-class Attempt:
+class VllmAttempt:
     """What to ask of vLLM, and what to make of its answer."""
 
     prompt_ids: list[int]  # with the earlier output behind the request's own prompt
     arguments: dict[str, Any]  # of SamplingParams
-    tail: Tail | None = None  # makes the text, where vLLM cannot
+    tail: ResumeTail | None = None  # makes the text, where vLLM cannot
     finish: str | None = None  # the earlier output already is the whole answer: there is nothing to ask
     text: str = ""  # what the earlier output has not shown of it yet
 
@@ -30,7 +30,7 @@ def attempt_of(
     max_model_len: int,
     eos_ids: Collection[int],
     decoder: Decoder | None,
-) -> Attempt:
+) -> VllmAttempt:
     """Plan the attempt.
 
     Args:
@@ -45,7 +45,7 @@ def attempt_of(
     arguments["max_tokens"] = min(arguments["max_tokens"], max(room, 1))
     arguments["min_tokens"] = min(arguments["min_tokens"], arguments["max_tokens"])
     if not earlier:
-        return Attempt(prompt_ids, arguments)
+        return VllmAttempt(prompt_ids, arguments)
     finish = finish_of(request, earlier, stop_ids_of(request, eos_ids))
     if finish is None and room <= 0:
         finish = "length"
@@ -56,4 +56,4 @@ def attempt_of(
         tail, text, finish = tail_of(request, decoder, prompt_ids, earlier, work.text, finish)
         del arguments["stop"]  # a stop string may have begun in the earlier output, where vLLM does not look
         arguments["detokenize"] = False
-    return Attempt(prompt_ids + earlier, arguments, tail, finish, text)
+    return VllmAttempt(prompt_ids + earlier, arguments, tail, finish, text)

@@ -13,13 +13,13 @@ from typing import Any
 
 from mesh.engines.base import Chunk, Embedding, EngineGauges, EngineInfo, Work
 from mesh.engines.vllm.api import VllmApi
-from mesh.engines.vllm.attempt import Attempt, attempt_of
+from mesh.engines.vllm.attempt import VllmAttempt, attempt_of
 from mesh.engines.vllm.errors import VllmErrors
 from mesh.engines.vllm.params import blamed_field, check_limits, input_field, sampling_arguments, stop_ids_of
 from mesh.engines.vllm.process import core_processes, end, kill_starting_cores, running_cores, silence
 from mesh.engines.vllm.prompt import Prompts
 from mesh.engines.vllm.resume import Decoder, resume_index
-from mesh.engines.vllm.start import Cancelled, VllmSettings, build, parse_engine_args
+from mesh.engines.vllm.start import StartCancelled, VllmSettings, build, parse_engine_args
 from mesh.errors import EngineDeadError, EngineFailedError, MeshError, UnsupportedError
 from mesh.protocol.messages import Request
 
@@ -97,7 +97,7 @@ class VllmEngine:
         try:
             # Cancelled here, the thread goes on; `stop` waits for it and ends what it made.
             self._llm, self._errors = await asyncio.shield(self._loading)
-        except Cancelled:
+        except StartCancelled:
             raise EngineDeadError("the engine was stopped while it started") from None
         try:
             self._api = VllmApi(self._llm)
@@ -189,7 +189,7 @@ class VllmEngine:
             self._stopping = asyncio.ensure_future(self._shut_down())
         await asyncio.shield(self._stopping)
 
-    async def _prepare(self, work: Work) -> tuple[int, Attempt]:
+    async def _prepare(self, work: Work) -> tuple[int, VllmAttempt]:
         """The prompt's length and the attempt; every refusal that does not need vLLM comes from here."""
         request = work.request
         self._check_serves(request)

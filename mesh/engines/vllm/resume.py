@@ -47,7 +47,7 @@ class Decoder:
 
 
 @dataclass(slots=True)
-class Tail:
+class ResumeTail:
     """The rest of an answer under stop strings: vLLM makes token ids, this makes the text and the end."""
 
     scan: StopScan
@@ -71,7 +71,7 @@ def resume_index(
         return 0
     # The prompt's ids, if they are at hand: only behind them can the answer open with half a character.
     context, skips_special = request.prompt_token_ids or (), request.skip_special_tokens
-    tail = Tail(StopScan.of(request), decoder.stepper(context, skips_special=skips_special))
+    tail = ResumeTail(StopScan.of(request), decoder.stepper(context, skips_special=skips_special))
     finish = finish_of(request, token_ids, stop_ids)
     lengths = []  # of the text after each token
     try:
@@ -100,14 +100,14 @@ def tail_of(
     token_ids: Sequence[int],
     text: str,
     finish: str | None,
-) -> tuple[Tail, str, str | None]:
+) -> tuple[ResumeTail, str, str | None]:
     """The tail behind `token_ids`, which have shown `text`; and, if they end the answer, the rest and why.
 
     Raises:
         EngineFailedError: these tokens cannot have shown this text.
     """
     step = decoder.stepper(prompt_ids, skips_special=request.skip_special_tokens)
-    tail = Tail(StopScan.of(request), step)
+    tail = ResumeTail(StopScan.of(request), step)
     _, _, finish = tail.feed(token_ids, finish)
     if not tail.scan.text.startswith(text):
         raise EngineFailedError("the answer so far is not what its tokens show")

@@ -48,7 +48,7 @@ class VllmSettings:
     gauges: VllmGauges | None = None  # to be kept up to date, at a little cost in each step
 
 
-class Cancelled(Exception):
+class StartCancelled(Exception):
     """The engine is no longer wanted; raised between the steps of a start."""
 
 
@@ -86,11 +86,11 @@ def build(settings: VllmSettings, cancelled: threading.Event) -> tuple[Any, Vllm
     vllm = _import_vllm()
     errors = VllmErrors.load()
     if cancelled.is_set():
-        raise Cancelled
+        raise StartCancelled
     try:
         config = _configure(vllm, settings, errors)
         if cancelled.is_set():
-            raise Cancelled
+            raise StartCancelled
         if start_method is None and _is_forkable(config):
             os.environ[_START_METHOD] = "fork"  # vLLM's CPU platform set it to spawn just now
         return _construct(config, settings, errors), errors

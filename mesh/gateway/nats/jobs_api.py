@@ -21,7 +21,7 @@ from mesh.protocol.history import read_history
 from mesh.protocol.messages import Delta, ErrorInfo, Result
 from mesh.protocol.refusals import BAD_REQUEST, INTERNAL, NOT_FOUND, UNAVAILABLE, details_of, service_code
 from mesh.protocol.subjects import Names, is_token
-from mesh.reconcile.termination import Endings
+from mesh.reconcile.termination import Termination
 
 log = logging.getLogger("mesh.control")
 
@@ -40,7 +40,7 @@ _USE = {
 }
 
 
-class ReplayRequest(msgspec.Struct, frozen=True):
+class ReplayQuery(msgspec.Struct, frozen=True):
     """The body of `replay`: from which output token on, or after which place in the journal."""
 
     index: int = 0
@@ -48,7 +48,7 @@ class ReplayRequest(msgspec.Struct, frozen=True):
     limit: int = PAGE  # events at most, with `after`
 
 
-class Steering:
+class JobsApi:
     """The control service of one process, until `close`."""
 
     def __init__(self, connection: Connection, names: Names, who: str, audit: Auditor | None = None) -> None:
@@ -56,7 +56,7 @@ class Steering:
         self._connection = connection
         self._names = names
         self._skip = len(names.ns) + len(".ctl.")
-        self._endings = Endings(connection, names, who, "cancel", audit)
+        self._endings = Termination(connection, names, who, "cancel", audit)
         self._catalog = Catalog(connection, names)
         self._tasks: set[asyncio.Task[None]] = set()
         self.endpoint = Endpoint("control", f"{names.ns}.ctl.>", QUEUE, self._heard, _USE)
@@ -163,7 +163,7 @@ class Steering:
     async def _replay(self, request: ServiceRequest, tenant: str, job: str) -> None:
         """The events from output token `index` on, then an empty message."""
         try:
-            asked = msgspec.json.decode(request.payload, type=ReplayRequest) if request.payload else ReplayRequest()
+            asked = msgspec.json.decode(request.payload, type=ReplayQuery) if request.payload else ReplayQuery()
         except msgspec.MsgspecError as error:
             raise InvalidRequestError(f'must be {{"index": n}}: {error}', field="body") from None
         journal, after, index = self._endings.journal, 0, asked.index

@@ -20,8 +20,8 @@ from mesh.clock import now_unix_ms
 from mesh.errors import BrokerError, InvalidRequestError, MeshError, QuotaExceededError, UnavailableError
 from mesh.gateway.admission import Admission
 from mesh.gateway.clients import Clients
-from mesh.gateway.session import Visit
-from mesh.gateway.waiters import Company
+from mesh.gateway.session import Session
+from mesh.gateway.waiters import Waiters
 from mesh.protocol.refusals import INTERNAL, details_of, service_code
 from mesh.protocol.subjects import Names, check_token, is_token
 
@@ -55,7 +55,7 @@ class FrontDoor:
         self._clients = Clients(connection, names)
         self._quotas = Quotas(connection, names)
         self._tasks: set[asyncio.Task[None]] = set()
-        self._visits: set[Visit] = set()
+        self._visits: set[Session] = set()
         self._refused: Counter[str] = Counter()  # by number
         self._answered: Counter[str] = Counter()  # by status
         self._left = 0  # requesters that went away
@@ -110,8 +110,8 @@ class FrontDoor:
         """One request, from its arrival to its end. Raises nothing."""
         pending_bytes, visit = len(request.payload), None
         try:
-            company = Company(request.connection, self._names, tenant)
-            visit = Visit(request, model, lambda encoding: self._clients.get(tenant, encoding), company)
+            company = Waiters(request.connection, self._names, tenant)
+            visit = Session(request, model, lambda encoding: self._clients.get(tenant, encoding), company)
             self._visits.add(visit)
             await self._quotas.admit(tenant, visit.asked, now_unix_ms())
             await visit.submit()
@@ -141,7 +141,7 @@ class FrontDoor:
                 self._clients.release(tenant, visit.encoding)
                 self._visits.discard(visit)
 
-    def _tell_accepted(self, visit: Visit, tenant: str, model: str) -> None:
+    def _tell_accepted(self, visit: Session, tenant: str, model: str) -> None:
         """For the audit, if it is this request that made the job."""
         if self._audit is not None and visit.job is not None and not visit.job.is_joined:
             self._audit.accepted(tenant, visit.job.id, model, visit.manner.tier, visit.job.sequence)
@@ -156,7 +156,7 @@ class FrontDoor:
 
         return cancel
 
-    async def _cut_off(self, request: ServiceRequest, visit: Visit | None, why: tuple[object, ...]) -> None:
+    async def _cut_off(self, request: ServiceRequest, visit: Session | None, why: tuple[object, ...]) -> None:
         """The requester went away, or we do."""
         if GONE in why and visit is not None:
             self._left += 1
@@ -175,7 +175,7 @@ class FrontDoor:
         return QuotaExceededError(text, retry_after_ms=error.retry_after_ms)
 
     def _refusal(
-        self, request: ServiceRequest, error: MeshError, visit: Visit | None = None
+        self, request: ServiceRequest, error: MeshError, visit: Session | None = None
     ) -> tuple[int, str, tuple[tuple[str, str], ...]]:
         """Count and record a refusal: its number, its reason, and further headers."""
         code, details, text = service_code(error), details_of(error), str(error)

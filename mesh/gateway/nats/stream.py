@@ -20,7 +20,7 @@ Read = Callable[[int, int], Awaitable[list[Entry]]]  # after which sequence, and
 Send = Callable[[bytes], None]
 
 
-class Follower:
+class EventStream:
     """One requester's way through a job's journal. `heard` is called for each live event, `finish` once."""
 
     def __init__(self, send: Send) -> None:

@@ -61,7 +61,7 @@ class Spread:
 
 
 @dataclass(frozen=True, slots=True)
-class Figures:
+class BenchFigures:
     """One run."""
 
     duration_s: float
@@ -119,7 +119,7 @@ class Figures:
 
 def figures_of(
     samples: Sequence[Sample], goals: Mapping[str, float] | None = None, percentiles: Sequence[int] = PERCENTILES
-) -> Figures:
+) -> BenchFigures:
     """The figures of a run. `goals`: milliseconds by ttft, tpot, e2el."""
     done = [each for each in samples if each.status == "finished"]
     began_s = min((each.sent_s for each in samples), default=0.0)
@@ -134,7 +134,7 @@ def figures_of(
         **phases(done),
         "lag": [max(0.0, each.sent_s - each.due_s) * 1000 for each in samples],
     }
-    return Figures(
+    return BenchFigures(
         duration_s=max(0.0, ended_s - began_s),
         requests=len(samples),
         finished=len(done),

@@ -16,7 +16,7 @@ from mesh.errors import MeshError
 from mesh.protocol.messages import Delta, Result
 from mesh.protocol.subjects import Names
 from mesh.verify.bench.figures import Sample
-from mesh.verify.bench.plan import Ask
+from mesh.verify.bench.plan import PlannedRequest
 
 REFUSED = "refused"
 
@@ -24,14 +24,16 @@ Progress = Callable[[int, int, int], None]  # sent, ended, output tokens
 
 
 @dataclass
-class Load:
+class BenchLoad:
     """One run against one model."""
 
     model: str
     clients: Mapping[str, Client]  # by tenant
     concurrency: int | None  # requests open at once; None: as many as come
 
-    async def run(self, asks: Iterable[Ask], on_progress: Progress = lambda sent, ended, tokens: None) -> list[Sample]:
+    async def run(
+        self, asks: Iterable[PlannedRequest], on_progress: Progress = lambda sent, ended, tokens: None
+    ) -> list[Sample]:
         """Send everything and wait for all of it; one sample a request, in the order of sending.
 
         Cancelled, it cancels the jobs that are open.
@@ -41,7 +43,7 @@ class Load:
         ended = tokens = 0
         began_s = time.monotonic()
 
-        async def one(ask: Ask, sample: Sample) -> None:
+        async def one(ask: PlannedRequest, sample: Sample) -> None:
             nonlocal ended, tokens
             try:
                 await self._ask(ask, sample)
@@ -67,7 +69,7 @@ class Load:
                     await asyncio.sleep(0)  # what was sent gets on its way
         return samples
 
-    async def _ask(self, ask: Ask, sample: Sample) -> None:
+    async def _ask(self, ask: PlannedRequest, sample: Sample) -> None:
         job = None
         try:
             job = await self.clients[ask.tenant].submit(self.model, tier=ask.tier, **ask.fields)

@@ -45,7 +45,7 @@ class Length:
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
+class PlannedRequest:
     """One request to come."""
 
     at_s: float | None  # since the beginning; None: as soon as another has ended
@@ -68,7 +68,7 @@ class Item:
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
+class WorkloadShape:
     """How the requests of a run are made."""
 
     count: int
@@ -145,7 +145,7 @@ def read_goals(texts: Sequence[str]) -> dict[str, float]:
     return goals
 
 
-def asks(rng: Chance, shape: Shape, items: Sequence[Item] = ()) -> Iterator[Ask]:
+def asks(rng: Chance, shape: WorkloadShape, items: Sequence[Item] = ()) -> Iterator[PlannedRequest]:
     """The requests of a run in the order of their times, `shape.count` of them; `items` are gone through in turn."""
     at_s, round_s = 0.0, 0.0
     for number in range(shape.count):
@@ -157,7 +157,7 @@ def asks(rng: Chance, shape: Shape, items: Sequence[Item] = ()) -> Iterator[Ask]
         elif shape.rate is not None:
             at_s += _gap_s(rng, shape.rate, shape.burstiness)
         is_timed = item.at_s is not None or shape.rate is not None
-        yield Ask(
+        yield PlannedRequest(
             at_s=at_s if is_timed else None,
             tenant=item.tenant or _drawn(rng, shape.tenants),
             tier=item.tier or _drawn(rng, shape.tiers),
@@ -165,7 +165,7 @@ def asks(rng: Chance, shape: Shape, items: Sequence[Item] = ()) -> Iterator[Ask]
         )
 
 
-def _fields(rng: Chance, shape: Shape, item: Item, number: int) -> dict[str, Any]:
+def _fields(rng: Chance, shape: WorkloadShape, item: Item, number: int) -> dict[str, Any]:
     output = item.output_tokens or shape.output.draw(rng)
     fields: dict[str, Any] = {"max_tokens": output, "temperature": shape.temperature, "ignore_eos": shape.ignore_eos}
     if item.messages is not None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from mesh.verify.bench.figures import Figures, Spread
+from mesh.verify.bench.figures import BenchFigures, Spread
 
 LABEL = 44  # columns of the names
 _CLIENT = (
@@ -15,7 +15,7 @@ _PHASES = (("queued", "queued"), ("prefill", "engine, to 1st token"), ("decode",
 LAG_TOLD_MS = 50.0  # a schedule that slips by more is the client's fault, and is said
 
 
-def lines_of(figures: Figures, goals: Mapping[str, float] | None = None) -> list[str]:
+def lines_of(figures: BenchFigures, goals: Mapping[str, float] | None = None) -> list[str]:
     """The whole report."""
     f, rates = figures, figures.rates
     rows: list[tuple[str, str]] = [
@@ -58,7 +58,7 @@ def _of_client(name: str, spread: Spread) -> list[str]:
     return [f"{label:<{LABEL}}{value:.2f}" for label, value in rows]
 
 
-def _table(figures: Figures) -> list[str]:
+def _table(figures: BenchFigures) -> list[str]:
     """Where the time went."""
     found = [(label, figures.spreads[name]) for name, label in _PHASES if name in figures.spreads]
     if not found:
@@ -72,7 +72,7 @@ def _table(figures: Figures) -> list[str]:
     return lines
 
 
-def _failed(figures: Figures) -> str:
+def _failed(figures: BenchFigures) -> str:
     count = figures.requests - figures.finished
     if not count:
         return "0"

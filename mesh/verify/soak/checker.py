@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from mesh.engines.simulator.settings import SimulatorSettings
 from mesh.verify.soak import rules_journal, rules_reader, rules_wire
 from mesh.verify.soak.costs import work_of
-from mesh.verify.soak.history import Case, History, cases
+from mesh.verify.soak.history import Case, RunHistory, cases
 from mesh.verify.soak.oracle import reference_of
 from mesh.verify.soak.rules_journal import Fault
 from mesh.verify.soak.rules_wire import Blind
@@ -21,7 +21,7 @@ LITTLE_WASTE = "little work is done twice"
 NO_BUG = "no worker meets a fault of its own"
 
 
-def judge(history: History, settings: SimulatorSettings, bounds: Bounds) -> list[Violation]:
+def judge(history: RunHistory, settings: SimulatorSettings, bounds: Bounds) -> list[Violation]:
     """Every violation in `history`, of a mesh whose workers ran simulators with `settings`."""
     blind = Blind(history.missed, history.struck, bounds.settle_s)
     by_job = cases(history)
@@ -62,7 +62,7 @@ def _judge_letters(case: Case) -> Iterator[Fault]:
         yield ONLY_POISON, "it was buried without a Result"
 
 
-def _judge_run(history: History, by_job: Iterable[Case], bounds: Bounds) -> Iterator[Fault]:
+def _judge_run(history: RunHistory, by_job: Iterable[Case], bounds: Bounds) -> Iterator[Fault]:
     rest = history.rest
     if rest.result_writes != rest.result_keys:
         yield WRITTEN_ONCE, f"{rest.result_keys} Results, and {rest.result_writes} writes that the bucket took"

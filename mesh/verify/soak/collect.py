@@ -12,7 +12,7 @@ from mesh.errors import BrokerError, ProtocolError
 from mesh.protocol import codec, headers
 from mesh.protocol.messages import Event, Started
 from mesh.protocol.subjects import Names
-from mesh.verify.soak.history import History, Kept, Letter, Rest
+from mesh.verify.soak.history import DeadLetterSeen, Rest, RunHistory, StoredEvent
 
 PAGE = 500
 READ_S = 20.0
@@ -20,7 +20,7 @@ TRIES = 20  # a replica may lag, and a server may have just come back
 PAUSE_S = 0.25
 
 
-async def harvest(connection: Connection, names: Names, history: History, drained_s: float | None) -> None:
+async def harvest(connection: Connection, names: Names, history: RunHistory, drained_s: float | None) -> None:
     """Fill in what is kept.
 
     Args:
@@ -38,7 +38,7 @@ async def harvest(connection: Connection, names: Names, history: History, draine
         fields = headers.parse(message.header)
         attempts = fields.get("Mesh-Attempts", "")
         reason = f"{fields.get('Mesh-Error-Code', '?')}: {fields.get('Mesh-Error', '')}"
-        letter = Letter(fields.get("Mesh-Job", "?"), int(attempts) if attempts.isdigit() else 0, reason)
+        letter = DeadLetterSeen(fields.get("Mesh-Job", "?"), int(attempts) if attempts.isdigit() else 0, reason)
         history.letters.append(letter)
     history.rest = await _rest(connection, names, len(results), drained_s)
 
@@ -71,7 +71,7 @@ async def _ack_pending(connection: Connection, names: Names) -> int:
     return sum(int(state.get("num_ack_pending", 0)) for state in states.values())
 
 
-async def _harvest_events(connection: Connection, names: Names, history: History) -> None:
+async def _harvest_events(connection: Connection, names: Names, history: RunHistory) -> None:
     private = (names.system("attempts") + ".", names.system("notes") + ".")
     journals = {f"{names.ns}.out.": history.events, **dict.fromkeys(private, history.attempts)}
     for message in await _read_all(connection, names.events_stream):
@@ -85,7 +85,7 @@ async def _harvest_events(connection: Connection, names: Names, history: History
         except ProtocolError:
             note = message.body[:200].decode("utf-8", "replace")
         job = message.subject.rpartition(".")[2]
-        kept.setdefault(job, []).append(Kept(message.sequence, event, note))
+        kept.setdefault(job, []).append(StoredEvent(message.sequence, event, note))
         if isinstance(event, Started) and event.sequence:
             history.sequences.setdefault(event.sequence, job)
 

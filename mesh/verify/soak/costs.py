@@ -6,11 +6,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 
-from mesh.verify.soak.history import Case, History
+from mesh.verify.soak.history import Case, RunHistory
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
+class WorkCost:
     """Output tokens."""
 
     useful: int  # in the Results
@@ -32,7 +32,7 @@ class Recovery:
     jobs: int  # that it hit
 
 
-def work_of(cases: Iterable[Case]) -> Work:
+def work_of(cases: Iterable[Case]) -> WorkCost:
     """Tokens published by any attempt against tokens that counted.
 
     Tokens made and never published, because their worker died first, are not seen: at most one chunk for each running
@@ -50,10 +50,10 @@ def work_of(cases: Iterable[Case]) -> Work:
             continue
         made = {(s.attempt, s.index + n) for s in case.sent if s.what == "delta" for n in range(s.tokens)}
         wasted += max(0, len(made) - counted)
-    return Work(useful, wasted)
+    return WorkCost(useful, wasted)
 
 
-def recoveries(history: History, cases: Iterable[Case]) -> list[Recovery]:
+def recoveries(history: RunHistory, cases: Iterable[Case]) -> list[Recovery]:
     """For each fault that hit a running job, how long until all that it hit had moved on.
 
     A job moves on when its next event is on the wire: by whoever took it over, or by its old worker. Poison is left

@@ -8,10 +8,10 @@ import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from mesh.verify.soak.history import FaultKind, History, Struck
+from mesh.verify.soak.history import FaultKind, RunHistory, Struck
 from mesh.verify.soak.plan import Fault
 from mesh.verify.soak.servers import Servers
-from mesh.verify.soak.squad import Place, Squad
+from mesh.verify.soak.squad import FaultySupervisor, WorkerSlot
 from mesh.verify.soak.wire import Watcher
 
 log = logging.getLogger("mesh.soak")
@@ -26,10 +26,10 @@ ROUTES_S = 1.0
 class Hands:
     """Strikes from `run` until it is cancelled; `heal` undoes what still lasts."""
 
-    squad: Squad
+    squad: FaultySupervisor
     servers: Servers
     watcher: Watcher
-    history: History
+    history: RunHistory
     clock: Callable[[], float]
     _disturbed: set[int] = field(default_factory=set)  # numbers of places
     _server_is_away: bool = False
@@ -82,13 +82,13 @@ class Hands:
             self._disturbed.discard(place.number)
             self.history.struck.append(Struck(at_s, fault.kind, name, self.clock()))
 
-    def _pick(self, pick: int) -> Place | None:
+    def _pick(self, pick: int) -> WorkerSlot | None:
         """A worker that works and is not disturbed; None if too few would be left."""
         free = [place for place in self.squad.places if place.number not in self._disturbed and place.is_ready]
         left = min(UNDISTURBED, len(self.squad.places) - 1)
         return free[pick % len(free)] if len(free) > left else None
 
-    async def _hit(self, place: Place, fault: Fault) -> None:
+    async def _hit(self, place: WorkerSlot, fault: Fault) -> None:
         kind: FaultKind = fault.kind
         match kind:
             case "kill":

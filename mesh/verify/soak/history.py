@@ -24,7 +24,7 @@ Verb = Literal["ack", "nak", "term", "remove"]
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class Requested:
     """One request as it was meant."""
 
     job: str
@@ -76,7 +76,7 @@ class Settled:
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class StoredEvent:
     """One message as it stands in the events stream."""
 
     sequence: int
@@ -97,7 +97,7 @@ class Shown:
 
 
 @dataclass(frozen=True, slots=True)
-class Cancelled:
+class CancelRequested:
     """A client asked for a job to stop."""
 
     job: str
@@ -146,7 +146,7 @@ class Missed:
 
 
 @dataclass(frozen=True, slots=True)
-class Letter:
+class DeadLetterSeen:
     """A dead letter."""
 
     job: str
@@ -166,24 +166,24 @@ class Rest:
 
 
 @dataclass
-class History:
+class RunHistory:
     """Everything of one run."""
 
-    asked: dict[str, Asked] = field(default_factory=dict)
+    asked: dict[str, Requested] = field(default_factory=dict)
     submitted: list[Submitted] = field(default_factory=list)
     sent: list[Sent] = field(default_factory=list)
     settled: list[Settled] = field(default_factory=list)
     sequences: dict[int, str] = field(default_factory=dict)  # in the request stream: whose request that was
-    events: dict[str, list[Kept]] = field(default_factory=dict)  # a job's journal
-    attempts: dict[str, list[Kept]] = field(default_factory=dict)  # what its readers need not see
+    events: dict[str, list[StoredEvent]] = field(default_factory=dict)  # a job's journal
+    attempts: dict[str, list[StoredEvent]] = field(default_factory=dict)  # what its readers need not see
     results: dict[str, Result] = field(default_factory=dict)  # as they stand in the bucket in the end
     shown: list[Shown] = field(default_factory=list)
-    cancelled: list[Cancelled] = field(default_factory=list)
+    cancelled: list[CancelRequested] = field(default_factory=list)
     told: list[CancelTold] = field(default_factory=list)
     struck: list[Struck] = field(default_factory=list)
     died: list[Died] = field(default_factory=list)
     missed: list[Missed] = field(default_factory=list)
-    letters: list[Letter] = field(default_factory=list)
+    letters: list[DeadLetterSeen] = field(default_factory=list)
     rest: Rest = field(default_factory=Rest)
     tracebacks: list[str] = field(default_factory=list)  # in the workers' log: the last line of each
     wall_s: float = 0.0
@@ -194,17 +194,17 @@ class Case:
     """One job's part of a history."""
 
     job: str
-    asked: Asked | None = None
+    asked: Requested | None = None
     submitted: list[Submitted] = field(default_factory=list)
     sent: list[Sent] = field(default_factory=list)
     settled: list[Settled] = field(default_factory=list)
-    events: list[Kept] = field(default_factory=list)
-    attempts: list[Kept] = field(default_factory=list)
+    events: list[StoredEvent] = field(default_factory=list)
+    attempts: list[StoredEvent] = field(default_factory=list)
     result: Result | None = None
     shown: list[Shown] = field(default_factory=list)
-    cancelled: list[Cancelled] = field(default_factory=list)
+    cancelled: list[CancelRequested] = field(default_factory=list)
     told: list[CancelTold] = field(default_factory=list)
-    letters: list[Letter] = field(default_factory=list)
+    letters: list[DeadLetterSeen] = field(default_factory=list)
 
     @property
     def is_accepted(self) -> bool:
@@ -221,7 +221,7 @@ class Case:
         return [each.event for each in kept if isinstance(each.event, Started)]
 
 
-def cases(history: History) -> dict[str, Case]:
+def cases(history: RunHistory) -> dict[str, Case]:
     """The history by jobs: those that were asked for, and any other that was seen."""
     found: dict[str, Case] = _Cases()
     for job, asked in history.asked.items():
@@ -251,7 +251,9 @@ class _Cases(defaultdict[str, Case]):
 
 
 def _spread(
-    found: dict[str, Case], name: str, records: Iterable[Submitted | Sent | Shown | Cancelled | CancelTold | Letter]
+    found: dict[str, Case],
+    name: str,
+    records: Iterable[Submitted | Sent | Shown | CancelRequested | CancelTold | DeadLetterSeen],
 ) -> None:
     for record in records:
         getattr(found[record.job], name).append(record)

@@ -18,7 +18,7 @@ from mesh.client.requests import build_request
 from mesh.errors import BrokerError, MeshError, RequestError
 from mesh.protocol.messages import Delta
 from mesh.protocol.subjects import Names
-from mesh.verify.soak.history import Asked, Cancelled, History, Shown, Submitted
+from mesh.verify.soak.history import CancelRequested, Requested, RunHistory, Shown, Submitted
 from mesh.verify.soak.plan import TENANTS, Wish
 
 CLIENTS = 2  # for each tenant
@@ -27,10 +27,10 @@ CANCEL_S = 10.0
 
 
 @dataclass
-class Load:
+class SoakLoad:
     """See the module's docstring. `submit_all`, then `wait_readers`."""
 
-    history: History
+    history: RunHistory
     model: str
     clock: Callable[[], float]
     clients: dict[str, list[Client]]
@@ -84,7 +84,7 @@ class Load:
         if wish.kind == "deadline":
             fields["deadline_unix_ms"] = time.time_ns() // 1_000_000 + int(wish.after_s * 1000)
         request = build_request(None, fields)
-        asked = Asked(wish.job, wish.tenant, wish.tier, wish.kind, wish.reading, request, self.clock())
+        asked = Requested(wish.job, wish.tenant, wish.tier, wish.kind, wish.reading, request, self.clock())
         self.history.asked[wish.job] = asked
         again = [clients[(number + 1) % len(clients)]] if wish.kind == "twice" else []
         try:
@@ -108,7 +108,7 @@ class Load:
         else:
             job.close()  # its Result is read in the end
 
-    async def _submit(self, client: Client, asked: Asked) -> Job | None:
+    async def _submit(self, client: Client, asked: Requested) -> Job | None:
         try:
             job = await client.submit(self.model, asked.request, tier=asked.tier, timeout=SUBMIT_S)
         except RequestError as error:
@@ -120,7 +120,7 @@ class Load:
         self.history.submitted.append(Submitted(self.clock(), asked.job, "ok"))
         return job
 
-    async def _read(self, job: Job, asked: Asked, follows: bool = True) -> None:
+    async def _read(self, job: Job, asked: Requested, follows: bool = True) -> None:
         """Follow the output to its end, or await the Result alone."""
         pieces: list[Delta] = []
         restarts, result, fault = 0, None, ""
@@ -148,7 +148,7 @@ class Load:
             answer = await job.cancel(CANCEL_S)
         except MeshError as error:
             fault = f"{type(error).__name__}: {error}"
-        self.history.cancelled.append(Cancelled(job.id, asked_s, self.clock(), answer, fault))
+        self.history.cancelled.append(CancelRequested(job.id, asked_s, self.clock(), answer, fault))
 
 
 @contextlib.asynccontextmanager

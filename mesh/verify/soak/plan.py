@@ -37,7 +37,7 @@ SERVER_AWAY_S = (0.1, 0.6)
 SLOW_S = (1.0, 3.0)
 
 
-class Chance(Protocol):
+class SoakChance(Protocol):
     """What is needed of random.Random."""
 
     def random(self) -> float: ...
@@ -68,7 +68,7 @@ class Fault:
     for_s: float  # how long it lasts, where it lasts
 
 
-def wishes(rng: Chance, count: int, poison_every: int = POISON_EVERY) -> Iterator[Wish]:
+def wishes(rng: SoakChance, count: int, poison_every: int = POISON_EVERY) -> Iterator[Wish]:
     """The requests of a run, `count` of them, in the order in which they are submitted."""
     for number in range(count):
         kind = _kind(rng.random())
@@ -78,7 +78,7 @@ def wishes(rng: Chance, count: int, poison_every: int = POISON_EVERY) -> Iterato
 
 
 def faults(
-    rng: Chance, ack_wait_s: float, weights: dict[FaultKind, float], pause_s: tuple[float, float] = PAUSE_S
+    rng: SoakChance, ack_wait_s: float, weights: dict[FaultKind, float], pause_s: tuple[float, float] = PAUSE_S
 ) -> Iterator[Fault]:
     """The faults of a run, without end; whoever strikes stops when the run is done."""
     while True:
@@ -98,7 +98,7 @@ def _kind(share: float) -> JobKind:
     return "plain"
 
 
-def _wish(rng: Chance, number: int, kind: JobKind) -> Wish:
+def _wish(rng: SoakChance, number: int, kind: JobKind) -> Wish:
     silent, reads = rng.random() < SILENT, rng.random()
     fields: dict[str, Any] = {
         "prompt": f"Tell me of {TOPICS[rng.randint(0, len(TOPICS) - 1)]}, and of number {number}.",

@@ -7,7 +7,7 @@ from typing import Any
 
 from mesh.verify.soak import rules_journal, rules_reader
 from mesh.verify.soak.costs import Recovery, quantile, recoveries, work_of
-from mesh.verify.soak.history import Case, History, cases
+from mesh.verify.soak.history import Case, RunHistory, cases
 from mesh.verify.soak.violation import Violation
 
 LABEL = 30  # columns of the names
@@ -15,7 +15,7 @@ STORIES = 5  # histories of offending jobs printed in full; all of them are in t
 
 
 @dataclass(frozen=True, slots=True)
-class Span:
+class Percentiles:
     """Seconds that something took, over `count` times."""
 
     count: int
@@ -25,7 +25,7 @@ class Span:
 
 
 @dataclass(frozen=True, slots=True)
-class Figures:
+class SoakFigures:
     """What a soak came to."""
 
     seed: int
@@ -46,7 +46,7 @@ class Figures:
     useful_tokens: int
     wasted_tokens: int
     waste: float  # wasted for each useful token
-    recovery: dict[str, Span]  # by kind of fault, and "all"
+    recovery: dict[str, Percentiles]  # by kind of fault, and "all"
     drained_s: float | None
     wall_s: float
     violations: int
@@ -56,14 +56,16 @@ class Figures:
         return sum(self.faults.values())
 
 
-def figures_of(history: History, violations: Sequence[Violation], seed: int, workers: int, servers: int) -> Figures:
+def figures_of(
+    history: RunHistory, violations: Sequence[Violation], seed: int, workers: int, servers: int
+) -> SoakFigures:
     """The figures of a run that was judged."""
     by_job = cases(history)
     work = work_of(by_job.values())
     of_order = {rules_journal.ONE_HISTORY, rules_journal.NEWEST_WRITES, rules_reader.IN_ORDER}
     poison = {job for job, asked in history.asked.items() if asked.kind == "poison"}
     buried = {letter.job for letter in history.letters}
-    return Figures(
+    return SoakFigures(
         seed=seed,
         workers=workers,
         servers=servers,
@@ -89,7 +91,7 @@ def figures_of(history: History, violations: Sequence[Violation], seed: int, wor
     )
 
 
-def lines_of(figures: Figures) -> list[str]:
+def lines_of(figures: SoakFigures) -> list[str]:
     """A table of two columns."""
     f = figures
     drained = "never" if f.drained_s is None else f"{f.drained_s:.1f} s after the last fault"
@@ -128,13 +130,13 @@ def lines_of_violations(violations: Sequence[Violation]) -> list[str]:
     return lines
 
 
-def as_json(figures: Figures, violations: Sequence[Violation]) -> dict[str, Any]:
+def as_json(figures: SoakFigures, violations: Sequence[Violation]) -> dict[str, Any]:
     """Everything, for programs."""
     found = [asdict(each) for each in violations]
     return {**asdict(figures), "fault_count": figures.fault_count, "broken": found}
 
 
-def _faults(history: History) -> dict[str, int]:
+def _faults(history: RunHistory) -> dict[str, int]:
     found = Counter[str](struck.kind for struck in history.struck)
     found["poison"] = sum(died.reason == "poison" for died in history.died)
     found["death"] = sum(died.reason == "other" for died in history.died)
@@ -149,12 +151,12 @@ def _refused(by_job: Iterable[Case]) -> int:
     return found
 
 
-def _spans(found: Sequence[Recovery]) -> dict[str, Span]:
+def _spans(found: Sequence[Recovery]) -> dict[str, Percentiles]:
     kinds: dict[str, list[float]] = {"all": [each.stall_s for each in found]}
     for each in found:
         kinds.setdefault(each.kind, []).append(each.stall_s)
     return {
-        kind: Span(len(values), quantile(values, 0.5), quantile(values, 0.99), max(values))
+        kind: Percentiles(len(values), quantile(values, 0.5), quantile(values, 0.99), max(values))
         for kind, values in kinds.items()
         if values
     }
@@ -164,11 +166,11 @@ def _counted(counts: dict[str, int]) -> str:
     return ", ".join(f"{count} {name}" for name, count in sorted(counts.items())) or "none"
 
 
-def _span(span: Span | None) -> str:
+def _span(span: Percentiles | None) -> str:
     if span is None:
         return "no fault hit a running job"
     return f"p50 {span.p50_s:.2f} s, p99 {span.p99_s:.2f} s, max {span.max_s:.2f} s"
 
 
-def _with_recovery(count: int, span: Span | None) -> str:
+def _with_recovery(count: int, span: Percentiles | None) -> str:
     return f"{count:<4}" + (f"  {_span(span)}" if span is not None else "")

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from mesh.protocol.messages import Delta, Result, Started, Status
 from mesh.protocol.validate import max_tokens
-from mesh.verify.soak.history import Asked, Case, JobKind, Kept
+from mesh.verify.soak.history import Case, JobKind, Requested, StoredEvent
 from mesh.verify.soak.oracle import Reference
 
 ONE_END = "every acknowledged request ends with exactly one Result"
@@ -43,7 +43,7 @@ class _Reading:
     results: list[Result] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
 
-    def blame(self, rule: str, kept: Kept, what: str) -> None:
+    def blame(self, rule: str, kept: StoredEvent, what: str) -> None:
         self.faults.append((rule, f"event {kept.sequence}: {what}"))
 
 
@@ -75,7 +75,7 @@ def judge_journal(case: Case) -> Iterator[Fault]:
         yield from _judge_result(case.result, reading)
 
 
-def _read(reading: _Reading, kept: Kept, may_restart: bool) -> None:
+def _read(reading: _Reading, kept: StoredEvent, may_restart: bool) -> None:
     event = kept.event
     if reading.results:
         reading.blame(ONE_HISTORY, kept, "comes after the Result")
@@ -97,7 +97,7 @@ def _read(reading: _Reading, kept: Kept, may_restart: bool) -> None:
             reading.results.append(event)
 
 
-def _read_delta(reading: _Reading, kept: Kept, event: Delta) -> None:
+def _read_delta(reading: _Reading, kept: StoredEvent, event: Delta) -> None:
     if event.attempt < reading.attempt:
         reading.blame(NEWEST_WRITES, kept, f"attempt {event.attempt} writes after attempt {reading.attempt} began")
     elif event.attempt > reading.attempt:
@@ -146,7 +146,7 @@ def _judge_result(result: Result, reading: _Reading) -> Iterator[Fault]:
         yield RESULT_SAYS, f"it counts {result.usage.completion_tokens} tokens; {reading.index} were streamed"
 
 
-def judge_text(case: Case, asked: Asked, reference: Reference) -> Iterator[Fault]:
+def judge_text(case: Case, asked: Requested, reference: Reference) -> Iterator[Fault]:
     """The text, against what the simulator writes undisturbed."""
     result = case.result
     if result is None:
@@ -171,7 +171,7 @@ def judge_text(case: Case, asked: Asked, reference: Reference) -> Iterator[Fault
         yield UNDISTURBED, "its token ids are not those of the reference"
 
 
-def judge_status(case: Case, asked: Asked) -> Iterator[Fault]:
+def judge_status(case: Case, asked: Requested) -> Iterator[Fault]:
     """Only what was made to fail fails."""
     result = case.result
     if result is not None and result.status not in MEANT[asked.kind]:

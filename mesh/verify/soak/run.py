@@ -20,12 +20,12 @@ from mesh.verify.soak import plan
 from mesh.verify.soak.checker import judge
 from mesh.verify.soak.collect import harvest, queued, wait_drained
 from mesh.verify.soak.faults import Hands
-from mesh.verify.soak.history import FaultKind, History
-from mesh.verify.soak.load import Load, clients_of
+from mesh.verify.soak.history import FaultKind, RunHistory
+from mesh.verify.soak.load import SoakLoad, clients_of
 from mesh.verify.soak.proxy import Proxy
-from mesh.verify.soak.report import Figures, figures_of
+from mesh.verify.soak.report import SoakFigures, figures_of
 from mesh.verify.soak.servers import Servers
-from mesh.verify.soak.squad import WORKER, Squad
+from mesh.verify.soak.squad import WORKER, FaultySupervisor
 from mesh.verify.soak.violation import Bounds, Violation
 from mesh.verify.soak.wire import Watcher
 
@@ -45,7 +45,7 @@ Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class SoakSettings:
     """What a soak is to do. The defaults are those of `mesh soak`."""
 
     folder: Path  # for the servers' stores and the workers' log
@@ -68,15 +68,15 @@ class Order:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class SoakOutcome:
     """What it came to."""
 
-    figures: Figures
+    figures: SoakFigures
     violations: list[Violation]
-    history: History
+    history: RunHistory
 
 
-async def soak(order: Order, say: Say) -> Outcome:
+async def soak(order: SoakSettings, say: Say) -> SoakOutcome:
     """Run it. `say` gets a line now and then.
 
     Raises:
@@ -85,19 +85,19 @@ async def soak(order: Order, say: Say) -> Outcome:
     """
     loop = asyncio.get_running_loop()
     began_s = loop.time()
-    history = History()
+    history = RunHistory()
     await _Stage(order, history, lambda: loop.time() - began_s, say).play()
     history.wall_s = loop.time() - began_s
     say(f"judging {len(history.sent)} messages")
     bounds = Bounds(order_slack_s=0.0 if order.servers == 1 else 1.0, drain_s=order.drain_s)
     violations = judge(history, ENGINE, bounds)
-    return Outcome(figures_of(history, violations, order.seed, order.workers, order.servers), violations, history)
+    return SoakOutcome(figures_of(history, violations, order.seed, order.workers, order.servers), violations, history)
 
 
 class _Stage:
     """Everything that runs during one soak."""
 
-    def __init__(self, order: Order, history: History, clock: Callable[[], float], say: Say) -> None:
+    def __init__(self, order: SoakSettings, history: RunHistory, clock: Callable[[], float], say: Say) -> None:
         self._order = order
         self._history = history
         self._clock = clock
@@ -127,7 +127,7 @@ class _Stage:
         return MeshSettings(replicas=self._order.servers, lanes=1 if cluster else 2, ack_wait_s=self._order.lease_s)
 
     @contextlib.asynccontextmanager
-    async def _squad(self) -> AsyncIterator[Squad]:
+    async def _squad(self) -> AsyncIterator[FaultySupervisor]:
         """The workers, each behind its proxy."""
         order, ports = self._order, self._servers.ports
         async with contextlib.AsyncExitStack() as stack:
@@ -139,12 +139,12 @@ class _Stage:
                 stack.push_async_callback(proxy.close)
                 proxies.append(proxy)
             log = order.folder / "workers.log"
-            squad = Squad(proxies, order.command, _worker_options(), log, self._history, self._clock)
+            squad = FaultySupervisor(proxies, order.command, _worker_options(), log, self._history, self._clock)
             stack.push_async_callback(squad.close)
             await squad.start()
             yield squad
 
-    async def _perform(self, connection: Connection, squad: Squad) -> float | None:
+    async def _perform(self, connection: Connection, squad: FaultySupervisor) -> float | None:
         """Load and faults; how long the queue took to drain after the last fault, None if it did not."""
         order = self._order
         options = ConnectOptions(servers=self._servers.urls, name="soak-watcher")
@@ -152,7 +152,7 @@ class _Stage:
             watcher = Watcher(ears, self._names, self._history, self._clock)
             watcher.start()
             hands = Hands(squad, self._servers, watcher, self._history, self._clock)
-            load = Load(self._history, MODEL, self._clock, clients, order.open_at_once)
+            load = SoakLoad(self._history, MODEL, self._clock, clients, order.open_at_once)
             progress = asyncio.create_task(self._progress(watcher, load), name="soak-progress")
             try:
                 await self._under_fire(connection, squad, hands, load)
@@ -168,7 +168,7 @@ class _Stage:
                 watcher.close()
         return drained_s if is_drained else None
 
-    async def _under_fire(self, connection: Connection, squad: Squad, hands: Hands, load: Load) -> None:
+    async def _under_fire(self, connection: Connection, squad: FaultySupervisor, hands: Hands, load: SoakLoad) -> None:
         """Until all is submitted, and little is left to do."""
         order = self._order
         faults = plan.faults(random.Random(f"faults {order.seed}"), order.lease_s, order.weights, order.pause_s)
@@ -198,7 +198,7 @@ class _Stage:
                     return
             await asyncio.sleep(0.2)
 
-    async def _progress(self, watcher: Watcher, load: Load) -> None:
+    async def _progress(self, watcher: Watcher, load: SoakLoad) -> None:
         while True:
             await asyncio.sleep(PROGRESS_S)
             history = self._history

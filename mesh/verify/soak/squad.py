@@ -18,7 +18,7 @@ from pathlib import Path
 from mesh.engines.simulator.engine import EXIT_CODE
 from mesh.errors import EngineDeadError
 from mesh.server import die_with
-from mesh.verify.soak.history import Died, History
+from mesh.verify.soak.history import Died, RunHistory
 from mesh.verify.soak.proxy import Proxy
 
 READY_S = 30.0
@@ -29,7 +29,7 @@ MAX_UNREADY_DEATHS = 10  # in a row, of one place: these workers do not work
 
 
 @dataclass
-class Place:
+class WorkerSlot:
     """One place in the squad, and the process that holds it now."""
 
     number: int
@@ -43,7 +43,7 @@ class Place:
     is_stopped: bool = False
 
 
-class Squad:
+class FaultySupervisor:
     """`start`, then faults on its places at will, then `close`."""
 
     def __init__(
@@ -52,11 +52,11 @@ class Squad:
         command: Sequence[str],
         options: Sequence[str],
         log: Path,
-        history: History,
+        history: RunHistory,
         clock: Callable[[], float],
     ) -> None:
         """A worker is started as `command`, its address and name, and `options`; what it logs goes to `log`."""
-        self.places = [Place(number, proxy) for number, proxy in enumerate(proxies, 1)]
+        self.places = [WorkerSlot(number, proxy) for number, proxy in enumerate(proxies, 1)]
         self._command = tuple(command)
         self._options = tuple(options)
         self._log = log
@@ -93,15 +93,15 @@ class Squad:
             if keeper.done() and not keeper.cancelled():
                 keeper.result()
 
-    def kill(self, place: Place) -> None:
+    def kill(self, place: WorkerSlot) -> None:
         place.is_doomed = True
         self._signal(place, signal.SIGKILL)
 
-    def stop(self, place: Place) -> None:
+    def stop(self, place: WorkerSlot) -> None:
         place.is_stopped = True
         self._signal(place, signal.SIGSTOP)
 
-    def wake(self, place: Place) -> None:
+    def wake(self, place: WorkerSlot) -> None:
         place.is_stopped = False
         self._signal(place, signal.SIGCONT)
 
@@ -128,7 +128,7 @@ class Squad:
                 is_inside = False
         return found
 
-    async def _keep(self, place: Place) -> None:
+    async def _keep(self, place: WorkerSlot) -> None:
         """Keep one place filled."""
         while not self._is_closing:
             place.lives += 1
@@ -142,7 +142,7 @@ class Squad:
             if place.unready_deaths >= MAX_UNREADY_DEATHS:
                 raise EngineDeadError(f"worker {place.number} never gets ready; the log is {self._log}")
 
-    async def _live(self, place: Place) -> int:
+    async def _live(self, place: WorkerSlot) -> int:
         """One process in this place, from its start to its exit code."""
         place.is_ready = place.is_doomed = place.is_stopped = False
         with self._log.open("ab") as log:
@@ -169,7 +169,7 @@ class Squad:
             await asyncio.gather(listening, return_exceptions=True)
             place.process = None
 
-    async def _listen(self, place: Place, process: asyncio.subprocess.Process) -> None:
+    async def _listen(self, place: WorkerSlot, process: asyncio.subprocess.Process) -> None:
         assert process.stdout is not None
         async for raw in process.stdout:
             if READY in raw.decode(errors="replace"):
@@ -177,7 +177,7 @@ class Squad:
                 if all(each.is_ready for each in self.places):
                     self._all_ready.set()
 
-    def _signal(self, place: Place, number: int) -> None:
+    def _signal(self, place: WorkerSlot, number: int) -> None:
         if place.process is not None:
             with contextlib.suppress(ProcessLookupError):
                 place.process.send_signal(number)

@@ -5,7 +5,7 @@ in the order of time where there is one.
 """
 
 from mesh.protocol.messages import Delta, Event, Result, Started
-from mesh.verify.soak.history import Case, Kept, Sent, Shown, Struck
+from mesh.verify.soak.history import Case, Sent, Shown, StoredEvent, Struck
 
 TEXT_CHARS = 60  # of an output shown
 
@@ -83,9 +83,9 @@ def _sent_run(run: list[Sent]) -> str:
     )
 
 
-def _kept_runs(kept: list[Kept]) -> list[list[Kept]]:
+def _kept_runs(kept: list[StoredEvent]) -> list[list[StoredEvent]]:
     """The same for a journal."""
-    found: list[list[Kept]] = []
+    found: list[list[StoredEvent]] = []
     for each in kept:
         if found and _goes_on(found[-1][-1].event, each.event):
             found[-1].append(each)
@@ -100,7 +100,7 @@ def _goes_on(last: Event | None, each: Event | None) -> bool:
     return last.attempt == each.attempt and last.index + len(last.token_ids) == each.index
 
 
-def _kept_run(run: list[Kept]) -> str:
+def _kept_run(run: list[StoredEvent]) -> str:
     first, last = run[0].event, run[-1].event
     if len(run) == 1 or not isinstance(first, Delta) or not isinstance(last, Delta):
         return _kept(run[0])
@@ -125,7 +125,7 @@ def _sent(sent: Sent) -> str:
     return f"{sent.what}{more}{where} ({fence}, from {sent.sender[-6:] or 'nobody'})"
 
 
-def _kept(kept: Kept) -> str:
+def _kept(kept: StoredEvent) -> str:
     return f"{kept.sequence}: {_event(kept.event) if kept.event is not None else kept.note[:200] or 'foreign'}"
 
 

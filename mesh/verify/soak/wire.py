@@ -16,7 +16,7 @@ from mesh.errors import DisconnectedError, ProtocolError
 from mesh.protocol import codec, headers
 from mesh.protocol.messages import Delta, Event, Result, Started
 from mesh.protocol.subjects import Names
-from mesh.verify.soak.history import CancelTold, History, Missed, Sent, Settled, Verb, Where
+from mesh.verify.soak.history import CancelTold, Missed, RunHistory, Sent, Settled, Verb, Where
 
 _FENCE = "Nats-Expected-Last-Subject-Sequence"
 _VERBS: dict[bytes, Verb] = {b"": "ack", b"+ACK": "ack", b"-NAK": "nak", b"+TERM": "term"}
@@ -26,7 +26,7 @@ NOTE_PAUSE_S = 0.05  # between tries to hear ourselves again after a reconnect
 class Watcher:
     """Writes into `history.sent`, `.settled`, `.told`, `.sequences` and `.missed`, from `start` to `close`."""
 
-    def __init__(self, connection: Connection, names: Names, history: History, clock: Callable[[], float]) -> None:
+    def __init__(self, connection: Connection, names: Names, history: RunHistory, clock: Callable[[], float]) -> None:
         """`clock`: seconds since the run began."""
         self._connection = connection
         self._names = names

@@ -1,4 +1,4 @@
-"""What `Link` relies on in nats-py. When this fails after an upgrade, read mesh/broker/transport/nats_client.py again."""
+"""What `NatsClient` relies on in nats-py. When this fails after an upgrade, read mesh/broker/transport/nats_client.py again."""
 
 import ast
 import inspect
@@ -9,7 +9,7 @@ import pytest
 from nats.aio.client import Client
 from nats.aio.subscription import Subscription
 
-from mesh.broker.transport.nats_client import Link, _Interest
+from mesh.broker.transport.nats_client import NatsClient, _Interest
 
 
 def source_of(function: object) -> ast.Module:
@@ -38,7 +38,7 @@ def test_the_parser_still_gives_us_messages_as_it_did():
         "data",
         "headers",
     ]
-    assert list(inspect.signature(Link._process_msg).parameters) == list(
+    assert list(inspect.signature(NatsClient._process_msg).parameters) == list(
         inspect.signature(Client._process_msg).parameters
     )
 
@@ -72,7 +72,7 @@ def test_the_old_socket_is_still_closed_first_and_the_callbacks_come_in_order():
 
 
 async def test_the_attributes_we_write_are_there_and_of_their_kind():
-    link = Link()
+    link = NatsClient()
     assert link._pending == []
     assert isinstance(link._pending, list)
     assert link._pending_data_size == 0
@@ -120,12 +120,12 @@ def test_the_greeting_is_processed_before_anything_is_sent():
 
 
 def test_nothing_else_of_nats_client_is_overridden():
-    ours = {name for name in vars(Link) if callable(getattr(Link, name)) and name in dir(Client)}
+    ours = {name for name in vars(NatsClient) if callable(getattr(NatsClient, name)) and name in dir(Client)}
     assert ours == {"__init__", "_process_msg", "_process_pong", "_process_info", "_attempt_reconnect"}
 
 
 async def test_what_is_attached_without_a_connection_waits_for_one():
-    link = Link()
+    link = NatsClient()
     sid = link.attach("a", "", lambda *message: None)
     assert link._subs[sid]._subject == "a"
     assert link._pending == []
@@ -135,7 +135,7 @@ async def test_what_is_attached_without_a_connection_waits_for_one():
 
 
 async def test_a_handler_that_fails_does_not_end_the_read_loop(caplog):
-    link, heard = Link(), []
+    link, heard = NatsClient(), []
 
     def handler(subject: bytes, reply: bytes, payload: bytes, header: bytes) -> None:
         heard.append((subject, payload, header))
@@ -149,7 +149,7 @@ async def test_a_handler_that_fails_does_not_end_the_read_loop(caplog):
 
 
 async def test_what_was_not_sent_can_be_forgotten():
-    link = Link()
+    link = NatsClient()
     command = b"PUB a 1\r\nx\r\n"
     link.write(command)
     assert link._pending_data_size == len(command)
@@ -159,4 +159,4 @@ async def test_what_was_not_sent_can_be_forgotten():
 
 @pytest.mark.parametrize("name", ["_attempt_reconnect", "_process_msg"])
 def test_our_overrides_still_call_theirs(name):
-    assert f"super().{name}(" in inspect.getsource(getattr(Link, name))
+    assert f"super().{name}(" in inspect.getsource(getattr(NatsClient, name))

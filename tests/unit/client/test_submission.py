@@ -3,7 +3,7 @@
 import pytest
 
 from mesh.broker.stores.delivery import StoredRequest, read_stored
-from mesh.client.submission import Asked
+from mesh.client.submission import SentRequest
 from mesh.errors import InvalidRequestError
 from mesh.protocol import codec
 from mesh.protocol.messages import Request, Result
@@ -12,8 +12,8 @@ from mesh.protocol.subjects import Names
 FIRST = Request(id="j", prompt="Hello", max_tokens=4, metadata={"x": float("nan"), "y": b"\0", "z": [1, 2.5, None]})
 
 
-def asked(request: Request, encoding: codec.Encoding = "json", model: str = "m") -> Asked:
-    return Asked("j", model, codec.encode(request, encoding), encoding)
+def asked(request: Request, encoding: codec.Encoding = "json", model: str = "m") -> SentRequest:
+    return SentRequest("j", model, codec.encode(request, encoding), encoding)
 
 
 def stored(body: bytes, encoding: codec.Encoding = "json") -> StoredRequest:

@@ -22,7 +22,7 @@ from mesh.control.doctor.facts import (
     PortFacts,
     SettingsFacts,
 )
-from mesh.control.status.depth import Queue, Snapshot, WorkerSeen
+from mesh.control.status.depth import QueueDepth, Snapshot, WorkerSeen
 from mesh.protocol.messages import Presence
 
 GIB = 1 << 30
@@ -100,7 +100,7 @@ def test_nothing_is_said_where_nothing_is_wrong():
     assert diagnose(WELL) == []
 
 
-QUEUE = Queue(model="chat", tier="batch", jobs=2, waiting=2, in_flight=0)
+QUEUE = QueueDepth(model="chat", tier="batch", jobs=2, waiting=2, in_flight=0)
 CASES = [
     ("nats_unreachable", "error", replace(local(ports=[]), greeting=None, mesh=None, unreachable="cannot reach it")),
     ("nats_refused", "error", replace(WELL, greeting=None, mesh=None, unreachable="refused", is_refused=True)),

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from mesh.control.jobs.job_state import STATES, JobSeen, in_order, standing, without_lost
+from mesh.control.jobs.job_state import STATES, JobSeen, in_order, job_state, without_lost
 from mesh.protocol.messages import Delta, Note, Result, Started, Usage
 
 STARTED = Started(id="j", attempt=2, index=7, worker="w-1", unix_ms=1)
@@ -31,7 +31,7 @@ SEEN = JobSeen(
     ],
 )
 def test_the_newest_event_and_note_say_where_a_job_stands(event, note, expected):
-    found = standing(event, note)
+    found = job_state(event, note)
     assert (found.state, found.attempt, found.tokens, found.reason) == expected
 
 

@@ -3,22 +3,22 @@
 import pytest
 from msgspec.structs import replace
 
-from mesh.control.jobs.pending_reasons import Place, why
+from mesh.control.jobs.pending_reasons import QueueContext, pending_reasons
 from mesh.control.status.checks import FAR_MS
-from mesh.control.status.depth import Queue, WorkerSeen
+from mesh.control.status.depth import QueueDepth, WorkerSeen
 from tests.unit.control.test_depth import WORKER
 from tests.unit.control.test_job_state import SEEN
 
 QUEUED = replace(SEEN, state="queued", model="m", tier="standard", deadline_ms=243_000)
-QUEUE = Queue(model="m", tier="standard", jobs=3, waiting=3, in_flight=0)
-HIGHER = Queue(model="m", tier="interactive", jobs=9, waiting=9, in_flight=0)
+QUEUE = QueueDepth(model="m", tier="standard", jobs=3, waiting=3, in_flight=0)
+HIGHER = QueueDepth(model="m", tier="interactive", jobs=9, waiting=9, in_flight=0)
 FREE = WorkerSeen(presence=replace(WORKER, running=1, capacity=4), beat_unix_ms=1, age_ms=1)
 FULL = replace(FREE, presence=replace(WORKER, running=4, capacity=4))
-PLACE = Place(queue=QUEUE, queues=[QUEUE], workers=[FREE], ahead=2, ack_wait_ms=10_000)
+PLACE = QueueContext(queue=QUEUE, queues=[QUEUE], workers=[FREE], ahead=2, ack_wait_ms=10_000)
 
 
 def reasons(seen=QUEUED, **place):
-    return {each.code: each.text for each in why(seen, replace(PLACE, **place))}
+    return {each.code: each.text for each in pending_reasons(seen, replace(PLACE, **place))}
 
 
 def test_a_job_in_line_says_how_many_come_before_it_and_when_it_expires():
@@ -67,7 +67,7 @@ def test_a_job_between_attempts_says_how_the_last_one_ended():
 
 
 def test_a_job_that_runs_waits_for_nothing():
-    assert why(replace(QUEUED, state="running"), PLACE) == []
+    assert pending_reasons(replace(QUEUED, state="running"), PLACE) == []
 
 
 def test_a_deadline_that_has_passed_is_told():

@@ -5,7 +5,7 @@ import pytest
 
 from mesh.control.deadletters.redrive import (
     ANY_LANE,
-    Burial,
+    RedrivePlan,
     Traces,
     as_json,
     attempts_of,
@@ -16,7 +16,7 @@ from mesh.control.deadletters.redrive import (
 from mesh.protocol import codec
 from mesh.protocol.messages import Delta, Note, Request, Result, Started
 
-BURIAL = Burial(request_sequence=7, stored_unix_ms=1000, buried_unix_ms=2000)
+BURIAL = RedrivePlan(request_sequence=7, stored_unix_ms=1000, buried_unix_ms=2000)
 REQUEST = Request(id="j", prompt="Hello")
 NOW = 10_000
 
@@ -91,7 +91,7 @@ def test_what_cannot_run_now_is_skipped() -> None:
     assert verb(traces(), Request(id="j", prompt="Hello", deadline_unix_ms=NOW + 1)) == "redrive"
     assert verb(traces(is_queued=True)) == "skip"
     assert verb(traces(is_deployed=False)) == "skip"
-    assert decide(Burial(0, 1000, 2000), REQUEST, traces(), NOW, False).verb == "skip"
+    assert decide(RedrivePlan(0, 1000, 2000), REQUEST, traces(), NOW, False).verb == "skip"
     assert verb(traces(), None) == "redrive"
 
 

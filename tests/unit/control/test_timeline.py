@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mesh.control.jobs.timeline import attempts, folded, moments, prompt_of, summary
+from mesh.control.jobs.timeline import attempts, folded, prompt_of, summary, timeline
 from mesh.protocol.messages import Delta, ErrorInfo, Message, Note, Request, Result, Started
 
 
@@ -35,11 +35,11 @@ STORY = [
 
 
 def test_moments_are_timed_from_the_moment_the_request_was_stored():
-    found = moments(STORY, 1000)
+    found = timeline(STORY, 1000)
     assert [(each.at_ms, each.kind) for each in found[:3]] == [(0, "stored"), (3, "started"), (40, "tokens")]
     assert (found[-1].at_ms, found[-1].text) == (730, "finished")
-    assert moments(STORY, 0)[0].at_ms == 0  # when it was stored is not known: from the first event on
-    assert moments([], 0) == []
+    assert timeline(STORY, 0)[0].at_ms == 0  # when it was stored is not known: from the first event on
+    assert timeline([], 0) == []
 
 
 def test_attempts_say_how_each_ended():
@@ -66,17 +66,17 @@ def test_the_newest_attempt_runs_unless_its_worker_is_gone():
 def test_a_journal_that_was_closed_to_end_the_job_is_no_attempt():
     story = [(1, begun(1, ends=True)), (2, ended("cancelled", 0, ErrorInfo(code="cancelled", message="on request")))]
     assert attempts(story, 1, []) == []
-    assert [each.kind for each in moments(story, 1)] == ["stored", "closed", "result"]
-    assert moments(story, 1)[-1].text == "cancelled, on request"
+    assert [each.kind for each in timeline(story, 1)] == ["stored", "closed", "result"]
+    assert timeline(story, 1)[-1].text == "cancelled, on request"
 
 
 def test_the_reason_of_a_failure_has_its_code():
-    (moment,) = moments([(1, ended("failed", error=ErrorInfo(code="engine_error", message="no memory")))], 0)
+    (moment,) = timeline([(1, ended("failed", error=ErrorInfo(code="engine_error", message="no memory")))], 0)
     assert moment.text == "failed, engine_error: no memory"
 
 
 def test_runs_of_tokens_are_folded_after_the_first_of_each_attempt():
-    found = folded(moments(STORY, 1000))
+    found = folded(timeline(STORY, 1000))
     assert [(each.kind, each.index, each.tokens, each.events) for each in found if each.kind == "tokens"] == [
         ("tokens", 0, 1, 1),
         ("tokens", 1, 4, 2),
@@ -92,7 +92,7 @@ def test_folding_loses_no_token_and_no_other_event(steps):
     for unix_ms, (attempt, count, is_delta) in enumerate(steps, 1):
         story.append((unix_ms, delta(attempt, index, count) if is_delta else begun(attempt, index)))
         index += count if is_delta else 0
-    whole = moments(story, 1)
+    whole = timeline(story, 1)
     short = folded(whole)
     assert sum(each.tokens for each in short) == sum(each.tokens for each in whole)
     assert sum(each.events for each in short) == len(whole)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from mesh.broker.stores.journal import Entry
 from mesh.errors import DisconnectedError
-from mesh.gateway.nats.stream import Follower
+from mesh.gateway.nats.stream import EventStream
 from mesh.protocol.messages import Delta, Result, Started
 
 RESULT = Result(id="j", tenant="t", model="m", status="finished", text="ab")
@@ -38,7 +38,7 @@ async def follow(entries: list[Entry], heard: list[int], is_away: set[int] = fro
             raise DisconnectedError("away")
         sent.append(body)
 
-    follower = Follower(send)
+    follower = EventStream(send)
     running = asyncio.create_task(follower.run(reader(entries)))
     for place in heard:
         follower.heard(entries[place], entries[place - 1].sequence if place else 0)

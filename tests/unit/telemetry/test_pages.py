@@ -4,15 +4,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mesh.telemetry.pages import Asked, Page, encode, read_head
+from mesh.telemetry.pages import Page, PageRequest, encode, read_head
 
 
 @pytest.mark.parametrize(
     ("head", "asked"),
     [
-        (b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n", Asked("/metrics")),
-        (b"GET /readyz?verbose=1 HTTP/1.0\r\n\r\n", Asked("/readyz")),
-        (b"HEAD /livez HTTP/1.1\r\n\r\n", Asked("/livez", is_head=True)),
+        (b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n", PageRequest("/metrics")),
+        (b"GET /readyz?verbose=1 HTTP/1.0\r\n\r\n", PageRequest("/readyz")),
+        (b"HEAD /livez HTTP/1.1\r\n\r\n", PageRequest("/livez", is_head=True)),
     ],
 )
 def test_what_a_request_line_asks_for(head, asked):

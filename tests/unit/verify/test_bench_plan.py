@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 
 from mesh.errors import ConfigError, InvalidRequestError
 from mesh.verify.bench.dataset import read_items
-from mesh.verify.bench.plan import Item, Length, Shape, asks, read_goals, read_length, read_shares
+from mesh.verify.bench.plan import Item, Length, WorkloadShape, asks, read_goals, read_length, read_shares
 
 
-def shape(count: int = 50, **more) -> Shape:
-    return Shape(count=count, input=Length(4, 8), output=Length(10, 20), **more)
+def shape(count: int = 50, **more) -> WorkloadShape:
+    return WorkloadShape(count=count, input=Length(4, 8), output=Length(10, 20), **more)
 
 
 @given(st.integers(0, 1000), st.integers(1, 60), st.sampled_from([None, 0.5, 100.0]), st.sampled_from([0.2, 1.0, 5.0]))

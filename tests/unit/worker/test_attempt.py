@@ -7,7 +7,7 @@ from mesh.policies.retry import RetryPolicy
 from mesh.protocol.history import History, read_history
 from mesh.protocol.messages import DEFAULT_DEADLINE_MS, Delta, Note, Request, Result, Started, Usage
 from mesh.protocol.outcome import JobFacts
-from mesh.worker.attempt import Ack, Announce, Attempt, Begin, Bury, Close, Drop, Nak, Remark, Store
+from mesh.worker.attempt import Ack, Announce, Attempt, Begin, Close, Drop, MoveToDeadLetters, Nak, NoteAttempt, Store
 
 STORED = 1_000_000
 USAGE = Usage(prompt_tokens=3, completion_tokens=2)
@@ -171,14 +171,14 @@ def test_a_failed_attempt_is_handed_back_with_growing_patience_and_then_buried()
         one = attempt()
         take_over(one, journal(attempts=number - 1), 0, False, STORED + 10)
         remark, nak = one.failed(EngineFailedError("out of memory"), STORED + 20)
-        assert remark == Remark(Note(id="j", attempt=number, verdict="failed", reason="out of memory"))
+        assert remark == NoteAttempt(Note(id="j", attempt=number, verdict="failed", reason="out of memory"))
         waits.append(nak.delay_s)
     assert waits == [0.2, 0.4]
     one, history = attempt(), journal(attempts=2)
     history.judge(Note(id="j", attempt=number, verdict="failed") for number in (1, 2))
     take_over(one, history, 0, False, STORED + 10)
     remark, bury, store, announce, ack = one.failed(EngineFailedError("out of memory"), STORED + 20)
-    assert isinstance(bury, Bury)
+    assert isinstance(bury, MoveToDeadLetters)
     assert (bury.attempts, bury.reason.code) == (3, "attempts_exhausted")
     assert store.result.error == bury.reason
     assert "out of memory" in bury.reason.message
@@ -196,7 +196,7 @@ def test_a_job_that_killed_its_workers_when_alone_is_not_begun_again():
     one = attempt()
     actions = take_over(one, history, 0, False, STORED + 10)
     assert not one.wants_solitude, "it is not run again"
-    assert kinds(actions) == [Bury, Close, Store, Announce, Ack]
+    assert kinds(actions) == [MoveToDeadLetters, Close, Store, Announce, Ack]
     assert actions[0].attempts == 4
 
 
@@ -223,7 +223,7 @@ def test_an_attempt_handed_back_is_noted_so_that_it_does_not_count():
     one = attempt()
     one.first(STORED + 10)
     remark, nak = one.returned()
-    assert remark == Remark(Note(id="j", attempt=1, verdict="returned"))
+    assert remark == NoteAttempt(Note(id="j", attempt=1, verdict="returned"))
     assert nak == Nak(0.0)
 
 
@@ -249,7 +249,7 @@ def test_a_dead_engine_hands_the_job_back():
     one = attempt()
     one.first(STORED + 10)
     remark, nak = one.failed(EngineDeadError("gone"), STORED + 20)
-    assert remark == Remark(Note(id="j", attempt=1, verdict="died", reason="gone"))
+    assert remark == NoteAttempt(Note(id="j", attempt=1, verdict="died", reason="gone"))
     assert isinstance(nak, Nak)
 
 
@@ -262,7 +262,9 @@ def test_a_job_is_not_buried_on_the_word_of_a_worker_that_may_live():
     history.apply(Started(id="j", attempt=3, index=0, worker="v", unix_ms=1, alone=True))
     one = attempt()
     take_over(one, history, 0, False, STORED + 10)
-    assert kinds(one.failed(EngineDeadError("gone"), STORED + 20)) == [Remark, Nak], "nobody knows what became of 3"
+    assert kinds(one.failed(EngineDeadError("gone"), STORED + 20)) == [NoteAttempt, Nak], (
+        "nobody knows what became of 3"
+    )
 
 
 def test_a_cancelled_job_keeps_what_it_had():

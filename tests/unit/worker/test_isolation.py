@@ -1,10 +1,10 @@
 """Who may use the engine at the same time."""
 
-from mesh.worker.isolation import Solitude
+from mesh.worker.isolation import Isolation
 
 
 async def test_company_shares():
-    door = Solitude()
+    door = Isolation()
     assert door.take(alone=False)
     assert door.take(alone=False)
     assert not door.take(alone=True)
@@ -12,7 +12,7 @@ async def test_company_shares():
 
 
 async def test_one_alone_waits_for_all_and_nobody_begins_meanwhile():
-    door = Solitude()
+    door = Isolation()
     assert door.take(alone=False)
     alone = door.line_up()
     assert door.is_wanted
@@ -27,7 +27,7 @@ async def test_one_alone_waits_for_all_and_nobody_begins_meanwhile():
 
 
 async def test_who_needs_to_be_alone_no_longer_stays_in_company():
-    door = Solitude()
+    door = Isolation()
     assert door.take(alone=True)
     door.share()
     assert not door.is_wanted
@@ -39,7 +39,7 @@ async def test_who_needs_to_be_alone_no_longer_stays_in_company():
 
 
 async def test_who_gives_up_waiting_holds_nobody_up():
-    door = Solitude()
+    door = Isolation()
     assert door.take(alone=False)
     door.give_up(door.line_up())
     assert not door.is_wanted
@@ -47,7 +47,7 @@ async def test_who_gives_up_waiting_holds_nobody_up():
 
 
 async def test_a_place_given_to_who_just_left_is_free():
-    door = Solitude()
+    door = Isolation()
     assert door.take(alone=False)
     turn = door.line_up()
     door.leave(alone=False)  # it is its turn, and it has not noticed yet
