@@ -7,7 +7,7 @@ from mesh.broker import topology
 from mesh.broker.transport.connection import Connection
 from mesh.broker.transport.connection import connect as connect_broker
 from mesh.broker.transport.options import ConnectOptions
-from mesh.cli.options import Nats
+from mesh.cli.option_values import Nats
 from mesh.cli.traces import traced
 from mesh.client.client import Client, connect
 from mesh.errors import ConfigError

@@ -5,16 +5,24 @@ Imports nothing but click and names: `--help` is built from it.
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import click
 
+from mesh.cli.option_values import (
+    DEFAULT_NATS,
+    TIERS,
+    EngineChoice,
+    Filters,
+    Nats,
+    Policies,
+    Question,
+    Sampling,
+    TopologyOptions,
+)
 from mesh.cli.setup import completing
-
-DEFAULT_NATS = "nats://127.0.0.1:4222"
-TIERS = ("interactive", "standard", "batch")  # mesh.protocol.messages has them too, and a slow import
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 _FILE = click.Path(dir_okay=False, path_type=Path)
@@ -44,28 +52,6 @@ def group(kind: type[Any], parameter: str, *options: Decorator) -> Decorator:
         return decorated
 
     return decorate
-
-
-@dataclass(frozen=True, slots=True, repr=False)
-class Nats:
-    """Where NATS is, who we are, and which mesh on it. No repr: it holds a password."""
-
-    nats: tuple[str, ...]
-    creds: Path | None
-    nkey: Path | None
-    user: str | None
-    password: str | None
-    tls_ca: Path | None
-    tls_cert: Path | None
-    tls_key: Path | None
-    allow_plaintext: bool
-    namespace: str
-
-    @property
-    def servers(self) -> tuple[str, ...]:
-        """The addresses, however they were separated."""
-        given = (each.strip() for several in self.nats for each in several.split(","))
-        return tuple(each for each in given if each)
 
 
 with_nats = group(
@@ -104,18 +90,6 @@ with_tenant = option(
     shell_complete=completing.tenants,
     help="Whose jobs these are, in a mesh of several tenants.",
 )
-
-
-@dataclass(frozen=True, slots=True)
-class EngineChoice:
-    """Which model is served, by what, under which name."""
-
-    engine: str
-    model: str | None
-    name: str | None
-    engine_arg: tuple[str, ...]
-    max_model_len: int | None
-    capacity: int | None
 
 
 with_engine = group(
@@ -161,16 +135,6 @@ with_engine = group(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Policies:
-    """What a worker decides by."""
-
-    tier_weights: str
-    max_attempts: int
-    stall_timeout: float
-    coalesce_ms: float
-
-
 with_policies = group(
     Policies,
     "policies",
@@ -203,23 +167,6 @@ with_policies = group(
         "by that much. The first token and the end never wait.",
     ),
 )
-
-
-@dataclass(frozen=True, slots=True)
-class TopologyOptions:
-    """What the operator chooses about a mesh; None: as it is already, else the default."""
-
-    lanes: int | None
-    replicas: int | None
-    storage: str | None
-    events_storage: str | None
-    ack_wait: float | None
-    max_deliver: int | None
-    queue_limit: int | None
-    audit: bool | None = None
-    record_requests: bool | None = None
-    record_days: int | None = None
-    record_bytes: int | None = None
 
 
 _STORAGE = click.Choice(["file", "memory"])
@@ -284,18 +231,6 @@ _SHAPE = {
 with_shape = group(TopologyOptions, "shape", *_SHAPE.values())
 
 
-@dataclass(frozen=True, slots=True)
-class Sampling:
-    """How a model shall answer; None: the request's own default."""
-
-    max_tokens: int | None
-    temperature: float | None
-    top_p: float | None
-    seed: int | None
-    stop: tuple[str, ...]
-    deadline: float | None
-
-
 with_sampling = group(
     Sampling,
     "sampling",
@@ -314,16 +249,6 @@ with_sampling = group(
         help="Seconds from now after which the job expires.",
     ),
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """Whom to ask, and in which form."""
-
-    model: str | None
-    tenant: str
-    tier: str
-    system: str | None
 
 
 with_question = group(
@@ -357,17 +282,6 @@ def span(context: click.Context, parameter: click.Parameter, value: str | None) 
     if not 0 <= seconds < 1e9:  # also what is no number at all
         raise click.BadParameter(f"{value!r} is not a span of time such as 90s, 15m, 1h or 2d", context, parameter)
     return seconds
-
-
-@dataclass(frozen=True, slots=True)
-class Filters:
-    """Which dead letters are meant; None: any."""
-
-    model: str | None
-    tier: str | None
-    tenant: str | None
-    code: str | None
-    since: float | None
 
 
 with_filters = group(

@@ -25,16 +25,16 @@ UNLIMITED_TOKENS = 1 << 40
 class Catalog:
     """What one client knows of the mesh's models."""
 
-    def __init__(self, connection: Connection, names: Names, relay: ControlApi | None = None) -> None:
-        """`relay`: whom to ask where JetStream refuses this user."""
+    def __init__(self, connection: Connection, names: Names, control_api: ControlApi | None = None) -> None:
+        """`control_api`: whom to ask where JetStream refuses this user."""
         self._connection = connection
-        self._relay = relay
+        self._control_api = control_api
         self._names = names
         self._presence = PresenceStore(connection, names)
         self._known: set[str] = set()  # models whose queue exists
         self._limits: dict[str, int] = {}  # model to its longest context, of the workers last seen
         self._looked_s = float("-inf")
-        self._told_s: dict[str, float] = {}  # by model, when the relay said; loop time
+        self._told_s: dict[str, float] = {}  # by model, when the control API said; loop time
         self._loop = asyncio.get_running_loop()
 
     async def check(self, model: str, request: Request, timeout_s: float) -> None:
@@ -48,8 +48,8 @@ class Catalog:
             return
         try:
             async with asyncio.timeout(timeout_s):
-                if self._relay is not None and self._relay.is_needed:
-                    await self._be_told_of(model, self._relay)
+                if self._control_api is not None and self._control_api.is_needed:
+                    await self._be_told_of(model, self._control_api)
                 else:
                     await self.learn_of(model)
         except TimeoutError:
@@ -63,13 +63,13 @@ class Catalog:
     def _is_fresh(self, model: str) -> bool:
         """Whether it was looked at just now, so that nobody need be asked."""
         now_s = self._loop.time()
-        if self._relay is not None and self._relay.is_needed:
+        if self._control_api is not None and self._control_api.is_needed:
             return now_s - self._told_s.get(model, float("-inf")) <= FRESH_S
         return model in self._known and now_s - self._looked_s <= FRESH_S
 
-    async def _be_told_of(self, model: str, relay: ControlApi) -> None:
+    async def _be_told_of(self, model: str, control_api: ControlApi) -> None:
         try:
-            self._limits[model] = await relay.longest_context(model)
+            self._limits[model] = await control_api.longest_context(model)
         except BrokerError:
             return  # nobody is there to say; the mesh itself refuses
         self._told_s[model] = self._loop.time()

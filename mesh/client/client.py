@@ -88,11 +88,11 @@ class Client:
         self._has_neighbours = has_neighbours or is_confined
         self._store = ResultStore(connection, names)
         self._presence = PresenceStore(connection, names)
-        self._relay = ControlApi(connection, names, tenant, is_confined)
-        self._catalog = catalog or Catalog(connection, names, self._relay)
+        self._control_api = ControlApi(connection, names, tenant, is_confined)
+        self._catalog = catalog or Catalog(connection, names, self._control_api)
         self._submission = Submission(connection, names, tenant)
-        self._inquiry = Lookup(connection, names, tenant, self._relay)
-        self.watch = Poller(connection, names, tenant, self._inquiry)
+        self._lookup = Lookup(connection, names, tenant, self._control_api)
+        self.watch = Poller(connection, names, tenant, self._lookup)
         self._loop = asyncio.get_running_loop()
 
     def __repr__(self) -> str:
@@ -248,18 +248,18 @@ class Client:
 
     async def read_journal(self, job: str, after: int, limit: int) -> list[Entry]:
         """Events of one of our jobs from the journal."""
-        return await self._relay.read_journal(job, after, limit)
+        return await self._control_api.read_journal(job, after, limit)
 
     async def load_result(self, result: Result) -> Result:
         """The whole Result, where it was too large for a message; as `Relay.whole`."""
-        return await self._relay.whole(result)
+        return await self._control_api.whole(result)
 
     async def cancel_job(self, job: str, timeout_s: float) -> str:
-        answer = await self._inquiry.steer("cancel", job, timeout_s)
+        answer = await self._lookup.steer("cancel", job, timeout_s)
         return str(answer.get("status", "unknown"))
 
     async def job_status(self, job: str, timeout_s: float) -> dict[str, Any]:
-        return await self._inquiry.status(job, timeout_s)
+        return await self._lookup.status(job, timeout_s)
 
     def outlook(self) -> str:
         """What a wait that ended says of what comes next."""
@@ -287,7 +287,7 @@ class Client:
         job.missed()
         try:
             async with asyncio.timeout_at(deadline_s):
-                first = None if self._relay.is_needed else await self._submission.first_of(job.id, sequence)
+                first = None if self._control_api.is_needed else await self._submission.first_of(job.id, sequence)
                 if first is not None and self._submission.is_foreign(first, job.id):
                     job.is_joined = False
                     return False
@@ -296,9 +296,9 @@ class Client:
                     if first.request is not None:
                         job.bound(_bound_of(first.request))
                     job.is_doubtful = False
-                result = await self._inquiry.stored(job.id)
+                result = await self._lookup.stored(job.id)
                 if result is None and first is None:
-                    result = await self._inquiry.ask(job.id)
+                    result = await self._lookup.ask(job.id)
         except InvalidRequestError:
             raise
         except ResultNotFoundError:

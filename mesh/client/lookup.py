@@ -27,11 +27,11 @@ T = TypeVar("T")
 class Lookup:
     """Asks the queue, the workers, the store and the journal of one tenant's jobs."""
 
-    def __init__(self, connection: Connection, names: Names, tenant: str, relay: ControlApi) -> None:
+    def __init__(self, connection: Connection, names: Names, tenant: str, control_api: ControlApi) -> None:
         self._connection = connection
         self._names = names
         self._tenant = tenant
-        self._relay = relay
+        self._control_api = control_api
         self._queue = RequestQueue(connection, names)
         self._journal = Journal(connection, names)
         self._store = ResultStore(connection, names)
@@ -49,7 +49,7 @@ class Lookup:
             ResultNotFoundError: there is no such job, or its Result is kept no longer.
             MeshError: NATS did not answer; ask again.
         """
-        is_told = self._relay.is_needed  # a worker says all there is to know of the queue
+        is_told = self._control_api.is_needed  # a worker says all there is to know of the queue
         if sequence and not is_told and await _if_allowed(self._queue.get(sequence)) is not None:
             return None
         if await self._is_alive(job):
@@ -64,8 +64,8 @@ class Lookup:
 
     async def _announced(self, job: str) -> Result | None:
         """The Result with which the job's journal ends."""
-        if self._relay.is_needed:
-            events = events_of(await self._relay.read_journal(job))
+        if self._control_api.is_needed:
+            events = events_of(await self._control_api.read_journal(job))
             return events[-1] if events and isinstance(events[-1], Result) else None
         last = await _if_allowed(self._journal.last(self._journal.subject(self._tenant, job)))
         return last.event if last is not None and isinstance(last.event, Result) else None
@@ -77,8 +77,8 @@ class Lookup:
             MeshError: NATS did not answer.
         """
         try:
-            if self._relay.is_needed:  # a tenant's account may not ask the leader; a worker does for it
-                return await self._relay.output(job)
+            if self._control_api.is_needed:  # a tenant's account may not ask the leader; a worker does for it
+                return await self._control_api.output(job)
             stored = await self._store.get_written(self._tenant, job)
         except ResultNotFoundError:
             return None
@@ -91,7 +91,7 @@ class Lookup:
         try:
             return (await self.status(job, STATUS_S)).get("status") in ("queued", "running")
         except UnavailableError:
-            if self._relay.is_needed:
+            if self._control_api.is_needed:
                 raise  # it cannot be told: the queue is not ours to read
             return await self._queue.find(self._tenant, job) is not None
 

@@ -40,7 +40,7 @@ class Poller:
         self._tenant = tenant
         self._journal = Journal(connection, names)
         self._store = ResultStore(connection, names)
-        self._inquiry = inquiry
+        self._lookup = inquiry
         self._jobs: dict[Job, None] = {}  # oldest first; several may be of one job
         self._tasks: set[asyncio.Task[None]] = set()
         self._room = asyncio.Semaphore(MAX_INQUIRIES)
@@ -138,7 +138,7 @@ class Poller:
             if not job.is_doubtful or job.is_closed:
                 return
             try:
-                result = await self._inquiry.ask(job.id, job.sequence)
+                result = await self._lookup.ask(job.id, job.sequence)
             except (ResultNotFoundError, UnauthorizedError) as error:
                 if job.is_doubtful:
                     job.failed(error)

@@ -42,9 +42,9 @@ async def host_worker(
     names: Names | None = None,
     observer: Observer = ignore,
     on_ready: Callable[[Worker], None] | None = None,
-    census: MeshExporter | None = None,
+    mesh_exporter: MeshExporter | None = None,
 ) -> None:
-    """Serve an engine until the worker is drained; `on_ready` gets the worker once it pulls. `census`: to be taken.
+    """Serve an engine until the worker is drained; `on_ready` gets the worker once it pulls. `mesh_exporter`: to be taken.
 
     NATS is asked first whether there is a mesh, because loading a model to learn that there is none takes minutes.
     Then the engine is started with no connection open, so that an engine process forked from this one holds no
@@ -78,7 +78,13 @@ async def host_worker(
             gc.set_threshold(*GC_THRESHOLDS)
             ready_s = time.monotonic()
             await serve_engine(
-                engine, connect_options, options, names=names, observer=observer, on_ready=ready, census=census
+                engine,
+                connect_options,
+                options,
+                names=names,
+                observer=observer,
+                on_ready=ready,
+                mesh_exporter=mesh_exporter,
             )
             return
         except EngineDeadError as error:
@@ -101,14 +107,14 @@ async def serve_engine(
     names: Names,
     observer: Observer = ignore,
     on_ready: Callable[[Worker], None] | None = None,
-    census: MeshExporter | None = None,
+    mesh_exporter: MeshExporter | None = None,
 ) -> None:
     """The same for an engine that is started already, and that the caller stops.
 
     Raises:
         EngineDeadError, DisconnectedError, TopologyError: as `host_worker`.
     """
-    async with connect(connect_options) as connection, counted(census, connection):
+    async with connect(connect_options) as connection, counted(mesh_exporter, connection):
         audit = Auditor(connection, names, options.name, observer)
         told = replace(options, shows_steps=options.shows_steps and observer is not ignore)
         worker = Worker(engine, connection, names, told, all_of(audit.observe, observer))

@@ -1,6 +1,6 @@
 """What every worker process hosts beside its worker, and what runs alone where no worker does.
 
-Any number of processes may host them: they share the work by queue groups, by a seat, or by a fence, and two that do
+Any number of processes may host them: they share the work by queue groups, by a lease, or by a fence, and two that do
 the same do no harm.
 """
 
@@ -26,9 +26,9 @@ class Doors:
     """What can be asked of a process: to steer jobs, and through the front door if it has one."""
 
     def __init__(self, connection: Connection, names: Names, who: str, has_frontdoor: bool, audit: Auditor) -> None:
-        self._steering = JobsApi(connection, names, who, audit)
+        self._jobs_api = JobsApi(connection, names, who, audit)
         self._frontdoor = FrontDoor(connection, names, audit=audit) if has_frontdoor else None
-        doors = (self._frontdoor, self._steering) if self._frontdoor is not None else (self._steering,)
+        doors = (self._frontdoor, self._jobs_api) if self._frontdoor is not None else (self._jobs_api,)
         self._service = Service(connection, names, who, tuple(each.endpoint for each in doors))
 
     def rest(self) -> None:
@@ -41,7 +41,7 @@ class Doors:
         self._service.close()
         if self._frontdoor is not None:
             await self._frontdoor.close()
-        await self._steering.close()
+        await self._jobs_api.close()
 
 
 @contextlib.asynccontextmanager
@@ -61,7 +61,7 @@ async def doors(
 async def services(
     connection: Connection, names: Names, who: str, has_frontdoor: bool = False, audit: Auditor | None = None
 ) -> AsyncIterator[Doors]:
-    """Answer requests; end strays and what is past its deadline; watch over workers.
+    """Answer requests; end unroutable and what is past its deadline; watch over workers.
 
     `who` hosts them: the name of a worker, which then watches some others, or of another process, which watches all.
     What they do is told to `audit`; None: to one of their own.
@@ -79,9 +79,13 @@ async def services(
 
 
 async def keep_watch(
-    options: ConnectOptions, names: Names, who: str, census: MeshExporter | None = None, observer: Observer = ignore
+    options: ConnectOptions,
+    names: Names,
+    who: str,
+    mesh_exporter: MeshExporter | None = None,
+    observer: Observer = ignore,
 ) -> None:
-    """Host the services on a connection of their own until cancelled, and take a census if there is one to take.
+    """Host the services on a connection of their own until cancelled, and take the mesh exporter if there is one to take.
 
     Raises:
         DisconnectedError: there was no NATS to begin with.
@@ -90,18 +94,18 @@ async def keep_watch(
         connect(options) as connection,
         auditing(connection, names, who, observer=observer) as audit,
         services(connection, names, who, audit=audit),
-        counted(census, connection),
+        counted(mesh_exporter, connection),
     ):
         await asyncio.Event().wait()
 
 
 @contextlib.asynccontextmanager
-async def counted(census: MeshExporter | None, connection: Connection) -> AsyncIterator[None]:
-    """Take the census on this connection, if there is one to take."""
-    if census is None:
+async def counted(mesh_exporter: MeshExporter | None, connection: Connection) -> AsyncIterator[None]:
+    """Take the mesh exporter on this connection, if there is one to take."""
+    if mesh_exporter is None:
         yield
         return
-    running = asyncio.create_task(census.run(connection), name="mesh-census")
+    running = asyncio.create_task(mesh_exporter.run(connection), name="mesh-mesh_exporter")
     try:
         yield
     finally:

@@ -34,8 +34,8 @@ class RetryPolicy:
 
     def is_exhausted(self, trials: Sequence[Trial]) -> bool:
         """Whether these trials in a row are enough."""
-        certain = sum(1 for trial in trials if trial.verdict == "failed" or trial.alone)
-        in_company = any(trial.verdict == "died" and not trial.alone for trial in trials)
+        certain = sum(1 for trial in trials if trial.verdict == "failed" or trial.isolated)
+        in_company = any(trial.verdict == "died" and not trial.isolated for trial in trials)
         return certain + in_company >= self.max_attempts
 
     def unproven(self, trials: Sequence[Trial]) -> list[Trial]:
@@ -46,7 +46,7 @@ class RetryPolicy:
         """
         if not self.is_exhausted(trials):
             return []
-        return [trial for trial in trials if trial.alone and trial.verdict == "died" and not trial.is_noted]
+        return [trial for trial in trials if trial.isolated and trial.verdict == "died" and not trial.is_noted]
 
     def is_suspect(self, trials: Sequence[Trial]) -> bool:
         """Whether the job is to run alone."""

@@ -18,7 +18,7 @@ class Trial:
     """One attempt that brought its job no further."""
 
     attempt: int
-    alone: bool  # nothing else ran in its worker
+    isolated: bool  # nothing else ran in its worker
     verdict: Literal["died", "failed"] = "died"  # died: with its worker or engine, whoever was at fault
     is_noted: bool = False  # its worker said so; else it left no word, and may live
     worker: str = ""
@@ -59,9 +59,9 @@ class History:
         """Take the next event into account."""
         if isinstance(event, Started):
             self.attempts, self.verdict = event.attempt, None
-            self.is_ending = event.ends
-            if not event.ends:
-                self.trials.append(Trial(event.attempt, event.alone, worker=event.worker, unix_ms=event.unix_ms))
+            self.is_ending = event.closing
+            if not event.closing:
+                self.trials.append(Trial(event.attempt, event.isolated, worker=event.worker, unix_ms=event.unix_ms))
             self.worker = event.worker
             self.request_sequence = self.request_sequence or event.sequence
             self._cut(event.index)
@@ -77,11 +77,11 @@ class History:
 
     def judge(self, notes: Sequence[Note]) -> None:
         """Take into account how the attempts ended: one that was handed back is no trial."""
-        verdicts = {note.attempt: note.verdict for note in notes if note.verdict != "asked"}
-        asked = [note.unix_ms for note in notes if note.verdict == "asked" and note.attempt == self.attempts]
+        verdicts = {note.attempt: note.verdict for note in notes if note.verdict != "probing"}
+        asked = [note.unix_ms for note in notes if note.verdict == "probing" and note.attempt == self.attempts]
         self.asked_unix_ms = min(asked, default=self.asked_unix_ms)
         for note in notes:
-            if note.attempt == self.attempts and note.verdict != "asked" and note.reason != LOST:
+            if note.attempt == self.attempts and note.verdict != "probing" and note.reason != LOST:
                 self.verdict = note.verdict
         judged = []
         for trial in self.trials:
@@ -90,7 +90,7 @@ class History:
                     judged.append(trial)
                 case "failed" | "died" as verdict:
                     judged.append(replace(trial, verdict=verdict, is_noted=True))
-                case "returned" | "asked":
+                case "returned" | "probing":
                     pass
         self.trials = judged
 

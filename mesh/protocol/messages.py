@@ -148,8 +148,8 @@ class Started(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag
     worker: str
     unix_ms: int
     sequence: int = 0  # the request's own stream sequence: tells a takeover from a duplicate submit
-    alone: bool = False  # nothing else runs in this worker meanwhile: the job may be what kills workers
-    ends: bool = False  # no attempt: the journal is closed to workers, because the job is about to be ended
+    isolated: bool = False  # nothing else runs in this worker meanwhile: the job may be what kills workers
+    closing: bool = False  # no attempt: the journal is closed to workers, because the job is about to be ended
 
 
 class Note(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="note"):
@@ -158,10 +158,10 @@ class Note(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="not
     id: str
     attempt: int
     # returned: a worker that stops, or lost the job and lives, handed it back. failed: the engine failed on this job,
-    # and on no other. died: the engine died, whoever was at fault. asked: no verdict yet, its worker was asked after.
-    verdict: Literal["returned", "failed", "died", "asked"]
+    # and on no other. died: the engine died, whoever was at fault. probing: no verdict yet, its worker was asked after.
+    verdict: Literal["returned", "failed", "died", "probing"]
     reason: str = ""
-    unix_ms: int = 0  # asked: when, by the clock of who did
+    unix_ms: int = 0  # probing: when, by the clock of who did
 
 
 class Pong(msgspec.Struct, frozen=True, kw_only=True):

@@ -135,9 +135,9 @@ class Names:
         """Where it is noted how attempts ended that left no Result; private to the mesh."""
         return self.system("notes", tenant, job)
 
-    def life(self, worker: str) -> str:
+    def liveness(self, worker: str) -> str:
         """Where a worker's signs of life are kept; private to the mesh."""
-        return self.system("life", worker)
+        return self.system("liveness", worker)
 
     def leases(self, worker: str) -> str:
         """Where a worker announces what it holds, for those who watch over it; private to the mesh."""

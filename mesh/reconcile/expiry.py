@@ -1,6 +1,6 @@
 """Ends jobs at their deadline that no worker ends: queued with nobody alive, or left behind.
 
-One process of a mesh does it, whichever holds the seat. It looks at each request once, when it has waited a sweep
+One process of a mesh does it, whichever holds the lease. It looks at each request once, when it has waited a sweep
 or longer, so a mesh that keeps up is hardly read at all.
 """
 
@@ -35,8 +35,8 @@ class Expiry:
         """`who` hosts it: the name of a worker, or of another process."""
         self._connection = connection
         self._names = names
-        self._seat = LeaderLease(connection, names, "sweeper", who)
-        self._endings = Termination(connection, names, who, "deadline", audit)
+        self._leadership = LeaderLease(connection, names, "expiry", who)
+        self._termination = Termination(connection, names, who, "deadline", audit)
         self._deadlines = Deadlines()
         self._read = 0  # requests up to here are noted
         self._seen = 0  # the newest request at the last sweep
@@ -45,14 +45,14 @@ class Expiry:
         self._task = asyncio.create_task(self._run(), name="mesh-sweep")
 
     async def close(self) -> None:
-        """Sweep no more; the seat falls free by itself."""
+        """Sweep no more; the lease falls free by itself."""
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
 
     async def _run(self) -> None:
         while True:
             try:
-                if await self._seat.hold():
+                if await self._leadership.hold():
                     await self._sweep()
                 else:
                     self._forget()
@@ -79,13 +79,13 @@ class Expiry:
     async def _note(self, newest: int) -> None:
         """Note the requests that were there a sweep ago and still are."""
         while self._read < newest:
-            page = await self._endings.queue.read(self._read)
+            page = await self._termination.queue.read(self._read)
             for stored in page:
                 if stored.sequence <= newest:
                     self._deadlines.note(stored.sequence, deadline_of(stored.request, stored.stored_unix_ms))
             if page:
                 self._read = min(newest, page[-1].sequence)
-            elif await self._endings.queue.has_after(self._read):
+            elif await self._termination.queue.has_after(self._read):
                 return  # a replica that lags: what it does not show yet must not be passed over
             else:
                 self._read = newest
@@ -93,7 +93,7 @@ class Expiry:
     async def _expire(self, sequence: int, gate: asyncio.Semaphore) -> None:
         async with gate:
             try:
-                stored = await self._endings.queue.get(sequence)
+                stored = await self._termination.queue.get(sequence)
                 if stored is not None and stored.address is not None:
                     await self._end(stored)
             except MeshError as error:
@@ -101,13 +101,13 @@ class Expiry:
                 self._deadlines.note(sequence, self._now_ms + RETRY_MS)
 
     async def _end(self, stored: StoredRequest) -> None:
-        if await self._endings.is_twin(stored):
-            await self._endings.queue.remove(stored.sequence)  # the job of that name is served, or was
+        if await self._termination.is_twin(stored):
+            await self._termination.queue.remove(stored.sequence)  # the job of that name is served, or was
             return
         if stored.error is not None:  # nobody was there to refuse it
             reason = ErrorInfo(code=stored.error.code, message=str(stored.error))
-            await self._endings.end(stored, "failed", reason)
+            await self._termination.end(stored, "failed", reason)
         else:
             reason = ErrorInfo(code="expired", message="the deadline passed, and no worker was there to end the job")
-            await self._endings.end(stored, "expired", reason)
+            await self._termination.end(stored, "expired", reason)
         self.ended += 1

@@ -1,7 +1,8 @@
-"""One process among many: who holds the seat does what needs doing once. Elected by the server, without a service.
+"""Leader election among processes that offer the same service. The server decides; there is no election service.
 
-The seat is a key of the workers' bucket that its holder rewrites; when it stops, the bucket forgets the key after
-three beats, and the next to ask is the holder. Two tokens long, so that it is no worker's key.
+The lease is a key of the workers' bucket, `leader.<role>`, that its holder rewrites under a fence. When the holder
+stops, the bucket forgets the key after three beats, and the next process to ask becomes the leader. The key is two
+tokens long, so it is no worker's key.
 """
 
 from mesh.broker.transport.connection import Connection
@@ -12,23 +13,24 @@ from mesh.protocol.subjects import Names
 
 
 class LeaderLease:
-    """A claim to one seat, in one process."""
+    """One process's claim to one role."""
 
-    def __init__(self, connection: Connection, names: Names, seat: str, who: str) -> None:
+    def __init__(self, connection: Connection, names: Names, role: str, holder: str) -> None:
+        """`role` is a subject token, for example `expiry`; `holder` names this process to operators."""
         self._connection = connection
-        self._key = f"$KV.{names.workers_bucket}.seat.{seat}"
-        self._who = who
+        self._key = f"$KV.{names.workers_bucket}.leader.{role}"
+        self._holder = holder
         self._revision = 0
 
     async def hold(self) -> bool:
-        """Take the seat, or keep it; whether it is ours for the next PRESENCE_BEAT_S * PRESENCE_BEATS."""
+        """Take or renew the lease. True: it is ours for the next PRESENCE_BEAT_S * PRESENCE_BEATS."""
         try:
             header = headers.expecting(self._revision)
-            _, payload = await self._connection.request(self._key, self._who.encode(), header, timeout_s=2.0)
-            self._revision = read_puback(payload, "seat").seq
+            _, payload = await self._connection.request(self._key, self._holder.encode(), header, timeout_s=2.0)
+            self._revision = read_puback(payload, "leader lease").seq
         except SequenceError:
             self._revision = 0
             return False
-        except MeshError:  # unknown: whoever asks next finds out
+        except MeshError:  # the outcome is unknown: the next call finds out
             return False
         return True

@@ -2,7 +2,7 @@
 
 The order is the worker's: store, announce, remove. But a journal is closed first, so that the server refuses whatever a
 worker still has to write, and the Result's text is what was streamed: that of a job which was begun by a `started`
-event that says `ends`, which a worker that finds it leaves alone for ENDING_S; an empty one by the Result itself.
+event that says `closing`, which a worker that finds it leaves alone for ENDING_S; an empty one by the Result itself.
 """
 
 import asyncio
@@ -147,7 +147,7 @@ class Termination:
             worker=self._who,
             unix_ms=now_unix_ms(),
             sequence=stored.sequence,
-            ends=True,
+            closing=True,
         )
         subject = self.journal.subject(stored.address.tenant, stored.job)
         await self.journal.append(subject, codec.encode(event, stored.encoding), last)

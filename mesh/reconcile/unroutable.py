@@ -19,7 +19,7 @@ from mesh.reconcile.termination import Termination
 
 log = logging.getLogger("mesh.control")
 
-QUEUE = "mesh-strays"
+QUEUE = "mesh-unroutable"
 MAX_WAITING = 10_000  # notices not yet looked at; beyond, the next sweep finds the requests
 SWEEP_S = 30.0  # between looks at the whole stream, for requests stored while nobody watched
 
@@ -32,14 +32,14 @@ class Unroutable:
         self._connection = connection
         self._names = names
         self._audit = audit
-        self._endings = Termination(connection, names, who, "unserved", audit)
+        self._termination = Termination(connection, names, who, "unserved", audit)
         self._served: set[tuple[bytes, bytes]] = set()  # (model, tier) that have consumers
         self._skip = len(names.system("queued")) + 1
         self._waiting: asyncio.Queue[tuple[list[bytes], int]] = asyncio.Queue(MAX_WAITING)
         self._subscription = connection.subscribe(names.system("queued", ">"), self._heard, QUEUE)
         self._tasks = [
-            asyncio.create_task(self._work(), name="mesh-strays"),
-            asyncio.create_task(self._sweep(), name="mesh-strays-sweep"),
+            asyncio.create_task(self._work(), name="mesh-unroutable"),
+            asyncio.create_task(self._sweep(), name="mesh-unroutable-sweep"),
         ]
 
     async def close(self) -> None:
@@ -68,17 +68,17 @@ class Unroutable:
         """Look at every subject that has requests; there are few, however many requests there are."""
         while True:
             try:
-                for subject in await self._endings.queue.subjects():
+                for subject in await self._termination.queue.subjects():
                     await self._clear(subject)
             except MeshError as error:
-                log.debug("the sweep for strays was put off: %s", error)
+                log.debug("the sweep for unroutable was put off: %s", error)
             await asyncio.sleep(SWEEP_S)
 
     async def _clear(self, subject: str) -> None:
         """End every request on one subject, if nobody serves it."""
         parts, last = subject.encode().split(b".")[2:], 0
         while not self._is_served(parts):
-            sequence = await self._endings.queue.oldest(subject)
+            sequence = await self._termination.queue.oldest(subject)
             if sequence is None or sequence == last:
                 return
             last = sequence
@@ -112,7 +112,7 @@ class Unroutable:
         return ErrorInfo(code="model_not_found", message=f"no model {model!r} is deployed on this mesh")
 
     async def _end(self, sequence: int, tokens: list[str], reason: ErrorInfo) -> None:
-        stored = await self._endings.queue.get(sequence)
+        stored = await self._termination.queue.get(sequence)
         if stored is None:
             return
         if stored.address is None or not is_token(stored.address.tenant):
@@ -124,15 +124,15 @@ class Unroutable:
                 reason.message,
                 extra={"event": "stray_removed"},
             )
-            await self._endings.queue.remove(sequence)
+            await self._termination.queue.remove(sequence)
             if self._audit is not None:
                 self._audit.refused(InvalidRequestError(reason.message, field="subject"))
             return
-        journal = self._endings.journal
+        journal = self._termination.journal
         for subject in (journal.subject, journal.attempts_subject):
             if await journal.last(subject(stored.address.tenant, stored.job)) is not None:
-                await self._endings.queue.remove(sequence)  # its name is that of a job which is, or was, served
+                await self._termination.queue.remove(sequence)  # its name is that of a job which is, or was, served
                 return
         if reason.code == "model_not_found" and stored.error is not None:
             reason = ErrorInfo(code=stored.error.code, message=str(stored.error))
-        await self._endings.end(stored, "failed", reason)
+        await self._termination.end(stored, "failed", reason)

@@ -19,7 +19,7 @@ class Condition:
 
     phase: Phase
     is_connected: bool = True  # to NATS
-    is_sure: bool = True  # the server confirmed that the worker lives since the connection was last lost
+    is_confirmed: bool = True  # the server confirmed that the worker lives since the connection was last lost
     engine_fault: str | None = None  # why the engine is taken for dead
     owes_s: float = 0.0  # for how long the engine has not answered a probe
     silent_s: float = 0.0  # for how long no running job has got anywhere
@@ -42,7 +42,7 @@ def reasons(condition: Condition) -> list[str]:
         return found
     if not condition.is_connected:
         found.append("NATS is away")
-    elif not condition.is_sure:
+    elif not condition.is_confirmed:
         found.append("NATS has not confirmed yet that this worker lives")
     if condition.owes_s > PROBE_PATIENCE_S:
         found.append(f"the engine has not answered for {condition.owes_s:.0f} s")

@@ -33,7 +33,7 @@ class StoreReading:
 
 @dataclass(frozen=True, slots=True)
 class MeshReading:
-    """A whole mesh, polled by the one process of it that holds the seat for that."""
+    """A whole mesh, polled by the one process of it that holds the lease for that."""
 
     unix_s: float  # the server's clock
     queues: Sequence[QueueReading]

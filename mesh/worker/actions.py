@@ -83,9 +83,9 @@ class WorkerContext:
     window_s: float  # tokens gather for so long after each publish
     tally: Tally | None  # counts each event and each output; None: nobody reads it
     gate: QuotaGate
-    solitude: Isolation
-    life: Liveness
-    inquest: DeathCheck
+    isolation: Isolation
+    liveness: Liveness
+    death_check: DeathCheck
     afterwards: Callable[[Coroutine[Any, Any, None]], None]  # runs what no job waits for
     engine_died: Callable[[str], None]  # told once an attempt ended because the engine is dead
 
@@ -93,15 +93,15 @@ class WorkerContext:
 class Actions:
     """The hands of one attempt."""
 
-    def __init__(self, desk: WorkerContext, delivery: Delivery, lease: Lease) -> None:
-        self._desk = desk
+    def __init__(self, context: WorkerContext, delivery: Delivery, lease: Lease) -> None:
+        self._context = context
         self._delivery = delivery
         self._lease = lease
         self._tenant = delivery.address.tenant
         self._job = delivery.job
         self._sequence = delivery.stored.sequence
         self._about = (self._job, self._tenant, delivery.address.model, delivery.address.tier)
-        self._public = desk.journal.subject(self._tenant, self._job)
+        self._public = context.journal.subject(self._tenant, self._job)
         self.result: Result | None = None  # the one that counts: stored by us, or found
 
     def redelivered(self, delivery: Delivery) -> None:
@@ -164,31 +164,31 @@ class Actions:
 
     def step(self, name: str, when: When) -> None:
         """Tell the observer where we are, if it looks so closely."""
-        if self._desk.shows_steps:
-            self._desk.observer(Step(self._job, name, when))
+        if self._context.shows_steps:
+            self._context.observer(Step(self._job, name, when))
 
     def begun(self, attempt: Attempt) -> None:
         """The attempt is on the record, and this worker's."""
         how = (attempt.number, attempt.resumed_at, attempt.taken_from, attempt.cause)
-        self._desk.observer(AttemptStarted(*self._about, *how, sequence=self._sequence))
+        self._context.observer(AttemptStarted(*self._about, *how, sequence=self._sequence))
 
     def refused(self, error: RequestError) -> None:
         """The body is no request."""
-        self._desk.observer(RequestRefused(*self._about, error.code, str(error), self._sequence))
+        self._context.observer(RequestRefused(*self._about, error.code, str(error), self._sequence))
 
     def give_up(self, reason: Literal["lost", "drain", "retry", "duplicate"]) -> None:
         """The job is no longer ours, and has no Result by us."""
         self._lease.is_lost = True
-        self._desk.observer(JobReturned(*self._about, reason))
+        self._context.observer(JobReturned(*self._about, reason))
 
     async def survive(self, attempt: int) -> None:
         """Note that this worker lost the job and lives: the attempt is no sign that the job kills workers."""
         note = codec.encode(Note(id=self._job, attempt=attempt, verdict="returned", reason=LOST))
-        subject = self._desk.journal.notes_subject(self._tenant, self._job)
+        subject = self._context.journal.notes_subject(self._tenant, self._job)
         end_s = time.monotonic() + SURVIVED_S
         while time.monotonic() < end_s:
             try:
-                await self._desk.journal.append(subject, note)
+                await self._context.journal.append(subject, note)
             except MeshError:
                 await asyncio.sleep(RETRY_S)
             else:
@@ -196,7 +196,7 @@ class Actions:
 
     async def _store(self, action: Store) -> None:
         self.step("store", "before")
-        store, result = self._desk.store, action.result
+        store, result = self._context.store, action.result
         encoding = self._delivery.stored.encoding
         body = codec.encode(result, encoding)
         if len(body) > store.max_bytes:
@@ -204,7 +204,7 @@ class Actions:
             body = codec.encode(result, encoding)
 
         async def create() -> bool:
-            if not self._desk.life.is_sure:  # the job may have been given away meanwhile
+            if not self._context.liveness.is_confirmed:  # the job may have been given away meanwhile
                 raise DisconnectedError("the server has not confirmed yet that this worker lives")
             return await store.create(self._tenant, self._job, body, action.ttl_ms)
 
@@ -219,7 +219,7 @@ class Actions:
         """Put a Result that fits no message into the object store; what stands for it in the bucket."""
         name = f"{self._tenant}.{self._job}.{result.attempts}"  # who is too late overwrites nobody's
         try:
-            await self.until_answered(lambda: self._desk.store.put_object(name, body))
+            await self.until_answered(lambda: self._context.store.put_object(name, body))
         except MeshError as error:
             reason = ErrorInfo(code="too_large", message=f"a Result of {len(body)} bytes cannot be kept: {error}")
             return replace(result, status="failed", text="", embeddings=UNSET, finish_reason=None, error=reason)
@@ -228,26 +228,26 @@ class Actions:
     async def _announce(self, result: Result, emitter: Publisher) -> None:
         self.step("announce", "before")
         if not await emitter.announce(result):
-            entry = await self.until_answered(lambda: self._desk.journal.last(self._public))
+            entry = await self.until_answered(lambda: self._context.journal.last(self._public))
             if entry is None or not isinstance(entry.event, Result):
                 raise LostError  # the worker that wrote since finds the Result, announces it and acks
         self.step("announce", "after")
 
     async def _bury(self, action: MoveToDeadLetters) -> None:
         self.step("dead", "before")
-        await self.until_answered(lambda: self._desk.dead.bury(self._delivery, action.reason, action.attempts))
-        self._desk.observer(JobBuried(*self._about, action.reason.code, action.attempts, self._sequence))
+        await self.until_answered(lambda: self._context.dead.bury(self._delivery, action.reason, action.attempts))
+        self._context.observer(JobBuried(*self._about, action.reason.code, action.attempts, self._sequence))
         self.step("dead", "after")
 
     async def _remark(self, action: NoteAttempt) -> None:
         self.step("note", "before")
-        journal, note = self._desk.journal, codec.encode(action.note)
+        journal, note = self._context.journal, codec.encode(action.note)
         await self.until_answered(lambda: journal.append(journal.notes_subject(self._tenant, self._job), note))
         self.step("note", "after")
 
     async def _ack(self) -> None:
         self.step("ack", "before")
-        confirmed = await self._desk.leases.ack(self._delivery)
+        confirmed = await self._context.leases.ack(self._delivery)
         self.step("ack", "after")
         if not confirmed:
             log.warning(
@@ -258,9 +258,9 @@ class Actions:
         self._lease.is_lost = True
         result = self.result
         if result is None:
-            self._desk.observer(JobReturned(*self._about, "duplicate"))
+            self._context.observer(JobReturned(*self._about, "duplicate"))
             return
-        self._desk.observer(
+        self._context.observer(
             JobEnded(
                 job=self._job,
                 tenant=self._tenant,
@@ -282,6 +282,6 @@ class Actions:
     def _nak(self, action: Nak) -> None:
         self.step("nak", "before")
         with contextlib.suppress(DisconnectedError):  # then it comes again when its lease ends
-            self._desk.leases.nak(self._delivery, action.delay_s)
+            self._context.leases.nak(self._delivery, action.delay_s)
         self.step("nak", "after")
         self.give_up("retry" if action.delay_s else "drain")

@@ -132,7 +132,7 @@ class Attempt:
         return self._is_over
 
     @property
-    def wants_solitude(self) -> bool:
+    def wants_isolation(self) -> bool:
         """Whether the job, as it was recalled, is to run alone."""
         history, retry = self._history, self._retry
         is_over = history.result is not None or history.finish_reason is not None
@@ -169,8 +169,8 @@ class Attempt:
             reason = ErrorInfo(code="engine_dead", message="its worker was lost, and the request asked not to go on")
             return self._settle("failed", reason, now_unix_ms)
         restart = request is not None and request.on_worker_loss == "restart"
-        alone = self._retry.is_suspect(history.trials)
-        return self._begin(0 if restart else resume_index, now_unix_ms, alone)
+        isolated = self._retry.is_suspect(history.trials)
+        return self._begin(0 if restart else resume_index, now_unix_ms, isolated)
 
     def produced(self, text: str, token_ids: Sequence[int], now_unix_ms: int) -> None:
         """The engine made these tokens."""
@@ -247,11 +247,11 @@ class Attempt:
     def _note(self, verdict: Literal["returned", "failed", "died"], reason: str = "") -> Note:
         return Note(id=self._facts.id, attempt=self.number, verdict=verdict, reason=reason[:500])
 
-    def _begin(self, index: int, now_unix_ms: int, alone: bool = False) -> list[Action]:
+    def _begin(self, index: int, now_unix_ms: int, isolated: bool = False) -> list[Action]:
         self._require_open()
         if now_unix_ms >= self._facts.deadline_unix_ms:
             return self.expired(now_unix_ms)
-        event = self._started(index, now_unix_ms, alone=alone)
+        event = self._started(index, now_unix_ms, isolated=isolated)
         self._has_begun = True
         self._taken_from = self._history.worker
         self._cause = _CAUSES[self._history.verdict] if self._history.attempts else None
@@ -299,11 +299,11 @@ class Attempt:
         streams = self._facts.request is not None and self._facts.request.stream
         if self._has_begun or not self._history.attempts or not streams:
             return []
-        event = self._started(self._history.index, now_unix_ms, ends=True)
+        event = self._started(self._history.index, now_unix_ms, closing=True)
         self._history.apply(event)
         return [Close(event)]
 
-    def _started(self, index: int, now_unix_ms: int, *, alone: bool = False, ends: bool = False) -> Started:
+    def _started(self, index: int, now_unix_ms: int, *, isolated: bool = False, closing: bool = False) -> Started:
         return Started(
             id=self._facts.id,
             attempt=self._history.attempts + 1,
@@ -311,8 +311,8 @@ class Attempt:
             worker=self._facts.worker,
             unix_ms=now_unix_ms,
             sequence=self._facts.sequence,
-            alone=alone,
-            ends=ends,
+            isolated=isolated,
+            closing=closing,
         )
 
     def _end(self, actions: list[Action]) -> list[Action]:

@@ -44,7 +44,7 @@ class DeathCheck:
             notes = [Note(id=job, attempt=trial.attempt, verdict="returned", reason=reason) for trial in lived]
             history.judge(notes)
         elif history.asked_unix_ms is None:
-            notes = [Note(id=job, attempt=history.attempts, verdict="asked", unix_ms=now_unix_ms)]
+            notes = [Note(id=job, attempt=history.attempts, verdict="probing", unix_ms=now_unix_ms)]
         else:
             notes = []
         for note in notes:

@@ -27,14 +27,14 @@ class EngineCall:
 
     def __init__(
         self,
-        desk: WorkerContext,
+        context: WorkerContext,
         about: tuple[str, str, str, str],
         request: Request,
         attempt: Attempt,
         emitter: Publisher,
     ) -> None:
         """`about` is the job's id, tenant, model and tier."""
-        self._desk = desk
+        self._context = context
         self._about = about
         self._request = request
         self._attempt = attempt
@@ -103,7 +103,7 @@ class EngineCall:
             *self._about,
             attempt=self._attempt.number,
             operation=self.operation,
-            engine=self._desk.engine.info.name,
+            engine=self._context.engine.info.name,
             outcome=self.outcome or interrupt or "cut_short",
             is_finished=self.is_finished,
             seconds=self.seconds,
@@ -114,15 +114,15 @@ class EngineCall:
         )
 
     async def _embed(self, work: Work) -> list[list[float]]:
-        embedding = await self._desk.engine.embed(work)
+        embedding = await self._context.engine.embed(work)
         self.usage = Usage(prompt_tokens=embedding.prompt_tokens)
         return embedding.vectors
 
     async def _generate(self, work: Work) -> tuple[str, Usage] | MeshError:
         """Pass the engine's output on to the journal."""
-        emitter, attempt, tally = self._emitter, self._attempt, self._desk.tally
+        emitter, attempt, tally = self._emitter, self._attempt, self._context.tally
         self.progressed_s = began_s = time.monotonic()
-        stream: AsyncGenerator[Chunk, None] = self._desk.engine.generate(work)
+        stream: AsyncGenerator[Chunk, None] = self._context.engine.generate(work)
         async with contextlib.aclosing(stream):
             async for chunk in stream:
                 before_s, self.progressed_s = self.progressed_s, time.monotonic()

@@ -20,11 +20,11 @@ class Isolation:
         """Whether a job is alone, or waits to be."""
         return self._is_taken or self._turn is not None
 
-    def take(self, alone: bool) -> bool:
+    def take(self, isolated: bool) -> bool:
         """Take a place if there is one now."""
-        if self.is_wanted or (alone and self._inside):
+        if self.is_wanted or (isolated and self._inside):
             return False
-        if alone:
+        if isolated:
             self._is_taken = True
         else:
             self._inside += 1
@@ -44,16 +44,16 @@ class Isolation:
         if self._turn is turn:
             self._turn = None
         else:
-            self.leave(alone=True)
+            self.leave(isolated=True)
 
     def share(self) -> None:
         """Who was alone needs it no longer: it stays, in company."""
         self._is_taken = False
         self._inside += 1
 
-    def leave(self, alone: bool) -> None:
+    def leave(self, isolated: bool) -> None:
         """Give the place back."""
-        if alone:
+        if isolated:
             self._is_taken = False
         else:
             self._inside -= 1

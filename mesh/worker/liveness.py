@@ -64,7 +64,7 @@ class Liveness:
         self._subscription = connection.subscribe(names.system("ping", worker), self._pinged)
 
     @property
-    def is_sure(self) -> bool:
+    def is_confirmed(self) -> bool:
         """Whether the server confirmed us since the connection was last lost."""
         return self._sure.is_set()
 

@@ -47,7 +47,7 @@ class WorkerHealth:
 
     state: State
     is_connected: bool
-    is_sure: bool  # the server confirmed that it lives since the connection was last lost
+    is_confirmed: bool  # the server confirmed that it lives since the connection was last lost
     owes_s: float  # for how long the engine has not answered a probe
     silent_s: float  # for how long no running job has got anywhere; 0: none runs
     stall_s: float  # after so long the engine is taken for dead

@@ -46,23 +46,23 @@ T = TypeVar("T")
 class Runner:
     """One attempt at one job. `run` once; `interrupt` at any time while it runs."""
 
-    def __init__(self, desk: WorkerContext, delivery: Delivery, lease: Lease) -> None:
-        self._desk = desk
+    def __init__(self, context: WorkerContext, delivery: Delivery, lease: Lease) -> None:
+        self._context = context
         self._delivery = delivery
         self._lease = lease
-        self._effects = Actions(desk, delivery, lease)
+        self._effects = Actions(context, delivery, lease)
         self._request = delivery.stored.request
         self._facts = JobFacts(
             id=delivery.job,
             tenant=delivery.address.tenant,
             model=delivery.address.model,
-            worker=desk.worker,
+            worker=context.worker,
             sequence=delivery.stored.sequence,
             stored_unix_ms=delivery.stored_unix_ms,
             received_unix_ms=now_unix_ms(),
             request=self._request,
         )
-        self._public = desk.journal.subject(self._facts.tenant, self._facts.id)
+        self._public = context.journal.subject(self._facts.tenant, self._facts.id)
         self._interrupt: Interrupt | None = None
         self._found: Stored | None = None
         self._scope = CancelScope()  # of what an interrupt cuts short
@@ -112,12 +112,12 @@ class Runner:
             self._effects.step("taken", "after")
             actions = await self._serve()
             await self._effects.perform(actions, self._emitter)
-            if self.result is not None and not self._desk.gate.is_open_to(self._facts.tenant):
-                self._desk.afterwards(self._desk.gate.spent(self.result, now_unix_ms()))
+            if self.result is not None and not self._context.gate.is_open_to(self._facts.tenant):
+                self._context.afterwards(self._context.gate.spent(self.result, now_unix_ms()))
         except LostError:
             self._effects.give_up("lost")
             if self._has_begun:
-                self._desk.afterwards(self._effects.survive(self._attempt.number))
+                self._context.afterwards(self._effects.survive(self._attempt.number))
         except Exception:  # the outermost frame of a job: its lease ends, and it comes again
             log.exception(
                 "job %s met a fault of this worker; it is delivered again when its lease ends",
@@ -127,23 +127,23 @@ class Runner:
             self._effects.give_up("lost")
         finally:
             self._emitter.close()
-            self._desk.gate.leave((self._facts.tenant, self._facts.sequence))
+            self._context.gate.leave((self._facts.tenant, self._facts.sequence))
 
     def _renew(self) -> None:
         """Start over: nothing is decided, nothing is published."""
-        self._attempt = Attempt(self._facts, self._desk.retry)
+        self._attempt = Attempt(self._facts, self._context.retry)
         self._has_begun = False
         self._emitter = Publisher(
-            self._desk.journal,
+            self._context.journal,
             self.job,
             self._delivery.stored.encoding,
             self._effects.is_held,
             lambda: self.interrupt("lost"),
             self._begun,
-            self._effects.step if self._desk.shows_steps else None,
+            self._effects.step if self._context.shows_steps else None,
             streams=self._request is None or self._request.stream,
         )
-        self._emitter.tally, self._emitter.window_s = self._desk.tally, self._desk.window_s
+        self._emitter.tally, self._emitter.window_s = self._context.tally, self._context.window_s
         if self._interrupt in ("lost", "found"):
             self._interrupt = None
 
@@ -151,19 +151,19 @@ class Runner:
         """Everything up to the actions that end the attempt."""
         if self._request is None:
             return await self._refuse(refusal(self._delivery))
-        if not self._desk.gate.is_open_to(self._facts.tenant):
+        if not self._context.gate.is_open_to(self._facts.tenant):
             turned_away = await self._turned_away()
             if turned_away is not None:
                 return turned_away
         actions: list[Action] | None = None
         # Past its deadline it may have been given a Result by somebody who died before storing it.
         if self._delivery.delivered == 1 and now_unix_ms() < self._facts.deadline_unix_ms:
-            self._desk.store.check(*self.job, self._result_found)
-            if await self._enter(alone=False):
+            self._context.store.check(*self.job, self._result_found)
+            if await self._enter(isolated=False):
                 try:
                     actions = await self._begin(self._attempt.first(now_unix_ms()), last=0)
                 finally:
-                    self._desk.solitude.leave(self._is_alone)
+                    self._context.isolation.leave(self._is_alone)
             elif self._interrupt != "found":
                 actions = await self._conclude(None)
         while actions is None:
@@ -178,10 +178,10 @@ class Runner:
         if now_unix_ms() >= self._facts.deadline_unix_ms:
             return None  # it ends as such
         if not await self._has_journal():
-            error = await self._desk.gate.refusal(self._delivery, now_unix_ms())
+            error = await self._context.gate.refusal(self._delivery, now_unix_ms())
             if error is not None:
                 return await self._refuse(error)
-        if await self._desk.gate.take((self._facts.tenant, self._facts.sequence)):
+        if await self._context.gate.take((self._facts.tenant, self._facts.sequence)):
             return None
         return self._attempt.postponed(pause_s(self._delivery.delivered))
 
@@ -194,7 +194,7 @@ class Runner:
 
     async def _has_journal(self) -> bool:
         """Whether anybody began a job of this name."""
-        journal = self._desk.journal
+        journal = self._context.journal
         for subject in (self._public, journal.attempts_subject(*self.job)):
             if await self._effects.until_answered(lambda subject=subject: journal.last(subject)) is not None:  # type: ignore[misc]
                 return True
@@ -203,9 +203,9 @@ class Runner:
     async def _take_over(self) -> list[Action] | None:
         """The job may have run before: go on from its journal. None: the journal grew meanwhile, look again."""
         assert self._request is not None
-        desk = self._desk
+        context = self._context
         self._effects.step("recall", "before")
-        recalled = await read_takeover(desk, self._effects, self.job, self._request.stream, bool(self._awaited_end))
+        recalled = await read_takeover(context, self._effects, self.job, self._request.stream, bool(self._awaited_end))
         if recalled.stored is not None:
             return self._settle_found(recalled.stored, recalled.last)
         history, last = recalled.history, recalled.last.sequence if recalled.last is not None else 0
@@ -216,27 +216,27 @@ class Runner:
             return None
         is_queued = False
         if history.request_sequence not in (0, self._facts.sequence):
-            first = await self._effects.until_answered(lambda: desk.queue.get(history.request_sequence))
+            first = await self._effects.until_answered(lambda: context.queue.get(history.request_sequence))
             is_queued = first is not None
         index = 0
         if history.token_ids:
-            index = desk.engine.resume_index(self._request, history.token_ids, history.text)
+            index = context.engine.resume_index(self._request, history.token_ids, history.text)
         if history.result is None and not await self._may_be_buried(history):
             return None
         self._attempt.recall(history)
-        alone = self._attempt.wants_solitude
-        if self._interrupt is not None or not await self._enter(alone):
+        isolated = self._attempt.wants_isolation
+        if self._interrupt is not None or not await self._enter(isolated):
             self._emitter.follow(last if self._request.stream else 0)
             return await self._conclude(None)
         try:
             return await self._begin(self._attempt.taken_over(index, is_queued, now_unix_ms()), last)
         finally:
-            desk.solitude.leave(self._is_alone)
+            context.isolation.leave(self._is_alone)
 
     async def _may_be_buried(self, history: History) -> bool:
         """Ask after the workers that left no word, and judge those attempts. False: give them time to object."""
-        doubts = self._desk.retry.unproven(history.trials)
-        hold, now = self._desk.inquest.hold, now_unix_ms()
+        doubts = self._context.retry.unproven(history.trials)
+        hold, now = self._context.death_check.hold, now_unix_ms()
         left_s = await self._effects.until_answered(lambda: hold(*self.job, history, doubts, now)) if doubts else 0.0
         if not left_s or self.waits_for_objections:  # waited itself it has, whatever a clock elsewhere says
             return True
@@ -245,23 +245,23 @@ class Runner:
             await self._interruptible(asyncio.sleep(left_s))
         return self._interrupt is not None
 
-    async def _enter(self, alone: bool) -> bool:
+    async def _enter(self, isolated: bool) -> bool:
         """Take a place at the engine; False: an interrupt came first, or it is better had elsewhere."""
-        solitude = self._desk.solitude
-        self._is_alone = alone
-        if solitude.take(alone):
+        isolation = self._context.isolation
+        self._is_alone = isolated
+        if isolation.take(isolated):
             return True
-        if not alone or solitude.is_wanted:
+        if not isolated or isolation.is_wanted:
             self.interrupt("drain")
             return False
-        turn, has_place = solitude.line_up(), False
+        turn, has_place = isolation.line_up(), False
         try:
             with self._until_deadline():
                 has_place = await self._interruptible(_done(turn)) is True
             return has_place
         finally:
             if not has_place:
-                solitude.give_up(turn)
+                isolation.give_up(turn)
 
     @contextlib.contextmanager
     def _until_deadline(self) -> Iterator[None]:
@@ -294,17 +294,17 @@ class Runner:
     async def _run_engine(self, begin: Begin) -> Outcome:
         assert self._request is not None
         about = (self._facts.id, self._facts.tenant, self._facts.model, self._delivery.address.tier)
-        self._run = run = EngineCall(self._desk, about, self._request, self._attempt, self._emitter)
+        self._run = run = EngineCall(self._context, about, self._request, self._attempt, self._emitter)
         run.on_grown = self._come_out if self._is_alone else None
         try:
             return await run.run(begin)
         finally:
-            self._desk.observer(run.told(self._interrupt))
+            self._context.observer(run.told(self._interrupt))
 
     def _come_out(self) -> None:
         """On the record, the job is no suspect any more."""
         self._is_alone = False
-        self._desk.solitude.share()
+        self._context.isolation.share()
 
     async def _interruptible(self, work: Coroutine[Any, Any, T]) -> T | None:
         """Do it, unless an interrupt came; None: one did, or came meanwhile and ended it."""
@@ -330,7 +330,7 @@ class Runner:
                 return self._attempt.embedded(vectors, usage, now)
             case MeshError() as error:
                 if isinstance(error, EngineDeadError):
-                    self._desk.engine_died(str(error))
+                    self._context.engine_died(str(error))
                 return self._attempt.failed(error, now)
         match self._interrupt:
             case "cancelled":
@@ -344,7 +344,7 @@ class Runner:
             case "dead":
                 return self._attempt.failed(EngineDeadError("the engine died"), now)
         if self._found is not None:
-            entry = await self._effects.until_answered(lambda: self._desk.journal.last(self._public))
+            entry = await self._effects.until_answered(lambda: self._context.journal.last(self._public))
             return self._settle_found(self._found, entry)
         raise LostError
 

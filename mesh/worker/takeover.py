@@ -18,15 +18,15 @@ class Takeover:
 
 
 async def read_takeover(
-    desk: WorkerContext, effects: Actions, job: tuple[str, str], streams: bool, must_be_newest: bool
+    context: WorkerContext, effects: Actions, job: tuple[str, str], streams: bool, must_be_newest: bool
 ) -> Takeover:
     """Read it. `job`: tenant and id. `must_be_newest`: the Result as the bucket's leader knows it.
 
     Raises:
         LostError: the lease ended before NATS answered.
     """
-    journal, until_answered = desk.journal, effects.until_answered
-    look = desk.store.get_written if must_be_newest else desk.store.get
+    journal, until_answered = context.journal, effects.until_answered
+    look = context.store.get_written if must_be_newest else context.store.get
     stored = await until_answered(lambda: look(*job))
     entries = await until_answered(lambda: journal.read(journal.subject(*job)))
     history = read_history(events_of(entries))

@@ -74,15 +74,15 @@ class Worker:
         self._idle = asyncio.Event()  # set when no job runs
         self._idle.set()
         self._engine_fault: str | None = None
-        self._solitude = Isolation()
-        self._dog = Watchdog(engine, options.progress, self._runners.values, self._engine_died)
-        self._life = Liveness(connection, names, options.name, self._declared_dead, self._sure_again)
-        self._pump = Puller(connection, names, options.model, self._capacity, self._is_held_up, self._start_job)
+        self._isolation = Isolation()
+        self._watchdog = Watchdog(engine, options.progress, self._runners.values, self._engine_died)
+        self._liveness = Liveness(connection, names, options.name, self._declared_dead, self._confirmed_again)
+        self._puller = Puller(connection, names, options.model, self._capacity, self._is_held_up, self._start_job)
         self._board: PresenceBoard | None = None
         self.ready = asyncio.Event()  # set once the worker pulls
         self._leases = Leases(connection)
         self._gate = QuotaGate(Quotas(connection, names), Slots(connection, names, options.name))
-        self._desk = WorkerContext(
+        self._context = WorkerContext(
             worker=options.name,
             engine=engine,
             journal=Journal(connection, names),
@@ -96,9 +96,9 @@ class Worker:
             window_s=options.window_s,
             tally=options.tally,
             gate=self._gate,
-            solitude=self._solitude,
-            life=self._life,
-            inquest=DeathCheck(LivenessStore(connection, names), Journal(connection, names)),
+            isolation=self._isolation,
+            liveness=self._liveness,
+            death_check=DeathCheck(LivenessStore(connection, names), Journal(connection, names)),
             afterwards=self._afterwards,
             engine_died=self._engine_died,
         )
@@ -120,8 +120,8 @@ class Worker:
             finished=self._finished,
             returned=self._returned,
             tokens=self._tokens + sum(runner.tokens for runner in self._runners.values()),
-            open_pulls=self._pump.open_pulls,
-            free=self._pump.free,
+            open_pulls=self._puller.open_pulls,
+            free=self._puller.free,
         )
 
     def vitals(self) -> WorkerHealth:
@@ -129,9 +129,9 @@ class Worker:
         return WorkerHealth(
             state=self._state,
             is_connected=self._connection.is_connected,
-            is_sure=self._life.is_sure,
-            owes_s=self._dog.owes_s(),
-            silent_s=self._dog.silent_s(),
+            is_confirmed=self._liveness.is_confirmed,
+            owes_s=self._watchdog.owes_s(),
+            silent_s=self._watchdog.silent_s(),
             stall_s=self._options.progress.stall_s,
             engine_fault=self._engine_fault,
         )
@@ -160,7 +160,7 @@ class Worker:
 
     def _stop(self) -> None:
         self._state = "draining"
-        self._pump.stop()
+        self._puller.stop()
         self.draining.set()
 
     async def serve(self) -> None:
@@ -173,14 +173,14 @@ class Worker:
         await self._prepare()
         unlisten = self._connection.listen(self._connection_changed)
         orders = Commands(self._connection, self._names, self._runners, self._asked_to_drain, self.name)
-        dog, pump = self._dog, self._pump
+        dog, pump = self._watchdog, self._puller
         runs = (self._beat, self._live, self._show, pump.tick, pump.repair, dog.probe, dog.watch, self._gate.run)
         side = [self._side(run) for run in runs]
         draining = self._side(self.draining.wait)
         try:
             self._state = "draining" if self.draining.is_set() else "ready"
             self._beat_presence()
-            self._pump.pump()
+            self._puller.pump()
             self.ready.set()
             await asyncio.wait({draining, *side}, return_when=asyncio.FIRST_COMPLETED)
             await self._finish()
@@ -195,9 +195,9 @@ class Worker:
             orders.close()
             self._gate.close()
             unlisten()
-            self._pump.close()
+            self._puller.close()
             self._is_over = True
-            self._life.leave()
+            self._liveness.leave()
             if self._board is not None:
                 self._board.leave()
         if self._engine_fault is not None:
@@ -209,19 +209,19 @@ class Worker:
         return self._loop.create_task(run(), name=f"mesh-{run.__name__.strip('_')}")
 
     async def _prepare(self) -> None:
-        settings = await self._pump.prepare(self._options.weights)
+        settings = await self._puller.prepare(self._options.weights)
         self._ack_wait_s = settings.ack_wait_s
         await self._gate.prepare()
-        await self._life.begin(memory_s=settings.events_age_s / 2)
+        await self._liveness.begin(memory_s=settings.events_age_s / 2)
         store = PresenceStore(self._connection, self._names)
         self._board = PresenceBoard(store, self._options.name, self._options.model, self._engine.info, settings.lanes)
         await self._board.look()
-        self._pump.owned = self._board.owned
+        self._puller.owned = self._board.owned
 
     async def _finish(self) -> None:
         """Let the running jobs finish within the grace period, then hand the rest back."""
         self._state = "draining"
-        self._pump.stop()
+        self._puller.stop()
         self._beat_presence()
         if self._runners and self._engine_fault is None:
             log.info(
@@ -234,7 +234,7 @@ class Worker:
             await _wait(self._hurry.wait(), self._idle.wait(), timeout_s=grace_s, how=asyncio.FIRST_COMPLETED)
         for runner in list(self._runners.values()):
             runner.interrupt("drain" if self._engine_fault is None else "dead")
-        ended = (self._idle.wait(), self._pump.emptied.wait())
+        ended = (self._idle.wait(), self._puller.emptied.wait())
         await _wait(*ended, timeout_s=HAND_BACK_S, how=asyncio.ALL_COMPLETED)
 
     async def _abandon(self) -> None:
@@ -248,7 +248,7 @@ class Worker:
 
     def _is_held_up(self) -> bool:
         """Whether what is pulled now could not begin, or would have to be given up again."""
-        return self._solitude.is_wanted or not self._life.is_sure
+        return self._isolation.is_wanted or not self._liveness.is_confirmed
 
     def _start_job(self, delivery: Delivery) -> None:
         self._observe(
@@ -267,14 +267,14 @@ class Worker:
         if running is not None:
             before = running.delivery.ack_subject
             if running.redelivered(delivery):
-                self._life.gave(before)
-                self._life.took(delivery.ack_subject)
-                self._pump.released()
+                self._liveness.gave(before)
+                self._liveness.took(delivery.ack_subject)
+                self._puller.released()
                 return
-        runner = Runner(self._desk, delivery, Lease(self._ack_wait_s, time.monotonic()))
+        runner = Runner(self._context, delivery, Lease(self._ack_wait_s, time.monotonic()))
         task = self._loop.create_task(runner.run(), name=f"mesh-job-{delivery.job}")
         self._runners[task] = self._by_job[runner.job] = runner
-        self._life.took(delivery.ack_subject)
+        self._liveness.took(delivery.ack_subject)
         self._idle.clear()
         task.add_done_callback(self._job_over)
 
@@ -282,11 +282,11 @@ class Worker:
         runner = self._runners.pop(task)
         if self._by_job.get(runner.job) is runner:
             del self._by_job[runner.job]
-        self._life.gave(runner.delivery.ack_subject)
+        self._liveness.gave(runner.delivery.ack_subject)
         self._tokens += runner.tokens
         if not self._runners:
             self._idle.set()
-        self._pump.released()
+        self._puller.released()
 
     def _afterwards(self, work: Coroutine[Any, Any, None]) -> None:
         task = self._loop.create_task(work, name="mesh-afterwards")
@@ -295,11 +295,11 @@ class Worker:
 
     def _connection_changed(self, connected: bool) -> None:
         self._observe(ConnectionChanged(connected))
-        self._life.disturbed()
-        self._pump.connection_changed(connected)
+        self._liveness.disturbed()
+        self._puller.connection_changed(connected)
 
-    def _sure_again(self) -> None:
-        self._pump.pump()
+    def _confirmed_again(self) -> None:
+        self._puller.pump()
 
     def _declared_dead(self) -> None:
         """Others have our jobs: leave them alone."""
@@ -344,7 +344,7 @@ class Worker:
                 sent_s = time.monotonic()
                 if not runner.lease.is_held(sent_s):
                     runner.interrupt("lost")
-                elif self._life.is_sure:
+                elif self._liveness.is_confirmed:
                     self._extend(runner, sent_s, period_s)
 
     def _extend(self, runner: Runner, sent_s: float, timeout_s: float) -> None:
@@ -363,7 +363,7 @@ class Worker:
             return  # the lease runs on without us, and we stop when it ends
 
     async def _live(self) -> None:
-        await self._life.run(self._ack_wait_s / BEATS)
+        await self._liveness.run(self._ack_wait_s / BEATS)
 
     async def _show(self) -> None:
         while True:
@@ -371,7 +371,7 @@ class Worker:
             self._beat_presence()
             if self._board is not None:
                 await self._board.look()
-                self._pump.owned = self._board.owned
+                self._puller.owned = self._board.owned
 
     def _beat_presence(self) -> None:
         if self._board is not None:

@@ -85,7 +85,7 @@ async def scale_mesh(*squads: Squad, queue_limit: int = 1_000_000) -> AsyncItera
     async with embedded_server() as server, contextlib.AsyncExitStack() as stack:
         options = ConnectOptions(servers=(server.url,), name="bench-scale")
         connection = await stack.enter_async_context(connect(options))
-        models = [MODEL, *{squad.model for squad in squads} - {MODEL}]
+        models = [MODEL, *{workers.model for workers in squads} - {MODEL}]
         changes = await topology.plan(connection, Names(), topology.MeshSettings(queue_limit=queue_limit), models)
         await topology.apply(connection, changes)
         client = await stack.enter_async_context(child("tests.bench.scale_client", server.url))
@@ -97,9 +97,9 @@ async def scale_mesh(*squads: Squad, queue_limit: int = 1_000_000) -> AsyncItera
 async def _start(stack: contextlib.AsyncExitStack, url: str, squads: Sequence[Squad]) -> list[Child]:
     """All at once; and all are told to end before the first is waited for."""
     starting = [
-        child("tests.bench.scale_worker", url, squad.model, str(squad.capacity), *squad.paces)
-        for squad in squads
-        for _ in range(squad.count)
+        child("tests.bench.scale_worker", url, workers.model, str(workers.capacity), *workers.paces)
+        for workers in squads
+        for _ in range(workers.count)
     ]
 
     async def end(*error: object) -> None:

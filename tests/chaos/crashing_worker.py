@@ -15,7 +15,7 @@ from mesh.engines.simulator.engine import SimulatorEngine
 from mesh.engines.simulator.settings import SimulatorSettings
 from mesh.hosting import host
 from mesh.signals import Signal, Step, When
-from mesh.worker import death_check as inquest
+from mesh.worker import death_check
 from mesh.worker import runner as runners
 from mesh.worker.actions import Actions
 from mesh.worker.worker import Worker, WorkerOptions
@@ -27,7 +27,7 @@ ENDING_S = 0.5
 
 def hurry() -> None:
     """Wait no longer than that in this process."""
-    inquest.OBJECTION_S = OBJECTION_S
+    death_check.OBJECTION_S = OBJECTION_S
     runners.ENDING_S = ENDING_S
 
 

@@ -39,7 +39,7 @@ def ack_before_store() -> None:
 
     async def hasty(self, actions, emitter):
         if any(isinstance(action, Ack) for action in actions):
-            await self._desk.leases.ack(self._delivery)
+            await self._context.leases.ack(self._delivery)
         await perform(self, actions, emitter)
 
     Actions.perform = hasty

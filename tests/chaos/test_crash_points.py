@@ -15,8 +15,7 @@ from mesh.broker import topology
 from mesh.broker.topology import MeshSettings
 from mesh.engines.simulator.settings import SimulatorSettings
 from mesh.protocol.messages import Delta, Result, Started
-from mesh.worker import death_check as inquest
-from mesh.worker import runner
+from mesh.worker import death_check, runner
 from tests.chaos import crashing_worker
 from tests.running import running_mesh, wait_until
 
@@ -52,7 +51,7 @@ async def mesh(tmp_path):
 @pytest.fixture(autouse=True)
 def hurried(monkeypatch):
     """The heirs wait for dead workers as briefly as the crashing one does; tests of their own say how long is right."""
-    monkeypatch.setattr(inquest, "OBJECTION_S", crashing_worker.OBJECTION_S)
+    monkeypatch.setattr(death_check, "OBJECTION_S", crashing_worker.OBJECTION_S)
     monkeypatch.setattr(runner, "ENDING_S", crashing_worker.ENDING_S)
 
 
@@ -89,7 +88,7 @@ async def prepare(mesh, situation: str, delta: Delta) -> dict[str, object]:
         for attempt in (2, 3, 4):
             last = (await mesh.journal_entries("victim"))[-1].sequence
             await mesh.append(
-                "victim", Started(id="victim", attempt=attempt, index=0, worker="dead", unix_ms=1, alone=True), last
+                "victim", Started(id="victim", attempt=attempt, index=0, worker="dead", unix_ms=1, isolated=True), last
             )
     else:
         last = (await mesh.journal_entries("victim"))[-1].sequence

@@ -169,7 +169,7 @@ async def test_a_worker_that_was_taken_for_dead_gives_up_what_it_held(patient_me
         lives = LivenessStore(mesh.connection, mesh.names)
         record = await lives.last(worker.name)
         await lives.write(LivenessRecord(worker=worker.name, session="", is_alive=False, by="test"), record.sequence)
-        worker._life.disturbed()  # as the connection does when it is lost
+        worker._liveness.disturbed()  # as the connection does when it is lost
         await wait_until(lambda: worker.statistics().returned == 1)
         events = await mesh.history("victim")
         assert (await lives.last(worker.name)).sign.is_alive, "it lives on, and serves others"
@@ -182,13 +182,13 @@ async def test_a_worker_that_was_taken_for_dead_gives_up_what_it_held(patient_me
 async def test_no_result_is_stored_before_the_server_confirmed_that_the_worker_lives(patient_mesh):
     mesh = patient_mesh
     worker = await mesh.start_worker(SLOW)
-    confirmed = worker._life._confirmed
+    confirmed = worker._liveness._confirmed
     async with mesh_api.connect(mesh.url) as client:
         job = await client.submit("simulator", "Tell me", max_tokens=20, temperature=0, id="victim")
         async for _ in job:
             break
-        worker._life._confirmed = lambda doubts: None
-        worker._life.disturbed()  # as after the loss of the connection, before any answer
+        worker._liveness._confirmed = lambda doubts: None
+        worker._liveness.disturbed()  # as after the loss of the connection, before any answer
 
         async def is_whole() -> bool:
             events = await mesh.history("victim")
@@ -196,8 +196,8 @@ async def test_no_result_is_stored_before_the_server_confirmed_that_the_worker_l
 
         await wait_until(is_whole)
         assert await mesh.result("victim") is None
-        worker._life._confirmed = confirmed
-        worker._life.disturbed()
+        worker._liveness._confirmed = confirmed
+        worker._liveness.disturbed()
         assert (await job.result(timeout=10)).status == "finished"
 
 
@@ -205,14 +205,14 @@ async def test_a_worker_that_was_cut_off_takes_no_job_before_it_knows_that_it_li
     """Else it would take its own jobs back and give them up again, and they would wait for a lease to end."""
     mesh = patient_mesh
     worker = await mesh.start_worker(SLOW)
-    worker._life._confirmed = lambda doubts: None
-    worker._life.disturbed()
+    worker._liveness._confirmed = lambda doubts: None
+    worker._liveness.disturbed()
     async with mesh_api.connect(mesh.url) as client:
         job = await client.submit("simulator", "Tell me", max_tokens=3)
         with pytest.raises(mesh_api.errors.WaitTimeoutError):
             await job.result(timeout=2.5)
-        del worker._life._confirmed
-        worker._life.disturbed()
+        del worker._liveness._confirmed
+        worker._liveness.disturbed()
         assert (await job.result(timeout=5)).status == "finished"
 
 

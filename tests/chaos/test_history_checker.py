@@ -7,8 +7,7 @@ import pytest
 from msgspec.structs import replace as changed
 
 from mesh.protocol.messages import ErrorInfo, Usage
-from mesh.verify.soak import checker as judging
-from mesh.verify.soak import rules_journal, rules_reader, rules_wire
+from mesh.verify.soak import checker, rules_journal, rules_reader, rules_wire
 from mesh.verify.soak.checker import judge
 from mesh.verify.soak.costs import quantile, recoveries, work_of
 from mesh.verify.soak.history import (
@@ -267,48 +266,48 @@ def a_worker_that_goes_on_after_the_cancel(history):
     history.sent.append(sent("events", delta(2, 6), 40, 15))
 
 
-@breaks(judging.WRITTEN_ONCE)
+@breaks(checker.WRITTEN_ONCE)
 def a_result_written_twice(history):
     history.rest = replace(history.rest, result_writes=2)
 
 
-@breaks(judging.ONLY_POISON)
+@breaks(checker.ONLY_POISON)
 def an_innocent_that_is_buried(history):
     history.letters.append(DeadLetterSeen(JOB, 3, "attempts_exhausted"))
 
 
-@breaks(judging.ONLY_POISON)
+@breaks(checker.ONLY_POISON)
 def poison_that_is_not_buried(history):
     become(history, "poison")
 
 
-@breaks(judging.ONLY_POISON)
+@breaks(checker.ONLY_POISON)
 def poison_that_is_buried_twice(history):
     become(history, "poison")
     history.letters += [DeadLetterSeen(JOB, 4, "attempts_exhausted")] * 2
 
 
-@breaks(judging.AT_REST)
+@breaks(checker.AT_REST)
 def a_request_that_stays_in_the_queue(history):
     history.rest = replace(history.rest, queued=1)
 
 
-@breaks(judging.AT_REST)
+@breaks(checker.AT_REST)
 def a_delivery_that_nobody_acknowledged(history):
     history.rest = replace(history.rest, ack_pending=1)
 
 
-@breaks(judging.DRAINS)
+@breaks(checker.DRAINS)
 def a_queue_that_never_drains(history):
     history.rest = replace(history.rest, drained_s=None)
 
 
-@breaks(judging.NO_BUG)
+@breaks(checker.NO_BUG)
 def a_traceback_in_a_workers_log(history):
     history.tracebacks.append("AttributeError: 'NoneType' object has no attribute 'job'")
 
 
-@breaks(judging.LITTLE_WASTE)
+@breaks(checker.LITTLE_WASTE)
 def work_done_twice(history):
     history.sent += [sent("events", delta(attempt, 4), 50 + attempt, 13) for attempt in range(3, 6)]
 
@@ -329,7 +328,7 @@ def test_the_judge_sees(rule, plant):
 def test_every_rule_is_seen_to_be_broken():
     rules = {
         value
-        for room in (judging, rules_journal, rules_reader, rules_wire)
+        for room in (checker, rules_journal, rules_reader, rules_wire)
         for name, value in vars(room).items()
         if name.isupper() and isinstance(value, str)
     }

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mesh.verify.soak import checker as judge
-from mesh.verify.soak import rules_journal, rules_reader, rules_wire
+from mesh.verify.soak import checker, rules_journal, rules_reader, rules_wire
 from mesh.verify.soak.run import SoakOutcome, SoakSettings, soak
 
 SCRIPT = Path(__file__).with_name("mutant_worker.py")
@@ -57,5 +56,5 @@ async def test_the_workers_as_they_are_pass_the_same_run(tmp_path):
     outcome = await small_soak(tmp_path, "none")
     assert [each.lines() for each in outcome.violations] == []
     assert outcome.figures.fault_count >= 3
-    assert judge.WRITTEN_ONCE not in CAUGHT_BY.values()
+    assert checker.WRITTEN_ONCE not in CAUGHT_BY.values()
     assert rules_reader.IN_ORDER not in CAUGHT_BY.values()

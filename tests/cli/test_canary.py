@@ -19,7 +19,7 @@ import pytest_asyncio
 import mesh as library
 from mesh.broker.transport.connection import connect
 from mesh.broker.transport.options import ConnectOptions
-from mesh.cli.options import Nats
+from mesh.cli.option_values import Nats
 from mesh.errors import MeshError
 from mesh.server import EmbeddedServer
 from tests.cli.collector import collecting

@@ -13,7 +13,7 @@ import pytest
 import mesh as library
 from mesh.broker.transport.connection import connect
 from mesh.broker.transport.options import ConnectOptions
-from mesh.cli.deadletters import dlq as dead
+from mesh.cli.deadletters import dlq
 from mesh.protocol import headers
 from tests.cli.conftest import Cli, wait_until
 
@@ -191,7 +191,7 @@ def test_without_a_mesh_it_says_how_to_make_one(mesh: Cli) -> None:
 
 @pytest.mark.parametrize("name", SUBCOMMANDS)
 def test_help_of_a_subcommand_reads_like_documentation(name: str) -> None:
-    shown = dead.command.get_command(click.Context(dead.command), name)
+    shown = dlq.command.get_command(click.Context(dlq.command), name)
     assert shown is not None
     assert "Example" in shown.get_help(click.Context(shown, info_name=f"mesh dlq {name}"))
     for each in shown.params:

@@ -46,10 +46,10 @@ def test_one_tier_is_paused_until_it_is_resumed_and_told_as_json(declared: Cli) 
     paused = json.loads(declared.call("pause", "chat/standard", "--json").stdout)
     (queue,) = paused["queues"]
     assert (queue["model"], queue["tier"], queue["lanes"], queue["paused_lanes"]) == ("chat", "standard", 4, 4)
-    assert (queue["is_paused"], queue["was_paused"], queue["goes_on_in_s"]) == (True, False, None)
+    assert (queue["is_paused"], queue["was_paused"], queue["resumes_in_s"]) == (True, False, None)
     again = json.loads(declared.call("pause", "chat/standard", "--for", "90s", "--json").stdout)
     assert again["queues"][0]["was_paused"]
-    assert 80 < again["queues"][0]["goes_on_in_s"] <= 90
+    assert 80 < again["queues"][0]["resumes_in_s"] <= 90
     resumed = json.loads(declared.call("resume", "chat", "--json").stdout)
     assert [each["was_paused"] for each in resumed["queues"]] == [False, True, False]
     assert not any(each["is_paused"] for each in resumed["queues"])
@@ -135,7 +135,7 @@ def test_a_worker_that_is_not_there_is_refused_with_those_that_are(mesh: Cli, wo
     assert mesh.call("drain", env={"MESH_MODEL": "sim"}).returncode == 2
     one = json.loads(mesh.call("drain", name, "--json", "--wait").stdout)
     assert one["workers"] == [
-        {"worker": name, "answered": True, "running": 0, "grace_s": 30.0, "was_draining": False, "is_there": False}
+        {"worker": name, "answered": True, "running": 0, "grace_s": 30.0, "was_draining": False, "is_connected": False}
     ]
 
 

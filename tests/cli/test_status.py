@@ -8,7 +8,7 @@ import pytest
 from msgspec.structs import replace
 
 import mesh as library
-from mesh.cli.health import status_action as status
+from mesh.cli.health import status_action
 from mesh.cli.terminal import figures
 from mesh.control.status.checks import findings
 from mesh.control.status.depth import QueueDepth, TenantDepth
@@ -79,7 +79,9 @@ def test_long_names_and_many_tenants_fit_and_steer_no_terminal() -> None:
     queue = QueueDepth(model="m" * 64, tier="standard", jobs=10**7, waiting=10**7, in_flight=10**5, tenants=tenants)
     server = replace(snapshot().server, name="n" * 90)
     seen = replace(snapshot(), queues=[queue] * 100, server=server, missing=["s" * 60])
-    told = status.lines(status.StatusReport(snapshot=seen, rates=None, findings=findings(seen, NAMES)), 80)
+    told = status_action.lines(
+        status_action.StatusReport(snapshot=seen, rates=None, findings=findings(seen, NAMES)), 80
+    )
     assert all(len(line) <= 80 for line in told if "->" not in line)  # a command is never cut
     assert "… and 60 more; --json has them all" in told
     assert f"!! {'s' * 60} is missing" in told

@@ -1,7 +1,7 @@
-"""What a worker of a crew is started with. Pure."""
+"""What a worker of a supervisor is started with. Pure."""
 
-from mesh.cli.options import EngineChoice
-from mesh.cli.serve.crew import WorkerSpec, describe
+from mesh.cli.option_values import EngineChoice
+from mesh.cli.serve.supervisor import WorkerSpec, describe
 
 
 def test_exit_codes_in_words() -> None:

@@ -5,7 +5,7 @@ from dataclasses import fields
 
 import pytest
 
-from mesh.cli.options import TopologyOptions
+from mesh.cli.option_values import TopologyOptions
 from mesh.cli.setup.settings import of_profile
 from mesh.errors import ConfigError
 from mesh.server import EmbeddedServer

@@ -126,7 +126,7 @@ FOR_WORKERS = [
     "mesh.live.default.j",
     "mesh.dead.simulator.standard.default.0",
     "mesh.sys.drain.w",
-    "mesh.sys.life.w",
+    "mesh.sys.liveness.w",
     "$KV.mesh_results.default.j",
     "$KV.mesh_workers.w",
     "$JS.ACK.MESH_REQUESTS.simulator-standard-0.1.1.1.0.0",

@@ -102,7 +102,7 @@ FOREIGN_SUBJECTS = [
     f"mesh.audit.{VICTIM}.ended",
     f"mesh.sys.cancel.{VICTIM}.{RUNS}",
     "mesh.sys.drain.w",
-    "mesh.sys.life.w",
+    "mesh.sys.liveness.w",
     f"mesh.sys.queued.{MODEL}.standard.{VICTIM}.0",
     # JetStream, and the server itself.
     *(f"$JS.API.STREAM.{verb}.MESH_REQUESTS" for verb in ("DELETE", "PURGE", "UPDATE", "INFO", "SNAPSHOT", "RESTORE")),

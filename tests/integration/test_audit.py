@@ -9,8 +9,7 @@ from pathlib import Path
 import msgspec
 
 import mesh as mesh_api
-from mesh.audit import reader as audit_log
-from mesh.audit import writer as audit_module
+from mesh.audit import reader, writer
 from mesh.audit.reader import AuditFilter, AuditLog
 from mesh.audit.writer import Auditor, auditing
 from mesh.broker import topology
@@ -18,7 +17,7 @@ from mesh.broker.stores.reads import get_batch
 from mesh.broker.topology import MeshSettings
 from mesh.broker.transport.connection import connect
 from mesh.broker.transport.options import ConnectOptions
-from mesh.control.queues import pause as pausing
+from mesh.control.queues import pause
 from mesh.engines.simulator.settings import SimulatorSettings
 from mesh.hosting.services import services
 from mesh.protocol import codec
@@ -200,7 +199,7 @@ async def test_what_nats_did_not_take_is_written_when_it_is_back_and_once(mesh_s
 async def test_what_finds_no_room_is_counted_and_the_audit_says_that_it_has_a_gap(
     mesh_server, connection, monkeypatch, caplog
 ):
-    monkeypatch.setattr(audit_module, "MAX_WAITING", 10)
+    monkeypatch.setattr(writer, "MAX_WAITING", 10)
     async with auditing(connection, NAMES, "w") as audit:
         for number in range(1, 26):
             audit.tell(told(number))
@@ -248,27 +247,27 @@ async def test_an_operator_is_told_as_nats_knows_the_user(tmp_path):
     guarded = EmbeddedServer(tmp_path / "g", extra=users)
     await guarded.start()
     try:
-        options = ConnectOptions(servers=(guarded.url,), name="desk", user="alice", password="b")
+        options = ConnectOptions(servers=(guarded.url,), name="context", user="alice", password="b")
         async with connect(options) as connection:
             await topology.apply(connection, await topology.plan(connection, NAMES, MeshSettings(lanes=1), [MODEL]))
-            await pausing.pause(connection, NAMES, pausing.read_target(MODEL), None)
+            await pause.pause(connection, NAMES, pause.read_target(MODEL), None)
             (paused,) = await entries_of(connection)
         found = (paused.event, paused.model, paused.by, paused.user, paused.host, paused.for_s)
-        assert found == ("paused", MODEL, "desk", "alice", socket.gethostname(), None)
+        assert found == ("paused", MODEL, "context", "alice", socket.gethostname(), None)
     finally:
         await guarded.stop(kill=True)
 
 
 async def test_what_cannot_be_told_is_done_all_the_same(mesh_server, connection, caplog):
     await connection.request("$JS.API.STREAM.DELETE.MESH_AUDIT")
-    outcome = await pausing.pause(connection, NAMES, pausing.read_target(MODEL), 60)
+    outcome = await pause.pause(connection, NAMES, pause.read_target(MODEL), 60)
     assert all(queue.pause_s for queue in outcome.after)
     assert "not in the audit" in caplog.text
 
 
 async def test_the_newest_are_found_however_far_back_they_are(mesh_server, connection, monkeypatch):
-    monkeypatch.setattr(audit_log, "WINDOW", 10)
-    monkeypatch.setattr(audit_log, "PAGE", 7)
+    monkeypatch.setattr(reader, "WINDOW", 10)
+    monkeypatch.setattr(reader, "PAGE", 7)
     async with auditing(connection, NAMES, "w") as audit:
         for number in range(1, 301):
             audit.tell(told(number) if number != 20 else msgspec.structs.replace(told(20), job="rare", tenant="rare"))

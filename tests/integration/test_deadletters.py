@@ -33,7 +33,7 @@ class Scene:
     """A mesh with one worker, and the dead letters of it."""
 
     mesh: RunningMesh
-    office: DeadLetterService
+    dead_letters: DeadLetterService
     forged: int = 0
     signals: list[object] = field(default_factory=list)
 
@@ -42,7 +42,7 @@ class Scene:
         return sum(1 for each in self.signals if isinstance(each, AttemptStarted) and each.job == job)
 
     async def letters(self, selection: DeadLetterFilter | None = None) -> list[DeadLetter]:
-        return [each async for page in self.office.pages(selection or DeadLetterFilter()) for each in page]
+        return [each async for page in self.dead_letters.pages(selection or DeadLetterFilter()) for each in page]
 
     async def bury(self, job: str, metadata: dict = MENDED, tenant: str = "default", **fields: object) -> DeadLetter:
         """Have a job fail on all its attempts; its letter, once the worker let go of it."""
@@ -51,7 +51,7 @@ class Scene:
             result = await client.generate("simulator", "A story", id=job, metadata=metadata, max_tokens=5, **fields)
         assert result.error.code == "attempts_exhausted"
         await self.mesh.wait_queue_empty()
-        return (await self.office.find([job], DeadLetterFilter(tenant=tenant)))[-1]
+        return (await self.dead_letters.find([job], DeadLetterFilter(tenant=tenant)))[-1]
 
     async def forge(self, body: bytes, at: str = "simulator.standard.default.0", **given: object) -> DeadLetter:
         """A letter that no worker of this mesh wrote; `given` are its headers."""
@@ -100,7 +100,7 @@ async def test_a_redriven_job_runs_again_under_its_id(scene, stream, encoding):
     letter = await scene.bury("j", stream=stream, encoding=encoding, tenant="acme")
     assert (letter.job, letter.attempts, letter.code) == ("j", 3, "attempts_exhausted")
     assert letter.stored_unix_ms <= letter.buried_unix_ms
-    assert (await scene.office.redrive(letter)).verb == "redrive"
+    assert (await scene.dead_letters.redrive(letter)).verb == "redrive"
     result = await scene.wait_status("j", "finished", "acme")
     assert (result.attempts, result.usage.completion_tokens) == (1, 5)
     history = await scene.mesh.history("j", "acme")
@@ -115,7 +115,7 @@ async def test_a_redriven_job_runs_again_under_its_id(scene, stream, encoding):
 async def test_the_request_is_stored_again_as_it_was_submitted(still):
     body = b'{ "prompt": "Hello",  "id":"forged", "unknown": 1}'
     letter = await still.forge(body, traceparent="00-ab-cd-01")
-    await still.office.redrive(letter)
+    await still.dead_letters.redrive(letter)
     queue = still.mesh.names.requests_stream
     _, payload = await still.mesh.connection.request(f"$JS.API.STREAM.MSG.GET.{queue}", b'{"seq": 1}')
     message = msgspec.json.decode(payload)["message"]
@@ -128,8 +128,8 @@ async def test_the_request_is_stored_again_as_it_was_submitted(still):
 async def test_looking_changes_nothing(scene):
     letter = await scene.bury("j")
     before = await scene.state()
-    assert (await scene.office.plan(letter)).verb == "redrive"
-    story = await scene.office.tell(letter)
+    assert (await scene.dead_letters.plan(letter)).verb == "redrive"
+    story = await scene.dead_letters.tell(letter)
     assert [each.number for each in story.attempts] == [1, 2, 3]
     assert all("simulated failure" in each.outcome for each in story.attempts)
     assert story.result.status == "failed"
@@ -140,12 +140,12 @@ async def test_looking_changes_nothing(scene):
 @pytest.mark.parametrize("is_prompt", [True, False], ids=["at-once", "after-it-ended"])
 async def test_a_redrive_that_was_cut_off_is_completed_by_the_next(scene, cut, is_prompt):
     letter = await scene.bury("j")
-    office, decision = scene.office, await scene.office.plan(letter)
+    dead_letters, decision = scene.dead_letters, await scene.dead_letters.plan(letter)
     steps = {
-        "clear_result": lambda: office.clear_result(letter, decision),
-        "clear_journal": lambda: office.clear_journal(letter, decision),
-        "submit": lambda: office.submit(letter, None),
-        "drop": lambda: office.drop(letter),
+        "clear_result": lambda: dead_letters.clear_result(letter, decision),
+        "clear_journal": lambda: dead_letters.clear_journal(letter, decision),
+        "submit": lambda: dead_letters.submit(letter, None),
+        "drop": lambda: dead_letters.drop(letter),
     }
     for name in STEPS[:cut]:
         await steps[name]()
@@ -153,7 +153,7 @@ async def test_a_redrive_that_was_cut_off_is_completed_by_the_next(scene, cut, i
     assert len(await scene.letters()) == (0 if "drop" in STEPS[:cut] else 1)
     if is_submitted and not is_prompt:
         await scene.wait_status("j", "finished")
-    await office.redrive(letter)
+    await dead_letters.redrive(letter)
     result = await scene.wait_status("j", "finished")
     assert result.attempts == 1
     assert scene.attempts("j") == 4
@@ -163,7 +163,7 @@ async def test_a_redrive_that_was_cut_off_is_completed_by_the_next(scene, cut, i
 async def test_many_who_redrive_the_same_letter_at_once_run_it_once(scene):
     letter = await scene.bury("j")
     others = [DeadLetterService(scene.mesh.connection, scene.mesh.names) for _ in range(8)]
-    await asyncio.gather(*(office.redrive(letter) for office in others))
+    await asyncio.gather(*(dead_letters.redrive(letter) for dead_letters in others))
     await scene.wait_status("j", "finished")
     assert scene.attempts("j") == 4
     assert await scene.letters() == []
@@ -172,14 +172,14 @@ async def test_many_who_redrive_the_same_letter_at_once_run_it_once(scene):
 @pytest.mark.parametrize("is_poison", [False, True], ids=["finished", "buried-again"])
 async def test_an_operator_who_acts_on_an_old_look_takes_nothing_from_the_later_run(scene, is_poison):
     letter = await scene.bury("j", POISON if is_poison else MENDED)
-    old = await scene.office.plan(letter)
-    await scene.office.redrive(letter)
+    old = await scene.dead_letters.plan(letter)
+    await scene.dead_letters.redrive(letter)
     result = await scene.wait_status("j", "failed" if is_poison else "finished")
     history = await scene.mesh.history("j")
-    await scene.office.clear_result(letter, old)
-    await scene.office.clear_journal(letter, old)
-    await scene.office.submit(letter, None)
-    await scene.office.drop(letter)
+    await scene.dead_letters.clear_result(letter, old)
+    await scene.dead_letters.clear_journal(letter, old)
+    await scene.dead_letters.submit(letter, None)
+    await scene.dead_letters.drop(letter)
     await scene.mesh.wait_queue_empty()
     assert await scene.mesh.result("j") == result
     assert await scene.mesh.history("j") == history
@@ -192,9 +192,9 @@ async def test_a_job_that_is_queued_again_already_runs_once(still):
     other = (letter.body, headers.block(("Nats-Msg-Id", "other")))
     await still.mesh.connection.request("mesh.req.simulator.standard.default.x", *other)
     await still.mesh.connection.request("mesh.req.simulator.standard.default.y", b"{}")
-    assert (await still.office.redrive(letter)).verb == "skip"  # sequence 1 is the forged letter's own request
+    assert (await still.dead_letters.redrive(letter)).verb == "skip"  # sequence 1 is the forged letter's own request
     letter = await still.forge(letter.body, Nats_Msg_Id="dead-77")
-    assert (await still.office.redrive(letter)).verb == "redrive"
+    assert (await still.dead_letters.redrive(letter)).verb == "redrive"
     await still.mesh.start_worker(FAST, observer=still.signals.append)
     await still.wait_status("forged", "finished")
     assert still.attempts("forged") == 1
@@ -203,22 +203,22 @@ async def test_a_job_that_is_queued_again_already_runs_once(still):
 async def test_a_job_that_ran_again_since_loses_its_letter_and_keeps_its_result(scene):
     """Whoever redrove it died before the letter went, and the duplicate window may be over."""
     first = await scene.bury("j", POISON)
-    decision = await scene.office.plan(first)
-    await scene.office.clear_result(first, decision)
-    await scene.office.clear_journal(first, decision)
-    await scene.office.submit(first, None)
+    decision = await scene.dead_letters.plan(first)
+    await scene.dead_letters.clear_result(first, decision)
+    await scene.dead_letters.clear_journal(first, decision)
+    await scene.dead_letters.submit(first, None)
     result = await scene.wait_status("j", "failed")
     assert scene.attempts("j") == 6
-    assert (await scene.office.redrive(first)).verb == "settle"
+    assert (await scene.dead_letters.redrive(first)).verb == "settle"
     assert await scene.mesh.result("j") == result
     (second,) = await scene.letters()
     assert second.request_sequence > first.request_sequence
-    assert (await scene.office.plan(second)).verb == "redrive"
+    assert (await scene.dead_letters.plan(second)).verb == "redrive"
 
 
 async def test_redriving_all_ends_though_every_job_fails_again(scene):
     await asyncio.gather(*(scene.bury(f"j{number}", POISON) for number in range(5)))
-    treated = [letter.job for letter in await scene.letters() if await scene.office.redrive(letter)]
+    treated = [letter.job for letter in await scene.letters() if await scene.dead_letters.redrive(letter)]
     assert sorted(treated) == [f"j{number}" for number in range(5)]
 
     async def all_are_back() -> bool:
@@ -232,7 +232,7 @@ async def test_letters_that_come_while_pages_are_read_are_not_read(still):
     for number in range(300):
         await request(subject, b"{}", headers.block(("Mesh-Job", f"j{number}")))
     seen = []
-    async for page in still.office.pages(DeadLetterFilter()):
+    async for page in still.dead_letters.pages(DeadLetterFilter()):
         seen += page
         await request(subject, b"{}", headers.block(("Mesh-Job", "late")))
     assert [each.job for each in seen] == [f"j{number}" for number in range(300)]
@@ -242,8 +242,8 @@ async def test_a_job_without_an_id_keeps_the_one_it_was_given(scene):
     body = codec.encode({"prompt": "A story", "metadata": MENDED, "max_tokens": 5})
     await scene.mesh.connection.request("mesh.req.simulator.standard.default.x", body)
     await scene.wait_status("s1", "failed")
-    (letter,) = await scene.office.find(["s1"], DeadLetterFilter())
-    await scene.office.redrive(letter)
+    (letter,) = await scene.dead_letters.find(["s1"], DeadLetterFilter())
+    await scene.dead_letters.redrive(letter)
     assert (await scene.wait_status("s1", "finished")).attempts == 1
     assert await scene.mesh.result("s2") is None
 
@@ -253,11 +253,11 @@ async def test_a_job_past_its_deadline_is_skipped_unless_it_gets_a_new_one(scene
         {"id": "forged", "prompt": "Hi", "max_tokens": 2, "deadline_unix_ms": 1, "extra": [1]}, "msgpack"
     )
     letter = await scene.forge(body, Content_Type=headers.MSGPACK)
-    decision = await scene.office.redrive(letter)
+    decision = await scene.dead_letters.redrive(letter)
     assert decision.verb == "skip"
     assert "--deadline" in decision.why
     assert len(await scene.letters()) == 1
-    assert (await scene.office.redrive(letter, 60)).verb == "redrive"
+    assert (await scene.dead_letters.redrive(letter, 60)).verb == "redrive"
     assert (await scene.wait_status("forged", "finished")).usage.completion_tokens == 2
 
 
@@ -266,14 +266,14 @@ async def test_a_job_its_worker_still_ends_is_skipped(still):
     _, payload = await still.mesh.connection.request("mesh.req.simulator.standard.default.x", b'{"id": "forged"}')
     letter = await still.forge(b'{"id": "forged"}', Nats_Msg_Id=f"dead-{json.loads(payload)['seq']}")
     before = await still.state()
-    decision = await still.office.redrive(letter)
+    decision = await still.dead_letters.redrive(letter)
     assert (decision.verb, "try again" in decision.why) == ("skip", True)
     assert await still.state() == before
 
 
 async def test_a_job_for_a_model_nobody_deployed_is_skipped(still):
     letter = await still.forge(b'{"id": "forged", "prompt": "Hi"}', "nobody.standard.default.0")
-    assert (await still.office.redrive(letter)).verb == "skip"
+    assert (await still.dead_letters.redrive(letter)).verb == "skip"
     assert len(await still.letters()) == 1
 
 
@@ -282,7 +282,7 @@ async def test_a_job_that_finished_after_all_is_not_run_again(still):
     finished = Result(id="forged", tenant="default", model="m", status="finished", text="!", created_unix_ms=1)
     store = ResultStore(still.mesh.connection, still.mesh.names)
     await store.create("default", "forged", codec.encode(finished), 60_000)
-    assert (await still.office.redrive(letter)).verb == "settle"
+    assert (await still.dead_letters.redrive(letter)).verb == "settle"
     assert await still.mesh.result("forged") == finished
     assert await still.letters() == []
     assert await still.mesh.queued() == 0
@@ -292,13 +292,13 @@ async def test_the_marker_of_a_deleted_result_does_not_stop_the_next(scene):
     letter = await scene.bury("j")
     key = scene.mesh.names.result_key("default", "j")
     await scene.mesh.connection.request(key, b"", headers.block(("KV-Operation", "DEL")))
-    assert (await scene.office.redrive(letter)).verb == "redrive"
+    assert (await scene.dead_letters.redrive(letter)).verb == "redrive"
     await scene.wait_status("j", "finished")
 
 
 async def test_a_body_that_is_no_request_is_refused_under_its_own_id(scene):
     letter = await scene.forge(b"\xff\x00", Mesh_Job="broken")
-    decision = await scene.office.redrive(letter)
+    decision = await scene.dead_letters.redrive(letter)
     assert (decision.verb, "refused" in decision.why) == ("redrive", True)
     result = await scene.wait_status("broken", "failed")
     assert result.error.code == "invalid_request"
@@ -309,8 +309,8 @@ async def test_names_that_are_no_tokens_reach_no_subject(still):
     for at, job in (("simulator.standard.*.0", "j"), ("simulator.standard.default.0", "*")):
         letter = await still.forge(b'{"prompt": "Hi"}', at, Mesh_Job=job)
         before = await still.state()
-        assert (await still.office.redrive(letter, 60)).verb == "skip"
-        assert (await still.office.tell(letter)).attempts == []
+        assert (await still.dead_letters.redrive(letter, 60)).verb == "skip"
+        assert (await still.dead_letters.tell(letter)).attempts == []
         assert await still.state() == before
     with pytest.raises(ValueError, match="more than one subject"):
         await purge_subject(still.mesh.connection, still.mesh.names.events_stream, "mesh.out.*.j", 9)
@@ -320,18 +320,18 @@ async def test_a_letter_without_our_headers_is_listed_and_can_be_dropped(still):
     await still.mesh.connection.request("mesh.dead.simulator.standard.default.0", b"?")
     (letter,) = await still.letters()
     assert (letter.job, letter.attempts, letter.request_sequence, letter.reason) == ("", 0, 0, "")
-    assert (await still.office.redrive(letter)).verb == "skip"
-    assert await still.office.drop(letter)
-    assert not await still.office.drop(letter)
+    assert (await still.dead_letters.redrive(letter)).verb == "skip"
+    assert await still.dead_letters.drop(letter)
+    assert not await still.dead_letters.drop(letter)
     assert await still.letters() == []
-    assert (await still.office.redrive(letter)).verb == "skip"
+    assert (await still.dead_letters.redrive(letter)).verb == "skip"
 
 
 async def test_dropping_keeps_the_result(scene):
     letter = await scene.bury("j")
-    assert await scene.office.drop(letter)
+    assert await scene.dead_letters.drop(letter)
     assert (await scene.mesh.result("j")).status == "failed"
-    assert (await scene.office.redrive(letter)).verb == "gone"
+    assert (await scene.dead_letters.redrive(letter)).verb == "gone"
 
 
 async def test_a_full_queue_refuses_and_the_letter_stays(tmp_path):
@@ -340,11 +340,11 @@ async def test_a_full_queue_refuses_and_the_letter_stays(tmp_path):
         await running.connection.request("mesh.req.simulator.standard.default.x", b'{"id": "other", "prompt": "Hi"}')
         letter = await scene.forge(b'{"id": "forged", "prompt": "Hi"}', Nats_Msg_Id="dead-9")
         with pytest.raises(QuotaExceededError):
-            await scene.office.redrive(letter)
+            await scene.dead_letters.redrive(letter)
         assert len(await scene.letters()) == 1
         await running.start_worker(FAST)
         await running.wait_queue_empty()
-        assert (await scene.office.redrive(letter)).verb == "redrive"
+        assert (await scene.dead_letters.redrive(letter)).verb == "redrive"
         await scene.wait_status("forged", "finished")
 
 
@@ -364,10 +364,12 @@ async def test_letters_are_selected_by_what_they_are_of(still):
     assert await jobs(since_unix_ms=last.buried_unix_ms + 60_000) == []
     assert await jobs(since_unix_ms=last.buried_unix_ms - 60_000) == ["j1", "j2", "j2"]
     with pytest.raises(ConfigError, match="several tenants"):
-        await still.office.find(["j2"], DeadLetterFilter())
-    assert [each.sequence for each in await still.office.find(["j2"], DeadLetterFilter(tenant="u"))] == [last.sequence]
+        await still.dead_letters.find(["j2"], DeadLetterFilter())
+    assert [each.sequence for each in await still.dead_letters.find(["j2"], DeadLetterFilter(tenant="u"))] == [
+        last.sequence
+    ]
     with pytest.raises(ResultNotFoundError, match="no dead letter of job j9"):
-        await still.office.find(["j1", "j9"], DeadLetterFilter())
+        await still.dead_letters.find(["j1", "j9"], DeadLetterFilter())
 
 
 async def test_without_the_stream_it_says_how_to_make_one(still):

@@ -10,7 +10,7 @@ from mesh.broker.topology import MeshSettings
 from mesh.clock import now_unix_ms
 from mesh.protocol import codec
 from mesh.protocol.messages import Note, Started
-from mesh.worker import death_check as inquest
+from mesh.worker import death_check
 from tests.running import running_mesh, wait_until
 
 pytestmark = pytest.mark.timeout(60)
@@ -25,7 +25,7 @@ async def bare(tmp_path):
 
 @pytest.fixture
 def quick(monkeypatch):
-    monkeypatch.setattr(inquest, "OBJECTION_S", 0.1)
+    monkeypatch.setattr(death_check, "OBJECTION_S", 0.1)
 
 
 async def suspect(mesh, *alone: tuple[str, int]) -> None:
@@ -33,7 +33,7 @@ async def suspect(mesh, *alone: tuple[str, int]) -> None:
     begun = [(GONE, 1, False), (GONE, 1, False), *((worker, unix_ms, True) for worker, unix_ms in alone)]
     last = 0
     for number, (worker, unix_ms, is_alone) in enumerate(begun, 1):
-        event = Started(id="suspect", attempt=number, index=0, worker=worker, unix_ms=unix_ms, alone=is_alone)
+        event = Started(id="suspect", attempt=number, index=0, worker=worker, unix_ms=unix_ms, isolated=is_alone)
         await mesh.append("suspect", event, last)
         last = (await mesh.journal_entries("suspect"))[-1].sequence
 
@@ -81,7 +81,7 @@ async def test_another_process_under_the_name_of_a_worker_does_not_speak_for_it(
 
 
 async def test_a_worker_that_was_cut_off_gets_the_time_to_object(bare, monkeypatch):
-    monkeypatch.setattr(inquest, "OBJECTION_S", 1.5)
+    monkeypatch.setattr(death_check, "OBJECTION_S", 1.5)
     worker = await bare.start_worker()
     await suspect(bare, (GONE, 1), (GONE, 1))
     running = asyncio.create_task(run(bare))
@@ -119,17 +119,17 @@ async def test_the_time_to_object_is_counted_once_whoever_counts_it(bare):
     await bare.start_worker()
     await suspect(bare, (GONE, 1), (GONE, 1))
     journal = Journal(bare.connection, bare.names)
-    asked = Note(id="suspect", attempt=4, verdict="asked", unix_ms=now_unix_ms() - 60_000)
+    asked = Note(id="suspect", attempt=4, verdict="probing", unix_ms=now_unix_ms() - 60_000)
     await journal.append(journal.notes_subject("default", "suspect"), codec.encode(asked))
     result = await run(bare)
     assert (result.status, result.error.code) == ("failed", "attempts_exhausted")
-    assert await notes(bare) == [(4, "asked")]
+    assert await notes(bare) == [(4, "probing")]
 
 
 async def test_a_clock_that_is_ahead_does_not_make_a_job_wait_for_ever(bare, quick):
     await bare.start_worker()
     await suspect(bare, (GONE, 1), (GONE, 1))
     journal = Journal(bare.connection, bare.names)
-    asked = Note(id="suspect", attempt=4, verdict="asked", unix_ms=now_unix_ms() + 3_600_000)
+    asked = Note(id="suspect", attempt=4, verdict="probing", unix_ms=now_unix_ms() + 3_600_000)
     await journal.append(journal.notes_subject("default", "suspect"), codec.encode(asked))
     assert (await run(bare)).error.code == "attempts_exhausted"

@@ -13,8 +13,8 @@ from mesh.broker import topology
 from mesh.broker.topology import MeshSettings
 from mesh.broker.transport.connection import connect
 from mesh.broker.transport.options import ConnectOptions
-from mesh.control.doctor import checks as diagnosis
-from mesh.control.doctor import local as premises
+from mesh.control.doctor import checks
+from mesh.control.doctor import local as local_machine
 from mesh.control.doctor.examine import address_of, examine_all
 from mesh.control.doctor.facts import Facts, PortFacts
 from mesh.protocol.subjects import Names
@@ -29,7 +29,7 @@ CHILD = Path(__file__).parents[1] / "chaos" / "crashing_worker.py"
 @pytest.fixture(autouse=True)
 def no_ports(monkeypatch):
     """What listens on this machine's well-known ports is no matter of these tests."""
-    monkeypatch.setattr(premises, "PORTS", ())
+    monkeypatch.setattr(local_machine, "PORTS", ())
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ async def examined(url: str, monitor: str | None = None, names: Names = NAMES, *
 
 async def codes(url: str, monitor: str | None = None, names: Names = NAMES, **login) -> dict[str, str]:
     """What is said, by its code, of everything but this machine."""
-    found = diagnosis.diagnose(await examined(url, monitor, names, **login))
+    found = checks.diagnose(await examined(url, monitor, names, **login))
     local = {"no_engine", "engine_version", "torch_cpu", "few_files"}
     return {each.code: each.level for each in found if each.code not in local}
 
@@ -77,7 +77,7 @@ async def test_without_nats_this_machine_is_looked_at_all_the_same():
     facts = await examined(f"nats://127.0.0.1:{free_port()}")
     assert "cannot reach NATS" in facts.unreachable
     assert facts.local.max_files > 0
-    assert next(iter(diagnosis.diagnose(facts))).code == "nats_unreachable"
+    assert next(iter(checks.diagnose(facts))).code == "nats_unreachable"
 
 
 async def test_a_nats_that_refuses_us_is_told_apart_from_one_that_is_away(tmp_path):
@@ -95,7 +95,7 @@ async def test_no_jetstream_for_this_account(tmp_path):
     )
     async with embedded_server(tmp_path, extra=extra) as server:
         facts = await examined(server.url, user="a", password="a")
-        found = {each.code: each.fix for each in diagnosis.diagnose(facts)}
+        found = {each.code: each.fix for each in checks.diagnose(facts)}
         assert "jetstream: enabled" in found["no_jetstream"]
         assert "no_mesh" not in found
 
@@ -113,7 +113,7 @@ async def test_an_old_topology_a_missing_stream_and_a_bucket_that_forgets(mesh):
     await edit_stream(mesh.connection, "MESH_EVENTS", republish=None)
     await edit_stream(mesh.connection, "KV_mesh_results", max_age=3600 * topology.NS)
     await api(mesh.connection, "STREAM.DELETE.MESH_DEAD", {})
-    advice = diagnosis.diagnose(await examined(mesh.url))
+    advice = checks.diagnose(await examined(mesh.url))
     drifts = {each.text.split()[1]: each.level for each in advice if each.code == "drift"}
     assert drifts == {"MESH_EVENTS": "error", "mesh_results": "warning"}
     (missing,) = [each for each in advice if each.code == "missing"]
@@ -140,7 +140,7 @@ async def test_consumers_that_drifted_are_missing_or_belong_to_nobody(mesh):
     await api(mesh.connection, f"CONSUMER.CREATE.MESH_REQUESTS.{name}.{config['filter_subject']}", body)
     assert await codes(mesh.url) == {"drift": "warning", "unserved": "note", "sync_unseen": "note"}
     await api(mesh.connection, f"CONSUMER.DELETE.MESH_REQUESTS.{MODEL}-standard-1", {})
-    found = diagnosis.diagnose(await examined(mesh.url))
+    found = checks.diagnose(await examined(mesh.url))
     assert (found[0].code, found[0].fix) == ("missing_consumers", f"`mesh init --model {MODEL} --apply`")
 
 
@@ -196,8 +196,8 @@ async def test_ports_are_known_by_what_they_speak(server, monkeypatch):
         mute.bind(("127.0.0.1", 0))
         mute.listen()
         ports = (server.port, mute.getsockname()[1], free_port())
-        monkeypatch.setattr(premises, "PORTS", ports)
-        found = (await premises.look(is_quick=True)).ports
+        monkeypatch.setattr(local_machine, "PORTS", ports)
+        found = (await local_machine.look(is_quick=True)).ports
     assert found == [
         PortFacts(port=ports[0], speaks="nats"),
         PortFacts(port=ports[1], speaks="something else"),

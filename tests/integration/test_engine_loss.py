@@ -86,7 +86,7 @@ async def test_poison_is_found_and_its_company_is_not_buried_with_it(bare, kind)
     assert (dead.status, dead.error.code) == ("failed", "attempts_exhausted")
     assert await buried(bare) == 1
     attempts = [event for event in await bare.history("poison") if isinstance(event, Started)]
-    assert [event.alone for event in attempts] == [False, False, True, True]
+    assert [event.isolated for event in attempts] == [False, False, True, True]
     await bare.wait_queue_empty()
 
 
@@ -154,4 +154,4 @@ async def test_a_suspect_waits_for_the_others_and_they_for_it(bare):
     assert set(company) == {1}
     assert {result.status for result in results} == {"finished"}
     started = [event for event in await bare.history("suspect") if isinstance(event, Started)]
-    assert [event.alone for event in started] == [False, False, True]
+    assert [event.isolated for event in started] == [False, False, True]

@@ -39,7 +39,7 @@ async def test_jobs_that_wait_are_listed_oldest_first_and_counted_by_tenant(empt
     found = await JobLister(empty.connection, empty.names).listing(JobSelection(), 4)
     assert [each.job for each in found.jobs] == ["a-standard-0", "a-standard-1", "b-batch-0", "b-batch-1"]
     assert {each.state for each in found.jobs} == {"queued"}
-    assert (found.total, found.given, found.waiting, found.is_cut) == (6, 0, 6, True)
+    assert (found.total, found.delivered, found.waiting, found.truncated) == (6, 0, 6, True)
     assert found.tenants == {"b": 4, "a": 2}
     assert all(each.age_ms >= 0 and 590_000 < each.deadline_ms <= 600_000 for each in found.jobs)
     assert await listed(empty, tenant="b", tier="batch") == [("b-batch-0", "queued"), ("b-batch-1", "queued")]
@@ -63,7 +63,7 @@ async def test_jobs_that_run_come_first_with_worker_attempt_and_tokens(empty):
         assert [each.state for each in found.jobs] == ["running"] * 2 + ["queued"] * 5
         assert {(each.worker, each.attempt) for each in found.jobs[:2]} == {("w-one", 1)}
         assert {(each.worker, each.attempt, each.tokens) for each in found.jobs[2:]} == {("", 0, 0)}
-        assert (found.total, found.given + found.waiting, found.is_cut) == (7, 7, False)
+        assert (found.total, found.delivered + found.waiting, found.truncated) == (7, 7, False)
 
         async def have_tokens() -> bool:
             found = await JobLister(empty.connection, empty.names).listing(JobSelection(state="running"), 50)
@@ -125,7 +125,7 @@ async def test_ten_thousand_queued_jobs_cost_what_is_shown_of_them(empty):
     began = time.monotonic()
     found = await JobLister(empty.connection, empty.names).listing(JobSelection(tenant="t1"), 20)
     assert time.monotonic() - began < 2.0
-    assert (len(found.jobs), found.total, found.waiting, found.is_cut) == (20, 3333, 3333, True)
+    assert (len(found.jobs), found.total, found.waiting, found.truncated) == (20, 3333, 3333, True)
     assert {each.tenant for each in found.jobs} == {"t1"}
 
 

@@ -12,7 +12,7 @@ from opentelemetry.trace import SpanKind, StatusCode
 import mesh as mesh_api
 from mesh.broker.topology import MeshSettings
 from mesh.broker.transport.connection import connect
-from mesh.control.status import mesh_exporter as census_module
+from mesh.control.status import mesh_exporter
 from mesh.control.status.mesh_exporter import MeshExporter
 from mesh.engines.simulator.settings import SimulatorSettings
 from mesh.errors import MeshError
@@ -148,25 +148,25 @@ async def test_a_dead_letter_is_told(bare):
 
 
 @pytest.fixture
-def quick_census(monkeypatch):
-    monkeypatch.setattr(census_module, "POLL_S", 0.1)
-    monkeypatch.setattr(census_module, "PRESENCE_BEAT_S", 0.1)
-    monkeypatch.setattr(census_module, "PATIENT_S", 0.1)
+def quick_exporter(monkeypatch):
+    monkeypatch.setattr(mesh_exporter, "POLL_S", 0.1)
+    monkeypatch.setattr(mesh_exporter, "PRESENCE_BEAT_S", 0.1)
+    monkeypatch.setattr(mesh_exporter, "PATIENT_S", 0.1)
 
 
-async def test_of_all_that_are_scraped_one_shows_the_mesh_and_another_after_it(bare, quick_census):
-    censuses = [MeshExporter(bare.names, f"process-{n}") for n in range(3)]
+async def test_of_all_that_are_scraped_one_shows_the_mesh_and_another_after_it(bare, quick_exporter):
+    exporters = [MeshExporter(bare.names, f"process-{n}") for n in range(3)]
     async with connect(bare.options()) as connection:
-        tasks = [asyncio.create_task(each.run(connection)) for each in censuses]
+        tasks = [asyncio.create_task(each.run(connection)) for each in exporters]
         async with mesh_api.connect(bare.url) as client:
             await client.submit(MODEL, "It waits", tier="batch")
 
         def showing():
-            return [n for n, each in enumerate(censuses) if each.asked() is not None]
+            return [n for n, each in enumerate(exporters) if each.asked() is not None]
 
         await wait_until(showing)
         (first,) = showing()
-        reading = censuses[first].asked()
+        reading = exporters[first].asked()
         assert reading is not None
         (batch,) = [queue for queue in reading.queues if queue.tier == "batch"]
         assert (batch.waiting, batch.in_flight) == (1, 0)
@@ -179,34 +179,34 @@ async def test_of_all_that_are_scraped_one_shows_the_mesh_and_another_after_it(b
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def test_nothing_is_polled_while_nobody_scrapes(bare, quick_census, monkeypatch):
+async def test_nothing_is_polled_while_nobody_scrapes(bare, quick_exporter, monkeypatch):
     looks = []
 
     async def look(*_):
         looks.append(1)
         raise MeshError("not now")
 
-    monkeypatch.setattr(census_module, "snapshot", look)
-    monkeypatch.setattr(census_module, "IDLE_S", 0.3)
-    census = MeshExporter(bare.names, "process")
+    monkeypatch.setattr(mesh_exporter, "snapshot", look)
+    monkeypatch.setattr(mesh_exporter, "IDLE_S", 0.3)
+    exporter = MeshExporter(bare.names, "process")
     async with connect(bare.options()) as connection:
-        task = asyncio.create_task(census.run(connection))
+        task = asyncio.create_task(exporter.run(connection))
         assert looks == []
-        census.asked()
+        exporter.asked()
         await wait_until(lambda: looks)
-        await wait_until(lambda: not census.is_asked)
+        await wait_until(lambda: not exporter.is_asked)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
 
 
-async def test_models_that_clients_invent_are_counted_and_not_named(bare, quick_census):
+async def test_models_that_clients_invent_are_counted_and_not_named(bare, quick_exporter):
     for number in range(3):
         await bare.connection.request(bare.names.request(f"invented-{number}", "standard", "default", "a"), b"{}")
-    census = MeshExporter(bare.names, "process")
+    mesh_exporter = MeshExporter(bare.names, "process")
     async with connect(bare.options()) as connection:
-        task = asyncio.create_task(census.run(connection))
-        await wait_until(lambda: census.asked() is not None)
-        reading = census.asked()
+        task = asyncio.create_task(mesh_exporter.run(connection))
+        await wait_until(lambda: mesh_exporter.asked() is not None)
+        reading = mesh_exporter.asked()
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
     assert reading is not None

@@ -58,9 +58,9 @@ async def orphan(mesh, client, job_id: str, **fields: object) -> str:
 
 
 @contextlib.asynccontextmanager
-async def steering(mesh) -> AsyncIterator[None]:
+async def jobs_api(mesh) -> AsyncIterator[None]:
     """The services where no worker lives, once the server knows of them."""
-    async with services(mesh.connection, mesh.names, "steering"):
+    async with services(mesh.connection, mesh.names, "jobs_api"):
         await mesh.connection.request("$JS.API.INFO")  # answered after what was sent before it
         yield
 
@@ -129,7 +129,7 @@ async def test_an_orphaned_job_expires_with_what_it_had_streamed(bare, client):
 
 async def test_an_orphaned_job_is_cancelled_with_what_it_had_streamed(bare, client):
     text = await orphan(bare, client, "victim")
-    async with steering(bare):
+    async with jobs_api(bare):
         assert await client.job("victim").cancel() == "cancelled"
     result = await bare.result("victim")
     assert (result.status, result.text, result.error.message) == ("cancelled", text, "cancelled on request")
@@ -142,8 +142,8 @@ async def test_a_cancelled_job_that_had_finished_is_finished(bare, client):
     worker = await bare.start_worker(SLOW)
     job = await client.submit("simulator", "Tell me of the sea", max_tokens=3, temperature=0, id="victim")
     await wait_until(lambda: bare.history("victim"))
-    worker._life._confirmed = lambda doubts: None
-    worker._life.disturbed()  # so it stores no Result
+    worker._liveness._confirmed = lambda doubts: None
+    worker._liveness.disturbed()  # so it stores no Result
 
     async def is_whole() -> bool:
         events = await bare.history("victim")
@@ -154,7 +154,7 @@ async def test_a_cancelled_job_that_had_finished_is_finished(bare, client):
         runner.lease.is_lost = True
     bare.tasks[-1].cancel()
     await asyncio.gather(bare.tasks[-1], return_exceptions=True)
-    async with steering(bare):
+    async with jobs_api(bare):
         assert await job.cancel() == "finished"
     result = await bare.result("victim")
     assert (result.status, result.finish_reason, result.usage.completion_tokens) == ("finished", "length", 3)
@@ -165,7 +165,7 @@ async def test_a_worker_leaves_a_closed_journal_alone_until_its_closer_must_have
     text = await orphan(bare, client, "victim")
     last = (await bare.journal_entries("victim"))[-1]
     index = sum(len(event.token_ids) for event in await bare.history("victim") if isinstance(event, Delta))
-    ends = Started(id="victim", attempt=2, index=index, worker="closer", unix_ms=1, ends=True)
+    ends = Started(id="victim", attempt=2, index=index, worker="closer", unix_ms=1, closing=True)
     await bare.append("victim", ends, last.sequence)
     await bare.hand_back_all()
     began_s = time.monotonic()
@@ -193,7 +193,7 @@ async def test_a_result_that_was_announced_and_not_stored_is_stored_by_the_next_
 
 async def test_a_job_ended_in_the_queue_was_never_begun(bare, client):
     job = await client.submit("simulator", "a", id="victim")
-    async with steering(bare):
+    async with jobs_api(bare):
         assert await bare.queued() == 1
         assert await job.cancel() == "cancelled"
     events = await bare.history("victim")

@@ -28,9 +28,9 @@ def journals(draw: st.DrawFn) -> list:
         index = draw(st.sampled_from([0, len(ids)]))
         del ids[index:]
         sequence = draw(st.sampled_from([0, 9, 17]))
-        alone = draw(st.booleans())
+        isolated = draw(st.booleans())
         events.append(
-            Started(id="j", attempt=number, index=index, worker="v", unix_ms=1, sequence=sequence, alone=alone)
+            Started(id="j", attempt=number, index=index, worker="v", unix_ms=1, sequence=sequence, isolated=isolated)
         )
         for _ in range(draw(st.integers(0, 3))):
             new = draw(st.lists(st.integers(0, 99), min_size=1, max_size=3))

@@ -61,7 +61,7 @@ def sights(draw) -> Sight:
         stores=[],
         missing=draw(st.lists(names, max_size=2)),
         queues=draw(st.lists(queues(), max_size=30)),
-        strays=0,
+        unroutable=0,
         workers=draw(st.lists(workers(), max_size=30)),
         dead_letters=draw(counts),
     )

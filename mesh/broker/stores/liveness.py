@@ -39,7 +39,7 @@ class LivenessStore:
             SequenceError: somebody wrote since.
             BrokerError: unknown whether it was written; `last` tells.
         """
-        subject = self._names.life(sign.worker)
+        subject = self._names.liveness(sign.worker)
         header = b"" if last is None else headers.expecting(last)
         _, payload = await self._connection.request(subject, codec.encode(sign), header)
         return read_puback(payload, f"sign of {sign.worker}").seq
@@ -63,7 +63,7 @@ class LivenessStore:
         Raises:
             BrokerError: NATS did not answer.
         """
-        ask = {"last_by_subj": self._names.life(worker)}
+        ask = {"last_by_subj": self._names.liveness(worker)}
         message = await get_from_leader(self._connection, self._names.events_stream, ask)
         if message is None:
             return None

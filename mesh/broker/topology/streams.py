@@ -113,7 +113,7 @@ def events(names: Names, settings: MeshSettings) -> dict[str, Any]:
     return _base(settings) | {
         "name": names.events_stream,
         "description": "The events of each job (started, delta, result), kept so that readers and workers can resume",
-        "subjects": [f"{ns}.out.>", f"{ns}.sys.attempts.>", f"{ns}.sys.notes.>", f"{ns}.sys.life.*"],
+        "subjects": [f"{ns}.out.>", f"{ns}.sys.attempts.>", f"{ns}.sys.notes.>", f"{ns}.sys.liveness.*"],
         "storage": settings.events_storage,
         "discard": "old",
         "max_age": int(settings.events_age_s * NS),

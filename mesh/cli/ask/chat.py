@@ -2,7 +2,8 @@
 
 import click
 
-from mesh.cli.options import Nats, Question, Sampling, with_nats, with_question, with_sampling
+from mesh.cli.option_values import Nats, Question, Sampling
+from mesh.cli.options import with_nats, with_question, with_sampling
 
 
 @click.command("chat")
@@ -22,6 +23,6 @@ def command(question: Question, sampling: Sampling, nats: Nats) -> None:
         mesh chat --model demo --temperature 0 --system "You are a poet."
         printf 'My name is Ada.\\nWhat is my name?\\n' | mesh chat
     """
-    from mesh.cli.ask import chat_action as chat
+    from mesh.cli.ask import chat_action
 
-    chat.run(nats, question, sampling)
+    chat_action.run(nats, question, sampling)

@@ -7,7 +7,7 @@ from typing import Any
 
 from mesh.cli.ask.generate_action import check, request_fields
 from mesh.cli.connecting import connect_options, pick_model
-from mesh.cli.options import Nats, Question, Sampling
+from mesh.cli.option_values import Nats, Question, Sampling
 from mesh.cli.terminal import render
 from mesh.client.assembly import Restarted
 from mesh.client.blocking import BlockingClient, BlockingJob, connect

@@ -2,17 +2,8 @@
 
 import click
 
-from mesh.cli.options import (
-    Nats,
-    Question,
-    Sampling,
-    option,
-    with_json,
-    with_nats,
-    with_question,
-    with_raw_prompt,
-    with_sampling,
-)
+from mesh.cli.option_values import Nats, Question, Sampling
+from mesh.cli.options import option, with_json, with_nats, with_question, with_raw_prompt, with_sampling
 
 
 @click.command("generate")
@@ -48,8 +39,12 @@ def command(
         git diff | mesh generate --system "Summarize this change." -
         mesh generate --json "Spell river." | jq -r .text
     """
-    from mesh.cli.ask import generate_action as ask
+    from mesh.cli.ask import generate_action
     from mesh.cli.terminal import loop
 
-    text = ask.read_prompt(prompt)
-    loop.run(ask.generate(nats, question, ask.inputs(text, question, raw_prompt), sampling, no_stream, as_json))
+    text = generate_action.read_prompt(prompt)
+    loop.run(
+        generate_action.generate(
+            nats, question, generate_action.inputs(text, question, raw_prompt), sampling, no_stream, as_json
+        )
+    )

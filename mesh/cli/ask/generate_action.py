@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from mesh.cli.connecting import choose_model, open_client
-from mesh.cli.options import Nats, Question, Sampling
+from mesh.cli.option_values import Nats, Question, Sampling
 from mesh.cli.terminal import render
 from mesh.client.assembly import Restarted
 from mesh.client.client import Client

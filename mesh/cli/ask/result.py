@@ -2,7 +2,8 @@
 
 import click
 
-from mesh.cli.options import Nats, option, with_json, with_nats, with_tenant
+from mesh.cli.option_values import Nats
+from mesh.cli.options import option, with_json, with_nats, with_tenant
 
 
 @click.command("result")
@@ -33,9 +34,9 @@ def command(job: str, wait: float | None, follow: bool, as_json: bool, tenant: s
         mesh result report-17 --follow
         mesh result report-17 --json | jq .usage
     """
-    from mesh.cli.ask import result_action as jobs
+    from mesh.cli.ask import result_action
     from mesh.cli.terminal import loop
 
     if follow and as_json:
         raise click.UsageError("--follow streams text; --json prints the Result once it is there, with --wait")
-    loop.run(jobs.read(nats, tenant, job, wait, follow, as_json))
+    loop.run(result_action.read(nats, tenant, job, wait, follow, as_json))

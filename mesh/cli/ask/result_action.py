@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from mesh.cli.ask import generate_action as ask
+from mesh.cli.ask import generate_action
 from mesh.cli.connecting import open_client
-from mesh.cli.options import Nats
+from mesh.cli.option_values import Nats
 from mesh.cli.terminal import render
 from mesh.client.client import Client
 from mesh.errors import ResultNotFoundError
@@ -30,15 +30,15 @@ async def read(nats: Nats, tenant: str, job_id: str, wait_s: float | None, is_fo
             await _check_known(client, job_id)
             job = client.job(job_id)
             if is_followed:
-                await ask.show(job)
+                await generate_action.show(job)
             result = await job.result(wait_s or None)
     if as_json:
-        render.say(ask.as_text(result))
+        render.say(generate_action.as_text(result))
     elif not is_followed and result.text:
         render.say(str(result.text))
-    ask.check(result)
+    generate_action.check(result)
     if not as_json:
-        render.note(ask.statistics(result))
+        render.note(generate_action.statistics(result))
 
 
 async def cancel(nats: Nats, tenant: str, job_id: str) -> None:
@@ -59,7 +59,7 @@ async def _at_once(client: Client, job_id: str) -> Result:
     try:
         return await client.result(job_id)
     except ResultNotFoundError:
-        status = await ask.find_status(client, client.job(job_id))
+        status = await generate_action.find_status(client, client.job(job_id))
         word = status.get("status")
         if word not in ("queued", "running"):
             raise
@@ -69,7 +69,7 @@ async def _at_once(client: Client, job_id: str) -> Result:
 
 async def _check_known(client: Client, job_id: str) -> None:
     """Refuse to wait for a job that nobody knows; with no worker there is nobody to ask, and we wait."""
-    status = await ask.find_status(client, client.job(job_id))
+    status = await generate_action.find_status(client, client.job(job_id))
     if status.get("status") == "unknown":
         raise ResultNotFoundError(
             f"job {job_id} is not known: it never existed, or ended longer ago than its Result is kept"

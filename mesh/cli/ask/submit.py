@@ -2,16 +2,8 @@
 
 import click
 
-from mesh.cli.options import (
-    Nats,
-    Question,
-    Sampling,
-    option,
-    with_nats,
-    with_question,
-    with_raw_prompt,
-    with_sampling,
-)
+from mesh.cli.option_values import Nats, Question, Sampling
+from mesh.cli.options import option, with_nats, with_question, with_raw_prompt, with_sampling
 
 
 @click.command("submit")
@@ -35,8 +27,8 @@ def command(
         mesh result $job --wait
         mesh submit --id report-17 --model demo "What is a queue?"
     """
-    from mesh.cli.ask import generate_action as ask
+    from mesh.cli.ask import generate_action
     from mesh.cli.terminal import loop
 
-    text = ask.read_prompt(prompt)
-    loop.run(ask.submit(nats, question, ask.inputs(text, question, raw_prompt), sampling, job))
+    text = generate_action.read_prompt(prompt)
+    loop.run(generate_action.submit(nats, question, generate_action.inputs(text, question, raw_prompt), sampling, job))

@@ -2,7 +2,8 @@
 
 import click
 
-from mesh.cli.options import Nats, option, span, with_json, with_nats
+from mesh.cli.option_values import Nats
+from mesh.cli.options import option, span, with_json, with_nats
 
 # mesh.protocol.messages has them too, and a slow import.
 EVENTS = (
@@ -54,7 +55,7 @@ def command(nats: Nats, as_json: bool, follow: bool, limit: int, **asked: str | 
         mesh audit --tenant acme --event refused --since 1h
         mesh audit --follow --json | jq -r 'select(.event == "ended") | [.tenant, .tokens] | @tsv'
     """
-    from mesh.cli.audit import audit_action as audit
+    from mesh.cli.audit import audit_action
     from mesh.cli.terminal import loop
 
     since, until = asked["since"], asked["until"]
@@ -62,4 +63,4 @@ def command(nats: Nats, as_json: bool, follow: bool, limit: int, **asked: str | 
         raise click.UsageError("--until ends in the past, so there is nothing to follow", click.get_current_context())
     if isinstance(since, float) and isinstance(until, float) and since <= until:
         raise click.UsageError("--since is the earlier of the two: --since 2h --until 1h", click.get_current_context())
-    loop.run(audit.show(nats, audit.AuditQuery(**asked), limit, follow, as_json))  # type: ignore[arg-type]  # click checked it
+    loop.run(audit_action.show(nats, audit_action.AuditQuery(**asked), limit, follow, as_json))  # type: ignore[arg-type]  # click checked it

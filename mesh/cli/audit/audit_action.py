@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from mesh.audit.reader import AuditFilter, AuditLog, StoredEntry
 from mesh.cli.connecting import open_mesh
-from mesh.cli.options import Nats
+from mesh.cli.option_values import Nats
 from mesh.cli.terminal import figures, render
 from mesh.protocol.messages import AuditEntry
 from mesh.protocol.subjects import check_token, is_token, to_token

@@ -5,7 +5,8 @@ from dataclasses import fields
 import click
 from click.core import ParameterSource
 
-from mesh.cli.options import Filters, Nats, option, with_all, with_filters, with_json, with_nats
+from mesh.cli.option_values import Filters, Nats
+from mesh.cli.options import option, with_all, with_filters, with_json, with_nats
 
 
 class _InOrder(click.Group):

@@ -9,9 +9,9 @@ from mesh.broker import topology
 from mesh.broker.stores.deadletters import DeadLetter, DeadLetterFilter
 from mesh.broker.transport.connection import connect
 from mesh.cli.connecting import connect_options
-from mesh.cli.deadletters import dlq_output as dead_show
+from mesh.cli.deadletters import dlq_output
 from mesh.cli.deadletters.dlq_output import Treated
-from mesh.cli.options import Filters, Nats
+from mesh.cli.option_values import Filters, Nats
 from mesh.cli.terminal import render
 from mesh.control.deadletters.redrive import Decision
 from mesh.control.deadletters.service import DeadLetterService
@@ -34,12 +34,12 @@ class OutputOptions:
 async def show_list(nats: Nats, filters: Filters, limit: int, as_json: bool) -> None:
     """Print the newest `limit` dead letters, and how many there are."""
     total, newest = 0, list[DeadLetter]()
-    async with _open(nats) as office:
-        async for page in office.pages(_selection(filters)):
+    async with _open(nats) as dead_letters:
+        async for page in dead_letters.pages(_selection(filters)):
             total += len(page)
             newest = [*newest, *page][-limit:]
     newest.reverse()
-    dead_show.show_list(newest, total, as_json)
+    dlq_output.show_list(newest, total, as_json)
 
 
 async def show_one(nats: Nats, job: str, tenant: str | None, as_json: bool) -> None:
@@ -49,10 +49,10 @@ async def show_one(nats: Nats, job: str, tenant: str | None, as_json: bool) -> N
         ResultNotFoundError: it has none.
     """
     check_token("id", job)
-    async with _open(nats) as office:
-        found = await office.find([job], DeadLetterFilter(tenant=tenant))
-        story = await office.tell(found[-1])
-    dead_show.show_one(found[-1], len(found), story, as_json)
+    async with _open(nats) as dead_letters:
+        found = await dead_letters.find([job], DeadLetterFilter(tenant=tenant))
+        story = await dead_letters.tell(found[-1])
+    dlq_output.show_one(found[-1], len(found), story, as_json)
 
 
 async def redrive(nats: Nats, jobs: tuple[str, ...], filters: Filters, manner: OutputOptions) -> bool:
@@ -63,10 +63,10 @@ async def redrive(nats: Nats, jobs: tuple[str, ...], filters: Filters, manner: O
         QuotaExceededError, BrokerError: a letter could not be treated; those before it were.
     """
 
-    async def treat(office: DeadLetterService, letter: DeadLetter) -> Decision:
+    async def treat(dead_letters: DeadLetterService, letter: DeadLetter) -> Decision:
         if manner.is_applied:
-            return await office.redrive(letter, manner.deadline_s)
-        return await office.plan(letter, manner.deadline_s is not None)
+            return await dead_letters.redrive(letter, manner.deadline_s)
+        return await dead_letters.plan(letter, manner.deadline_s is not None)
 
     treated = await _treat_all(nats, jobs, filters, manner, treat)
     return not (manner.is_applied and any(each.verb == "skip" for each in treated))
@@ -79,8 +79,8 @@ async def drop(nats: Nats, jobs: tuple[str, ...], filters: Filters, manner: Outp
         ResultNotFoundError, BrokerError: as `redrive`.
     """
 
-    async def treat(office: DeadLetterService, letter: DeadLetter) -> Decision:
-        if manner.is_applied and not await office.drop(letter):
+    async def treat(dead_letters: DeadLetterService, letter: DeadLetter) -> Decision:
+        if manner.is_applied and not await dead_letters.drop(letter):
             return Decision("gone", "somebody else redrove or removed it")
         return Decision("drop", letter.reason)
 
@@ -92,30 +92,32 @@ async def _treat_all(
 ) -> list[Treated]:
     """Treat each letter that is meant, and report, also when something ends it early."""
     treated: list[Treated] = []
-    async with _open(nats) as office:
+    async with _open(nats) as dead_letters:
         try:
-            async for letter in _letters(office, jobs, filters):
-                decision = await treat(office, letter)
-                treated.append(dead_show.treated(letter, decision))
+            async for letter in _letters(dead_letters, jobs, filters):
+                decision = await treat(dead_letters, letter)
+                treated.append(dlq_output.treated(letter, decision))
                 if len(treated) % REPORT_EVERY == 0:
                     render.note(f"{len(treated)} so far …")
         except BaseException:
             if treated:
-                dead_show.report(treated, manner.is_applied, manner.as_json)
+                dlq_output.report(treated, manner.is_applied, manner.as_json)
             raise
-    dead_show.report(treated, manner.is_applied, manner.as_json)
+    dlq_output.report(treated, manner.is_applied, manner.as_json)
     return treated
 
 
-async def _letters(office: DeadLetterService, jobs: tuple[str, ...], filters: Filters) -> AsyncIterator[DeadLetter]:
+async def _letters(
+    dead_letters: DeadLetterService, jobs: tuple[str, ...], filters: Filters
+) -> AsyncIterator[DeadLetter]:
     selection = _selection(filters)
     if jobs:
         for job in jobs:
             check_token("id", job)
-        for letter in await office.find(jobs, selection):
+        for letter in await dead_letters.find(jobs, selection):
             yield letter
         return
-    async for page in office.pages(selection):
+    async for page in dead_letters.pages(selection):
         for letter in page:
             yield letter
 

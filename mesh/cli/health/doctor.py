@@ -2,7 +2,8 @@
 
 import click
 
-from mesh.cli.options import Nats, option, with_json, with_nats
+from mesh.cli.option_values import Nats
+from mesh.cli.options import option, with_json, with_nats
 
 
 @click.command("doctor")
@@ -36,8 +37,8 @@ def command(monitor: str | None, quick: bool, as_json: bool, nats: Nats) -> None
         mesh doctor --nats tls://nats.example:4222 --monitor http://10.0.0.5:8222
         mesh doctor --quick --json | jq '.advice[] | select(.level == "error")'
     """
-    from mesh.cli.health import doctor_action as doctor
+    from mesh.cli.health import doctor_action
     from mesh.cli.terminal import loop
 
-    if not loop.run(doctor.run(nats, monitor, quick, as_json)):
+    if not loop.run(doctor_action.run(nats, monitor, quick, as_json)):
         click.get_current_context().exit(1)

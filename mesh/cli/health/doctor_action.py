@@ -5,10 +5,9 @@ from collections.abc import Iterator, Sequence
 import msgspec
 
 from mesh.cli.connecting import connect_options
-from mesh.cli.options import Nats
+from mesh.cli.option_values import Nats
 from mesh.cli.terminal import panes, render
-from mesh.control.doctor import checks as diagnosis
-from mesh.control.doctor import examine as doctor
+from mesh.control.doctor import checks, examine
 from mesh.control.doctor.facts import LEVELS, Advice, Facts
 from mesh.protocol.subjects import Names
 
@@ -30,11 +29,11 @@ async def run(nats: Nats, monitor: str | None, is_quick: bool, as_json: bool) ->
     if render.is_watched() and not as_json:
         render.progress("looking …" if is_quick else "looking, and importing vLLM (--quick does not) …")
     try:
-        facts = await doctor.examine_all(connect_options(nats), Names(nats.namespace), monitor, is_quick)
+        facts = await examine.examine_all(connect_options(nats), Names(nats.namespace), monitor, is_quick)
     finally:
         if render.is_watched() and not as_json:
             render.progress("")
-    advice = diagnosis.diagnose(facts)
+    advice = checks.diagnose(facts)
     is_healthy = not any(each.level == "error" for each in advice)
     if as_json:
         render.say(msgspec.json.encode(DoctorReport(is_healthy=is_healthy, advice=advice, facts=facts)).decode())
@@ -46,7 +45,7 @@ async def run(nats: Nats, monitor: str | None, is_quick: bool, as_json: bool) ->
 
 def lines_of(facts: Facts, advice: Sequence[Advice], width: int) -> list[str]:
     """The report, no wider than `width`. Pure."""
-    lines = [line for name, text in diagnosis.summary(facts) for line in _hanging(f"{name:<{RANK}} ", text, width)]
+    lines = [line for name, text in checks.summary(facts) for line in _hanging(f"{name:<{RANK}} ", text, width)]
     lines.append("")
     for each in advice:
         lines += _hanging(f"{each.level:<{RANK}} ", each.text, width)

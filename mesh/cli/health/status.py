@@ -2,7 +2,8 @@
 
 import click
 
-from mesh.cli.options import Nats, option, with_json, with_nats
+from mesh.cli.option_values import Nats
+from mesh.cli.options import option, with_json, with_nats
 
 
 @click.command("status")
@@ -31,8 +32,8 @@ def command(no_rates: bool, check: bool, as_json: bool, nats: Nats) -> None:
         mesh status --check --no-rates > /dev/null || page-someone
         mesh status --json | jq '.snapshot.queues[] | {model, tier, waiting, oldest_waiting_ms}'
     """
-    from mesh.cli.health import status_action as status
+    from mesh.cli.health import status_action
     from mesh.cli.terminal import loop
 
-    if loop.run(status.show(nats, not no_rates, as_json)) and check:
+    if loop.run(status_action.show(nats, not no_rates, as_json)) and check:
         click.get_current_context().exit(1)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 import msgspec
 
 from mesh.cli.connecting import open_mesh
-from mesh.cli.options import Nats
+from mesh.cli.option_values import Nats
 from mesh.cli.terminal import figures, render
 from mesh.cli.terminal.panes import wrap
 from mesh.cli.terminal.render import TableColumn

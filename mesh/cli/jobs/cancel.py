@@ -2,7 +2,8 @@
 
 import click
 
-from mesh.cli.options import Nats, with_nats, with_tenant
+from mesh.cli.option_values import Nats
+from mesh.cli.options import with_nats, with_tenant
 
 
 @click.command("cancel")
@@ -19,7 +20,7 @@ def command(job: str, tenant: str, nats: Nats) -> None:
     Example:
         mesh cancel report-17
     """
-    from mesh.cli.ask import result_action as jobs
+    from mesh.cli.ask import result_action
     from mesh.cli.terminal import loop
 
-    loop.run(jobs.cancel(nats, tenant, job))
+    loop.run(result_action.cancel(nats, tenant, job))

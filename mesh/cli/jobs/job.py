@@ -2,7 +2,8 @@
 
 import click
 
-from mesh.cli.options import Nats, option, with_json, with_nats, with_tenant
+from mesh.cli.option_values import Nats
+from mesh.cli.options import option, with_json, with_nats, with_tenant
 
 
 @click.command("job")
@@ -30,7 +31,7 @@ def command(job: str, prompt: bool, events: bool, as_json: bool, tenant: str, na
         mesh job report-17 --json | jq '.attempts[] | {worker, outcome}'
         mesh job report-17 --json | jq -r '.waits[].text'
     """
-    from mesh.cli.jobs import job_action as life
+    from mesh.cli.jobs import job_action
     from mesh.cli.terminal import loop
 
-    loop.run(life.show(nats, tenant, job, prompt, events, as_json))
+    loop.run(job_action.show(nats, tenant, job, prompt, events, as_json))

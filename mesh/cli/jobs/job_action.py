@@ -8,7 +8,7 @@ import msgspec
 
 from mesh.cli.ask.generate_action import tokens_per_s
 from mesh.cli.connecting import open_mesh
-from mesh.cli.options import Nats
+from mesh.cli.option_values import Nats
 from mesh.cli.terminal import figures, render
 from mesh.cli.terminal.panes import wrap
 from mesh.control.jobs.job_detail import JobDetail, JobDetailReader
@@ -111,8 +111,8 @@ def _attempts(told: JobDetail) -> Iterator[str]:
 def _attempt(each: AttemptSummary) -> str:
     after = f" from token {each.index:,} on" if each.index else ""
     made = f"{figures.many(each.tokens, 'token')}" + (f" in {figures.span(each.took_ms)}" if each.took_ms else "")
-    alone = ", alone" if each.alone else ""
-    return f"{each.number} on {each.worker}{alone}{after}: {made}; {each.outcome}"
+    isolated = ", alone" if each.isolated else ""
+    return f"{each.number} on {each.worker}{isolated}{after}: {made}; {each.outcome}"
 
 
 def _moments(told: JobDetail, has_events: bool) -> Iterator[str]:

@@ -2,7 +2,8 @@
 
 import click
 
-from mesh.cli.options import TIERS, Nats, option, with_json, with_nats
+from mesh.cli.option_values import TIERS, Nats
+from mesh.cli.options import option, with_json, with_nats
 
 STATES = ("queued", "running", "retrying", "ending")  # mesh.control.jobs.job_state has them too, and slow imports
 
@@ -42,8 +43,8 @@ def command(
         mesh jobs --tenant acme --state queued --limit 500
         mesh jobs --json | jq -r '.jobs[] | select(.age_ms > 60000) | .job'
     """
-    from mesh.cli.jobs import jobs_action as jobs
+    from mesh.cli.jobs import jobs_action
     from mesh.cli.terminal import loop
     from mesh.control.jobs.listing import JobSelection
 
-    loop.run(jobs.show(nats, JobSelection(model, tier, tenant, state), limit, as_json))  # type: ignore[arg-type]  # click checked it
+    loop.run(jobs_action.show(nats, JobSelection(model, tier, tenant, state), limit, as_json))  # type: ignore[arg-type]  # click checked it

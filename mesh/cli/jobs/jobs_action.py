@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 import msgspec
 
 from mesh.cli.connecting import open_mesh
-from mesh.cli.options import Nats
+from mesh.cli.option_values import Nats
 from mesh.cli.terminal import figures, render
 from mesh.cli.terminal.render import TableColumn
 from mesh.control.jobs.job_state import JobSeen
@@ -77,12 +77,12 @@ def _summary(listing: Listing, selection: JobSelection) -> Iterator[str]:
         return
     none = "" if listing.jobs else f"none is {selection.state}. "
     total = figures.many(listing.total, "job")
-    yield f"{none}{total}: {listing.given:,} given to workers, {listing.waiting:,} waiting."
+    yield f"{none}{total}: {listing.delivered:,} delivered to workers, {listing.waiting:,} waiting."
     if selection.tenant is None and len(listing.tenants) > 1:
         named = [f"{_clean(name)} {count:,}" for name, count in list(listing.tenants.items())[:MOST_TENANTS]]
         rest = len(listing.tenants) - len(named)
         yield f"by tenant: {', '.join(named)}" + (f", and {rest:,} more tenants" if rest else "")
-    if listing.jobs and listing.is_cut:
+    if listing.jobs and listing.truncated:
         more = f"and {listing.total - len(listing.jobs):,} more" if selection.state is None else "there may be more"
         yield f"{len(listing.jobs):,} are shown, {more}; --limit shows more, `mesh job ID` tells all about one."
 

@@ -3,7 +3,8 @@
 import click
 from click.core import ParameterSource
 
-from mesh.cli.options import Nats, option, with_json, with_nats, with_tenant
+from mesh.cli.option_values import Nats
+from mesh.cli.options import option, with_json, with_nats, with_tenant
 
 
 @click.command("tail")
@@ -30,7 +31,7 @@ def command(job: str | None, all_tenants: bool, as_json: bool, tenant: str, nats
         mesh tail --tenant acme
         mesh tail --tenant acme --json | jq -r 'select(.type == "result") | [.id, .status] | @tsv'
     """
-    from mesh.cli.jobs import tail_action as tail
+    from mesh.cli.jobs import tail_action
     from mesh.cli.terminal import loop
 
     context = click.get_current_context()
@@ -39,6 +40,6 @@ def command(job: str | None, all_tenants: bool, as_json: bool, tenant: str, nats
     if all_tenants and context.get_parameter_source("tenant") == ParameterSource.COMMANDLINE:
         raise click.UsageError("give --tenant or --all-tenants, not both", context)
     if job is not None:
-        loop.run(tail.follow_job(nats, tenant, job, as_json))
+        loop.run(tail_action.follow_job(nats, tenant, job, as_json))
     else:
-        loop.run(tail.follow_all(nats, "*" if all_tenants else tenant, as_json))
+        loop.run(tail_action.follow_all(nats, "*" if all_tenants else tenant, as_json))

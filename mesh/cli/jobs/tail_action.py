@@ -2,9 +2,9 @@
 
 from collections.abc import AsyncIterator
 
-from mesh.cli.ask import generate_action as ask
+from mesh.cli.ask import generate_action
 from mesh.cli.connecting import open_mesh
-from mesh.cli.options import Nats
+from mesh.cli.option_values import Nats
 from mesh.cli.terminal import figures, render
 from mesh.cli.terminal.lines import Lines
 from mesh.control.jobs.tail import EventTail, TailEvent
@@ -33,9 +33,9 @@ async def follow_job(nats: Nats, tenant: str, job: str, as_json: bool) -> None:
         finally:
             tail.close()
     if result is not None:
-        ask.check(result)
+        generate_action.check(result)
         if not as_json:
-            render.note(ask.statistics(result))
+            render.note(generate_action.statistics(result))
 
 
 async def follow_all(nats: Nats, tenant: str, as_json: bool) -> None:
@@ -74,7 +74,7 @@ async def _print_text(events: AsyncIterator[TailEvent | None]) -> Result | None:
     shown, index, is_midline = 0, 0, False
     async for told in events:
         match told.event if told is not None else None:
-            case Started() as event if not event.ends:
+            case Started() as event if not event.closing:
                 if is_midline and event.index < index:
                     render.write("\n")
                     is_midline = False
@@ -115,7 +115,7 @@ def _lines_of(lines: Lines, name: str, told: TailEvent, index: dict[str, int]) -
         index[name] = event.index + len(event.token_ids)
         return lines.add(name, event.text)
     if isinstance(event, Started):
-        if event.ends:
+        if event.closing:
             return []
         shown = lines.end(name, _begun(event, index.get(name, 0)))
         index[name] = event.index

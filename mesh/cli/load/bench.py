@@ -6,7 +6,8 @@ from typing import Any
 
 import click
 
-from mesh.cli.options import Nats, option, with_nats
+from mesh.cli.option_values import Nats
+from mesh.cli.options import option, with_nats
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
 
@@ -65,9 +66,9 @@ def command(nats: Nats, **given: Any) -> int:
 
     Exit codes: 0 if every request finished, 1 if any did not. Ctrl-C cancels what is open.
     """
-    from mesh.cli.load import bench_action as bench
+    from mesh.cli.load import bench_action
     from mesh.cli.terminal import loop
 
-    wanted = bench.Wanted(**{each.name: given[each.name] for each in fields(bench.Wanted)})
-    output = bench.Output(**{each.name: given[each.name] for each in fields(bench.Output)})
-    return 0 if loop.run(bench.run(wanted, output, nats)) else 1
+    wanted = bench_action.Wanted(**{each.name: given[each.name] for each in fields(bench_action.Wanted)})
+    output = bench_action.Output(**{each.name: given[each.name] for each in fields(bench_action.Output)})
+    return 0 if loop.run(bench_action.run(wanted, output, nats)) else 1

@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 
 from mesh.cli.connecting import choose_model, connect_options
-from mesh.cli.options import Nats
+from mesh.cli.option_values import Nats
 from mesh.cli.terminal import render
 from mesh.errors import ConfigError
 from mesh.protocol.subjects import Names

@@ -1,11 +1,12 @@
 """`mesh replay`."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import click
 
-from mesh.cli.options import Nats, group, option, span, with_json, with_nats
+from mesh.cli.load.replay_values import ReplayOptions, ReplayTarget
+from mesh.cli.option_values import Nats
+from mesh.cli.options import group, option, span, with_json, with_nats
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
 
@@ -19,19 +20,6 @@ def _speed(context: click.Context, parameter: click.Parameter, value: str) -> fl
     if not (value == "max" or 0 < speed <= 1e6):
         raise click.BadParameter(f"{value!r} is neither a number such as 1 or 0.5, nor max", context, parameter)
     return speed
-
-
-@dataclass(frozen=True, slots=True)
-class ReplayOptions:
-    """Which recorded requests, and how fast."""
-
-    since: float | None
-    until: float | None
-    tenant: str | None
-    model: str | None
-    limit: int | None
-    speed: float  # 0: as fast as they are taken
-    at_once: int
 
 
 with_asked = group(
@@ -57,17 +45,6 @@ with_asked = group(
         help="Jobs open at the same time; beyond, the pace is not kept, and the report says by how much.",
     ),
 )
-
-
-@dataclass(frozen=True, slots=True, repr=False)
-class ReplayTarget:
-    """Where they are submitted, and as what; None: as they were. No repr: an address may hold a password."""
-
-    to_nats: str | None
-    to_creds: Path | None
-    to_namespace: str | None
-    to_tenant: str | None
-    to_model: tuple[str, ...]
 
 
 with_whither = group(
@@ -113,10 +90,10 @@ def command(asked: ReplayOptions, whither: ReplayTarget, apply: bool, as_json: b
         mesh replay --since 1d --limit 500 --speed max --to-model chat=chat-next --apply
         mesh replay --since 1h --to-nats nats://127.0.0.1:4333 --to-tenant trial --apply --json
     """
-    from mesh.cli.load import replay_action as replay
+    from mesh.cli.load import replay_action
     from mesh.cli.terminal import loop
 
     if asked.since is not None and asked.until is not None and asked.since <= asked.until:
         raise click.UsageError("--since is the earlier of the two: --since 2h --until 1h", click.get_current_context())
-    if not loop.run(replay.run(asked, whither, nats, apply, as_json)):
+    if not loop.run(replay_action.run(asked, whither, nats, apply, as_json)):
         click.get_current_context().exit(1)

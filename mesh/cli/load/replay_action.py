@@ -14,8 +14,8 @@ from mesh.broker.stores.recordings import TimeRange
 from mesh.broker.transport.connection import Connection
 from mesh.broker.transport.connection import connect as connect_broker
 from mesh.cli.connecting import connect_options, open_mesh
-from mesh.cli.load.replay import ReplayOptions, ReplayTarget
-from mesh.cli.options import Nats
+from mesh.cli.load.replay_values import ReplayOptions, ReplayTarget
+from mesh.cli.option_values import Nats
 from mesh.cli.terminal import figures, render
 from mesh.cli.terminal.render import TableColumn
 from mesh.control.replay.plan import SHARES, Outline, ReplayMapping, ReplayReport, percentile

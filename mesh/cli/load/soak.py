@@ -71,9 +71,9 @@ def command(
     Exit codes: 0 if every promise was kept, 1 if not, with the histories of the offending jobs; 3 or 5 if the mesh
     could not be started.
     """
-    from mesh.cli.load import soak_action as soak
+    from mesh.cli.load import soak_action
     from mesh.cli.terminal import loop
 
-    order = soak.SoakOptions(requests, seed, workers, int(replicas), ack_wait, data, json_file)
-    is_kept = loop.run(soak.run(order), is_patient=True)
+    order = soak_action.SoakOptions(requests, seed, workers, int(replicas), ack_wait, data, json_file)
+    is_kept = loop.run(soak_action.run(order), is_patient=True)
     return 0 if is_kept else 1

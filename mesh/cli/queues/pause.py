@@ -2,7 +2,8 @@
 
 import click
 
-from mesh.cli.options import Nats, option, span, with_json, with_nats
+from mesh.cli.option_values import Nats
+from mesh.cli.options import option, span, with_json, with_nats
 from mesh.cli.setup.completing import targets
 
 
@@ -34,9 +35,9 @@ def command(target: str, for_s: float | None, as_json: bool, nats: Nats) -> None
         mesh pause chat/batch
         mesh pause chat --json | jq '.queues[].waiting'
     """
-    from mesh.cli.queues import pause_action as steer
+    from mesh.cli.queues import pause_action
     from mesh.cli.terminal import loop
 
     if for_s == 0:
         raise click.BadParameter("a pause of no time is none", click.get_current_context(), param_hint="'--for'")
-    loop.run(steer.pause(nats, target, for_s, as_json))
+    loop.run(pause_action.pause(nats, target, for_s, as_json))

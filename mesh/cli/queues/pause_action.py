@@ -5,7 +5,7 @@ from dataclasses import asdict
 from typing import Any
 
 from mesh.cli.connecting import open_mesh
-from mesh.cli.options import Nats
+from mesh.cli.option_values import Nats
 from mesh.cli.terminal import render
 from mesh.cli.terminal.render import TableColumn
 from mesh.control.queues import pause as pausing
@@ -75,5 +75,5 @@ def _as_json(queue: PausableQueue) -> dict[str, Any]:
     pause_s = shown.pop("pause_s")
     return shown | {
         "is_paused": bool(queue.pause_s),
-        "goes_on_in_s": round(pause_s, 3) if queue.pause_s and not queue.is_for_ever else None,
+        "resumes_in_s": round(pause_s, 3) if queue.pause_s and not queue.is_for_ever else None,
     }

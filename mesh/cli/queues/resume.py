@@ -2,7 +2,8 @@
 
 import click
 
-from mesh.cli.options import Nats, with_json, with_nats
+from mesh.cli.option_values import Nats
+from mesh.cli.options import with_json, with_nats
 from mesh.cli.setup.completing import targets
 
 
@@ -21,7 +22,7 @@ def command(target: str, as_json: bool, nats: Nats) -> None:
         mesh resume chat
         mesh resume chat/batch
     """
-    from mesh.cli.queues import pause_action as steer
+    from mesh.cli.queues import pause_action
     from mesh.cli.terminal import loop
 
-    loop.run(steer.resume(nats, target, as_json))
+    loop.run(pause_action.resume(nats, target, as_json))

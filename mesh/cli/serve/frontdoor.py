@@ -2,7 +2,8 @@
 
 import click
 
-from mesh.cli.options import Nats, with_nats
+from mesh.cli.option_values import Nats
+from mesh.cli.options import with_nats
 from mesh.cli.serve.monitoring_options import MonitoringOptions, with_watching
 
 
@@ -32,7 +33,7 @@ def command(nats: Nats, watching: MonitoringOptions) -> None:
     Example:
         mesh frontdoor --nats tls://nats.example:4222
     """
-    from mesh.cli.serve import services_action as hosting
+    from mesh.cli.serve import services_action
     from mesh.cli.terminal import loop
 
-    loop.run(hosting.frontdoor(nats, watching), log_level=watching.log_level, log_format=watching.log_format)
+    loop.run(services_action.frontdoor(nats, watching), log_level=watching.log_level, log_format=watching.log_format)

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import mesh
-from mesh.cli.options import EngineChoice
+from mesh.cli.option_values import EngineChoice
 from mesh.errors import ConfigError
 from mesh.protocol.subjects import check_token, to_token
 

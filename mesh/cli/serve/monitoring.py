@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import asdict
 
 from mesh.broker.transport.connection import Connection
-from mesh.cli import traces as traced
+from mesh.cli import traces
 from mesh.cli.serve.monitoring_options import MonitoringOptions
 from mesh.control.status.mesh_exporter import MeshExporter
 from mesh.engines.base import Gauged
@@ -34,7 +34,7 @@ class Monitoring:
         self._model = model
         is_open = watching.telemetry_port is not None
         self.tally = Tally() if is_open and model else None
-        self.census = MeshExporter(names, who) if is_open else None
+        self.mesh_exporter = MeshExporter(names, who) if is_open else None
         self.worker: Worker | None = None  # the newest; kept by the command
         self.condition: Callable[[], Condition] = self._worker_condition
         self.observer: Observer = all_of()  # set once it is open
@@ -49,7 +49,7 @@ class Monitoring:
         """
         observers = [observer] if observer is not None else []
         async with contextlib.AsyncExitStack() as stack:
-            if self._watching.otlp is not None or traced.is_wanted():
+            if self._watching.otlp is not None or traces.is_wanted():
                 observers.append(await self._trace(stack, service))
             if self._watching.telemetry_port is not None:
                 observers.append(await self._listen(stack, self._watching.telemetry_port))
@@ -71,8 +71,8 @@ class Monitoring:
             from mesh.telemetry.metrics import MEDIA_TYPE, Metrics
         from mesh.telemetry.gpu import Gpus
 
-        assert self.census is not None
-        found: list[collectors.Collector] = [collectors.MeshCollector(self.census.asked)]
+        assert self.mesh_exporter is not None
+        found: list[collectors.Collector] = [collectors.MeshCollector(self.mesh_exporter.asked)]
         gpus = None
         if self.tally is not None:
             gpus = await asyncio.to_thread(Gpus)
@@ -111,7 +111,7 @@ class Monitoring:
         return Condition(
             phase="ended" if worker.is_over else vitals.state,
             is_connected=vitals.is_connected,
-            is_sure=vitals.is_sure,
+            is_confirmed=vitals.is_confirmed,
             engine_fault=vitals.engine_fault,
             owes_s=vitals.owes_s,
             silent_s=vitals.silent_s,

@@ -2,7 +2,8 @@
 
 import click
 
-from mesh.cli.options import Nats, with_nats
+from mesh.cli.option_values import Nats
+from mesh.cli.options import with_nats
 from mesh.cli.serve.monitoring_options import MonitoringOptions, with_watching
 
 
@@ -23,7 +24,7 @@ def command(nats: Nats, watching: MonitoringOptions) -> None:
 
     Runs until SIGTERM or Ctrl-C, and then exits with 0.
     """
-    from mesh.cli.serve import services_action as hosting
+    from mesh.cli.serve import services_action
     from mesh.cli.terminal import loop
 
-    loop.run(hosting.reconcile(nats, watching), log_level=watching.log_level, log_format=watching.log_format)
+    loop.run(services_action.reconcile(nats, watching), log_level=watching.log_level, log_format=watching.log_format)

@@ -10,7 +10,7 @@ from mesh.audit.writer import auditing
 from mesh.broker import topology
 from mesh.broker.transport.connection import connect
 from mesh.cli.connecting import connect_options
-from mesh.cli.options import Nats
+from mesh.cli.option_values import Nats
 from mesh.cli.serve.monitoring import Monitoring, of_process
 from mesh.cli.serve.monitoring_options import MonitoringOptions
 from mesh.cli.terminal import loop, render
@@ -48,7 +48,7 @@ async def _serve(nats: Nats, watching: MonitoringOptions, kind: str, host: Host,
         async with (
             auditing(connection, names, who, observer=station.observer) as audit,
             host(connection, names, who, audit=audit),
-            counted(station.census, connection),
+            counted(station.mesh_exporter, connection),
         ):
             render.say(f"{who} ready: {says.format(ns=names.ns)}")
             await ended.wait()

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import click
 
-from mesh.cli.options import EngineChoice, TopologyOptions, option, with_engine, with_grace, with_shape
+from mesh.cli.option_values import EngineChoice, TopologyOptions
+from mesh.cli.options import option, with_engine, with_grace, with_shape
 from mesh.cli.serve.monitoring_options import MonitoringOptions, with_watching
 from mesh.cli.terminal.failure import SignalledError
 
@@ -57,9 +58,9 @@ def command(
     Exit codes: 0 after a signal, 3 if something cannot start as configured, 4 or 5 if NATS or a worker died again and
     again: five times before it was ready, or twenty times within ten seconds of it.
     """
-    from mesh.cli.serve import up_action as up
+    from mesh.cli.serve import up_action
     from mesh.cli.terminal import loop
 
-    order = up.UpOptions(choice, shape, namespace, port, data, workers, grace, watching)
+    order = up_action.UpOptions(choice, shape, namespace, port, data, workers, grace, watching)
     with contextlib.suppress(SignalledError):  # before there were workers to drain
-        loop.run(up.serve(order), log_level=watching.log_level, log_format=watching.log_format, is_patient=True)
+        loop.run(up_action.serve(order), log_level=watching.log_level, log_format=watching.log_format, is_patient=True)

@@ -10,11 +10,11 @@ from pathlib import Path
 from mesh.broker import topology
 from mesh.broker.transport.connection import connect
 from mesh.broker.transport.options import ConnectOptions
-from mesh.cli.options import DEFAULT_NATS, EngineChoice, TopologyOptions
-from mesh.cli.serve.crew import Supervisor, WorkerSpec, describe
+from mesh.cli.option_values import DEFAULT_NATS, EngineChoice, TopologyOptions
 from mesh.cli.serve.model_names import served_name
 from mesh.cli.serve.monitoring import Monitoring
 from mesh.cli.serve.monitoring_options import MonitoringOptions
+from mesh.cli.serve.supervisor import Supervisor, WorkerSpec, describe
 from mesh.cli.setup.settings import wanted
 from mesh.cli.terminal import loop, render
 from mesh.errors import ConfigError, UnavailableError
@@ -54,10 +54,10 @@ async def serve(order: UpOptions) -> None:
             await declare(server.url, Names(order.namespace), order.shape, name)
             station = Monitoring(order.watching, Names(order.namespace), "mesh-up")
             post = WorkerSpec(server.url, order.choice, name, order.namespace, order.grace_s, order.watching)
-            crew = Supervisor(post, order.workers, render.say)
-            station.condition = lambda: Condition("ready" if crew.ready.is_set() else "starting")
+            supervisor = Supervisor(post, order.workers, render.say)
+            station.condition = lambda: Condition("ready" if supervisor.ready.is_set() else "starting")
             async with station.opened("mesh-up"):
-                await _keep(server, crew, station, name, order)
+                await _keep(server, supervisor, station, name, order)
         finally:
             await server.stop()
     render.say("nats-server ended; the data stays")
@@ -97,23 +97,25 @@ def locked(data: Path) -> Iterator[None]:
         yield
 
 
-async def _keep(server: EmbeddedServer, crew: Supervisor, station: Monitoring, name: str, order: UpOptions) -> None:
-    """Until the crew has ended, by a signal or for a reason."""
+async def _keep(
+    server: EmbeddedServer, supervisor: Supervisor, station: Monitoring, name: str, order: UpOptions
+) -> None:
+    """Until the supervisor has ended, by a signal or for a reason."""
     signals = 0
 
     def stop(number: int) -> None:
         nonlocal signals
         signals += 1
         render.say(("draining; again to hurry", "hurrying; again to kill", "killing")[min(signals, 3) - 1])
-        crew.stop()
+        supervisor.stop()
 
     loop.on_signals(stop)
-    greeting = asyncio.create_task(_greet(crew, server.url, name, order), name="mesh-greet")
+    greeting = asyncio.create_task(_greet(supervisor, server.url, name, order), name="mesh-greet")
     nats = asyncio.create_task(_keep_server(server), name="mesh-nats")
-    running = asyncio.create_task(crew.run(), name="mesh-crew")
+    running = asyncio.create_task(supervisor.run(), name="mesh-supervisor")
     # Where all workers die at once, nobody but us is there to hand their jobs to those started in their place.
     options = ConnectOptions(servers=(server.url,), name="mesh-up")
-    keeping = keep_watch(options, Names(order.namespace), "mesh-up", station.census, station.observer)
+    keeping = keep_watch(options, Names(order.namespace), "mesh-up", station.mesh_exporter, station.observer)
     watching = asyncio.create_task(keeping, name="mesh-watch")
     try:
         await asyncio.wait({nats, running}, return_when=asyncio.FIRST_COMPLETED)
@@ -140,8 +142,8 @@ async def _keep_server(server: EmbeddedServer) -> None:
         render.say(f"nats-server ready: {server.url}")
 
 
-async def _greet(crew: Supervisor, url: str, name: str, order: UpOptions) -> None:
-    await crew.ready.wait()
+async def _greet(supervisor: Supervisor, url: str, name: str, order: UpOptions) -> None:
+    await supervisor.ready.wait()
     where = "" if url == DEFAULT_NATS else f" --nats {url}"
     where += "" if order.namespace == "mesh" else f" --namespace {order.namespace}"
     render.say(f"ready: model {name} is served; from another terminal:")

@@ -5,16 +5,8 @@ import sys
 
 import click
 
-from mesh.cli.options import (
-    EngineChoice,
-    Nats,
-    Policies,
-    option,
-    with_engine,
-    with_grace,
-    with_nats,
-    with_policies,
-)
+from mesh.cli.option_values import EngineChoice, Nats, Policies
+from mesh.cli.options import option, with_engine, with_grace, with_nats, with_policies
 from mesh.cli.serve.monitoring_options import MonitoringOptions, with_watching
 
 
@@ -67,11 +59,11 @@ def command(
     # Until the loop takes over (the imports below take a moment) there is nothing to drain.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: sys.exit(0))
-    from mesh.cli.serve import worker_action as worker
+    from mesh.cli.serve import worker_action
     from mesh.cli.terminal import loop
 
     if leash:
-        worker.end_with_stdin()
-    order = worker.order(choice, nats, policies, watching, worker.RunOptions(worker_id, grace, frontdoor))
+        worker_action.end_with_stdin()
+    order = worker_action.order(choice, nats, policies, watching, worker_action.RunOptions(worker_id, grace, frontdoor))
     name = order.options.name
-    loop.run(worker.serve(order), log_level=watching.log_level, log_format=watching.log_format, worker=name)
+    loop.run(worker_action.serve(order), log_level=watching.log_level, log_format=watching.log_format, worker=name)

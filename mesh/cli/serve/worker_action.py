@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from mesh.broker.transport.options import ConnectOptions
 from mesh.cli.connecting import connect_options
-from mesh.cli.options import EngineChoice, Nats, Policies
+from mesh.cli.option_values import EngineChoice, Nats, Policies
 from mesh.cli.serve.model_names import served_name
 from mesh.cli.serve.monitoring import Monitoring
 from mesh.cli.serve.monitoring_options import MonitoringOptions
@@ -157,7 +157,7 @@ async def _host(order: WorkerCommand, on_ready: Callable[[Worker], None]) -> Non
             names=order.names,
             observer=station.observer,
             on_ready=announce,
-            census=station.census,
+            mesh_exporter=station.mesh_exporter,
         )
 
 

@@ -6,13 +6,13 @@ Imports nothing but click until it is asked: every command's module loads this o
 import click
 from click.shell_completion import CompletionItem
 
+from mesh.cli.option_values import TIERS
+
 
 def targets(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Models, and once a slash is typed their tiers."""
     model, slash, _ = incomplete.partition("/")
     if slash:
-        from mesh.cli.options import TIERS  # which imports this module
-
         return _matching([f"{model}/{tier}" for tier in TIERS], incomplete)
     return models(context, parameter, incomplete)
 
@@ -37,6 +37,6 @@ def _matching(found: list[str], incomplete: str) -> list[CompletionItem]:
 
 
 def _ask(context: click.Context, kind: str) -> list[str]:
-    from mesh.cli.setup import completion_action as completion
+    from mesh.cli.setup import completion_action
 
-    return completion.ask(context, kind)
+    return completion_action.ask(context, kind)

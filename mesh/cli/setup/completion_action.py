@@ -12,7 +12,7 @@ from mesh.broker.stores.results import PresenceStore
 from mesh.broker.topology.pause import Lanes
 from mesh.broker.transport.connection import Connection, connect
 from mesh.cli.connecting import connect_options
-from mesh.cli.options import DEFAULT_NATS, Nats
+from mesh.cli.option_values import DEFAULT_NATS, Nats
 from mesh.errors import MeshError
 from mesh.protocol.subjects import Names, is_token
 

@@ -26,8 +26,8 @@ def command(engine: str, model: str | None, prompts: int, keep: bool) -> None:
         mesh demo --keep
         mesh demo --engine simulator --prompts 40
     """
-    from mesh.cli.setup import demo_action as demo
+    from mesh.cli.setup import demo_action
     from mesh.cli.terminal import loop
 
-    order = demo.order(engine, model, prompts, keep)
-    loop.run(demo.run(order), is_patient=True)
+    order = demo_action.order(engine, model, prompts, keep)
+    loop.run(demo_action.run(order), is_patient=True)

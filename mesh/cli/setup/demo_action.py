@@ -12,9 +12,9 @@ from typing import NoReturn
 from mesh.broker import topology
 from mesh.broker.transport.connection import connect as connect_broker
 from mesh.broker.transport.options import ConnectOptions
-from mesh.cli.options import EngineChoice
-from mesh.cli.serve.crew import Supervisor, WorkerSpec
+from mesh.cli.option_values import EngineChoice
 from mesh.cli.serve.model_names import DEMO_NAME, demo_model
+from mesh.cli.serve.supervisor import Supervisor, WorkerSpec
 from mesh.cli.setup.demo_output import ask_all, show_commands, show_results
 from mesh.cli.terminal import loop, render
 from mesh.client.client import connect
@@ -76,9 +76,9 @@ async def run(order: DemoOptions) -> None:
             await _declare(server.url)
             render.say(f"nats-server ready: {server.url} (temporary)")
             log = Path(folder) / "worker.log"
-            crew = Supervisor(WorkerSpec(server.url, order.choice, DEMO_NAME, log_file=log), 1, lambda _: None)
-            async with _running(crew) as running:
-                await _await_ready(crew, running, order.choice, log)
+            supervisor = Supervisor(WorkerSpec(server.url, order.choice, DEMO_NAME, log_file=log), 1, lambda _: None)
+            async with _running(supervisor) as running:
+                await _await_ready(supervisor, running, order.choice, log)
                 await _perform(server.url, order)
                 if order.is_kept:
                     await _keep(running)
@@ -93,18 +93,18 @@ async def _declare(url: str) -> None:
 
 
 @contextlib.asynccontextmanager
-async def _running(crew: Supervisor) -> AsyncIterator[asyncio.Task[None]]:
-    """The crew at work for as long as the context lasts; then it hurries."""
-    running = asyncio.create_task(crew.run(), name="mesh-crew")
+async def _running(supervisor: Supervisor) -> AsyncIterator[asyncio.Task[None]]:
+    """The supervisor at work for as long as the context lasts; then it hurries."""
+    running = asyncio.create_task(supervisor.run(), name="mesh-supervisor")
     try:
         yield running
     finally:
-        crew.stop()
-        crew.stop()
+        supervisor.stop()
+        supervisor.stop()
         await asyncio.gather(running, return_exceptions=True)
 
 
-async def _await_ready(crew: Supervisor, running: asyncio.Task[None], choice: EngineChoice, log: Path) -> None:
+async def _await_ready(supervisor: Supervisor, running: asyncio.Task[None], choice: EngineChoice, log: Path) -> None:
     """Until the worker pulls, showing how long it takes.
 
     Raises:
@@ -113,7 +113,7 @@ async def _await_ready(crew: Supervisor, running: asyncio.Task[None], choice: En
     clock, is_watched = asyncio.get_running_loop().time, render.is_watched()
     start_s = said_s = clock()
     what = "loading vLLM and the model" if choice.engine == "vllm" else f"starting the {choice.engine}"
-    ready = asyncio.create_task(crew.ready.wait(), name="mesh-ready")
+    ready = asyncio.create_task(supervisor.ready.wait(), name="mesh-ready")
     try:
         while not ready.done():
             if is_watched:
@@ -122,7 +122,7 @@ async def _await_ready(crew: Supervisor, running: asyncio.Task[None], choice: En
                 said_s = clock()
                 render.event(f"{what}: {clock() - start_s:.0f} s")
             await asyncio.wait({ready, running}, timeout=LOOK_S, return_when=asyncio.FIRST_COMPLETED)
-            if running.done() or crew.deaths:
+            if running.done() or supervisor.deaths:
                 _explain(running, log)
     finally:
         ready.cancel()
@@ -152,7 +152,7 @@ async def _perform(url: str, order: DemoOptions) -> None:
 
 
 async def _keep(running: asyncio.Task[None]) -> None:
-    """Until a signal, or until the crew gives up."""
+    """Until a signal, or until the supervisor gives up."""
     stopped = asyncio.Event()
     loop.on_signals(lambda _: stopped.set())
     waiting = asyncio.create_task(stopped.wait(), name="mesh-keep")

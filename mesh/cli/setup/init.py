@@ -2,7 +2,8 @@
 
 import click
 
-from mesh.cli.options import Nats, TopologyOptions, option, with_json, with_nats, with_shape
+from mesh.cli.option_values import Nats, TopologyOptions
+from mesh.cli.options import option, with_json, with_nats, with_shape
 
 
 @click.command("init")
@@ -46,8 +47,8 @@ def command(
         mesh init --apply --profile strict
         mesh init --apply --record-requests --record-days 3
     """
-    from mesh.cli.setup import init_action as init
+    from mesh.cli.setup import init_action
     from mesh.cli.setup.settings import of_profile
     from mesh.cli.terminal import loop
 
-    loop.run(init.run(nats, model, of_profile(shape, profile), apply, as_json))
+    loop.run(init_action.run(nats, model, of_profile(shape, profile), apply, as_json))

@@ -7,7 +7,7 @@ from mesh.broker import topology
 from mesh.broker.topology import Change
 from mesh.broker.transport.connection import connect
 from mesh.cli.connecting import connect_options
-from mesh.cli.options import Nats, TopologyOptions
+from mesh.cli.option_values import Nats, TopologyOptions
 from mesh.cli.setup.settings import wanted
 from mesh.cli.terminal import render
 from mesh.cli.terminal.render import TableColumn

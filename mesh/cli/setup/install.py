@@ -20,6 +20,6 @@ def command(what: str, backend: str, dry_run: bool) -> None:
         mesh install vllm
         mesh install vllm --backend cpu --dry-run
     """
-    from mesh.cli.setup import install_action as install
+    from mesh.cli.setup import install_action
 
-    install.run(backend, dry_run)
+    install_action.run(backend, dry_run)

@@ -6,7 +6,7 @@ from typing import Any
 from mesh.broker import topology
 from mesh.broker.topology import MeshSettings
 from mesh.broker.transport.connection import Connection
-from mesh.cli.options import TopologyOptions
+from mesh.cli.option_values import TopologyOptions
 from mesh.errors import ConfigError, TopologyError
 from mesh.protocol.subjects import Names
 

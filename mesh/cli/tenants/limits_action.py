@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import msgspec
 
 from mesh.cli.connecting import open_mesh
-from mesh.cli.options import Nats
+from mesh.cli.option_values import Nats
 from mesh.cli.terminal import render
 from mesh.cli.terminal.render import TableColumn
 from mesh.control.tenants.limits import Allowed, all_limits, limit

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import click
 
-from mesh.cli.options import Nats, option, with_json, with_nats
+from mesh.cli.option_values import Nats
+from mesh.cli.options import option, with_json, with_nats
 
 _FOLDER = click.Path(file_okay=False, path_type=Path)
 _FILE = click.Path(dir_okay=False, path_type=Path)
@@ -80,10 +81,12 @@ def add(
         mesh tenant add acme --key-file /etc/mesh/acme.nk --connections 20
         mesh tenant add acme --json | jq -r .reload | sh
     """
-    from mesh.cli.tenants import tenant_action as act
+    from mesh.cli.tenants import tenant_action
 
-    limits = act.AccountLimits(connections=connections, subscriptions=subscriptions)
-    act.add(act.open_accounts(accounts, namespace), tenant, key_file or Path(f"{tenant}.nk"), limits, as_json)
+    limits = tenant_action.AccountLimits(connections=connections, subscriptions=subscriptions)
+    tenant_action.add(
+        tenant_action.open_accounts(accounts, namespace), tenant, key_file or Path(f"{tenant}.nk"), limits, as_json
+    )
 
 
 @command.command("ls", short_help="List them.")
@@ -98,9 +101,9 @@ def ls(accounts: Path, namespace: str, as_json: bool) -> None:
         mesh tenant ls --accounts nats/tenants.d
         mesh tenant ls --json | jq -r '.tenants[].tenant'
     """
-    from mesh.cli.tenants import tenant_action as act
+    from mesh.cli.tenants import tenant_action
 
-    act.show_list(act.open_accounts(accounts, namespace), as_json)
+    tenant_action.show_list(tenant_action.open_accounts(accounts, namespace), as_json)
 
 
 @command.command("rm", short_help="Take an account away.")
@@ -119,9 +122,9 @@ def rm(tenant: str, accounts: Path, namespace: str, as_json: bool) -> None:
         mesh tenant rm acme --accounts nats/tenants.d
         mesh tenant rm acme --json | jq -r .reload | sh
     """
-    from mesh.cli.tenants import tenant_action as act
+    from mesh.cli.tenants import tenant_action
 
-    act.remove(act.open_accounts(accounts, namespace), tenant, as_json)
+    tenant_action.remove(tenant_action.open_accounts(accounts, namespace), tenant, as_json)
 
 
 class _Limit(click.ParamType):  # type: ignore[type-arg]  # click 8.1 has no arguments for it
@@ -168,7 +171,7 @@ def limits(
         mesh tenant limits --defaults --max-tokens 4096
         mesh tenant limits acme --clear
     """
-    from mesh.cli.tenants import limits_action as act
+    from mesh.cli.tenants import limits_action
     from mesh.cli.terminal import loop
 
     if tenant is not None and defaults:
@@ -176,4 +179,4 @@ def limits(
     changes = {key: value if isinstance(value, int) else None for key, value in given.items() if value is not None}
     if tenant is None and not defaults and (changes or clear):
         raise click.UsageError("whose limits? give NAME or --defaults", click.get_current_context())
-    loop.run(act.run(nats, tenant, defaults, changes, clear, as_json))
+    loop.run(limits_action.run(nats, tenant, defaults, changes, clear, as_json))

@@ -2,7 +2,8 @@
 
 import click
 
-from mesh.cli.options import Nats, with_nats
+from mesh.cli.option_values import Nats
+from mesh.cli.options import with_nats
 
 
 @click.command("top")
@@ -29,6 +30,6 @@ def command(nats: Nats) -> None:
         mesh top --nats nats://10.0.0.5:4222
     """
     from mesh.cli.terminal import loop
-    from mesh.cli.top import top_action as top
+    from mesh.cli.top import top_action
 
-    loop.run(top.run(nats), log_level="critical")  # a line on stderr would tear the picture
+    loop.run(top_action.run(nats), log_level="critical")  # a line on stderr would tear the picture

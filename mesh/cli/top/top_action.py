@@ -8,15 +8,15 @@ from dataclasses import dataclass, replace
 
 from mesh.broker.transport.connection import Connection
 from mesh.cli.connecting import open_mesh
-from mesh.cli.options import Nats
+from mesh.cli.option_values import Nats
 from mesh.cli.terminal import failure
 from mesh.cli.terminal.fullscreen import Fullscreen, open_fullscreen
 from mesh.cli.top.frame import Sight, frame, shown
 from mesh.cli.top.keys import Deed, Drain, Pause, Quit, State, press, read_keys
-from mesh.control.queues import pause as pausing
+from mesh.control.queues import pause
 from mesh.control.status import snapshot as status
 from mesh.control.status.depth import Snapshot
-from mesh.control.workers import drain as draining
+from mesh.control.workers import drain
 from mesh.errors import ConfigError, MeshError
 from mesh.protocol.subjects import Names
 
@@ -176,13 +176,13 @@ class _Top:
 
     async def _done(self, deed: Deed) -> str:
         if isinstance(deed, Drain):
-            (told,) = await draining.drain(self._connection, self._names, [deed.worker])
+            (told,) = await drain.drain(self._connection, self._names, [deed.worker])
             if told.answer is None:
                 return f"{deed.worker}: {told.why}"
             return f"{deed.worker} takes no more jobs; {told.answer.running} have {told.answer.grace_s:g} s to finish"
-        target = pausing.read_target(deed.target)
+        target = pause.read_target(deed.target)
         if isinstance(deed, Pause):
-            await pausing.pause(self._connection, self._names, target, None)
+            await pause.pause(self._connection, self._names, target, None)
             return f"{target} is paused; deadlines still count"
-        await pausing.resume(self._connection, self._names, target)
+        await pause.resume(self._connection, self._names, target)
         return f"{target} is open"

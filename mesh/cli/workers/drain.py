@@ -2,7 +2,8 @@
 
 import click
 
-from mesh.cli.options import Nats, option, with_json, with_nats
+from mesh.cli.option_values import Nats
+from mesh.cli.options import option, with_json, with_nats
 from mesh.cli.setup.completing import models, workers
 
 
@@ -32,7 +33,7 @@ def command(worker: tuple[str, ...], model: str | None, is_waiting: bool, as_jso
     from click.core import ParameterSource
 
     from mesh.cli.terminal import loop
-    from mesh.cli.workers import drain_action as drain
+    from mesh.cli.workers import drain_action
 
     context = click.get_current_context()
     # MESH_MODEL is set for other commands: it does not say that a whole model is to be drained.
@@ -40,5 +41,5 @@ def command(worker: tuple[str, ...], model: str | None, is_waiting: bool, as_jso
         model = None
     if not worker and model is None:
         raise click.UsageError("say which: the names of workers, or --model NAME", context)
-    if not loop.run(drain.run(nats, worker, model, is_waiting, as_json)):
+    if not loop.run(drain_action.run(nats, worker, model, is_waiting, as_json)):
         context.exit(1)

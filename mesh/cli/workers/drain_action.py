@@ -6,10 +6,10 @@ from collections.abc import Sequence
 import msgspec
 
 from mesh.cli.connecting import open_mesh
-from mesh.cli.options import Nats
+from mesh.cli.option_values import Nats
 from mesh.cli.terminal import render
 from mesh.cli.terminal.render import TableColumn
-from mesh.control.workers import drain as draining
+from mesh.control.workers import drain
 from mesh.control.workers.drain import DrainReply
 from mesh.protocol.messages import Presence
 
@@ -27,11 +27,11 @@ async def run(nats: Nats, workers: Sequence[str], model: str | None, is_waiting:
         ConfigError: one of them is not there; none was told.
     """
     async with open_mesh(nats) as (connection, names):
-        chosen = await draining.choose(connection, names, workers, model)
-        told = await draining.drain(connection, names, chosen)
+        chosen = await drain.choose(connection, names, workers, model)
+        told = await drain.drain(connection, names, chosen)
         if not as_json:
             _show(told, is_waiting)
-        left = await draining.wait_gone(connection, names, told, _progress) if is_waiting else []
+        left = await drain.wait_gone(connection, names, told, _progress) if is_waiting else []
     if is_waiting and render.is_watched():
         render.progress("")
     if as_json:
@@ -77,4 +77,4 @@ def _as_json(told: DrainReply, left: Sequence[str]) -> dict[str, object]:
     if told.answer is None:
         return shown | {"why": told.why}
     answer: dict[str, object] = msgspec.to_builtins(told.answer)
-    return shown | answer | {"is_there": told.worker in left}
+    return shown | answer | {"is_connected": told.worker in left}

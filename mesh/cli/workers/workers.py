@@ -2,7 +2,8 @@
 
 import click
 
-from mesh.cli.options import Nats, with_json, with_nats
+from mesh.cli.option_values import Nats
+from mesh.cli.options import with_json, with_nats
 
 
 @click.command("workers")
@@ -20,6 +21,6 @@ def command(as_json: bool, nats: Nats) -> None:
         mesh workers --json | jq -r '.[].worker'
     """
     from mesh.cli.terminal import loop
-    from mesh.cli.workers import workers_action as fleet
+    from mesh.cli.workers import workers_action
 
-    loop.run(fleet.show(nats, as_json))
+    loop.run(workers_action.show(nats, as_json))

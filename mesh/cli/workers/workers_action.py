@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import msgspec
 
 from mesh.cli.connecting import open_client
-from mesh.cli.options import Nats
+from mesh.cli.option_values import Nats
 from mesh.cli.terminal import render
 from mesh.cli.terminal.render import TableColumn
 from mesh.protocol.messages import Presence

@@ -157,7 +157,7 @@ def attempts_of(events: Iterable[Event], notes: Iterable[Note]) -> list[AttemptS
     begun: dict[int, Started] = {}
     tokens: dict[int, int] = {}
     for event in events:
-        if isinstance(event, Started) and not event.ends:
+        if isinstance(event, Started) and not event.closing:
             begun[event.attempt] = event
         elif isinstance(event, Delta):
             tokens[event.attempt] = tokens.get(event.attempt, 0) + len(event.token_ids)

@@ -7,8 +7,7 @@ this machine in control/doctor/checks_local.
 from collections.abc import Iterator
 
 from mesh.broker.inspect.server_info import AccountFacts, GreetingFacts
-from mesh.control.doctor import checks_local as diagnosis_local
-from mesh.control.doctor import checks_mesh as diagnosis_mesh
+from mesh.control.doctor import checks_local, checks_mesh
 from mesh.control.doctor.facts import LEVELS, AddressFacts, Advice, ClockFacts, Facts, Level
 from mesh.control.status.checks import version_key
 
@@ -27,9 +26,9 @@ def diagnose(facts: Facts) -> list[Advice]:
     found = [
         *_of_addresses(facts),
         *_of_connection(facts),
-        *(diagnosis_mesh.judge(facts.mesh, facts.namespace, facts.greeting) if facts.mesh else ()),
-        *(diagnosis_local.judge_monitor(facts.monitor, facts.mesh) if facts.greeting else ()),
-        *diagnosis_local.judge(facts.local, facts.greeting is not None or facts.is_refused),
+        *(checks_mesh.judge(facts.mesh, facts.namespace, facts.greeting) if facts.mesh else ()),
+        *(checks_local.judge_monitor(facts.monitor, facts.mesh) if facts.greeting else ()),
+        *checks_local.judge(facts.local, facts.greeting is not None or facts.is_refused),
     ]
     return sorted(found, key=lambda each: LEVELS.index(each.level))
 
@@ -45,8 +44,8 @@ def summary(facts: Facts) -> list[tuple[str, str]]:
         far = f", {clock.rtt_ms[0]:.1f} ms away, clock {clock.offset_ms:+.1f} ms" if clock else ""
         lines.append(("NATS", f"{where}: nats-server {facts.greeting.version}{far}"))
     if facts.mesh is not None:
-        lines.append(("mesh", f"{facts.namespace}: {diagnosis_mesh.in_words(facts.mesh)}"))
-    lines.append(("here", diagnosis_local.in_words(facts.local)))
+        lines.append(("mesh", f"{facts.namespace}: {checks_mesh.in_words(facts.mesh)}"))
+    lines.append(("here", checks_local.in_words(facts.local)))
     return lines
 
 

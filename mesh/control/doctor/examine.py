@@ -14,7 +14,7 @@ from mesh.broker.topology import Change, MeshSettings
 from mesh.broker.transport.connection import Connection, connect
 from mesh.broker.transport.options import ConnectOptions
 from mesh.broker.transport.tls import is_loopback
-from mesh.control.doctor import local as premises
+from mesh.control.doctor import local as local_machine
 from mesh.control.doctor.facts import (
     AddressFacts,
     ClockFacts,
@@ -39,7 +39,7 @@ T = TypeVar("T")
 
 async def examine_all(options: ConnectOptions, names: Names, monitor_url: str | None, is_quick: bool) -> Facts:
     """Everything, of NATS and of this machine at the same time."""
-    looking = asyncio.create_task(premises.look(is_quick), name="mesh-premises")
+    looking = asyncio.create_task(local_machine.look(is_quick), name="mesh-local_machine")
     try:
         found = await _examine_nats(options, names, monitor_url)
         local: LocalFacts = await looking
@@ -73,7 +73,7 @@ async def _examine(connection: Connection, names: Names, known: Facts, monitor_u
     greeting = examine.greeting(connection)
     known = replace(known, greeting=greeting)
     if monitor_url is not None:
-        monitor = await premises.read_monitor(monitor_url, greeting.server_id)
+        monitor = await local_machine.read_monitor(monitor_url, greeting.server_id)
         known = replace(known, monitor=monitor)
     try:
         known = replace(known, account=await examine.account(connection))

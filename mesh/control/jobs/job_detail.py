@@ -21,7 +21,7 @@ from mesh.broker.stores.results import ResultStore
 from mesh.broker.transport.connection import Connection
 from mesh.control.deadletters.redrive import read_request
 from mesh.control.deadletters.service import DeadLetterService
-from mesh.control.jobs import timeline as chronicle
+from mesh.control.jobs import timeline
 from mesh.control.jobs.job_state import JobSeen, job_state, without_lost
 from mesh.control.jobs.listing import see
 from mesh.control.jobs.pending_reasons import PendingReason, QueueContext, pending_reasons
@@ -77,7 +77,7 @@ class JobDetailReader:
         self._backlog = Backlog(connection, names)
         self._queue = RequestQueue(connection, names)
         self._store = ResultStore(connection, names)
-        self._office = DeadLetterService(connection, names)
+        self._dead_letters = DeadLetterService(connection, names)
 
     async def tell(self, tenant: str, job: str, has_prompt: bool = False) -> JobDetail:
         """The life of one job so far.
@@ -121,13 +121,13 @@ class JobDetailReader:
             stored_unix_ms=created_ms,
             deadline_unix_ms=deadline_of(stored.request, stored.stored_unix_ms) if stored is not None else 0,
             request=_summary(stored, letter),
-            prompt=chronicle.prompt_of(request) if has_prompt and request is not None else None,
+            prompt=timeline.prompt_of(request) if has_prompt and request is not None else None,
             job_state=seen,
             waits=waits,
             ahead=ahead,
-            attempts=chronicle.attempts(told, created_ms, workers - alive),
+            attempts=timeline.attempts(told, created_ms, workers - alive),
             moments=sorted(
-                [*chronicle.timeline(told, created_ms), *_burial(letter, created_ms)], key=lambda each: each.at_ms
+                [*timeline.timeline(told, created_ms), *_burial(letter, created_ms)], key=lambda each: each.at_ms
             ),
             result=result,
             dead_letter=_as_letter(letter),
@@ -142,7 +142,7 @@ class JobDetailReader:
 
     async def _letter(self, tenant: str, job: str) -> DeadLetter | None:
         try:
-            return (await self._office.find([job], DeadLetterFilter(tenant=tenant)))[-1]
+            return (await self._dead_letters.find([job], DeadLetterFilter(tenant=tenant)))[-1]
         except ResultNotFoundError:
             return None
 
@@ -215,7 +215,7 @@ def _seen(stored: StoredRequest | None, story: list[Dated], now_ms: int, alive: 
     events: list[Event] = [each.said for each in story if not isinstance(each.said, Note)]
     notes = [each.said for each in story if isinstance(each.said, Note)]
     now = job_state(events[-1] if events else None, notes[-1] if notes else None)
-    begun = [each for each in events if isinstance(each, Started) and not each.ends]
+    begun = [each for each in events if isinstance(each, Started) and not each.closing]
     seen = replace(see(stored, stored.address, now, now_ms), worker=begun[-1].worker if begun else "")
     return without_lost(seen, alive)
 
@@ -228,10 +228,10 @@ def _asked(stored: StoredRequest | None, letter: DeadLetter | None) -> Request |
 
 def _summary(stored: StoredRequest | None, letter: DeadLetter | None) -> RequestSummary | None:
     if stored is not None:
-        return chronicle.summary(stored.request, str(stored.error or ""), len(stored.body), stored.encoding)
+        return timeline.summary(stored.request, str(stored.error or ""), len(stored.body), stored.encoding)
     if letter is not None:
         request, error = read_request(letter.body, letter.encoding)
-        return chronicle.summary(request, error, len(letter.body), letter.encoding)
+        return timeline.summary(request, error, len(letter.body), letter.encoding)
     return None
 
 

@@ -56,7 +56,7 @@ def job_state(event: Event | None, note: Note | None) -> JobState:
     if isinstance(event, Result):
         return JobState(state="ending", attempt=event.attempts, tokens=event.usage.completion_tokens)
     tokens = event.index + len(event.token_ids) if isinstance(event, Delta) else event.index
-    if isinstance(event, Started) and event.ends:
+    if isinstance(event, Started) and event.closing:
         return JobState(state="ending", attempt=event.attempt - 1, tokens=tokens)
     if note is not None and note.attempt == event.attempt:
         reason = f"{note.verdict}: {note.reason}" if note.reason else note.verdict

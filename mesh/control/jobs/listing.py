@@ -40,9 +40,9 @@ class Listing(msgspec.Struct, frozen=True, kw_only=True):
 
     jobs: list[JobSeen]
     total: int  # that model, tier and tenant select
-    given: int  # of them, a worker has had: they run, or wait to be delivered again
+    delivered: int  # of them, a worker has had: they run, or wait to be delivered again
     waiting: int  # of them, no worker has had
-    is_cut: bool  # there are or may be more than are listed
+    truncated: bool  # there are or may be more than are listed
     tenants: dict[str, int]  # jobs of each, most first
 
 
@@ -77,18 +77,18 @@ class JobLister:
         look = _Look(now_ms, {beat.presence.worker for beat in beats}, meant, selection.state, limit)
         found = await self._given(look, [lane for lane in lanes if lane.in_flight])
         if selection.state in (None, "queued") and len(found) < limit:
-            given_to = dict.fromkeys(queues, 0)  # also those without a consumer
-            given_to |= {(lane.model, lane.tier, lane.lane): lane.delivered_sequence for lane in lanes}
-            found += await self._waiting(look, given_to, limit - len(found))
-        given = sum(await asyncio.gather(*(self._count_given(lane, meant) for lane in lanes if lane.in_flight)))
+            delivered_to = dict.fromkeys(queues, 0)  # also those without a consumer
+            delivered_to |= {(lane.model, lane.tier, lane.lane): lane.delivered_sequence for lane in lanes}
+            found += await self._waiting(look, delivered_to, limit - len(found))
+        delivered = sum(await asyncio.gather(*(self._count_delivered(lane, meant) for lane in lanes if lane.in_flight)))
         total = tenants.total()
         shown = in_order(found)[:limit]
         return Listing(
             jobs=shown,
             total=total,
-            given=given,
-            waiting=total - given,
-            is_cut=len(found) > limit or (len(shown) < total if selection.state is None else len(shown) == limit),
+            delivered=delivered,
+            waiting=total - delivered,
+            truncated=len(found) > limit or (len(shown) < total if selection.state is None else len(shown) == limit),
             tenants=dict(tenants.most_common()),
         )
 
@@ -114,14 +114,16 @@ class JobLister:
             found += await self._see(look, [each for each in page if each.sequence <= lane.delivered_sequence])
         return found
 
-    async def _waiting(self, look: "_Look", given_to: Mapping[tuple[str, str, str], int], most: int) -> list[JobSeen]:
+    async def _waiting(
+        self, look: "_Look", delivered_to: Mapping[tuple[str, str, str], int], most: int
+    ) -> list[JobSeen]:
         """Jobs that no worker has had, the oldest first.
 
         Args:
-            given_to: by model, tier and lane: jobs up to this stream sequence were given to a worker.
+            delivered_to: by model, tier and lane: jobs up to this stream sequence were given to a worker.
         """
         found: list[JobSeen] = []
-        after = min(given_to.values(), default=0)
+        after = min(delivered_to.values(), default=0)
         while len(found) < most:
             page = await self._backlog.requests(look.meant, after)
             if not page:
@@ -129,11 +131,11 @@ class JobLister:
             after = page[-1].sequence
             for each in page:
                 at = each.address
-                if at is not None and each.sequence > given_to.get((at.model, at.tier, at.lane), 0):
+                if at is not None and each.sequence > delivered_to.get((at.model, at.tier, at.lane), 0):
                     found.append(look.seen(each, at, Newest()))
         return found[:most]
 
-    async def _count_given(self, lane: LaneFacts, meant: RequestAddress) -> int:
+    async def _count_delivered(self, lane: LaneFacts, meant: RequestAddress) -> int:
         at = RequestAddress(lane.model, lane.tier, meant.tenant, lane.lane)
         async with self._gate:
             total = await self._backlog.count_after(at, 0)

@@ -43,7 +43,9 @@ def _last_attempt(seen: JobSeen, place: QueueContext) -> Iterator[PendingReason]
             again = "it is delivered again at once"
         yield PendingReason(code="retrying", text=f"attempt {seen.attempt} is over ({seen.reason}); {again}")
     elif place.ahead is None:
-        yield PendingReason(code="given", text="it was given to a worker that has not begun it, or handed it back")
+        yield PendingReason(
+            code="delivered", text="it was delivered to a worker that has not begun it, or handed it back"
+        )
 
 
 def _service(seen: JobSeen, place: QueueContext) -> Iterator[PendingReason]:

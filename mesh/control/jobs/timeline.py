@@ -34,7 +34,7 @@ class AttemptSummary(msgspec.Struct, frozen=True, kw_only=True):
     at_ms: int  # as `Moment.at_ms`
     index: int  # output tokens that stood when it began
     tokens: int  # that it added
-    alone: bool  # nothing else ran in its worker
+    isolated: bool  # nothing else ran in its worker
     outcome: str  # how it ended, or that it runs
     took_ms: int | None  # until its last sign; None: it gave none
 
@@ -97,7 +97,7 @@ def attempts(story: Sequence[Said], stored_unix_ms: int, lost: Iterable[str]) ->
         elif isinstance(said, Delta):
             tokens[said.attempt] = tokens.get(said.attempt, 0) + len(said.token_ids)
             last_ms[said.attempt] = unix_ms
-        elif not said.ends:
+        elif not said.closing:
             begun[said.attempt] = unix_ms, said
     newest, gone = max(begun, default=0), set(lost)
 
@@ -117,7 +117,7 @@ def attempts(story: Sequence[Said], stored_unix_ms: int, lost: Iterable[str]) ->
             at_ms=unix_ms - start_ms,
             index=each.index,
             tokens=tokens.get(number, 0),
-            alone=each.alone,
+            isolated=each.isolated,
             outcome=outcome(number, each.worker),
             took_ms=last_ms[number] - unix_ms if number in last_ms else None,
         )
@@ -159,8 +159,8 @@ def _input(request: Request) -> str:
 
 def _moment(at_ms: int, said: Event | Note) -> TimelineEntry:
     if isinstance(said, Started):
-        kind: Kind = "closed" if said.ends else "started"
-        text = "alone in its worker" if said.alone else ""
+        kind: Kind = "closed" if said.closing else "started"
+        text = "alone in its worker" if said.isolated else ""
         return TimelineEntry(
             at_ms=at_ms, kind=kind, attempt=said.attempt, worker=said.worker, index=said.index, text=text
         )

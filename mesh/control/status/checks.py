@@ -101,9 +101,9 @@ def _of_queues(snapshot: Snapshot, names: Names) -> Iterator[Finding]:
                 f"{_many(queue.redelivered, 'job', 'jobs')} of {name} came back from a worker that was lost or stopped"
             )
             yield Finding(level="notice", code="redelivered", text=text, next="mesh jobs --state running")
-    if snapshot.strays:
-        text = f"{_many(snapshot.strays, 'request', 'requests')} on subjects that are no job's: any worker removes them"
-        yield Finding(level="notice", code="strays", text=text)
+    if snapshot.unroutable:
+        text = f"{_many(snapshot.unroutable, 'request', 'requests')} on subjects that are no job's: any worker removes them"
+        yield Finding(level="notice", code="unroutable", text=text)
 
 
 def _backlogs(snapshot: Snapshot) -> Iterator[Finding]:

@@ -55,7 +55,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     stores: list[StoreFacts]
     missing: list[str]  # streams and buckets that should be there
     queues: list[QueueDepth]  # by model, the highest tier first; those that are empty too
-    strays: int  # requests on subjects that are no job's
+    unroutable: int  # requests on subjects that are no job's
     workers: list[WorkerSeen]  # by model and id
     dead_letters: int
 
@@ -101,18 +101,18 @@ def read_queues(names: Names, depths: Mapping[str, int], lanes: Iterable[LaneFac
         lanes: all consumers of the request stream.
     """
     jobs: dict[tuple[str, str], dict[str, list[int]]] = {}
-    strays = 0
+    unroutable = 0
     for subject, count in depths.items():
         at = names.read_request(subject)
         if at is None:
-            strays += count
+            unroutable += count
         else:
             jobs.setdefault((at.model, at.tier), defaultdict(list))[at.tenant].append(count)
     served: dict[tuple[str, str], list[LaneFacts]] = {}
     for lane in lanes:
         served.setdefault((lane.model, lane.tier), []).append(lane)
     keys = sorted({*jobs, *served}, key=lambda key: (key[0], _rank(key[1]), key[1]))
-    return [_queue(key, jobs.get(key) or {}, served.get(key) or []) for key in keys], strays
+    return [_queue(key, jobs.get(key) or {}, served.get(key) or []) for key in keys], unroutable
 
 
 def rates(before: Snapshot, after: Snapshot, requests_stream: str) -> Rates:

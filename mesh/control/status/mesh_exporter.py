@@ -1,7 +1,7 @@
 """Looks at the whole mesh for whoever scrapes this process, in one process of the mesh at a time.
 
 What waits is a fact of the mesh and not of any process, and reading it costs NATS some requests; so of all processes
-that are scraped one holds a seat and shows it, and the others leave it out. It looks only while somebody scrapes.
+that are scraped one holds a lease and shows it, and the others leave it out. It looks only while somebody scrapes.
 Hosted by every process that has a telemetry port.
 """
 
@@ -23,9 +23,9 @@ log = logging.getLogger("mesh.control")
 
 POLL_S = 5.0  # between looks: what waits is shown no older than that, and scrapers come less often
 STALE_S = 15.0  # a reading that old is shown no more
-LOOK_S = 2 * PRESENCE_BEAT_S  # for one look: the seat has to be renewed meanwhile
-IDLE_S = 90.0  # without a scrape: then it looks no more, and another may have the seat
-PATIENT_S = 2 * PRESENCE_BEAT_S  # between asks for a seat that another holds
+LOOK_S = 2 * PRESENCE_BEAT_S  # for one look: the lease has to be renewed meanwhile
+IDLE_S = 90.0  # without a scrape: then it looks no more, and another may have the lease
+PATIENT_S = 2 * PRESENCE_BEAT_S  # between asks for a lease that another holds
 
 
 class MeshExporter:
@@ -52,12 +52,12 @@ class MeshExporter:
         return self._asked.is_set()
 
     async def run(self, connection: Connection) -> None:
-        """Look, while somebody asks and the seat is ours, until cancelled."""
-        seat = LeaderLease(connection, self._names, "census", self._who)
+        """Look, while somebody asks and the lease is ours, until cancelled."""
+        lease = LeaderLease(connection, self._names, "mesh_exporter", self._who)
         try:
             while True:
                 await self._asked.wait()
-                is_ours = await seat.hold()
+                is_ours = await lease.hold()
                 if not is_ours:
                     self._reading = None
                 elif time.monotonic() - self._read_s >= POLL_S:
@@ -66,7 +66,7 @@ class MeshExporter:
                     self._asked.clear()
                 await asyncio.sleep(PRESENCE_BEAT_S if is_ours else PATIENT_S)
         except Exception:  # the outermost frame: the process serves on, and its scrapers see no mesh
-            log.exception("the mesh is not looked at any more", extra={"event": "census_broke"})
+            log.exception("the mesh is not looked at any more", extra={"event": "mesh_exporter_broke"})
         finally:
             self._reading = None
 
@@ -76,7 +76,7 @@ class MeshExporter:
                 self._reading = reading_of(await snapshot(connection, self._names))
             self._read_s = time.monotonic()
         except (MeshError, TimeoutError) as error:
-            log.debug("the mesh could not be looked at: %r", error, extra={"event": "census_failed"})
+            log.debug("the mesh could not be looked at: %r", error, extra={"event": "mesh_exporter_failed"})
 
 
 def reading_of(seen: Snapshot) -> MeshReading:
@@ -85,7 +85,7 @@ def reading_of(seen: Snapshot) -> MeshReading:
     A model that nobody declared is any word a client made up, so its jobs are only counted.
     """
     declared = [queue for queue in seen.queues if queue.is_declared]
-    unserved = seen.strays + sum(queue.jobs for queue in seen.queues if not queue.is_declared)
+    unserved = seen.unroutable + sum(queue.jobs for queue in seen.queues if not queue.is_declared)
     workers = Counter((each.presence.model, each.presence.state) for each in seen.workers)
     return MeshReading(
         unix_s=seen.unix_ms / 1000,

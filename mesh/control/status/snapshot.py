@@ -25,7 +25,7 @@ async def snapshot(connection: Connection, names: Names) -> Snapshot:
     server, (stores, missing), depths, lanes, beats = await asyncio.gather(
         inspector.server(), inspector.stores(), inspector.depths(), inspector.lanes(), _beats(inspector)
     )
-    queues, strays = depth.read_queues(names, depths, lanes)
+    queues, unroutable = depth.read_queues(names, depths, lanes)
     dead = next((each.messages for each in stores if each.name == names.dead_stream), 0)
     return Snapshot(
         unix_ms=now_ms,
@@ -33,7 +33,7 @@ async def snapshot(connection: Connection, names: Names) -> Snapshot:
         stores=stores,
         missing=missing,
         queues=await _aged(inspector, names, queues, now_ms),
-        strays=strays,
+        unroutable=unroutable,
         workers=[_seen(beat, now_ms) for beat in beats],
         dead_letters=dead,
     )

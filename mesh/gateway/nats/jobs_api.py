@@ -56,7 +56,7 @@ class JobsApi:
         self._connection = connection
         self._names = names
         self._skip = len(names.ns) + len(".ctl.")
-        self._endings = Termination(connection, names, who, "cancel", audit)
+        self._termination = Termination(connection, names, who, "cancel", audit)
         self._catalog = Catalog(connection, names)
         self._tasks: set[asyncio.Task[None]] = set()
         self.endpoint = Endpoint("control", f"{names.ns}.ctl.>", QUEUE, self._heard, _USE)
@@ -105,7 +105,7 @@ class JobsApi:
         """End the job wherever it is; its terminal status, or `unknown`."""
         subject = self._names.system("cancel", tenant, job)
         for look in range(1, CANCEL_LOOKS + 1):
-            found = await self._endings.store.get(tenant, job)
+            found = await self._termination.store.get(tenant, job)
             if found is not None:
                 return found.result.status
             try:
@@ -113,15 +113,15 @@ class JobsApi:
                 return payload.decode()
             except BrokerError:
                 pass  # nobody runs it, or nobody ended it in time
-            stored = await self._endings.queue.find(tenant, job)
+            stored = await self._termination.queue.find(tenant, job)
             if stored is None:
-                found = await self._endings.store.get(tenant, job)
+                found = await self._termination.store.get(tenant, job)
                 return found.result.status if found is not None else "unknown"
             began = await self._is_running(tenant, job)
             if began and look < CANCEL_LOOKS:
                 continue  # it may be on its way to another worker
             reason = "cancelled on request" if began else "cancelled before it started"
-            ended = await self._endings.end(stored, "cancelled", ErrorInfo(code="cancelled", message=reason))
+            ended = await self._termination.end(stored, "cancelled", ErrorInfo(code="cancelled", message=reason))
             return ended.status
         raise AssertionError("the last look ends it")
 
@@ -130,19 +130,19 @@ class JobsApi:
         return WORKER_ANSWER_S if await self._is_running(tenant, job) else 0.2
 
     async def _is_running(self, tenant: str, job: str) -> bool:
-        journal = self._endings.journal
+        journal = self._termination.journal
         if await journal.last(journal.subject(tenant, job)) is not None:
             return True
         return await journal.last(journal.attempts_subject(tenant, job)) is not None
 
     async def _status(self, tenant: str, job: str) -> dict[str, Any]:
-        journal = self._endings.journal
+        journal = self._termination.journal
         entries = await journal.read(journal.subject(tenant, job))
         if not entries:
             entries = await journal.read(journal.attempts_subject(tenant, job))
         history = read_history(events_of(entries))
         answer = {"id": job, "attempt": history.attempts, "index": history.index, "worker": history.worker}
-        found = await self._endings.store.get(tenant, job)
+        found = await self._termination.store.get(tenant, job)
         result = found.result if found is not None else history.result
         if result is not None:
             status: str = result.status
@@ -153,10 +153,10 @@ class JobsApi:
             }
         elif history.attempts:
             status = "running"
-        elif await self._endings.queue.find(tenant, job) is not None:
+        elif await self._termination.queue.find(tenant, job) is not None:
             status = "queued"
         else:  # unknown, unless it ended while we looked
-            found = await self._endings.store.get_written(tenant, job)
+            found = await self._termination.store.get_written(tenant, job)
             status = found.result.status if found is not None else "unknown"
         return {**answer, "status": status}
 
@@ -166,7 +166,7 @@ class JobsApi:
             asked = msgspec.json.decode(request.payload, type=ReplayQuery) if request.payload else ReplayQuery()
         except msgspec.MsgspecError as error:
             raise InvalidRequestError(f'must be {{"index": n}}: {error}', field="body") from None
-        journal, after, index = self._endings.journal, 0, asked.index
+        journal, after, index = self._termination.journal, 0, asked.index
         subject = journal.subject(tenant, job)
         if asked.after is not None:
             for entry in await journal.read(subject, max(0, asked.after), max(1, min(PAGE, asked.limit))):
@@ -184,14 +184,14 @@ class JobsApi:
             if len(page) < PAGE:
                 break
         if not after:
-            found = await self._endings.store.get(tenant, job)
+            found = await self._termination.store.get(tenant, job)
             if found is not None:
                 request.respond(found.body)
         request.respond(b"")
 
     async def _output(self, request: ServiceRequest, tenant: str, job: str) -> None:
         """The whole Result in pieces, each with the size of the whole, then an empty message."""
-        store = self._endings.store
+        store = self._termination.store
         found = await store.get(tenant, job) or await store.get_written(tenant, job)
         if found is None:
             raise ResultNotFoundError(f"job {job} has no Result, or it is kept no longer")

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from mesh.verify.soak.history import FaultKind, RunHistory, Struck
 from mesh.verify.soak.plan import Fault
 from mesh.verify.soak.servers import Servers
-from mesh.verify.soak.squad import FaultySupervisor, WorkerSlot
 from mesh.verify.soak.wire import Watcher
+from mesh.verify.soak.workers import FaultySupervisor, WorkerSlot
 
 log = logging.getLogger("mesh.soak")
 
@@ -26,7 +26,7 @@ ROUTES_S = 1.0
 class Hands:
     """Strikes from `run` until it is cancelled; `heal` undoes what still lasts."""
 
-    squad: FaultySupervisor
+    workers: FaultySupervisor
     servers: Servers
     watcher: Watcher
     history: RunHistory
@@ -84,19 +84,19 @@ class Hands:
 
     def _pick(self, pick: int) -> WorkerSlot | None:
         """A worker that works and is not disturbed; None if too few would be left."""
-        free = [place for place in self.squad.places if place.number not in self._disturbed and place.is_ready]
-        left = min(UNDISTURBED, len(self.squad.places) - 1)
+        free = [place for place in self.workers.places if place.number not in self._disturbed and place.is_ready]
+        left = min(UNDISTURBED, len(self.workers.places) - 1)
         return free[pick % len(free)] if len(free) > left else None
 
     async def _hit(self, place: WorkerSlot, fault: Fault) -> None:
         kind: FaultKind = fault.kind
         match kind:
             case "kill":
-                self.squad.kill(place)
+                self.workers.kill(place)
             case "stop":
-                self.squad.stop(place)
+                self.workers.stop(place)
                 await asyncio.sleep(fault.for_s)
-                self.squad.wake(place)
+                self.workers.wake(place)
             case "cut":
                 place.proxy.cut()
                 await asyncio.sleep(fault.for_s)

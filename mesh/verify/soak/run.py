@@ -25,9 +25,9 @@ from mesh.verify.soak.load import SoakLoad, clients_of
 from mesh.verify.soak.proxy import Proxy
 from mesh.verify.soak.report import SoakFigures, figures_of
 from mesh.verify.soak.servers import Servers
-from mesh.verify.soak.squad import WORKER, FaultySupervisor
 from mesh.verify.soak.violation import Bounds, Violation
 from mesh.verify.soak.wire import Watcher
+from mesh.verify.soak.workers import WORKER, FaultySupervisor
 
 MODEL = "soak"
 # Some 10 ms a token, so that a job lives long enough to be hit; two tokens a step, so that events are not all alike.
@@ -114,10 +114,10 @@ class _Stage:
             options = ConnectOptions(servers=self._servers.urls, name="soak", connect_timeout_s=20.0)
             async with connect(options) as connection:
                 await self._servers.declare(connection, self._names, self._settings(), MODEL)
-                async with self._squad() as squad:
+                async with self._workers() as workers:
                     self._say(f"{order.servers} nats-server, {order.workers} workers, {order.requests} requests")
-                    drained_s = await self._perform(connection, squad)
-                self._history.tracebacks = squad.tracebacks()
+                    drained_s = await self._perform(connection, workers)
+                self._history.tracebacks = workers.tracebacks()
                 await harvest(connection, self._names, self._history, drained_s)
         finally:
             await self._servers.stop()
@@ -127,7 +127,7 @@ class _Stage:
         return MeshSettings(replicas=self._order.servers, lanes=1 if cluster else 2, ack_wait_s=self._order.lease_s)
 
     @contextlib.asynccontextmanager
-    async def _squad(self) -> AsyncIterator[FaultySupervisor]:
+    async def _workers(self) -> AsyncIterator[FaultySupervisor]:
         """The workers, each behind its proxy."""
         order, ports = self._order, self._servers.ports
         async with contextlib.AsyncExitStack() as stack:
@@ -139,23 +139,23 @@ class _Stage:
                 stack.push_async_callback(proxy.close)
                 proxies.append(proxy)
             log = order.folder / "workers.log"
-            squad = FaultySupervisor(proxies, order.command, _worker_options(), log, self._history, self._clock)
-            stack.push_async_callback(squad.close)
-            await squad.start()
-            yield squad
+            workers = FaultySupervisor(proxies, order.command, _worker_options(), log, self._history, self._clock)
+            stack.push_async_callback(workers.close)
+            await workers.start()
+            yield workers
 
-    async def _perform(self, connection: Connection, squad: FaultySupervisor) -> float | None:
+    async def _perform(self, connection: Connection, workers: FaultySupervisor) -> float | None:
         """Load and faults; how long the queue took to drain after the last fault, None if it did not."""
         order = self._order
         options = ConnectOptions(servers=self._servers.urls, name="soak-watcher")
         async with connect(options) as ears, clients_of(self._servers.urls, self._names) as clients:
             watcher = Watcher(ears, self._names, self._history, self._clock)
             watcher.start()
-            hands = Hands(squad, self._servers, watcher, self._history, self._clock)
+            hands = Hands(workers, self._servers, watcher, self._history, self._clock)
             load = SoakLoad(self._history, MODEL, self._clock, clients, order.open_at_once)
             progress = asyncio.create_task(self._progress(watcher, load), name="soak-progress")
             try:
-                await self._under_fire(connection, squad, hands, load)
+                await self._under_fire(connection, workers, hands, load)
                 healed_s = self._clock()
                 is_drained = await wait_drained(connection, self._names, order.drain_s)
                 drained_s = self._clock() - healed_s
@@ -168,7 +168,9 @@ class _Stage:
                 watcher.close()
         return drained_s if is_drained else None
 
-    async def _under_fire(self, connection: Connection, squad: FaultySupervisor, hands: Hands, load: SoakLoad) -> None:
+    async def _under_fire(
+        self, connection: Connection, workers: FaultySupervisor, hands: Hands, load: SoakLoad
+    ) -> None:
         """Until all is submitted, and little is left to do."""
         order = self._order
         faults = plan.faults(random.Random(f"faults {order.seed}"), order.lease_s, order.weights, order.pause_s)
@@ -179,7 +181,7 @@ class _Stage:
             while not loading.done():
                 await asyncio.wait({loading, *([striking] if order.weights else [])}, timeout=1.0)
                 _raise_of(striking)
-                squad.check()
+                workers.check()
             await loading
             await self._tail(connection, striking)
         finally:

@@ -30,7 +30,7 @@ WORKER = Presence(
 def snapshot(
     unix_ms: int = 10_000, lane: LaneFacts = LANE, worker: Presence = WORKER, beat: int = 9000, last: int = 17
 ) -> Snapshot:
-    queues, strays = read_queues(NAMES, {"mesh.req.m.standard.t.0": lane.pending + lane.in_flight}, [lane])
+    queues, unroutable = read_queues(NAMES, {"mesh.req.m.standard.t.0": lane.pending + lane.in_flight}, [lane])
     requests = StoreFacts(
         name="MESH_REQUESTS", kind="stream", messages=lane.pending + lane.in_flight, bytes=1, last_sequence=last
     )
@@ -40,7 +40,7 @@ def snapshot(
         stores=[requests],
         missing=[],
         queues=queues,
-        strays=strays,
+        unroutable=unroutable,
         workers=[WorkerSeen(presence=worker, beat_unix_ms=beat, age_ms=unix_ms - beat)],
         dead_letters=0,
     )
@@ -53,20 +53,20 @@ def test_jobs_are_counted_by_tenant_over_the_lanes_and_the_fullest_lane_is_known
         "mesh.req.m.standard.b.1": 9,
         "mesh.req.m.batch.b.1": 1,
     }
-    queues, strays = read_queues(NAMES, depths, [LANE, replace(LANE, name="m-standard-1", lane="1", pending=8)])
+    queues, unroutable = read_queues(NAMES, depths, [LANE, replace(LANE, name="m-standard-1", lane="1", pending=8)])
     assert [(each.model, each.tier, each.jobs, each.is_declared) for each in queues] == [
         ("m", "standard", 17, True),
         ("m", "batch", 1, False),
     ]
     assert [(each.tenant, each.jobs, each.fullest) for each in queues[0].tenants] == [("b", 9, 9), ("a", 8, 5)]
     assert (queues[0].waiting, queues[0].in_flight) == (15, 4)
-    assert (queues[1].waiting, strays) == (1, 0)  # nobody takes from it, so all of it waits
+    assert (queues[1].waiting, unroutable) == (1, 0)  # nobody takes from it, so all of it waits
 
 
 def test_a_queue_with_consumers_and_no_job_is_shown_and_a_subject_of_no_job_is_a_stray() -> None:
-    queues, strays = read_queues(NAMES, {"mesh.req.what": 2}, [replace(LANE, pending=0, in_flight=0)])
+    queues, unroutable = read_queues(NAMES, {"mesh.req.what": 2}, [replace(LANE, pending=0, in_flight=0)])
     assert [(each.model, each.jobs) for each in queues] == [("m", 0)]
-    assert strays == 2
+    assert unroutable == 2
 
 
 def test_a_lane_is_read_by_what_it_takes_and_a_consumer_of_somebody_else_is_none() -> None:

@@ -45,7 +45,7 @@ def seen(worker: str = "w", beat_unix_ms: int = 5000, **more: object) -> WorkerS
 def snapshot(workers: list[WorkerSeen] | None = None, **more: object) -> Snapshot:
     store = StoreFacts(name="MESH_REQUESTS", kind="stream", messages=0, bytes=0, leader="n1")
     known = {"unix_ms": 6000, "server": ServerFacts(name="n1", version="2.15.1"), "stores": [store], "missing": []}
-    known |= {"queues": [], "strays": 0, "workers": [seen()] if workers is None else workers, "dead_letters": 0}
+    known |= {"queues": [], "unroutable": 0, "workers": [seen()] if workers is None else workers, "dead_letters": 0}
     return Snapshot(**(known | more))
 
 

@@ -27,7 +27,7 @@ SEEN = JobSeen(
         (STARTED, Note(id="j", attempt=2, verdict="returned"), ("retrying", 2, 7, "returned")),
         (DELTA, Note(id="j", attempt=1, verdict="failed"), ("running", 2, 9, "")),  # of the attempt before
         (RESULT, FAILED, ("ending", 2, 9, "")),
-        (replace(STARTED, attempt=3, ends=True), None, ("ending", 2, 7, "")),
+        (replace(STARTED, attempt=3, closing=True), None, ("ending", 2, 7, "")),
     ],
 )
 def test_the_newest_event_and_note_say_where_a_job_stands(event, note, expected):

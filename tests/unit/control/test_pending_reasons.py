@@ -48,7 +48,7 @@ def test_a_job_in_line_says_how_many_come_before_it_and_when_it_expires():
             "nobody declared a queue for m/standard: a worker of any model ends it as failed",
         ),
         ({"queues": [HIGHER, QUEUE]}, "tier", "9 jobs of higher tiers get most of the slots meanwhile"),
-        ({"ahead": None}, "given", "it was given to a worker that has not begun it, or handed it back"),
+        ({"ahead": None}, "delivered", "it was delivered to a worker that has not begun it, or handed it back"),
     ],
 )
 def test_each_hindrance_is_told(place, code, text):

@@ -56,7 +56,7 @@ def test_everything_of_the_buried_run_goes_and_nothing_beyond() -> None:
         [(5, result(1000))],  # the rest is past its age
         [(3, started(6)), (4, started(7, 2)), (5, result(1000))],  # it had taken over from a lost request
         [(4, None)],  # a redrive that was cut off: the notes are left
-        [(3, started(7)), (4, DELTA), (5, started(7, 2, ends=True))],
+        [(3, started(7)), (4, DELTA), (5, started(7, 2, closing=True))],
     ],
 )
 def test_a_journal_of_the_buried_run_is_no_later_run(journal: list) -> None:
@@ -136,7 +136,7 @@ def test_a_body_is_shown_as_json_whatever_is_in_it() -> None:
 
 
 def test_attempts_tell_who_and_how_far_and_how_they_ended() -> None:
-    events = [started(7), DELTA, started(7, 2), started(7, 3, ends=True)]
+    events = [started(7), DELTA, started(7, 2), started(7, 3, closing=True)]
     notes = [Note(id="j", attempt=2, verdict="failed", reason="out of memory")]
     first, second = attempts_of(events, notes)
     assert (first.number, first.tokens, first.outcome) == (1, 2, "")

@@ -53,7 +53,7 @@ def test_a_mesh_that_works_has_no_finding():
             ("notice", "replica"),
         ),
         ({"dead_letters": 2}, ("notice", "dead_letters")),
-        ({"strays": 1}, ("notice", "strays")),
+        ({"unroutable": 1}, ("notice", "unroutable")),
         ({"server": replace(HEALTHY.server, version="2.12.0")}, ("notice", "old_server")),
         ({"server": replace(HEALTHY.server, rtt_ms=400.0)}, ("notice", "slow")),
         (

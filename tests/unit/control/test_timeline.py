@@ -28,7 +28,7 @@ STORY = [
     (1500, begun(2, 5, "w-2")),
     (1510, delta(2, 5)),
     (1600, Note(id="j", attempt=2, verdict="failed", reason="no memory")),
-    (1700, begun(3, 6, "w-1", alone=True)),
+    (1700, begun(3, 6, "w-1", isolated=True)),
     (1720, delta(3, 6)),
     (1730, ended(attempts=3)),
 ]
@@ -44,7 +44,7 @@ def test_moments_are_timed_from_the_moment_the_request_was_stored():
 
 def test_attempts_say_how_each_ended():
     found = attempts(STORY, 1000, [])
-    assert [(each.number, each.worker, each.index, each.tokens, each.alone) for each in found] == [
+    assert [(each.number, each.worker, each.index, each.tokens, each.isolated) for each in found] == [
         (1, "w-1", 0, 5, False),
         (2, "w-2", 5, 1, False),
         (3, "w-1", 6, 1, True),
@@ -64,7 +64,7 @@ def test_the_newest_attempt_runs_unless_its_worker_is_gone():
 
 
 def test_a_journal_that_was_closed_to_end_the_job_is_no_attempt():
-    story = [(1, begun(1, ends=True)), (2, ended("cancelled", 0, ErrorInfo(code="cancelled", message="on request")))]
+    story = [(1, begun(1, closing=True)), (2, ended("cancelled", 0, ErrorInfo(code="cancelled", message="on request")))]
     assert attempts(story, 1, []) == []
     assert [each.kind for each in timeline(story, 1)] == ["stored", "closed", "result"]
     assert timeline(story, 1)[-1].text == "cancelled, on request"

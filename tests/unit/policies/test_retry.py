@@ -7,8 +7,8 @@ from mesh.policies.retry import RetryPolicy
 from mesh.protocol.history import Trial
 
 
-def died(*numbers: int, alone: bool = False) -> list[Trial]:
-    return [Trial(number, alone) for number in numbers]
+def died(*numbers: int, isolated: bool = False) -> list[Trial]:
+    return [Trial(number, isolated) for number in numbers]
 
 
 def failed(*numbers: int) -> list[Trial]:
@@ -26,21 +26,21 @@ def test_however_often_its_worker_died_in_company_a_job_is_not_given_up():
 def test_a_job_that_lost_two_workers_runs_alone_until_it_gets_further():
     policy = RetryPolicy()
     assert [policy.is_suspect(died(*range(n))) for n in range(4)] == [False, False, True, True]
-    assert policy.is_suspect(died(1, 2) + died(3, alone=True))
+    assert policy.is_suspect(died(1, 2) + died(3, isolated=True))
     assert not policy.is_suspect(failed(1, 2, 3))
 
 
 def test_two_deaths_alone_convict_a_suspect():
     policy, suspect = RetryPolicy(), died(1, 2)
-    assert not policy.is_exhausted(suspect + died(3, alone=True))
-    assert policy.is_exhausted(suspect + died(3, 4, alone=True))
+    assert not policy.is_exhausted(suspect + died(3, isolated=True))
+    assert policy.is_exhausted(suspect + died(3, 4, isolated=True))
 
 
 def test_what_convicts_a_job_must_be_proven_where_its_worker_left_no_word():
     policy, told = RetryPolicy(), [Trial(4, True, is_noted=True)]
-    assert policy.unproven(died(1, 2) + died(3, 4, alone=True)) == died(3, 4, alone=True)
-    assert policy.unproven(died(1, 2) + died(3, alone=True) + told) == died(3, alone=True)
-    assert policy.unproven(died(1, 2) + died(3, alone=True)) == [], "it is not given up yet"
+    assert policy.unproven(died(1, 2) + died(3, 4, isolated=True)) == died(3, 4, isolated=True)
+    assert policy.unproven(died(1, 2) + died(3, isolated=True) + told) == died(3, isolated=True)
+    assert policy.unproven(died(1, 2) + died(3, isolated=True)) == [], "it is not given up yet"
     assert policy.unproven(failed(1, 2, 3)) == []
 
 

@@ -79,7 +79,7 @@ def test_the_first_request_that_started_is_the_one_that_counts():
 
 def test_notes_tell_how_attempts_without_a_result_ended():
     history = read_history(
-        [started(1), started(2), Started(id="j", attempt=3, index=0, worker="w", unix_ms=1, alone=True)]
+        [started(1), started(2), Started(id="j", attempt=3, index=0, worker="w", unix_ms=1, isolated=True)]
     )
     history.judge([Note(id="j", attempt=1, verdict="returned"), Note(id="j", attempt=2, verdict="failed")])
     assert history.trials == [
@@ -91,7 +91,7 @@ def test_notes_tell_how_attempts_without_a_result_ended():
 
 
 def test_a_closed_journal_says_so_until_somebody_takes_the_job_over():
-    ends = Started(id="j", attempt=2, index=1, worker="closer", unix_ms=1, ends=True)
+    ends = Started(id="j", attempt=2, index=1, worker="closer", unix_ms=1, closing=True)
     history = read_history([started(1), delta(1, 0, "a", [1]), ends])
     assert (history.is_ending, history.attempts, history.trials, history.text) == (True, 2, [], "a")
     history.apply(started(3, 1))

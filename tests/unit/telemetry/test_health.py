@@ -16,7 +16,7 @@ def test_a_worker_that_is_well_is_ready():
         (Condition("draining"), "draining"),
         (Condition("ended"), "ended"),
         (Condition("ready", is_connected=False), "NATS is away"),
-        (Condition("ready", is_sure=False), "not confirmed"),
+        (Condition("ready", is_confirmed=False), "not confirmed"),
         (Condition("ready", engine_fault="gone"), "dead"),
         (Condition("ready", owes_s=PROBE_PATIENCE_S + 1), "not answered for 16 s"),
         (Condition("ready", silent_s=5, stall_s=8), "no token for any job in 5 s"),

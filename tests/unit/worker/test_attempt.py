@@ -105,7 +105,7 @@ def test_a_request_may_ask_to_start_again_instead():
 def test_a_request_may_ask_to_fail_instead():
     one = attempt(Request(prompt="a", on_worker_loss="fail"))
     close, store, *rest = take_over(one, journal(5), 1, False, STORED + 10)
-    assert (close.event.attempt, close.event.index, close.event.ends) == (2, 1, True)
+    assert (close.event.attempt, close.event.index, close.event.closing) == (2, 1, True)
     assert kinds(rest) == [Announce, Ack]
     assert (store.result.status, store.result.error.code, store.result.text) == ("failed", "engine_dead", "x")
     one = attempt(Request(prompt="a", on_worker_loss="fail"))
@@ -190,12 +190,12 @@ def test_a_job_that_killed_its_workers_when_alone_is_not_begun_again():
     for number in (3, 4):
         one = attempt()
         one.recall(history)
-        assert one.wants_solitude
+        assert one.wants_isolation
         (begin,) = one.taken_over(0, False, STORED + 10)
-        assert (begin.event.attempt, begin.event.alone) == (number, True)
+        assert (begin.event.attempt, begin.event.isolated) == (number, True)
     one = attempt()
     actions = take_over(one, history, 0, False, STORED + 10)
-    assert not one.wants_solitude, "it is not run again"
+    assert not one.wants_isolation, "it is not run again"
     assert kinds(actions) == [MoveToDeadLetters, Close, Store, Announce, Ack]
     assert actions[0].attempts == 4
 
@@ -208,7 +208,7 @@ def test_a_silent_job_needs_no_closing():
 def test_a_job_whose_workers_died_in_company_is_not_buried():
     one = attempt()
     (begin,) = take_over(one, journal(attempts=9), 0, False, STORED + 10)
-    assert begin.event.alone
+    assert begin.event.isolated
 
 
 def test_a_job_that_gets_further_needs_no_solitude():
@@ -216,7 +216,7 @@ def test_a_job_that_gets_further_needs_no_solitude():
     history = journal(attempts=2)
     history.apply(Delta(id="j", attempt=2, index=0, text="x", token_ids=[1]))
     (begin,) = take_over(one, history, 1, False, STORED + 10)
-    assert not begin.event.alone
+    assert not begin.event.isolated
 
 
 def test_an_attempt_handed_back_is_noted_so_that_it_does_not_count():
@@ -259,7 +259,7 @@ def test_an_engine_that_was_dead_before_the_job_began_says_nothing_of_it():
 
 def test_a_job_is_not_buried_on_the_word_of_a_worker_that_may_live():
     history = journal(attempts=2)
-    history.apply(Started(id="j", attempt=3, index=0, worker="v", unix_ms=1, alone=True))
+    history.apply(Started(id="j", attempt=3, index=0, worker="v", unix_ms=1, isolated=True))
     one = attempt()
     take_over(one, history, 0, False, STORED + 10)
     assert kinds(one.failed(EngineDeadError("gone"), STORED + 20)) == [NoteAttempt, Nak], (

@@ -30,7 +30,7 @@ MAX_UNREADY_DEATHS = 10  # in a row, of one place: these workers do not work
 
 @dataclass
 class WorkerSlot:
-    """One place in the squad, and the process that holds it now."""
+    """One place among the workers, and the process that holds it now."""
 
     number: int
     proxy: Proxy

@@ -1,6 +1,6 @@
 """Workers as child processes: started, watched, started again when they die, ended together.
 
-`mesh up` and `mesh demo` own one crew. A child holds the reading end of a pipe as its stdin and ends when the pipe
+`mesh up` and `mesh demo` own one supervisor. A child holds the reading end of a pipe as its stdin and ends when the pipe
 does (`--leash`), so none outlives us, however we end. It is in a session of its own: a Ctrl-C is ours to act on.
 """
 
@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mesh.cli.options import EngineChoice
+from mesh.cli.option_values import EngineChoice
 from mesh.cli.serve.monitoring_options import MonitoringOptions
 from mesh.cli.terminal import failure
 from mesh.errors import ConfigError, EngineDeadError
@@ -30,7 +30,7 @@ Report = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class WorkerSpec:
-    """What one worker of the crew is started with."""
+    """What one worker of the supervisor is started with."""
 
     url: str
     choice: EngineChoice
@@ -66,7 +66,7 @@ class WorkerSpec:
 
 @dataclass
 class _Member:
-    """One place in the crew, and the process that holds it now."""
+    """One place in the supervisor, and the process that holds it now."""
 
     number: int
     process: asyncio.subprocess.Process | None = None
@@ -102,7 +102,7 @@ class Supervisor:
         try:
             async with asyncio.TaskGroup() as group:
                 for member in self._members:
-                    group.create_task(self._keep(member), name=f"mesh-crew-{member.number}")
+                    group.create_task(self._keep(member), name=f"mesh-supervisor-{member.number}")
         except ExceptionGroup as failures:  # one reason is enough
             raise failures.exceptions[0] from None
 
@@ -156,7 +156,7 @@ class Supervisor:
             if self._stopping.is_set():  # it was told before it was there
                 process.terminate()
             self._report(f"worker {member.number} starts (pid {process.pid})")
-            listening = asyncio.create_task(self._listen(member, process), name=f"mesh-crew-ears-{member.number}")
+            listening = asyncio.create_task(self._listen(member, process), name=f"mesh-supervisor-ears-{member.number}")
             code = await process.wait()
             # An engine process may hold the pipe a little longer than the worker lived.
             await asyncio.wait({listening}, timeout=LAST_WORDS_S)
