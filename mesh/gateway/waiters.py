@@ -1,5 +1,6 @@
-"""Whether others wait for a job too, at this front door or another. Used by gateway/session, for jobs whose id was given.
+"""Whether others wait for a job too, at this front door or another.
 
+Used by gateway/session, for jobs whose id was given.
 Whoever asks again with the id of a job waits for the same job, often after its first connection broke; and that the
 first requester went away is noticed only then.
 """

@@ -44,8 +44,9 @@ async def host_worker(
     on_ready: Callable[[Worker], None] | None = None,
     mesh_exporter: MeshExporter | None = None,
 ) -> None:
-    """Serve an engine until the worker is drained; `on_ready` gets the worker once it pulls. `mesh_exporter`: to be taken.
+    """Serve an engine until the worker is drained; `on_ready` gets the worker once it pulls.
 
+    `mesh_exporter`: to be taken.
     NATS is asked first whether there is a mesh, because loading a model to learn that there is none takes minutes.
     Then the engine is started with no connection open, so that an engine process forked from this one holds no
     socket of ours; it is stopped in the end in every case. An engine that dies is replaced by a new one, after a

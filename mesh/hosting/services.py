@@ -85,7 +85,9 @@ async def keep_watch(
     mesh_exporter: MeshExporter | None = None,
     observer: Observer = ignore,
 ) -> None:
-    """Host the services on a connection of their own until cancelled, and take the mesh exporter if there is one to take.
+    """Host the services on a connection of their own until cancelled.
+
+    Runs the mesh exporter too, if this process has one.
 
     Raises:
         DisconnectedError: there was no NATS to begin with.

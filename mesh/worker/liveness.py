@@ -1,8 +1,8 @@
 """This worker's claim to be alive, and the books from which others hand its jobs back when it is not.
 
 A worker whose connection broke may have been declared dead, and its jobs given away, before it is back. So it is
-`sure` of itself only while the server confirms its record (see broker/stores/liveness), and stores no Result in between; the
-events it publishes need no such care, because the journal refuses them.
+`sure` of itself only while the server confirms its record (see broker/stores/liveness), and stores no Result in
+between; the events it publishes need no such care, because the journal refuses them.
 """
 
 import asyncio

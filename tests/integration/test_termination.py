@@ -122,7 +122,7 @@ async def test_an_orphaned_job_expires_with_what_it_had_streamed(bare, client):
     events = await bare.history("victim")
     assert (result.status, result.text) == ("expired", text)
     check_gapless(events)
-    assert events[-2].ends
+    assert events[-2].closing
     assert events[-2].worker == "sweeper"
     assert result.attempts == 2
 

@@ -15,7 +15,10 @@ CONSUMER = st.integers(0, 11)
 
 
 class Worker(RuleBasedStateMachine):
-    """Credits, and the server and the engine around them. What a pull does here is what broker/stores/pulls makes of it."""
+    """Credits, and the server and the engine around them.
+
+    What a pull does here is what broker/stores/pulls makes of it.
+    """
 
     @initialize(capacity=st.integers(1, 14) | st.integers(15, 64), lanes=st.integers(1, 4))
     def start(self, capacity: int, lanes: int) -> None:

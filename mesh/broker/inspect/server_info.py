@@ -1,7 +1,7 @@
 """What a server says of itself to whoever connects, and what an account may have, as plain values. Pure.
 
-Read by broker/inspect/examine, judged by control/doctor/checks. Source: the INFO of NATS's client protocol, and the JetStream
-API's INFO.
+Read by broker/inspect/examine, judged by control/doctor/checks. Source: the INFO of NATS's client protocol, and the
+JetStream API's INFO.
 """
 
 from collections.abc import Mapping

@@ -1,7 +1,7 @@
 """The jobs in a mesh's queue as an operator looks at them: requests by queue, and the newest of each journal.
 
-Everything is read in bounded pages, so a queue of any length costs what is shown of it. Used by control/jobs/listing and
-control/jobs/job_detail.
+Everything is read in bounded pages, so a queue of any length costs what is shown of it. Used by control/jobs/listing
+and control/jobs/job_detail.
 """
 
 import asyncio

@@ -1,6 +1,7 @@
 """The calls that wait for an answer: one inbox, one table, one timer for all of them.
 
-Used by `broker/transport/connection` alone. Every call is answered exactly once: by the peer, by its timeout, or by `fail`.
+Used by `broker/transport/connection` alone. Every call is answered exactly once: by the peer, by its timeout, or by
+`fail`.
 """
 
 import asyncio

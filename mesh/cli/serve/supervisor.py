@@ -1,7 +1,7 @@
 """Workers as child processes: started, watched, started again when they die, ended together.
 
-`mesh up` and `mesh demo` own one supervisor. A child holds the reading end of a pipe as its stdin and ends when the pipe
-does (`--leash`), so none outlives us, however we end. It is in a session of its own: a Ctrl-C is ours to act on.
+`mesh up` and `mesh demo` own one supervisor. A child holds the reading end of a pipe as its stdin and ends when the
+pipe does (`--leash`), so none outlives us, however we end. It is in a session of its own: a Ctrl-C is ours to act on.
 """
 
 import asyncio

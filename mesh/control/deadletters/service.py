@@ -1,8 +1,8 @@
 """What an operator does with dead letters: look, have the job run again, remove them. Used by `mesh dlq`.
 
-`control/deadletters/redrive` decides, this carries out. A redrive goes: the old Result, the old notes and events, the request
-stored again, and the letter last. Cut off anywhere, it leaves the letter, and doing it again completes it; done by
-two at once, the job runs once.
+`control/deadletters/redrive` decides, this carries out. A redrive goes: the old Result, the old notes and events, the
+request stored again, and the letter last. Cut off anywhere, it leaves the letter, and doing it again completes it;
+done by two at once, the job runs once.
 """
 
 import asyncio

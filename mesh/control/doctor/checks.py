@@ -1,7 +1,7 @@
 """What is wrong with a mesh and with this machine, and what to do about each: from facts to advice. Pure.
 
-The judgement of `mesh doctor`, for which control/doctor/examine gathers. The mesh itself is judged in control/doctor/checks_mesh,
-this machine in control/doctor/checks_local.
+The judgement of `mesh doctor`, for which control/doctor/examine gathers. The mesh itself is judged in
+control/doctor/checks_mesh, this machine in control/doctor/checks_local.
 """
 
 from collections.abc import Iterator

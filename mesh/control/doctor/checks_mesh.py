@@ -1,4 +1,7 @@
-"""What is wrong with how a mesh is set up, and with what its workers say of themselves. Pure. See control/doctor/checks."""
+"""What is wrong with how a mesh is set up, and with what its workers say of themselves. Pure.
+
+See control/doctor/checks.
+"""
 
 import re
 from collections.abc import Iterable, Iterator

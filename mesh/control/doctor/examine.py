@@ -1,4 +1,7 @@
-"""Gathers what `mesh doctor` judges: the shell of control/doctor/checks. Changes nothing; every question has a bound."""
+"""Gathers what `mesh doctor` judges: the shell of control/doctor/checks.
+
+Changes nothing; every question has a bound.
+"""
 
 import asyncio
 from collections.abc import Awaitable

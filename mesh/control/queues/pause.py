@@ -16,7 +16,7 @@ from mesh.protocol.subjects import Names, check_token
 
 # JetStream knows no pause without an end; nobody's queue waits that long.
 FOR_EVER_S = 100 * 365 * 86_400.0
-END_S = 0.1  # a resumed queue's pause ends this much later by itself, which serves the pulls that wait (broker/topology/pause)
+END_S = 0.1  # a resumed queue's pause ends this much later by itself, which serves the pulls that wait
 
 
 @dataclass(frozen=True, slots=True)

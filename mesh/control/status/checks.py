@@ -102,7 +102,7 @@ def _of_queues(snapshot: Snapshot, names: Names) -> Iterator[Finding]:
             )
             yield Finding(level="notice", code="redelivered", text=text, next="mesh jobs --state running")
     if snapshot.unroutable:
-        text = f"{_many(snapshot.unroutable, 'request', 'requests')} on subjects that are no job's: any worker removes them"
+        text = f"{_many(snapshot.unroutable, 'request', 'requests')} on no job's subject: any worker removes them"
         yield Finding(level="notice", code="unroutable", text=text)
 
 

@@ -1,4 +1,7 @@
-"""What `NatsClient` relies on in nats-py. When this fails after an upgrade, read mesh/broker/transport/nats_client.py again."""
+"""What `NatsClient` relies on in nats-py.
+
+When this fails after an upgrade, read mesh/broker/transport/nats_client.py again.
+"""
 
 import ast
 import inspect
