@@ -16,6 +16,7 @@ FLOOR = {
     "errors": 1,
     "signals": 1,
     "clock": 1,
+    "job_key": 1,
     "protocol": 2,
     "policies": 2,
     "broker": 3,
@@ -57,6 +58,7 @@ ONLY_IN = {
 PURE = {
     "errors",
     "signals",
+    "job_key",
     "protocol",
     "policies",
     "broker/inspect/facts",

@@ -42,6 +42,7 @@ from mesh.errors import (
     UnauthorizedError,
     UnavailableError,
 )
+from mesh.job_key import JobKey
 from mesh.policies.affinity import affinity_token
 from mesh.protocol import codec
 from mesh.protocol.codec import Encoding
@@ -220,7 +221,7 @@ class Client:
             BrokerError: NATS did not answer.
         """
         check_token("id", id)
-        stored = await self._store.get(self._tenant, id, timeout)
+        stored = await self._store.get(JobKey(self._tenant, id), timeout)
         if stored is None:
             raise ResultNotFoundError(
                 f"job {id} has no Result: it has not ended, never existed, or ended longer ago than its result_ttl_ms"

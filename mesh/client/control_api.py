@@ -23,6 +23,7 @@ from mesh.errors import (
     UnauthorizedError,
     UnavailableError,
 )
+from mesh.job_key import JobKey
 from mesh.protocol import codec, headers
 from mesh.protocol.messages import Result
 
@@ -53,7 +54,7 @@ class ControlApi:
         """
         if not self.is_needed:
             try:
-                return await self._journal.read(self._journal.subject(self._tenant, job), after, limit)
+                return await self._journal.read(self._journal.subject(JobKey(self._tenant, job)), after, limit)
             except UnauthorizedError:
                 self.is_needed = True
         found: list[Entry] = []

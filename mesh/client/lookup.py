@@ -12,6 +12,7 @@ from mesh.broker.broker import Broker
 from mesh.broker.stores.journal import events_of
 from mesh.client.control_api import ControlApi
 from mesh.errors import BrokerTimeoutError, ResultNotFoundError, UnauthorizedError, UnavailableError
+from mesh.job_key import JobKey
 from mesh.protocol import codec, headers
 from mesh.protocol.messages import Result
 
@@ -64,7 +65,7 @@ class Lookup:
         if self._control_api.is_needed:
             events = events_of(await self._control_api.read_journal(job))
             return events[-1] if events and isinstance(events[-1], Result) else None
-        last = await _if_allowed(self._journal.last(self._journal.subject(self._tenant, job)))
+        last = await _if_allowed(self._journal.last(self._journal.subject(JobKey(self._tenant, job))))
         return last.event if last is not None and isinstance(last.event, Result) else None
 
     async def stored(self, job: str) -> Result | None:
@@ -76,11 +77,11 @@ class Lookup:
         try:
             if self._control_api.is_needed:  # a tenant's account may not ask the leader; a worker does for it
                 return await self._control_api.output(job)
-            stored = await self._store.get_written(self._tenant, job)
+            stored = await self._store.get_written(JobKey(self._tenant, job))
         except ResultNotFoundError:
             return None
         except (UnauthorizedError, UnavailableError):
-            stored = await self._store.get(self._tenant, job)
+            stored = await self._store.get(JobKey(self._tenant, job))
         return stored.result if stored is not None else None
 
     async def _is_alive(self, job: str) -> bool:
@@ -90,7 +91,7 @@ class Lookup:
         except UnavailableError:
             if self._control_api.is_needed:
                 raise  # it cannot be told: the queue is not ours to read
-            return await self._queue.find(self._tenant, job) is not None
+            return await self._queue.find(JobKey(self._tenant, job)) is not None
 
     async def status(self, job: str, timeout_s: float) -> dict[str, Any]:
         """Where the job stands, as a worker says.

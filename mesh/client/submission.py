@@ -15,6 +15,7 @@ from mesh.broker.stores.journal import events_of
 from mesh.broker.transport.mapping import PubAck
 from mesh.client.requests import difference, is_same
 from mesh.errors import BrokerTimeoutError, DisconnectedError, InvalidRequestError, UnavailableError
+from mesh.job_key import JobKey
 from mesh.protocol import codec
 from mesh.protocol.codec import Encoding
 from mesh.protocol.messages import Result, Started
@@ -114,8 +115,8 @@ class Submission:
         if stored is not None:
             return stored
         for subject in (
-            self._journal.subject(self._tenant, job),
-            self._journal.attempts_subject(self._tenant, job),
+            self._journal.subject(JobKey(self._tenant, job)),
+            self._journal.attempts_subject(JobKey(self._tenant, job)),
         ):
             begun = events_of(await self._journal.read(subject, 0, 1))
             if begun and isinstance(begun[0], Started) and begun[0].sequence not in (0, sequence):

@@ -18,6 +18,7 @@ from mesh.broker.stores.delivery import StoredRequest
 from mesh.broker.stores.journal import events_of
 from mesh.clock import now_unix_ms
 from mesh.errors import BrokerError, SequenceError
+from mesh.job_key import JobKey
 from mesh.protocol import codec
 from mesh.protocol.codec import Encoding
 from mesh.protocol.history import History, read_history
@@ -62,10 +63,10 @@ class Termination:
         left_s = began_s + ENDING_S / 2 - time.monotonic()
         if left_s <= 0:
             raise BrokerError(f"job {stored.job} could not be ended in time; try again")
-        if not await self.store.create(tenant, stored.job, body, self._facts(stored).result_ttl_ms, left_s):
-            found = await self.store.get_written(tenant, stored.job)
+        if not await self.store.create(JobKey(tenant, stored.job), body, self._facts(stored).result_ttl_ms, left_s):
+            found = await self.store.get_written(JobKey(tenant, stored.job))
             result = found.result if found is not None else result
-        await self.announce(tenant, stored.job, result, stored.encoding)
+        await self.announce(JobKey(tenant, stored.job), result, stored.encoding)
         await self.queue.remove(stored.sequence)
         if self._audit is not None:
             tier = stored.address.tier
@@ -80,7 +81,7 @@ class Termination:
         """
         assert stored.address is not None
         tenant, job = stored.address.tenant, stored.job
-        for subject in (self.journal.subject(tenant, job), self.journal.attempts_subject(tenant, job)):
+        for subject in (self.journal.subject(JobKey(tenant, job)), self.journal.attempts_subject(JobKey(tenant, job))):
             history = read_history(events_of(await self.journal.read(subject)))
             if history.attempts:
                 first = history.request_sequence
@@ -88,13 +89,13 @@ class Termination:
                 return is_another or stored.request is None
         return False
 
-    async def announce(self, tenant: str, job: str, result: Result, encoding: Encoding) -> None:
+    async def announce(self, key: JobKey, result: Result, encoding: Encoding) -> None:
         """Publish the Result as the job's last event, unless it is there already.
 
         Raises:
             BrokerError: not done after several tries.
         """
-        subject = self.journal.subject(tenant, job)
+        subject = self.journal.subject(key)
         body = codec.encode(result, encoding)
         for _ in range(TRIES):
             last = await self.journal.last(subject)
@@ -105,13 +106,13 @@ class Termination:
             except SequenceError:
                 continue
             return
-        raise BrokerError(f"the Result of {job} could not be announced: its journal keeps growing")
+        raise BrokerError(f"the Result of {key.id} could not be announced: its journal keeps growing")
 
     async def _close(self, stored: StoredRequest, status: Status, error: ErrorInfo) -> History:
         """Read what became of the job, and let no worker add to it."""
         assert stored.address is not None
         tenant, job = stored.address.tenant, stored.job
-        subject = self.journal.subject(tenant, job)
+        subject = self.journal.subject(JobKey(tenant, job))
         for _ in range(TRIES):
             last = await self.journal.last(subject)  # the leader's: a direct get may miss the newest
             entries = await self.journal.read(subject) if last is not None else []
@@ -129,7 +130,7 @@ class Termination:
             except SequenceError:
                 continue
             # Nobody hears what a silent job makes, so the store alone decides between us and a worker.
-            return read_history(events_of(await self.journal.read(self.journal.attempts_subject(tenant, job))))
+            return read_history(events_of(await self.journal.read(self.journal.attempts_subject(JobKey(tenant, job)))))
         raise BrokerError(f"job {job} keeps growing: a worker runs it")
 
     async def _fence(self, stored: StoredRequest, history: History, last: int) -> History:
@@ -144,7 +145,7 @@ class Termination:
             sequence=stored.sequence,
             closing=True,
         )
-        subject = self.journal.subject(stored.address.tenant, stored.job)
+        subject = self.journal.subject(JobKey(stored.address.tenant, stored.job))
         await self.journal.append(subject, codec.encode(event, stored.encoding), last)
         history.apply(event)
         return history
@@ -157,10 +158,10 @@ class Termination:
         """
         assert stored.address is not None
         tenant = stored.address.tenant
-        found = await self.store.get_written(tenant, stored.job)
+        found = await self.store.get_written(JobKey(tenant, stored.job))
         history.result = found.result if found is not None else self._result(stored, history, status, error)
         body = codec.encode(history.result, stored.encoding)
-        await self.journal.append(self.journal.subject(tenant, stored.job), body, 0)
+        await self.journal.append(self.journal.subject(JobKey(tenant, stored.job)), body, 0)
         return history
 
     def _result(self, stored: StoredRequest, history: History, status: Status, error: ErrorInfo) -> Result:

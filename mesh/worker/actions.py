@@ -99,9 +99,10 @@ class Actions:
         self._lease = lease
         self._tenant = delivery.address.tenant
         self._job = delivery.job
+        self._key = delivery.key
         self._sequence = delivery.stored.sequence
         self._about = (self._job, self._tenant, delivery.address.model, delivery.address.tier)
-        self._public = context.journal.subject(self._tenant, self._job)
+        self._public = context.journal.subject(self._key)
         self.result: Result | None = None  # the one that counts: stored by us, or found
 
     def redelivered(self, delivery: Delivery) -> None:
@@ -184,7 +185,7 @@ class Actions:
     async def survive(self, attempt: int) -> None:
         """Note that this worker lost the job and lives: the attempt is no sign that the job kills workers."""
         note = codec.encode(Note(id=self._job, attempt=attempt, verdict="returned", reason=LOST))
-        subject = self._context.journal.notes_subject(self._tenant, self._job)
+        subject = self._context.journal.notes_subject(self._key)
         end_s = time.monotonic() + SURVIVED_S
         while time.monotonic() < end_s:
             try:
@@ -206,12 +207,12 @@ class Actions:
         async def create() -> bool:
             if not self._context.liveness.is_confirmed:  # the job may have been given away meanwhile
                 raise DisconnectedError("the server has not confirmed yet that this worker lives")
-            return await store.create(self._tenant, self._job, body, action.ttl_ms)
+            return await store.create(self._key, body, action.ttl_ms)
 
         created = await self.until_answered(create)
         self.result = result
         if not created:  # somebody else's Result, or ours from a try whose answer was lost: the stored one counts
-            stored = await self.until_answered(lambda: store.get_written(self._tenant, self._job))
+            stored = await self.until_answered(lambda: store.get_written(self._key))
             self.result = stored.result if stored is not None else result
         self.step("store", "after")
 
@@ -242,7 +243,7 @@ class Actions:
     async def _remark(self, action: NoteAttempt) -> None:
         self.step("note", "before")
         journal, note = self._context.journal, codec.encode(action.note)
-        await self.until_answered(lambda: journal.append(journal.notes_subject(self._tenant, self._job), note))
+        await self.until_answered(lambda: journal.append(journal.notes_subject(self._key), note))
         self.step("note", "after")
 
     async def _ack(self) -> None:

@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator, Callable
 from mesh.clock import now_unix_ms
 from mesh.engines.base import Chunk, Work
 from mesh.errors import EngineFailedError, MeshError
+from mesh.job_key import JobKey
 from mesh.protocol.messages import Request, Usage
 from mesh.protocol.validate import seed_of
 from mesh.signals import EngineEnded, Operation
@@ -75,7 +76,7 @@ class EngineCall:
         work = Work(
             job=f"{tenant}.{job}",
             request=self._request,
-            seed=seed_of(self._request, tenant, job),
+            seed=seed_of(self._request, JobKey(tenant, job)),
             token_ids=begin.token_ids,
             text=begin.text,
         )

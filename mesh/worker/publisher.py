@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from mesh.broker.stores.journal import Entry, Journal
 from mesh.broker.transport.mapping import read_puback
 from mesh.errors import MeshError, SequenceError, TooLargeError
+from mesh.job_key import JobKey
 from mesh.policies import pacing
 from mesh.protocol import codec
 from mesh.protocol.codec import Encoding
@@ -41,7 +42,7 @@ class Publisher:
     def __init__(
         self,
         journal: Journal,
-        job: tuple[str, str],
+        key: JobKey,
         encoding: Encoding,
         is_held: Callable[[], bool],
         on_lost: Callable[[], None],
@@ -49,7 +50,7 @@ class Publisher:
         step: Callable[[str, When], None] | None = None,
         streams: bool = True,
     ) -> None:
-        """`job` is (tenant, id). `is_held` is asked before every publish.
+        """`is_held` is asked before every publish.
 
         `on_begun` is called when `started` is in the journal, `on_lost` when the job turns out to be another's;
         each once at most. `step` is told before and after each delta, if somebody watches that closely.
@@ -58,9 +59,9 @@ class Publisher:
         made is kept every CHECKPOINT_S, so that it goes on from there.
         """
         self._journal = journal
-        self._id = job[1]
-        self._public = journal.subject(*job)
-        self._subject = self._public if streams else journal.attempts_subject(*job)
+        self._id = key.id
+        self._public = journal.subject(key)
+        self._subject = self._public if streams else journal.attempts_subject(key)
         self._streams = streams
         self.tally: Tally | None = None  # counts the deltas; set by whoever reads it
         self.window_s = 0.0  # tokens gather for so long after each publish; set by whoever wants that

@@ -16,6 +16,7 @@ from mesh.broker.stores.journal import Entry
 from mesh.broker.stores.results import Stored
 from mesh.clock import now_unix_ms
 from mesh.errors import EngineDeadError, EngineFailedError, MeshError, RequestError
+from mesh.job_key import JobKey
 from mesh.policies.quota import pause_s
 from mesh.protocol.history import History
 from mesh.protocol.messages import Result, Usage
@@ -62,7 +63,7 @@ class Runner:
             received_unix_ms=now_unix_ms(),
             request=self._request,
         )
-        self._public = context.journal.subject(self._facts.tenant, self._facts.id)
+        self._public = context.journal.subject(delivery.key)
         self._interrupt: Interrupt | None = None
         self._found: Stored | None = None
         self._scope = CancelScope()  # of what an interrupt cuts short
@@ -73,9 +74,9 @@ class Runner:
         self._renew()
 
     @property
-    def job(self) -> tuple[str, str]:
-        """Tenant and id."""
-        return self._facts.tenant, self._facts.id
+    def key(self) -> JobKey:
+        """The job's identity."""
+        return self._facts.key
 
     @property
     def delivery(self) -> Delivery:
@@ -135,7 +136,7 @@ class Runner:
         self._has_begun = False
         self._emitter = Publisher(
             self._context.journal,
-            self.job,
+            self.key,
             self._delivery.stored.encoding,
             self._effects.is_held,
             lambda: self.interrupt("lost"),
@@ -158,7 +159,7 @@ class Runner:
         actions: list[Action] | None = None
         # Past its deadline it may have been given a Result by somebody who died before storing it.
         if self._delivery.delivered == 1 and now_unix_ms() < self._facts.deadline_unix_ms:
-            self._context.store.check(*self.job, self._result_found)
+            self._context.store.check(self.key, self._result_found)
             if await self._enter(isolated=False):
                 try:
                     actions = await self._begin(self._attempt.first(now_unix_ms()), last=0)
@@ -195,7 +196,7 @@ class Runner:
     async def _has_journal(self) -> bool:
         """Whether anybody began a job of this name."""
         journal = self._context.journal
-        for subject in (self._public, journal.attempts_subject(*self.job)):
+        for subject in (self._public, journal.attempts_subject(self.key)):
             if await self._effects.until_answered(lambda subject=subject: journal.last(subject)) is not None:  # type: ignore[misc]
                 return True
         return False
@@ -205,7 +206,7 @@ class Runner:
         assert self._request is not None
         context = self._context
         self._effects.step("recall", "before")
-        recalled = await read_takeover(context, self._effects, self.job, self._request.stream, bool(self._awaited_end))
+        recalled = await read_takeover(context, self._effects, self.key, self._request.stream, bool(self._awaited_end))
         if recalled.stored is not None:
             return self._settle_found(recalled.stored, recalled.last)
         history, last = recalled.history, recalled.last.sequence if recalled.last is not None else 0
@@ -237,7 +238,7 @@ class Runner:
         """Ask after the workers that left no word, and judge those attempts. False: give them time to object."""
         doubts = self._context.retry.unproven(history.trials)
         hold, now = self._context.death_check.hold, now_unix_ms()
-        left_s = await self._effects.until_answered(lambda: hold(*self.job, history, doubts, now)) if doubts else 0.0
+        left_s = await self._effects.until_answered(lambda: hold(self.key, history, doubts, now)) if doubts else 0.0
         if not left_s or self.waits_for_objections:  # waited itself it has, whatever a clock elsewhere says
             return True
         self.waits_for_objections = True

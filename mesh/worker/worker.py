@@ -21,6 +21,7 @@ from mesh.broker.topology import PRESENCE_BEAT_S
 from mesh.clock import now_unix_ms
 from mesh.engines.base import Engine
 from mesh.errors import DisconnectedError, EngineDeadError, MeshError
+from mesh.job_key import JobKey
 from mesh.signals import ConnectionChanged, EngineDied, JobDelivered, JobEnded, JobReturned, Observer, Signal, ignore
 from mesh.worker.actions import WorkerContext
 from mesh.worker.commands import Commands, DrainAnswer
@@ -54,7 +55,7 @@ class Worker:
         self._capacity = options.capacity or engine.info.capacity
         self._loop = asyncio.get_running_loop()
         self._runners: dict[asyncio.Task[None], Runner] = {}
-        self._by_job: dict[tuple[str, str], Runner] = {}  # the newest of each job
+        self._by_job: dict[JobKey, Runner] = {}  # the newest of each job
         self._afterwork: set[asyncio.Task[None]] = set()
         self._state: State = "starting"
         self._finished = self._returned = self._tokens = 0
@@ -254,7 +255,7 @@ class Worker:
                 sequence=delivery.stored.sequence,
             )
         )
-        running = self._by_job.get((delivery.address.tenant, delivery.job))
+        running = self._by_job.get(delivery.key)
         if running is not None:
             before = running.delivery.ack_subject
             if running.redelivered(delivery):
@@ -264,15 +265,15 @@ class Worker:
                 return
         runner = Runner(self._context, delivery, Lease(self._ack_wait_s, time.monotonic()))
         task = self._loop.create_task(runner.run(), name=f"mesh-job-{delivery.job}")
-        self._runners[task] = self._by_job[runner.job] = runner
+        self._runners[task] = self._by_job[runner.key] = runner
         self._liveness.took(delivery.ack_subject)
         self._idle.clear()
         task.add_done_callback(self._job_over)
 
     def _job_over(self, task: asyncio.Task[None]) -> None:
         runner = self._runners.pop(task)
-        if self._by_job.get(runner.job) is runner:
-            del self._by_job[runner.job]
+        if self._by_job.get(runner.key) is runner:
+            del self._by_job[runner.key]
         self._liveness.gave(runner.delivery.ack_subject)
         self._tokens += runner.tokens
         if not self._runners:

@@ -8,6 +8,7 @@ import mesh as mesh_api
 from mesh.broker.stores.journal import notes_in
 from mesh.broker.topology import MeshSettings
 from mesh.clock import now_unix_ms
+from mesh.job_key import JobKey
 from mesh.protocol import codec
 from mesh.protocol.messages import Note, Started
 from mesh.worker import death_check
@@ -46,7 +47,7 @@ async def run(mesh, **fields):
 
 async def notes(mesh) -> list[tuple[int, str]]:
     journal = mesh.broker.journal
-    entries = await journal.read(journal.notes_subject("default", "suspect"))
+    entries = await journal.read(journal.notes_subject(JobKey("default", "suspect")))
     return [(note.attempt, note.verdict) for note in notes_in(entries)]
 
 
@@ -88,7 +89,7 @@ async def test_a_worker_that_was_cut_off_gets_the_time_to_object(bare, monkeypat
     await wait_until(lambda: any(each.waits_for_objections for each in worker._runners.values()))
     journal = bare.broker.journal
     note = Note(id="suspect", attempt=4, verdict="returned", reason="lost")
-    await journal.append(journal.notes_subject("default", "suspect"), codec.encode(note))
+    await journal.append(journal.notes_subject(JobKey("default", "suspect")), codec.encode(note))
     assert (await running).status == "finished"
 
 
@@ -120,7 +121,7 @@ async def test_the_time_to_object_is_counted_once_whoever_counts_it(bare):
     await suspect(bare, (GONE, 1), (GONE, 1))
     journal = bare.broker.journal
     asked = Note(id="suspect", attempt=4, verdict="probing", unix_ms=now_unix_ms() - 60_000)
-    await journal.append(journal.notes_subject("default", "suspect"), codec.encode(asked))
+    await journal.append(journal.notes_subject(JobKey("default", "suspect")), codec.encode(asked))
     result = await run(bare)
     assert (result.status, result.error.code) == ("failed", "attempts_exhausted")
     assert await notes(bare) == [(4, "probing")]
@@ -131,5 +132,5 @@ async def test_a_clock_that_is_ahead_does_not_make_a_job_wait_for_ever(bare, qui
     await suspect(bare, (GONE, 1), (GONE, 1))
     journal = bare.broker.journal
     asked = Note(id="suspect", attempt=4, verdict="probing", unix_ms=now_unix_ms() + 3_600_000)
-    await journal.append(journal.notes_subject("default", "suspect"), codec.encode(asked))
+    await journal.append(journal.notes_subject(JobKey("default", "suspect")), codec.encode(asked))
     assert (await run(bare)).error.code == "attempts_exhausted"
