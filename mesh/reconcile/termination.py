@@ -8,7 +8,6 @@ event that says `closing`, which a worker that finds it leaves alone for ENDING_
 import asyncio
 import time
 
-from msgspec import UNSET
 from msgspec.structs import replace
 
 from mesh.audit.entries import ending_of
@@ -58,7 +57,7 @@ class Termination:
         if len(body) > self.store.max_bytes:
             name = f"{tenant}.{stored.job}.{result.attempts}"
             await self.store.put_object(name, body)
-            result = replace(result, text=UNSET, object=name)
+            result = replace(result, text="", object=name)
             body = codec.encode(result, stored.encoding)
         left_s = began_s + ENDING_S / 2 - time.monotonic()
         if left_s <= 0:

@@ -1,0 +1,22 @@
+"""The one door to what is behind `Client` and `Job`, for other rooms of the mesh and for tests. No part of the API.
+
+The front door and the replay submit through a `ClientCore` and hold `JobHandle`s; they never see the faces. Tests hold
+the faces, and ask `core_of` and `handle_of` for what is behind one.
+"""
+
+from mesh.client._core import ClientCore
+from mesh.client._job_state import HandleStatistics, JobHandle
+from mesh.client.client import Client
+from mesh.client.job import Job
+
+__all__ = ["ClientCore", "HandleStatistics", "JobHandle", "core_of", "handle_of"]
+
+
+def core_of(client: Client) -> ClientCore:
+    """What is behind a client."""
+    return client._core
+
+
+def handle_of(job: Job) -> JobHandle:
+    """What is behind a handle."""
+    return job._handle
