@@ -47,6 +47,8 @@ CLOSED = "this client is closed; its jobs go on, and `client.job(id)` of a new o
 class ClientCore:
     """One tenant's client on a connection that somebody else opens and closes."""
 
+    margin_s = BOUND_MARGIN_S
+
     def __init__(
         self,
         broker: Broker,
@@ -124,7 +126,7 @@ class ClientCore:
         if len(asked.body) > room_bytes:
             raise TooLargeError(f"the request has {len(asked.body)} bytes; this NATS takes {room_bytes}")
         subject = self._names.request(model, tier, self.tenant, affinity_token(request))
-        job = self.poller.open(self, job_id, _bound_of(request), is_new=True, on_entry=on_entry)
+        job = self.poller.open(self, job_id, self._bound_of(request), is_new=True, on_entry=on_entry)
         job.model = model
         job.trace = trace = asking.begin(request, model, tier, self.tenant, traceparent)
         traceparent = trace.traceparent if trace is not None else traceparent
@@ -204,6 +206,12 @@ class ClientCore:
         """The handle is closed."""
         self.poller.forget(job)
 
+    def _bound_of(self, request: Request) -> float:
+        """How long to wait for the request's Result, in seconds from now."""
+        deadline_ms = request.deadline_unix_ms
+        left_ms = DEFAULT_DEADLINE_MS if deadline_ms is None else max(0, deadline_ms - time.time_ns() // 1_000_000)
+        return left_ms / 1000 + self.margin_s
+
     def _check_open(self) -> None:
         if self._is_closed:
             raise DisconnectedError(CLOSED)
@@ -232,7 +240,7 @@ class ClientCore:
                 if first is not None:
                     asked.check_same(first)
                     if first.request is not None:
-                        job.bound(_bound_of(first.request))
+                        job.bound(self._bound_of(first.request))
                     job.is_doubtful = False
                 result = await self._lookup.stored(job.id)
                 if result is None and first is None:
@@ -261,13 +269,6 @@ class ClientCore:
             asked.check_same(first)
         except InvalidRequestError as error:
             job.failed(error)
-
-
-def _bound_of(request: Request) -> float:
-    """How long to wait for the request's Result, in seconds from now."""
-    deadline_ms = request.deadline_unix_ms
-    left_ms = DEFAULT_DEADLINE_MS if deadline_ms is None else max(0, deadline_ms - time.time_ns() // 1_000_000)
-    return left_ms / 1000 + BOUND_MARGIN_S
 
 
 def new_job_id() -> str:

@@ -5,11 +5,12 @@ the faces, and ask `core_of` and `handle_of` for what is behind one.
 """
 
 from mesh.client._core import ClientCore
-from mesh.client._job_state import HandleStatistics, JobHandle
+from mesh.client._job_state import INBOX_EVENTS, PAGE_EVENTS, HandleStatistics, JobHandle
+from mesh.client.blocking import BlockingJob
 from mesh.client.client import Client
 from mesh.client.job import Job
 
-__all__ = ["ClientCore", "HandleStatistics", "JobHandle", "core_of", "handle_of"]
+__all__ = ["INBOX_EVENTS", "PAGE_EVENTS", "ClientCore", "HandleStatistics", "JobHandle", "core_of", "handle_of"]
 
 
 def core_of(client: Client) -> ClientCore:
@@ -17,6 +18,6 @@ def core_of(client: Client) -> ClientCore:
     return client._core
 
 
-def handle_of(job: Job) -> JobHandle:
-    """What is behind a handle."""
-    return job._handle
+def handle_of(job: Job | BlockingJob) -> JobHandle:
+    """What is behind a job."""
+    return (job._job if isinstance(job, BlockingJob) else job)._handle
