@@ -46,6 +46,7 @@ class HandleStatistics:
     journal_sequence: int  # of the last event read from the journal; 0: none was
     has_reader: bool  # an iteration has begun
     is_complete: bool  # the Result is there, and all output before it was assembled
+    bound_in_s: float  # until its waits end by themselves
 
 
 class JobHandle:
@@ -104,6 +105,7 @@ class JobHandle:
             journal_sequence=self._sequence,
             has_reader=self._reader is not None,
             is_complete=self._is_complete,
+            bound_in_s=self._timer.when() - self._loop.time(),
         )
 
     # Reading and waiting: as client/job documents it.
