@@ -6,7 +6,6 @@ Everything is bounded: a wait by the job's deadline, a reader by its inbox, a su
 
 import asyncio
 import secrets
-import time
 
 import msgspec
 
@@ -32,12 +31,11 @@ from mesh.protocol import codec
 from mesh.protocol.codec import Encoding
 from mesh.protocol.messages import DEFAULT_DEADLINE_MS, JobStatus, Presence, Request, Result
 from mesh.protocol.subjects import check_tier, check_token
+from mesh.protocol.timing import RESULT_MARGIN_S
 from mesh.telemetry import asking
 
 SUBMIT_S = 10.0
-# Past the deadline: for the mesh to notice it, which takes a dead worker's lease (`ack_wait`, 10 s), and to say so.
-BOUND_MARGIN_S = 30.0
-FOLLOW_S = DEFAULT_DEADLINE_MS / 1000 + BOUND_MARGIN_S  # of a job by its id, whose deadline is not known
+FOLLOW_S = DEFAULT_DEADLINE_MS / 1000 + RESULT_MARGIN_S  # of a job by its id, whose deadline is not known
 READ_S = 5.0
 HEADER_ROOM_BYTES = 1024
 
@@ -47,7 +45,7 @@ CLOSED = "this client is closed; its jobs go on, and `client.job(id)` of a new o
 class ClientCore:
     """One tenant's client on a connection that somebody else opens and closes."""
 
-    margin_s = BOUND_MARGIN_S
+    margin_s = RESULT_MARGIN_S
 
     def __init__(
         self,
@@ -68,6 +66,7 @@ class ClientCore:
             has_neighbours: others publish to this mesh who may use our message ids before we do.
         """
         self.connection = broker.connection
+        self._clock = broker.clock
         self.tenant = tenant
         self._names = broker.names
         self._encoding: Encoding = encoding
@@ -209,7 +208,7 @@ class ClientCore:
     def _bound_of(self, request: Request) -> float:
         """How long to wait for the request's Result, in seconds from now."""
         deadline_ms = request.deadline_unix_ms
-        left_ms = DEFAULT_DEADLINE_MS if deadline_ms is None else max(0, deadline_ms - time.time_ns() // 1_000_000)
+        left_ms = DEFAULT_DEADLINE_MS if deadline_ms is None else max(0, deadline_ms - self._clock.server_unix_ms())
         return left_ms / 1000 + self.margin_s
 
     def _check_open(self) -> None:

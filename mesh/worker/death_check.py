@@ -15,12 +15,7 @@ from mesh.protocol import codec
 from mesh.protocol.history import History, Trial
 from mesh.protocol.messages import Note
 from mesh.protocol.subjects import is_token
-
-# For a worker that was cut off to be back and say so: its library notices a broken connection at once, and a silent
-# one within six seconds.
-OBJECTION_S = 6.0
-
-Finding = Literal["lives", "gone"]
+from mesh.protocol.timing import OBJECTION_S
 
 
 class DeathCheck:
@@ -30,7 +25,7 @@ class DeathCheck:
         self._lives = lives
         self._journal = journal
 
-    async def hold(self, key: JobKey, history: History, doubts: Sequence[Trial], now_unix_ms: int) -> float:
+    async def verify(self, key: JobKey, history: History, doubts: Sequence[Trial], now_unix_ms: int) -> float:
         """Judge `history` by what becomes known of `doubts`; the seconds in which their workers may still object.
 
         What it finds, and when it first asked, is noted where the next one who asks sees it, so that the time is
@@ -55,7 +50,7 @@ class DeathCheck:
         asked_unix_ms = now_unix_ms if history.asked_unix_ms is None else history.asked_unix_ms
         return min(OBJECTION_S, max(0.0, OBJECTION_S - (now_unix_ms - asked_unix_ms) / 1000))
 
-    async def _find(self, trial: Trial) -> Finding:
+    async def _find(self, trial: Trial) -> Literal["lives", "gone"]:
         if not is_token(trial.worker):
             return "gone"
         try:
