@@ -69,6 +69,7 @@ PURE = {
     "worker/attempt",
     "worker/credits",
     "worker/lease",
+    "worker/suspension",
     "audit/entries",
     "reconcile/deadlines",
     "gateway/admission",
