@@ -185,4 +185,3 @@ async def test_the_result_of_a_job_that_streams_nothing_is_its_first_public_even
     attempts = await job.journal.read(job.journal.attempts_subject(KEY))
     assert [each.event for each in attempts] == [STARTED]
     job.publisher.close()
-
