@@ -4,7 +4,6 @@ A live event can be lost with the connection, a Result can come and go unheard, 
 Used by client/poller for handles that hear nothing, and by client/client for an id that was submitted before.
 """
 
-import time
 from collections.abc import Awaitable
 from typing import Any, TypeVar
 
@@ -26,6 +25,7 @@ class Lookup:
     """Asks the queue, the workers, the store and the journal of one tenant's jobs."""
 
     def __init__(self, broker: Broker, tenant: str, control_api: ControlApi) -> None:
+        self._clock = broker.clock
         self._connection = broker.connection
         self._names = broker.names
         self._tenant = tenant
@@ -108,9 +108,9 @@ class Lookup:
             As `status`.
         """
         subject = self._names.control(self._tenant, verb, job)
-        end_s = time.monotonic() + timeout_s
+        end_s = self._clock.monotonic_s() + timeout_s
         while True:
-            left_s = end_s - time.monotonic()
+            left_s = end_s - self._clock.monotonic_s()
             try:
                 header, payload = await self._connection.request(subject, timeout_s=min(TRY_S, left_s))
                 break

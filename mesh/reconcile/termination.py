@@ -6,7 +6,6 @@ event that says `closing`, which a worker that finds it leaves alone for ENDING_
 """
 
 import asyncio
-import time
 
 from msgspec import UNSET
 from msgspec.structs import replace
@@ -16,7 +15,6 @@ from mesh.audit.writer import Auditor
 from mesh.broker.broker import Broker
 from mesh.broker.stores.delivery import StoredRequest
 from mesh.broker.stores.journal import events_of
-from mesh.clock import now_unix_ms
 from mesh.errors import BrokerError, SequenceError
 from mesh.job_key import JobKey
 from mesh.protocol import codec
@@ -35,6 +33,7 @@ class Termination:
 
     def __init__(self, broker: Broker, who: str, cause: str, audit: Auditor | None = None) -> None:
         """`who` ends them: a worker's name, or another process'. `cause`: why, for the audit."""
+        self._clock = broker.clock
         self.journal = broker.journal
         self.store = broker.results
         self.queue = broker.queue
@@ -51,7 +50,7 @@ class Termination:
             BrokerError: NATS did not answer; doing it again is safe.
         """
         assert stored.address is not None
-        tenant, began_s = stored.address.tenant, time.monotonic()
+        tenant, began_s = stored.address.tenant, self._clock.monotonic_s()
         history = await self._close(stored, status, error)
         result = history.result or self._result(stored, history, status, error)
         body = codec.encode(result, stored.encoding)
@@ -60,7 +59,7 @@ class Termination:
             await self.store.put_object(name, body)
             result = replace(result, text=UNSET, object=name)
             body = codec.encode(result, stored.encoding)
-        left_s = began_s + ENDING_S / 2 - time.monotonic()
+        left_s = began_s + ENDING_S / 2 - self._clock.monotonic_s()
         if left_s <= 0:
             raise BrokerError(f"job {stored.job} could not be ended in time; try again")
         if not await self.store.create(JobKey(tenant, stored.job), body, self._facts(stored).result_ttl_ms, left_s):
@@ -141,7 +140,7 @@ class Termination:
             attempt=history.attempts + 1,
             index=history.index,
             worker=self._who,
-            unix_ms=now_unix_ms(),
+            unix_ms=self._clock.server_unix_ms(),
             sequence=stored.sequence,
             closing=True,
         )
@@ -168,11 +167,11 @@ class Termination:
         ending = Ending(status, error)
         if history.finish_reason is not None and history.usage is not None:
             ending = Ending("finished", usage=history.usage, finish_reason=history.finish_reason)
-        return result_of(self._facts(stored), history, ending, now_unix_ms())
+        return result_of(self._facts(stored), history, ending, self._clock.server_unix_ms())
 
     def _facts(self, stored: StoredRequest) -> JobFacts:
         assert stored.address is not None
-        now = now_unix_ms()
+        now = self._clock.server_unix_ms()
         return JobFacts(
             id=stored.job,
             tenant=stored.address.tenant,

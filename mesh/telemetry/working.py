@@ -10,7 +10,6 @@
 Needs OpenTelemetry (`pip install 'mesh[tracing]'`).
 """
 
-import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from dataclasses import dataclass, field
 from opentelemetry.context import Context
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer, set_span_in_context
 
+from mesh.clock import SYSTEM
 from mesh.job_key import JobKey
 from mesh.signals import (
     AttemptStarted,
@@ -48,7 +48,7 @@ class _Job:
 class WorkerTracing:
     """Makes the spans of one worker's jobs."""
 
-    def __init__(self, tracer: Tracer, worker: str, now_ns: Callable[[], int] = time.time_ns) -> None:
+    def __init__(self, tracer: Tracer, worker: str, now_ns: Callable[[], int] = SYSTEM.wall_ns) -> None:
         self._tracer = tracer
         self._worker = worker
         self._now_ns = now_ns

@@ -20,8 +20,6 @@ from mesh.protocol.subjects import is_token
 # one within six seconds.
 OBJECTION_S = 6.0
 
-Finding = Literal["lives", "gone"]
-
 
 class DeathCheck:
     """Asks after the workers of a job that is about to be given up."""
@@ -30,7 +28,7 @@ class DeathCheck:
         self._lives = lives
         self._journal = journal
 
-    async def hold(self, key: JobKey, history: History, doubts: Sequence[Trial], now_unix_ms: int) -> float:
+    async def verify(self, key: JobKey, history: History, doubts: Sequence[Trial], now_unix_ms: int) -> float:
         """Judge `history` by what becomes known of `doubts`; the seconds in which their workers may still object.
 
         What it finds, and when it first asked, is noted where the next one who asks sees it, so that the time is
@@ -55,7 +53,7 @@ class DeathCheck:
         asked_unix_ms = now_unix_ms if history.asked_unix_ms is None else history.asked_unix_ms
         return min(OBJECTION_S, max(0.0, OBJECTION_S - (now_unix_ms - asked_unix_ms) / 1000))
 
-    async def _find(self, trial: Trial) -> Finding:
+    async def _find(self, trial: Trial) -> Literal["lives", "gone"]:
         if not is_token(trial.worker):
             return "gone"
         try:

@@ -7,7 +7,7 @@ import pytest
 import mesh as mesh_api
 from mesh.broker.stores.journal import notes_in
 from mesh.broker.topology import MeshSettings
-from mesh.clock import now_unix_ms
+from mesh.clock import SYSTEM
 from mesh.job_key import JobKey
 from mesh.protocol import codec
 from mesh.protocol.messages import Note, Started
@@ -71,7 +71,7 @@ async def test_a_job_is_not_buried_for_a_worker_that_is_suspended(bare, quick):
 
 async def test_a_job_is_not_buried_for_a_worker_that_lives(bare, quick):
     worker = await bare.start_worker()
-    await suspect(bare, (GONE, 1), (worker.name, now_unix_ms()))
+    await suspect(bare, (GONE, 1), (worker.name, SYSTEM.wall_unix_ms()))
     assert (await run(bare)).status == "finished"
 
 
@@ -120,7 +120,7 @@ async def test_the_time_to_object_is_counted_once_whoever_counts_it(bare):
     await bare.start_worker()
     await suspect(bare, (GONE, 1), (GONE, 1))
     journal = bare.broker.journal
-    asked = Note(id="suspect", attempt=4, verdict="probing", unix_ms=now_unix_ms() - 60_000)
+    asked = Note(id="suspect", attempt=4, verdict="probing", unix_ms=SYSTEM.wall_unix_ms() - 60_000)
     await journal.append(journal.notes_subject(JobKey("default", "suspect")), codec.encode(asked))
     result = await run(bare)
     assert (result.status, result.error.code) == ("failed", "attempts_exhausted")
@@ -131,6 +131,6 @@ async def test_a_clock_that_is_ahead_does_not_make_a_job_wait_for_ever(bare, qui
     await bare.start_worker()
     await suspect(bare, (GONE, 1), (GONE, 1))
     journal = bare.broker.journal
-    asked = Note(id="suspect", attempt=4, verdict="probing", unix_ms=now_unix_ms() + 3_600_000)
+    asked = Note(id="suspect", attempt=4, verdict="probing", unix_ms=SYSTEM.wall_unix_ms() + 3_600_000)
     await journal.append(journal.notes_subject(JobKey("default", "suspect")), codec.encode(asked))
     assert (await run(bare)).error.code == "attempts_exhausted"

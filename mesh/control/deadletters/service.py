@@ -6,7 +6,6 @@ done by two at once, the job runs once.
 """
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -112,7 +111,7 @@ class DeadLetterService:
             return Decision("gone", "somebody else redrove or removed it")
         request, _ = read_request(letter.body, letter.encoding)
         traces = await self._traces(letter)
-        return decide(_burial(letter), request, traces, time.time_ns() // 1_000_000, has_deadline)
+        return decide(_burial(letter), request, traces, self._broker.clock.server_unix_ms(), has_deadline)
 
     async def redrive(self, letter: DeadLetter, deadline_s: float | None = None) -> Decision:
         """Have the job run again under its id, if that can be; what was decided and done.
@@ -151,7 +150,7 @@ class DeadLetterService:
     async def submit(self, letter: DeadLetter, deadline_s: float | None) -> None:
         """Store the request again, once."""
         at = letter.address
-        deadline_unix_ms = None if deadline_s is None else time.time_ns() // 1_000_000 + int(deadline_s * 1000)
+        deadline_unix_ms = None if deadline_s is None else self._broker.clock.server_unix_ms() + int(deadline_s * 1000)
         name = JobKey(at.tenant, letter.job)
         again = submission(_burial(letter), name, letter.body, letter.encoding, deadline_unix_ms)
         subject = self._broker.names.request(at.model, at.tier, at.tenant, again.affinity)
