@@ -54,6 +54,7 @@ class Puller:
         self._puller: Pulls | None = None
         self._is_stopped = False
         self._is_due = False
+        self._clock = broker.clock
         self._suspension = Suspension(self._settings.ack_wait_s / 2)
         self._broken = asyncio.Event()
         self.owned: frozenset[int] = frozenset()  # lanes pulled first; the presence board keeps it
@@ -91,9 +92,9 @@ class Puller:
         """Send the pulls that the credits allow."""
         if self._puller is None or self._is_stopped or not self._broker.connection.is_connected or self._is_held_up():
             return
-        now_s = self._loop.time()
-        if self._suspension.is_suspected(now_s):
+        if self._suspension.is_suspected(self._clock.uptime_s()):
             return  # what a pull brings now would be left alone
+        now_s = self._loop.time()
         for ask in self._credits.plan(now_s, self.owned):
             priority = 0 if ask.source.lane in self.owned else 1
             try:
@@ -124,15 +125,19 @@ class Puller:
         if self._puller is not None:
             self._puller.close()
 
+    def ticked(self) -> None:
+        """One tick of the side task."""
+        self._suspension.ticked(self._clock.uptime_s())
+        if self._puller is not None:
+            self._puller.expire()
+        self.pump()
+
     async def tick(self) -> None:
         """Side task: give up forgotten pulls, look at consumers that were not looked at."""
-        self._suspension.ticked(self._loop.time())
+        self.ticked()
         while True:
             await asyncio.sleep(TICK_S)
-            self._suspension.ticked(self._loop.time())
-            if self._puller is not None:
-                self._puller.expire()
-            self.pump()
+            self.ticked()
 
     async def repair(self) -> None:
         """Side task: when pulls fail, see whether our consumers are still there."""
@@ -172,7 +177,7 @@ class Puller:
         self._pump_soon()
 
     def _delivered(self, delivery: Delivery) -> None:
-        if self._suspension.is_suspected(self._loop.time()):
+        if self._suspension.is_suspected(self._clock.uptime_s()):
             # The job may have lain in the socket until its lease ended, and be another worker's by now.
             # It is left alone, since even a NAK would disturb that worker; if the job is ours it comes again.
             self._credits.delivered(delivery.consumer, delivery.pending, accepted=False)
