@@ -9,13 +9,20 @@ from mesh.broker.transport.connection import Connection, connect
 from mesh.broker.transport.options import ConnectOptions
 from mesh.protocol.subjects import Names
 from mesh.server import EmbeddedServer
+from tests.clocks import Hands
 from tests.wire import Wire
 
 
 @pytest.fixture
-async def broker(mesh_server: EmbeddedServer, connection: Connection) -> Broker:
-    """The mesh of `mesh_server`, with one lane, on `connection`."""
-    return Broker(connection, Names())
+def hands() -> Hands:
+    """The clock of `broker`."""
+    return Hands()
+
+
+@pytest.fixture
+async def broker(mesh_server: EmbeddedServer, connection: Connection, hands: Hands) -> Broker:
+    """The mesh of `mesh_server`, with one lane, on `connection`; its time passes by `hands` alone."""
+    return Broker(connection, Names(), hands.clock)
 
 
 @pytest.fixture

@@ -5,7 +5,8 @@ from collections.abc import Callable
 from mesh.broker.broker import Broker
 from mesh.engines.base import EngineInfo
 from mesh.policies.affinity import owned_lanes
-from mesh.worker.presence import PresenceBoard, State, WorkerLoad
+from mesh.worker.presence import LOOK_EACH_S, PresenceBoard, State, WorkerLoad
+from tests.clocks import Hands
 from tests.running import MODEL, wait_until
 
 LANES = 16
@@ -14,7 +15,7 @@ INFO = EngineInfo("simulator", "1", MODEL, capacity=4, max_model_len=0)
 
 
 def board(broker: Broker, worker: str, model: str = MODEL) -> PresenceBoard:
-    return PresenceBoard(broker.workers, worker, model, INFO, LANES)
+    return PresenceBoard(broker, worker, model, INFO, LANES)
 
 
 def beat(of: PresenceBoard, state: State) -> None:
@@ -57,7 +58,7 @@ async def test_a_worker_of_another_model_takes_no_lane(broker: Broker) -> None:
     assert await lanes_beside(broker, "ready", "other") == ALL
 
 
-async def test_a_worker_that_began_to_drain_gives_its_lanes_to_the_others(broker: Broker) -> None:
+async def test_a_worker_that_began_to_drain_gives_its_lanes_to_the_others(broker: Broker, hands: Hands) -> None:
     own, other = board(broker, "w-1"), board(broker, "w-2")
     for each in (own, other):
         beat(each, "ready")
@@ -66,12 +67,11 @@ async def test_a_worker_that_began_to_drain_gives_its_lanes_to_the_others(broker
     assert own.owned < ALL
     beat(other, "draining")
     await wait_until(is_seen(broker, ("w-2", "draining")))
-
-    async def has_all() -> bool:
-        await own.look()
-        return own.owned == ALL
-
-    await wait_until(has_all)
+    await own.look()
+    assert own.owned < ALL, "each worker reads of the others only so often"
+    hands.advance(2 * LOOK_EACH_S)
+    await own.look()
+    assert own.owned == ALL
 
 
 async def test_who_has_left_is_not_seen(broker: Broker) -> None:

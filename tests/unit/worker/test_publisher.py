@@ -9,11 +9,12 @@ from msgspec.structs import replace
 from mesh.broker.broker import Broker
 from mesh.broker.stores.journal import Entry, Journal
 from mesh.broker.transport.calls import OnReply
+from mesh.clock import SYSTEM
 from mesh.errors import BrokerTimeoutError, MeshError
 from mesh.job_key import JobKey
 from mesh.protocol import codec
 from mesh.protocol.messages import Delta, Event, Result, Started, Usage
-from mesh.worker.publisher import LostError, Publisher
+from mesh.worker.publisher import LostError, Publisher, PublisherHooks, Streaming
 from tests.running import wait_until
 
 KEY = JobKey("t", "j")
@@ -53,15 +54,12 @@ class Job:
         self.journal = journal
         self.told: list[str] = []
         self.is_held = True
-        self.publisher = Publisher(
-            journal,
-            KEY,
-            "json",
-            lambda: self.is_held,
-            lambda: self.told.append("lost"),
-            lambda: self.told.append("begun"),
-            streams=streams,
+        hooks = PublisherHooks(
+            is_held=lambda: self.is_held,
+            on_lost=lambda: self.told.append("lost"),
+            on_begun=lambda: self.told.append("begun"),
         )
+        self.publisher = Publisher(journal, KEY, "json", Streaming(streams), hooks, SYSTEM)
 
     async def entries(self) -> list[Entry]:
         return await self.journal.read(self.journal.subject(KEY))

@@ -8,9 +8,7 @@ import pytest
 from mesh.broker.broker import Broker
 from mesh.broker.stores.delivery import Delivery
 from mesh.broker.topology import consumer_states
-from mesh.broker.transport.connection import Connection
 from mesh.policies.tiers import TierWeights
-from mesh.protocol.subjects import Names
 from mesh.server import EmbeddedServer
 from mesh.worker import credits, puller
 from mesh.worker.puller import Puller
@@ -46,16 +44,6 @@ class Pulling:
 
     def _all_wait(self) -> bool:
         return all(each.waits for each in self.puller._credits._states.values())
-
-
-@pytest.fixture
-def hands() -> Hands:
-    return Hands()
-
-
-@pytest.fixture
-def broker(mesh_server: EmbeddedServer, connection: Connection, hands: Hands) -> Broker:
-    return Broker(connection, Names(), hands.clock)
 
 
 @pytest.fixture(autouse=True)
