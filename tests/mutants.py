@@ -63,15 +63,15 @@ MUTANTS: dict[str, Mutant] = {
     # Deadlines.
     "expiry-without-grace": Mutant(
         "mesh/reconcile/deadlines.py",
-        "self._heap[0][0] + GRACE_MS <= now_unix_ms",
+        "self._heap[0][0] + EXPIRY_GRACE_MS <= now_unix_ms",
         "self._heap[0][0] <= now_unix_ms",
         (DEADLINES + "test_the_worker_that_runs_a_job_has_a_grace_to_end_it",),
     ),
     "grace-of-nothing": Mutant(
-        "mesh/reconcile/deadlines.py",
-        "GRACE_MS = 1000",
-        "GRACE_MS = 0",
-        (DEADLINES + "test_the_grace_is_long_enough_for_a_result_to_be_stored_and_acknowledged",),
+        "mesh/protocol/timing.py",
+        "EXPIRY_GRACE_MS = 1000",
+        "EXPIRY_GRACE_MS = 0",
+        ("tests/unit/protocol/test_timing.py::test_the_constants_of_time_fit_together",),
     ),
     # The puller.
     "late-delivery-is-run": Mutant(

@@ -1,5 +1,6 @@
 """What a test sees of the wire: every message of a server in the order it took them, and peers written by hand."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mesh.broker.stores.delivery import Delivery, StoredRequest
@@ -21,12 +22,13 @@ class Seen:
 
 
 class Wire:
-    """Every message on a server since this was made, heard on a connection of its own."""
+    """The messages on a server since this was made, heard on a connection of its own; answers among them."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, subjects: Sequence[str] = (">",)) -> None:
         self._connection = connection
         self.seen: list[Seen] = []
-        connection.subscribe(">", self._heard)
+        for subject in subjects if ">" in subjects else (*subjects, "_INBOX.>"):
+            connection.subscribe(subject, self._heard)
 
     async def ready(self) -> "Wire":
         """Return once the server knows of the interest."""

@@ -37,3 +37,10 @@ async def wire(mesh_server: EmbeddedServer) -> AsyncIterator[Wire]:
     """Every message on `mesh_server`."""
     async with connect(ConnectOptions(servers=(mesh_server.url,), name="wire")) as connected:
         yield await Wire(connected).ready()
+
+
+@pytest.fixture
+async def spy(mesh_server: EmbeddedServer) -> AsyncIterator[Wire]:
+    """Every message of the mesh but pings, so that these find nobody where nobody is."""
+    async with connect(ConnectOptions(servers=(mesh_server.url,), name="spy")) as connected:
+        yield await Wire(connected, ("$JS.>", "$KV.>", "mesh.sys.liveness.*", "mesh.sys.leases.*")).ready()

@@ -20,13 +20,14 @@ from mesh.job_key import JobKey
 from mesh.policies.retry import RetryPolicy
 from mesh.protocol import codec
 from mesh.protocol.messages import ErrorInfo, Note, Request, Result, Started, Usage
+from mesh.protocol.timing import LEASE_GUARD
 from mesh.signals import JobBuried, JobEnded, JobReturned, Signal
 from mesh.worker import actions
 from mesh.worker.actions import Actions, WorkerContext
 from mesh.worker.attempt import Ack, Action, Announce, Close, Drop, MoveToDeadLetters, Nak, NoteAttempt, Store
 from mesh.worker.death_check import DeathCheck
 from mesh.worker.isolation import Isolation
-from mesh.worker.lease import GUARD, Lease
+from mesh.worker.lease import Lease
 from mesh.worker.liveness import Liveness
 from mesh.worker.publisher import LostError, Publisher, PublisherHooks, Streaming
 from mesh.worker.quota_gate import QuotaGate
@@ -161,7 +162,7 @@ async def test_after_the_end_the_job_is_not_this_workers_any_more(ending: Ending
 
 
 async def test_without_the_lease_nothing_is_done(ending: Ending, wire: Wire, hands: Hands) -> None:
-    hands.advance(ACK_WAIT_S * (1 - GUARD))
+    hands.advance(ACK_WAIT_S * (1 - LEASE_GUARD))
     for action in (*FINISHED, Nak(0.0), NoteAttempt(NOTE), MoveToDeadLetters(WHY, 3), Close(STARTED)):
         with pytest.raises(LostError):
             await ending.perform(action)

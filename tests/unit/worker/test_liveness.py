@@ -12,7 +12,8 @@ from mesh.broker.stores.purge import purge_subject
 from mesh.errors import BrokerTimeoutError, ConfigError
 from mesh.protocol import codec
 from mesh.protocol.messages import LivenessRecord
-from mesh.worker.liveness import BYE, LIST, WATCHED_S, Liveness
+from mesh.protocol.timing import LEASES_ANNOUNCED_S
+from mesh.worker.liveness import BYE, LIST, Liveness
 from tests.clocks import Hands
 from tests.running import wait_until
 from tests.wire import Wire
@@ -190,7 +191,7 @@ async def test_what_it_takes_and_gives_is_announced_while_somebody_watches(
     living.liveness.took("$JS.ACK.unwatched")
     await ping(peer)
     living.liveness.took("$JS.ACK.a")
-    hands.advance(WATCHED_S - 0.1)
+    hands.advance(LEASES_ANNOUNCED_S - 0.1)
     living.liveness.gave("$JS.ACK.a")
     hands.advance(0.1)
     living.liveness.took("$JS.ACK.b")
