@@ -71,6 +71,7 @@ PURE = {
     "worker/lease",
     "worker/suspension",
     "audit/entries",
+    "reconcile/address_fault",
     "reconcile/deadlines",
     "gateway/admission",
     "control/deadletters/redrive",
