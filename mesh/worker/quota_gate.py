@@ -11,7 +11,7 @@ from mesh.broker.stores.delivery import Delivery
 from mesh.broker.stores.quota_slots import Slot, Slots
 from mesh.broker.stores.quotas import Quotas
 from mesh.broker.topology import PRESENCE_BEAT_S
-from mesh.errors import BrokerError, MeshError, RequestError
+from mesh.errors import BrokerError, MeshError, RefusedError
 from mesh.protocol.messages import Result
 
 log = logging.getLogger("mesh.worker")
@@ -31,7 +31,7 @@ class QuotaGate:
         """Whether nothing limits this tenant."""
         return self._quotas.of(tenant) is None
 
-    async def refusal(self, delivery: Delivery, now_unix_ms: int) -> RequestError | None:
+    async def refusal(self, delivery: Delivery, now_unix_ms: int) -> RefusedError | None:
         """Why a job that never ran is not to run; None: it may.
 
         Where NATS does not say what was used, the job goes ahead: work that was accepted is worth more than a count.
@@ -41,7 +41,7 @@ class QuotaGate:
         try:
             tenant, job = delivery.address.tenant, delivery.job
             await self._quotas.begin(tenant, job, request, delivery.stored_unix_ms, now_unix_ms)
-        except RequestError as error:
+        except RefusedError as error:
             return error
         except BrokerError as error:
             log.warning("the limits of a job were not asked: %s", error, extra={"event": "quota_unasked"})
