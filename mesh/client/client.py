@@ -20,9 +20,8 @@ from typing import Any
 import msgspec
 
 from mesh.broker import topology
+from mesh.broker.broker import Broker
 from mesh.broker.stores.journal import Entry, OnEntry
-from mesh.broker.stores.results import PresenceStore, ResultStore
-from mesh.broker.transport.connection import Connection
 from mesh.broker.transport.connection import connect as connect_broker
 from mesh.broker.transport.mapping import NO_JETSTREAM
 from mesh.broker.transport.options import ConnectOptions
@@ -63,8 +62,7 @@ class Client:
 
     def __init__(
         self,
-        connection: Connection,
-        names: Names,
+        broker: Broker,
         tenant: str,
         encoding: Encoding,
         where: str,
@@ -80,19 +78,19 @@ class Client:
             is_confined: JetStream tells this user nothing, see client/control_api.
             has_neighbours: others publish to this mesh who may use our message ids before we do.
         """
-        self._connection = connection
-        self._names = names
+        self._connection = broker.connection
+        self._names = broker.names
         self._tenant = tenant
         self._encoding: Encoding = encoding
         self._where = where
         self._has_neighbours = has_neighbours or is_confined
-        self._store = ResultStore(connection, names)
-        self._presence = PresenceStore(connection, names)
-        self._control_api = ControlApi(connection, names, tenant, is_confined)
-        self._catalog = catalog or Catalog(connection, names, self._control_api)
-        self._submission = Submission(connection, names, tenant)
-        self._lookup = Lookup(connection, names, tenant, self._control_api)
-        self.watch = Poller(connection, names, tenant, self._lookup)
+        self._store = broker.results
+        self._presence = broker.workers
+        self._control_api = ControlApi(broker, tenant, is_confined)
+        self._catalog = catalog or Catalog(broker, self._control_api)
+        self._submission = Submission(broker, tenant)
+        self._lookup = Lookup(broker, tenant, self._control_api)
+        self.watch = Poller(broker, tenant, self._lookup)
         self._loop = asyncio.get_running_loop()
 
     def __repr__(self) -> str:
@@ -359,7 +357,7 @@ async def connect(
         is_confined = False
         try:
             async with asyncio.timeout(options.connect_timeout_s):
-                await topology.read_settings(connection, names)
+                await topology.read_settings(Broker(connection, names))
         except (UnauthorizedError, UnavailableError):  # a tenant's account has no JetStream
             is_confined = True
         except TopologyError as error:
@@ -368,7 +366,7 @@ async def connect(
             is_confined = True
         except (BrokerTimeoutError, TimeoutError):
             pass  # whoever asks something of it will hear
-        client = Client(connection, names, tenant, encoding, options.shown, is_confined=is_confined)
+        client = Client(Broker(connection, names), tenant, encoding, options.shown, is_confined=is_confined)
         unlisten = connection.listen(client.watch.connection_changed)
         watch = asyncio.create_task(client.watch.run(), name="mesh-client-watch")
         try:

@@ -8,15 +8,12 @@ import time
 from collections.abc import Awaitable
 from typing import Any, TypeVar
 
-from mesh.broker.stores.journal import Journal, events_of
-from mesh.broker.stores.queue import RequestQueue
-from mesh.broker.stores.results import ResultStore
-from mesh.broker.transport.connection import Connection
+from mesh.broker.broker import Broker
+from mesh.broker.stores.journal import events_of
 from mesh.client.control_api import ControlApi
 from mesh.errors import BrokerTimeoutError, ResultNotFoundError, UnauthorizedError, UnavailableError
 from mesh.protocol import codec, headers
 from mesh.protocol.messages import Result
-from mesh.protocol.subjects import Names
 
 STATUS_S = 5.0  # for a worker to say where a job stands
 TRY_S = 3.0  # for one worker to answer; one that was just suspended never does, and the next question goes to another
@@ -27,14 +24,14 @@ T = TypeVar("T")
 class Lookup:
     """Asks the queue, the workers, the store and the journal of one tenant's jobs."""
 
-    def __init__(self, connection: Connection, names: Names, tenant: str, control_api: ControlApi) -> None:
-        self._connection = connection
-        self._names = names
+    def __init__(self, broker: Broker, tenant: str, control_api: ControlApi) -> None:
+        self._connection = broker.connection
+        self._names = broker.names
         self._tenant = tenant
         self._control_api = control_api
-        self._queue = RequestQueue(connection, names)
-        self._journal = Journal(connection, names)
-        self._store = ResultStore(connection, names)
+        self._queue = broker.queue
+        self._journal = broker.journal
+        self._store = broker.results
 
     async def ask(self, job: str, sequence: int = 0) -> Result | None:
         """The Result of a job that ended; None: it waits or runs.

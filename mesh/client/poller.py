@@ -10,9 +10,9 @@ import logging
 from collections.abc import Coroutine, Sequence
 from typing import Any
 
-from mesh.broker.stores.journal import Journal, OnEntry
-from mesh.broker.stores.results import MOST_AT_ONCE, ResultStore, Stored
-from mesh.broker.transport.connection import Connection
+from mesh.broker.broker import Broker
+from mesh.broker.stores.journal import OnEntry
+from mesh.broker.stores.results import MOST_AT_ONCE, Stored
 from mesh.client.job import Job, JobBackend
 from mesh.client.lookup import Lookup
 from mesh.errors import (
@@ -22,7 +22,6 @@ from mesh.errors import (
     UnauthorizedError,
     UnavailableError,
 )
-from mesh.protocol.subjects import Names
 
 log = logging.getLogger("mesh.client")
 
@@ -36,10 +35,10 @@ FEW = 8  # handles that are looked at one by one
 class Poller:
     """The open handles of one client. Made and run by it."""
 
-    def __init__(self, connection: Connection, names: Names, tenant: str, inquiry: Lookup) -> None:
+    def __init__(self, broker: Broker, tenant: str, inquiry: Lookup) -> None:
         self._tenant = tenant
-        self._journal = Journal(connection, names)
-        self._store = ResultStore(connection, names)
+        self._journal = broker.journal
+        self._store = broker.results
         self._lookup = inquiry
         self._jobs: dict[Job, None] = {}  # oldest first; several may be of one job
         self._tasks: set[asyncio.Task[None]] = set()

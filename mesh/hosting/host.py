@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from mesh.audit.writer import Auditor
 from mesh.broker import topology
-from mesh.broker.transport.connection import connect
+from mesh.broker.broker import open_broker
 from mesh.broker.transport.options import ConnectOptions
 from mesh.control.status.mesh_exporter import MeshExporter
 from mesh.engines.base import Engine
@@ -58,9 +58,9 @@ async def host_worker(
         DisconnectedError, TopologyError: no NATS, or no mesh on it.
     """
     names, backoff = names or Names(), Backoff(most_quick=ENGINE_DEATHS)
-    async with connect(connect_options) as connection:
-        topology.check_server(connection.server_version)
-        await topology.read_settings(connection, names)
+    async with open_broker(connect_options, names) as broker:
+        topology.check_server(broker.connection.server_version)
+        await topology.read_settings(broker)
     workers: list[Worker] = []
 
     def ready(worker: Worker) -> None:
@@ -115,13 +115,13 @@ async def serve_engine(
     Raises:
         EngineDeadError, DisconnectedError, TopologyError: as `host_worker`.
     """
-    async with connect(connect_options) as connection, counted(mesh_exporter, connection):
-        audit = Auditor(connection, names, options.name, observer)
+    async with open_broker(connect_options, names) as broker, counted(mesh_exporter, broker):
+        audit = Auditor(broker, options.name, observer)
         told = replace(options, shows_steps=options.shows_steps and observer is not ignore)
-        worker = Worker(engine, connection, names, told, all_of(audit.observe, observer))
+        worker = Worker(engine, broker, told, all_of(audit.observe, observer))
         announcing = asyncio.create_task(_announce(worker, on_ready), name="mesh-announce")
         try:
-            async with services(connection, names, options.name, options.has_frontdoor, audit) as doors:
+            async with services(broker, options.name, options.has_frontdoor, audit) as doors:
                 resting = asyncio.create_task(_rest(worker, doors), name="mesh-rest")
                 try:
                     await worker.serve()

@@ -13,11 +13,9 @@ from msgspec.structs import replace
 
 from mesh.audit.entries import ending_of
 from mesh.audit.writer import Auditor
+from mesh.broker.broker import Broker
 from mesh.broker.stores.delivery import StoredRequest
-from mesh.broker.stores.journal import Journal, events_of
-from mesh.broker.stores.queue import RequestQueue
-from mesh.broker.stores.results import ResultStore
-from mesh.broker.transport.connection import Connection
+from mesh.broker.stores.journal import events_of
 from mesh.clock import now_unix_ms
 from mesh.errors import BrokerError, SequenceError
 from mesh.protocol import codec
@@ -25,7 +23,6 @@ from mesh.protocol.codec import Encoding
 from mesh.protocol.history import History, read_history
 from mesh.protocol.messages import ErrorInfo, Result, Started, Status
 from mesh.protocol.outcome import Ending, JobFacts, result_of
-from mesh.protocol.subjects import Names
 from mesh.worker.runner import ENDING_S
 
 TRIES = 5
@@ -35,13 +32,11 @@ LAG_S = 0.05  # between looks at a replica that lags behind its leader
 class Termination:
     """Writes the Results of jobs that no worker runs."""
 
-    def __init__(
-        self, connection: Connection, names: Names, who: str, cause: str, audit: Auditor | None = None
-    ) -> None:
+    def __init__(self, broker: Broker, who: str, cause: str, audit: Auditor | None = None) -> None:
         """`who` ends them: a worker's name, or another process'. `cause`: why, for the audit."""
-        self.journal = Journal(connection, names)
-        self.store = ResultStore(connection, names)
-        self.queue = RequestQueue(connection, names)
+        self.journal = broker.journal
+        self.store = broker.results
+        self.queue = broker.queue
         self._who = who
         self._cause = cause
         self._audit = audit

@@ -14,12 +14,10 @@ from collections.abc import Callable
 
 import msgspec
 
-from mesh.broker.stores.liveness import LivenessStore
-from mesh.broker.transport.connection import Connection
+from mesh.broker.broker import Broker
 from mesh.errors import ConfigError, DisconnectedError, MeshError, SequenceError
 from mesh.protocol import codec
 from mesh.protocol.messages import LivenessRecord, Pong
-from mesh.protocol.subjects import Names
 
 log = logging.getLogger("mesh.worker")
 
@@ -35,8 +33,7 @@ class Liveness:
 
     def __init__(
         self,
-        connection: Connection,
-        names: Names,
+        broker: Broker,
         worker: str,
         on_dead: Callable[[], None],
         on_sure: Callable[[], None],
@@ -45,9 +42,9 @@ class Liveness:
 
         `on_sure` is called when it is sure of itself again.
         """
-        self._connection = connection
-        self._names = names
-        self._lives = LivenessStore(connection, names)
+        self._connection = broker.connection
+        self._names = broker.names
+        self._lives = broker.liveness
         self._worker = worker
         self._on_dead = on_dead
         self._session = ""
@@ -61,7 +58,7 @@ class Liveness:
         self._poke = asyncio.Event()
         self._leases: dict[str, None] = {}  # acknowledgement subjects, in the order of delivery
         self._watched_until_s = 0.0
-        self._subscription = connection.subscribe(names.system("ping", worker), self._pinged)
+        self._subscription = broker.connection.subscribe(broker.names.system("ping", worker), self._pinged)
 
     @property
     def is_confirmed(self) -> bool:

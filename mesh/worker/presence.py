@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import mesh
-from mesh.broker.stores.results import PresenceStore
+from mesh.broker.stores.workers import PresenceStore
 from mesh.clock import now_unix_ms
 from mesh.engines.base import EngineInfo
 from mesh.errors import BrokerError, DisconnectedError

@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from mesh.broker.broker import Broker
 from mesh.broker.stores.journal import PAGE, Journal
 from mesh.broker.transport.connection import connect
 from mesh.broker.transport.mapping import read_puback
@@ -19,7 +20,7 @@ NAMES = Names()
 
 @pytest.fixture
 def journal(mesh_server, connection):
-    return Journal(connection, NAMES)
+    return Journal(Broker(connection, NAMES))
 
 
 def delta(index: int, text: str = "x") -> Delta:
@@ -148,7 +149,7 @@ async def test_an_event_too_large_is_refused_before_it_is_sent(journal):
 
 async def test_without_an_events_stream_nothing_can_be_read(server):
     async with connect(ConnectOptions(servers=(server.url,))) as connection:
-        journal = Journal(connection, NAMES)
+        journal = Journal(Broker(connection, NAMES))
         with pytest.raises(BrokerError):
             await journal.last("mesh.out.t.j")
         with pytest.raises(BrokerError):

@@ -6,6 +6,7 @@ import msgspec
 import pytest
 
 from mesh.broker import topology
+from mesh.broker.broker import Broker
 from mesh.broker.stores.pulls import Pulls
 from mesh.broker.stores.queue import PAGE, RequestQueue
 from mesh.broker.topology import MeshSettings
@@ -21,7 +22,7 @@ SUBJECT = NAMES.request("simulator", "standard", "acme", "x")
 
 @pytest.fixture
 def queue(mesh_server, connection):
-    return RequestQueue(connection, NAMES)
+    return RequestQueue(Broker(connection, NAMES))
 
 
 async def submit(queue, job: str, tenant: str = "acme", body: bytes | None = None, **more):
@@ -111,8 +112,8 @@ async def test_a_packed_request_says_so(queue):
 
 async def test_a_full_queue_refuses_at_once(server, connection):
     settings = MeshSettings(lanes=1, queue_limit=2)
-    await topology.apply(connection, await topology.plan(connection, NAMES, settings, ["simulator"]))
-    queue = RequestQueue(connection, NAMES)
+    await topology.apply(connection, await topology.plan(Broker(connection, NAMES), settings, ["simulator"]))
+    queue = RequestQueue(Broker(connection, NAMES))
     for number in range(2):
         await submit(queue, f"j{number}")
     with pytest.raises(QuotaExceededError, match="try again later"):
@@ -126,7 +127,7 @@ async def test_a_full_queue_refuses_at_once(server, connection):
 
 async def test_without_a_mesh_the_refusal_says_how_to_make_one(connection):
     with pytest.raises(UnavailableError, match="mesh init"):
-        await submit(RequestQueue(connection, NAMES), "j1")
+        await submit(RequestQueue(Broker(connection, NAMES)), "j1")
 
 
 async def test_a_request_too_large_for_a_message_is_refused(queue, connection):
@@ -155,9 +156,9 @@ async def test_a_request_too_large_for_a_message_is_refused(queue, connection):
 async def test_a_delivery_has_a_name_to_be_answered_under(mesh_server, connection, what, body, pairs, job, code):
     await connection.request(SUBJECT, body, headers.block(*pairs))
     deliveries, ends = [], []
-    puller = Pulls(connection, NAMES, deliveries.append, lambda *end: ends.append(end))
-    puller.pull("simulator-standard-0", 1, None, 0)
-    await wait_until(lambda: ends)
+    puller = Pulls(Broker(connection, NAMES), deliveries.append, lambda *end: ends.append(end))
+    puller.pull("simulator-standard-0", 1, 5.0, 0)  # waits: the consumer may hear of the request a moment after the ack
+    await wait_until(lambda: deliveries)
     (delivery,) = deliveries
     assert delivery.job == job
     assert delivery.address.tenant == "acme", "the tenant is the subject's, never one in a body or a header"

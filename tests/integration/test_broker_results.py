@@ -4,10 +4,12 @@ import asyncio
 
 import pytest
 
+from mesh.broker.broker import Broker
 from mesh.broker.stores.deadletters import DeadLetters
 from mesh.broker.stores.delivery import read_delivery
 from mesh.broker.stores.journal import Journal
-from mesh.broker.stores.results import PresenceStore, ResultStore
+from mesh.broker.stores.results import ResultStore
+from mesh.broker.stores.workers import PresenceStore
 from mesh.broker.transport.mapping import read_api
 from mesh.errors import BrokerError, MeshError, TopologyError
 from mesh.protocol import codec, headers
@@ -20,7 +22,7 @@ NAMES = Names()
 
 @pytest.fixture
 def store(mesh_server, connection):
-    return ResultStore(connection, NAMES)
+    return ResultStore(Broker(connection, NAMES))
 
 
 def result(text: str = "done") -> Result:
@@ -84,7 +86,7 @@ async def test_a_check_tells_of_a_result_and_of_nothing_else(store, mesh_server,
 
 
 async def test_without_a_bucket_no_result_is_taken(connection):
-    store = ResultStore(connection, NAMES)
+    store = ResultStore(Broker(connection, NAMES))
     with pytest.raises(BrokerError):
         await store.create("t", "j", codec.encode(result()), 60_000)
     with pytest.raises(BrokerError):
@@ -129,7 +131,7 @@ def presence(worker: str, **more: object) -> Presence:
 
 @pytest.fixture
 def board(mesh_server, connection):
-    return PresenceStore(connection, NAMES)
+    return PresenceStore(Broker(connection, NAMES))
 
 
 async def test_workers_are_seen_while_they_beat_and_not_after_they_left(board):
@@ -162,7 +164,7 @@ async def test_a_hundred_workers_are_seen(board):
 
 async def test_without_a_mesh_nobody_can_be_seen(connection):
     with pytest.raises(TopologyError, match="mesh init"):
-        await PresenceStore(connection, NAMES).all()
+        await PresenceStore(Broker(connection, NAMES)).all()
 
 
 # Dead letters.
@@ -175,7 +177,7 @@ async def test_a_dead_letter_is_the_request_with_its_reason_and_kept_once(mesh_s
         b"$JS.ACK.MESH_REQUESTS.simulator-batch-0.3.17.4.1790000000123456789.0",
     )
     delivery = read_delivery(NAMES, subject, reply, body, b"")
-    letters = DeadLetters(connection, NAMES)
+    letters = DeadLetters(Broker(connection, NAMES))
     reason = ErrorInfo(code="attempts_exhausted", message="given up\r\nNats-Rollup: all")
     await letters.bury(delivery, reason, 3)
     await letters.bury(delivery, reason, 3)
@@ -192,11 +194,11 @@ async def test_a_dead_letter_is_the_request_with_its_reason_and_kept_once(mesh_s
 async def test_a_journal_and_a_result_of_one_job_do_not_meet(store, connection):
     """Their subjects are of different streams: the fence of one says nothing about the other."""
     await store.create("t", "j", codec.encode(result()), 60_000)
-    assert await Journal(connection, NAMES).last("mesh.out.t.j") is None
+    assert await Journal(Broker(connection, NAMES)).last("mesh.out.t.j") is None
 
 
 async def test_what_was_written_is_read_from_the_leader(connection, mesh_server):
-    store = ResultStore(connection, Names())
+    store = ResultStore(Broker(connection, Names()))
     assert await store.get_written("t", "j") is None
     body = codec.encode(Result(id="j", tenant="t", model="m", status="finished", text="x"))
     assert await store.create("t", "j", body, 60_000)

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 import mesh as mesh_api
-from mesh.broker.stores.journal import Journal, notes_in
+from mesh.broker.stores.journal import notes_in
 from mesh.broker.topology import MeshSettings
 from mesh.clock import now_unix_ms
 from mesh.protocol import codec
@@ -45,7 +45,7 @@ async def run(mesh, **fields):
 
 
 async def notes(mesh) -> list[tuple[int, str]]:
-    journal = Journal(mesh.connection, mesh.names)
+    journal = mesh.broker.journal
     entries = await journal.read(journal.notes_subject("default", "suspect"))
     return [(note.attempt, note.verdict) for note in notes_in(entries)]
 
@@ -86,7 +86,7 @@ async def test_a_worker_that_was_cut_off_gets_the_time_to_object(bare, monkeypat
     await suspect(bare, (GONE, 1), (GONE, 1))
     running = asyncio.create_task(run(bare))
     await wait_until(lambda: any(each.waits_for_objections for each in worker._runners.values()))
-    journal = Journal(bare.connection, bare.names)
+    journal = bare.broker.journal
     note = Note(id="suspect", attempt=4, verdict="returned", reason="lost")
     await journal.append(journal.notes_subject("default", "suspect"), codec.encode(note))
     assert (await running).status == "finished"
@@ -118,7 +118,7 @@ async def test_a_cancel_reaches_a_job_that_waits_for_objections(bare):
 async def test_the_time_to_object_is_counted_once_whoever_counts_it(bare):
     await bare.start_worker()
     await suspect(bare, (GONE, 1), (GONE, 1))
-    journal = Journal(bare.connection, bare.names)
+    journal = bare.broker.journal
     asked = Note(id="suspect", attempt=4, verdict="probing", unix_ms=now_unix_ms() - 60_000)
     await journal.append(journal.notes_subject("default", "suspect"), codec.encode(asked))
     result = await run(bare)
@@ -129,7 +129,7 @@ async def test_the_time_to_object_is_counted_once_whoever_counts_it(bare):
 async def test_a_clock_that_is_ahead_does_not_make_a_job_wait_for_ever(bare, quick):
     await bare.start_worker()
     await suspect(bare, (GONE, 1), (GONE, 1))
-    journal = Journal(bare.connection, bare.names)
+    journal = bare.broker.journal
     asked = Note(id="suspect", attempt=4, verdict="probing", unix_ms=now_unix_ms() + 3_600_000)
     await journal.append(journal.notes_subject("default", "suspect"), codec.encode(asked))
     assert (await run(bare)).error.code == "attempts_exhausted"

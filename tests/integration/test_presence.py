@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from mesh.broker.stores.results import PresenceStore
+from mesh.broker.stores.workers import PresenceStore
 from mesh.engines.base import EngineInfo
 from mesh.protocol.messages import Presence
 from mesh.worker.presence import LOOK_EACH_S, PresenceBoard, WorkerLoad
@@ -28,7 +28,7 @@ class CountingStore(PresenceStore):
 @pytest.fixture
 async def store(tmp_path):
     async with running_mesh(tmp_path / "nats") as mesh:
-        yield CountingStore(mesh.connection, mesh.names)
+        yield CountingStore(mesh.broker)
 
 
 async def meet(store: CountingStore, count: int) -> PresenceBoard:

@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from mesh.broker.broker import Broker
 from mesh.broker.stores.results import ResultStore
 from mesh.broker.transport.connection import connect
 from mesh.broker.transport.options import ConnectOptions
@@ -26,7 +27,7 @@ async def watched(mesh_server):
     history = RunHistory()
     clock = asyncio.get_running_loop().time
     async with connect(ConnectOptions(servers=(mesh_server.url,), name="watcher")) as ears:
-        watcher = Watcher(ears, NAMES, history, clock)
+        watcher = Watcher(Broker(ears, NAMES), history, clock)
         watcher.start()
         watcher.deaf(clock())
         watcher.again()
@@ -54,7 +55,7 @@ async def test_the_watcher_sees_what_is_refused_and_under_which_fence(watched, c
 
 async def test_the_watcher_sees_results_with_their_fence_and_acks_with_their_reply(watched, connection):
     history, watcher = watched
-    assert await ResultStore(connection, NAMES).create("t", "j", RESULT, 60_000)
+    assert await ResultStore(Broker(connection, NAMES)).create("t", "j", RESULT, 60_000)
     consumer = f"$JS.ACK.{NAMES.requests_stream}.c.1.42.1.1700000000000000000.0"
     connection.publish(consumer, b"+WPI")
     connection.publish(consumer, b"-NAK {}")

@@ -6,6 +6,7 @@ import contextlib
 import pytest
 
 import mesh as api
+from mesh.broker.broker import Broker
 from mesh.broker.transport.connection import connect
 from mesh.broker.transport.options import ConnectOptions
 from mesh.control.jobs import tail as tail_module
@@ -31,7 +32,7 @@ async def slow(tmp_path):
 
 @contextlib.asynccontextmanager
 async def tailing(mesh: RunningMesh, tenant: str, job: str = "*"):
-    tail = EventTail(mesh.connection, mesh.names, tenant, job)
+    tail = EventTail(mesh.broker, tenant, job)
     try:
         yield tail
     finally:
@@ -105,7 +106,7 @@ async def test_what_was_lost_with_the_connection_is_read_back(slow):
         connect(ConnectOptions(servers=(proxy.url,), name="tail")) as connection,
         api.connect(slow.url) as client,
     ):
-        tail, told = EventTail(connection, slow.names, "default"), list[TailEvent]()
+        tail, told = EventTail(Broker(connection, slow.names), "default"), list[TailEvent]()
         job = await client.submit(MODEL, "x", id="cut", max_tokens=60, ignore_eos=True)
         async with asyncio.timeout(20), contextlib.aclosing(tail.follow()) as events:
             while not told or not isinstance(told[-1].event, Result):

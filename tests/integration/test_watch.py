@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from mesh.broker import topology
+from mesh.broker.broker import Broker
 from mesh.broker.stores.results import MOST_AT_ONCE, ResultStore, Stored
 from mesh.broker.transport.connection import Connection, connect
 from mesh.broker.transport.options import ConnectOptions
@@ -33,7 +34,7 @@ class Watched:
 
     async def end_unheard(self, jobs: list[str]) -> None:
         """Store Results that nobody announces."""
-        store = ResultStore(self.keeper, Names())
+        store = ResultStore(Broker(self.keeper, Names()))
         for job in jobs:
             result = Result(id=job, status="finished", tenant="default", model=MODEL, text=f"of {job}")
             assert await store.create("default", job, codec.encode(result), 60_000)
@@ -55,9 +56,9 @@ async def watched(request, tmp_path):
         return ConnectOptions(servers=(server.url,), user=name, password="x")
 
     async with connect(user("keeper")) as keeper, connect(user(request.param)) as connection:
-        changes = await topology.plan(keeper, Names(), topology.MeshSettings(), [MODEL])
+        changes = await topology.plan(Broker(keeper, Names()), topology.MeshSettings(), [MODEL])
         await topology.apply(keeper, changes)
-        client = Client(connection, Names(), "default", "json", server.url)
+        client = Client(Broker(connection, Names()), "default", "json", server.url)
         found = Watched(keeper, client, request.param == "allowed")
         check = client.watch._store.check
 

@@ -24,12 +24,11 @@ from mesh.broker.inspect.facts import (
 )
 from mesh.broker.stores.reads import get_batch, get_from_leader
 from mesh.broker.topology.streams import streams
-from mesh.broker.transport.connection import Connection
 from mesh.broker.transport.mapping import NO_STREAM, mapped, read_api
+from mesh.broker.transport.mesh_link import MeshLink
 from mesh.errors import BrokerTimeoutError, ProtocolError, TopologyError, UnavailableError
 from mesh.protocol import codec
 from mesh.protocol.messages import Presence
-from mesh.protocol.subjects import Names
 
 PING_S = 5.0
 STORE_S = 2.0  # for a stream's leader to answer; one without a leader never does
@@ -48,9 +47,10 @@ class Beat:
 class Inspector:
     """Reads one mesh over one connection."""
 
-    def __init__(self, connection: Connection, names: Names) -> None:
-        self._connection = connection
-        self._names = names
+    def __init__(self, link: MeshLink) -> None:
+        self._link = link
+        self._connection = link.connection
+        self._names = link.names
 
     async def server(self) -> ServerFacts:
         """The server we are connected to.
@@ -86,7 +86,7 @@ class Inspector:
         Raises:
             TopologyError: there is no mesh on this NATS. BrokerError: NATS did not answer.
         """
-        settings = await topology.read_settings(self._connection, self._names)
+        settings = await topology.read_settings(self._link)
         needed = [str(config["name"]) for _, config in streams(self._names, settings)]
         more = [f"OBJ_{self._names.objects_bucket}", self._names.record_stream]  # made on first use; left from before
         more = [stream for stream in more if stream not in needed]

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 
 from mesh.broker.stores.delivery import StoredRequest, read_stored
 from mesh.broker.stores.reads import StoredMessage, get_batch
-from mesh.broker.transport.connection import Connection
+from mesh.broker.transport.mesh_link import MeshLink
 from mesh.errors import BrokerError, ProtocolError
 from mesh.protocol import codec, headers
 from mesh.protocol.messages import Event, Note
-from mesh.protocol.subjects import Names, RequestAddress
+from mesh.protocol.subjects import RequestAddress
 
 PAGE = 256  # requests read at once
 PAGE_BYTES = 8 << 20  # of bodies in one page
@@ -46,9 +46,9 @@ class Newest:
 class Backlog:
     """The request and events streams of one mesh, read only."""
 
-    def __init__(self, connection: Connection, names: Names) -> None:
-        self._connection = connection
-        self._names = names
+    def __init__(self, link: MeshLink) -> None:
+        self._connection = link.connection
+        self._names = link.names
 
     async def requests(self, at: RequestAddress, after: int, most: int = PAGE) -> list[StoredRequest]:
         """The next `most` requests (PAGE at most) after stream sequence `after`, in stream order; none at the end.

@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from mesh.broker.stores.purge import purge_subject
 from mesh.broker.stores.reads import StoredMessage, get_batch, get_from_leader
 from mesh.broker.transport.calls import OnReply
-from mesh.broker.transport.connection import Connection, Subscription
+from mesh.broker.transport.connection import Subscription
 from mesh.broker.transport.mapping import read_puback
+from mesh.broker.transport.mesh_link import MeshLink
 from mesh.errors import ProtocolError
 from mesh.protocol import codec, headers
 from mesh.protocol.messages import Event, Note
-from mesh.protocol.subjects import Names, check_token
+from mesh.protocol.subjects import check_token
 
 PAGE = 500  # events a read-back asks for at once
 SEQUENCE = "Nats-Sequence"  # the header in which a live event, a direct get and a replay say where the event stands
@@ -49,10 +50,10 @@ def notes_in(entries: Iterable[Entry]) -> list[Note]:
 class Journal:
     """The events stream of one mesh."""
 
-    def __init__(self, connection: Connection, names: Names) -> None:
-        self._connection = connection
-        self._names = names
-        self._stream = names.events_stream
+    def __init__(self, link: MeshLink) -> None:
+        self._connection = link.connection
+        self._names = link.names
+        self._stream = link.names.events_stream
 
     @property
     def max_bytes(self) -> int:

@@ -9,12 +9,11 @@ import msgspec
 
 from mesh.broker.stores.delivery import StoredRequest, read_stored
 from mesh.broker.stores.reads import StoredMessage, get_batch, get_from_leader
-from mesh.broker.transport.connection import Connection
 from mesh.broker.transport.mapping import PubAck, read_api, read_puback
+from mesh.broker.transport.mesh_link import MeshLink
 from mesh.errors import UnavailableError
 from mesh.protocol import headers
 from mesh.protocol.codec import Encoding
-from mesh.protocol.subjects import Names
 
 PAGE = 256  # stored requests a search reads at once
 SEARCH_BYTES = 8 << 20  # of bodies in one page, so that a search never holds more than this
@@ -23,10 +22,10 @@ SEARCH_BYTES = 8 << 20  # of bodies in one page, so that a search never holds mo
 class RequestQueue:
     """The request stream of one mesh."""
 
-    def __init__(self, connection: Connection, names: Names) -> None:
-        self._connection = connection
-        self._names = names
-        self._stream = names.requests_stream
+    def __init__(self, link: MeshLink) -> None:
+        self._connection = link.connection
+        self._names = link.names
+        self._stream = link.names.requests_stream
 
     async def submit(
         self,

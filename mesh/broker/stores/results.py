@@ -6,7 +6,6 @@
 import asyncio
 import contextlib
 from collections.abc import Callable, Collection
-from typing import Any
 
 import msgspec
 import nats.errors
@@ -15,12 +14,12 @@ from nats.js.api import ObjectMeta, ObjectMetaOptions
 from mesh.broker.stores.purge import purge_subject
 from mesh.broker.stores.reads import StoredMessage, get_batch, get_from_leader
 from mesh.broker.topology.declaration import read_settings
-from mesh.broker.transport.connection import Connection
 from mesh.broker.transport.mapping import mapped, read_puback
-from mesh.errors import BrokerError, MeshError, ProtocolError, SequenceError, TopologyError, UnavailableError
+from mesh.broker.transport.mesh_link import MeshLink
+from mesh.errors import BrokerError, MeshError, ProtocolError, SequenceError
 from mesh.protocol import codec, headers
-from mesh.protocol.messages import MAX_RESULT_TTL_MS, Presence, Result
-from mesh.protocol.subjects import Names, check_token
+from mesh.protocol.messages import MAX_RESULT_TTL_MS, Result
+from mesh.protocol.subjects import check_token
 
 MARGIN_BYTES = 4096  # headers and framing beside a value
 MOST_AT_ONCE = 256  # Results of one question: JetStream answers with 1024 at most
@@ -39,10 +38,11 @@ class Stored(msgspec.Struct, frozen=True):
 class ResultStore:
     """The results of one mesh."""
 
-    def __init__(self, connection: Connection, names: Names) -> None:
-        self._connection = connection
-        self._names = names
-        self._direct = f"$JS.API.DIRECT.GET.KV_{names.results_bucket}."
+    def __init__(self, link: MeshLink) -> None:
+        self._link = link
+        self._connection = link.connection
+        self._names = link.names
+        self._direct = f"$JS.API.DIRECT.GET.KV_{link.names.results_bucket}."
 
     @property
     def max_bytes(self) -> int:
@@ -160,7 +160,7 @@ class ResultStore:
                 try:
                     store = await context.object_store(bucket)
                 except nats.js.errors.NotFoundError:
-                    settings = await read_settings(self._connection, self._names)
+                    settings = await read_settings(self._link)
                     store = await context.create_object_store(
                         bucket,
                         description="Results too large for one message",
@@ -191,54 +191,3 @@ class ResultStore:
 def _is_marker(message: StoredMessage) -> bool:
     """Whether it says that a value was deleted, as `nats kv del` writes it. Source: ADR-8."""
     return not message.body and b"KV-Operation:" in message.header
-
-
-class PresenceStore:
-    """Which workers are alive: each keeps one value here, which disappears when it stops beating."""
-
-    def __init__(self, connection: Connection, names: Names) -> None:
-        self._connection = connection
-        self._names = names
-        self._stream = f"KV_{names.workers_bucket}"
-
-    def put(self, presence: Presence) -> None:
-        """Beat once; lost beats are made good by the next.
-
-        Raises:
-            DisconnectedError: no connection.
-        """
-        self._connection.publish(self._names.worker_key(presence.worker), codec.encode(presence))
-
-    def remove(self, worker: str) -> None:
-        """Leave: the value goes at once, as `nats kv del` does it (ADR-8).
-
-        Raises:
-            DisconnectedError: no connection.
-        """
-        header = headers.block(("KV-Operation", "DEL"))
-        self._connection.publish(self._names.worker_key(worker), b"", header)
-
-    async def all(self) -> list[Presence]:
-        """Every worker alive, by id.
-
-        Raises:
-            TopologyError: there is no mesh on this NATS.
-            BrokerError: NATS did not answer.
-        """
-        ask: dict[str, Any] = {"multi_last": [self._names.worker_key("*")], "batch": 10_000}
-        try:
-            answers = await self._connection.collect(
-                f"$JS.API.DIRECT.GET.{self._stream}",
-                msgspec.json.encode(ask),
-                lambda header, payload: headers.status(header) != 0,
-            )
-        except UnavailableError:
-            raise TopologyError(
-                f"bucket {self._names.workers_bucket} is missing; declare it with `mesh init --apply`"
-            ) from None
-        found: list[Presence] = []
-        for _, payload in answers:
-            with contextlib.suppress(ProtocolError):  # a worker of another version, or nobody of ours
-                if payload:
-                    found.append(codec.decode_presence(payload))
-        return sorted(found, key=lambda presence: presence.worker)

@@ -14,9 +14,8 @@ import msgspec
 
 from mesh.broker.topology.declaration import consumer_states, stream_clock
 from mesh.broker.topology.streams import NS
-from mesh.broker.transport.connection import Connection
 from mesh.broker.transport.mapping import read_api
-from mesh.protocol.subjects import Names
+from mesh.broker.transport.mesh_link import MeshLink
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +34,10 @@ class Lane:
 class Lanes:
     """The consumers of one mesh."""
 
-    def __init__(self, connection: Connection, names: Names) -> None:
-        self._connection = connection
-        self._names = names
-        self._stream = names.requests_stream
+    def __init__(self, link: MeshLink) -> None:
+        self._connection = link.connection
+        self._names = link.names
+        self._stream = link.names.requests_stream
 
     async def all(self) -> list[Lane]:
         """Every lane of every model, in the order of the consumers' names.

@@ -16,10 +16,10 @@ import msgspec
 
 from mesh import __version__
 from mesh.broker.transport.connection import Connection
+from mesh.broker.transport.mesh_link import MeshLink
 from mesh.broker.transport.nats_client import Handler
 from mesh.errors import BrokerTimeoutError, DisconnectedError, MeshError, UnavailableError
 from mesh.protocol import headers
-from mesh.protocol.subjects import Names
 
 PREFIX = "$SRV"
 DESCRIPTION = "The mesh's front door: ask a model, and steer the jobs that come of it"
@@ -130,21 +130,26 @@ class ServiceRequest:
 class Service:
     """The endpoints of one process, until `close`."""
 
-    def __init__(self, connection: Connection, names: Names, id: str, endpoints: tuple[Endpoint, ...]) -> None:
+    def __init__(self, link: MeshLink, id: str, endpoints: tuple[Endpoint, ...]) -> None:
         """`id` tells this process from others that serve the same: a worker's name."""
-        self._connection = connection
-        self._names = names
-        self._identity = {"name": names.ns, "id": id, "version": __version__, "metadata": {"namespace": names.ns}}
+        self._connection = link.connection
+        self._names = link.names
+        self._identity = {
+            "name": link.names.ns,
+            "id": id,
+            "version": __version__,
+            "metadata": {"namespace": link.names.ns},
+        }
         self._started = datetime.now(UTC).isoformat()
         self._endpoints = endpoints
         self._counts = {each.name: _Counts() for each in endpoints}
         self._heard = {
-            each.name: connection.subscribe(each.subject, self._hear(each), each.queue) for each in endpoints
+            each.name: link.connection.subscribe(each.subject, self._hear(each), each.queue) for each in endpoints
         }
         self._subscriptions = list(self._heard.values())
         for verb, answer in (("PING", self._ping), ("INFO", self._info), ("STATS", self._stats)):
-            for tail in ("", f".{names.ns}", f".{names.ns}.{id}"):
-                self._subscriptions.append(connection.subscribe(f"{PREFIX}.{verb}{tail}", self._tell(answer)))
+            for tail in ("", f".{link.names.ns}", f".{link.names.ns}.{id}"):
+                self._subscriptions.append(link.connection.subscribe(f"{PREFIX}.{verb}{tail}", self._tell(answer)))
 
     def shut(self, endpoint: str) -> None:
         """Hear no more requests to one endpoint: others of its queue group do. Idempotent."""

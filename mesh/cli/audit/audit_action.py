@@ -35,8 +35,8 @@ async def show(nats: Nats, asked: AuditQuery, limit: int, is_followed: bool, as_
         TopologyError, BrokerError: there is no mesh, or NATS did not answer.
     """
     selection = _selection(asked)
-    async with open_mesh(nats) as (connection, names):
-        log = AuditLog(connection, names, selection)
+    async with open_mesh(nats) as broker:
+        log = AuditLog(broker, selection)
         found, last = await log.newest(limit)
         printer = Printer(as_json)
         printer.show(found)

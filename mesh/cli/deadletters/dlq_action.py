@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 
 from mesh.broker import topology
+from mesh.broker.broker import open_broker
 from mesh.broker.stores.deadletters import DeadLetter, DeadLetterFilter
-from mesh.broker.transport.connection import connect
 from mesh.cli.connecting import connect_options
 from mesh.cli.deadletters import dlq_output
 from mesh.cli.deadletters.dlq_output import Treated
@@ -130,9 +130,9 @@ async def _open(nats: Nats) -> AsyncIterator[DeadLetterService]:
         TopologyError: there is none.
     """
     names = Names(nats.namespace)
-    async with connect(connect_options(nats)) as connection:
-        await topology.read_settings(connection, names)
-        yield DeadLetterService(connection, names)
+    async with open_broker(connect_options(nats), names) as broker:
+        await topology.read_settings(broker)
+        yield DeadLetterService(broker)
 
 
 def _selection(filters: Filters) -> DeadLetterFilter:

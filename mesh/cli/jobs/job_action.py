@@ -29,8 +29,8 @@ async def show(nats: Nats, tenant: str, job: str, has_prompt: bool, has_events: 
     Raises:
         ResultNotFoundError: nothing is.
     """
-    async with open_mesh(nats) as (connection, names):
-        told = await JobDetailReader(connection, names).tell(tenant, job, has_prompt)
+    async with open_mesh(nats) as broker:
+        told = await JobDetailReader(broker).tell(tenant, job, has_prompt)
     if as_json:
         render.say(msgspec.json.encode(told, enc_hook=str).decode())
         return

@@ -25,8 +25,8 @@ async def follow_job(nats: Nats, tenant: str, job: str, as_json: bool) -> None:
     check_token("id", job)
     check_token("tenant", tenant)
     result: Result | None = None
-    async with open_mesh(nats) as (connection, names):
-        tail = EventTail(connection, names, tenant, job)
+    async with open_mesh(nats) as broker:
+        tail = EventTail(broker, tenant, job)
         try:
             events = tail.follow_job(tenant, job)
             result = await (_print_json(events) if as_json else _print_text(events))
@@ -42,8 +42,8 @@ async def follow_all(nats: Nats, tenant: str, as_json: bool) -> None:
     """Print the output of all jobs of a tenant from now on; "*" for all tenants. Ends with a signal."""
     if tenant != "*":
         check_token("tenant", tenant)
-    async with open_mesh(nats) as (connection, names):
-        tail = EventTail(connection, names, tenant)
+    async with open_mesh(nats) as broker:
+        tail = EventTail(broker, tenant)
         try:
             whose = "all tenants" if tenant == "*" else f"tenant {tenant}"
             render.note(f"following the jobs of {whose}; Ctrl-C ends this")

@@ -13,11 +13,9 @@ from typing import Any
 
 from mesh.audit.operator import Operator
 from mesh.broker import topology
-from mesh.broker.stores.deadletters import DeadLetter, DeadLetterFilter, DeadLetters
-from mesh.broker.stores.journal import Entry, Journal, events_of, notes_in
-from mesh.broker.stores.queue import RequestQueue
-from mesh.broker.stores.results import ResultStore
-from mesh.broker.transport.connection import Connection
+from mesh.broker.broker import Broker
+from mesh.broker.stores.deadletters import DeadLetter, DeadLetterFilter
+from mesh.broker.stores.journal import Entry, events_of, notes_in
 from mesh.control.deadletters.redrive import (
     AttemptSeen,
     Decision,
@@ -31,7 +29,7 @@ from mesh.control.deadletters.redrive import (
 from mesh.errors import BrokerError, ConfigError, ProtocolError, ResultNotFoundError
 from mesh.protocol import codec
 from mesh.protocol.messages import Result
-from mesh.protocol.subjects import Names, is_token
+from mesh.protocol.subjects import is_token
 
 SUBMIT_S = 10.0  # for the request queue to take one
 
@@ -48,14 +46,13 @@ class DeadLetterDetail:
 class DeadLetterService:
     """The dead letters of one mesh, and the way back into its queue."""
 
-    def __init__(self, connection: Connection, names: Names) -> None:
-        self._connection = connection
-        self._names = names
-        self._letters = DeadLetters(connection, names)
-        self._queue = RequestQueue(connection, names)
-        self._journal = Journal(connection, names)
-        self._store = ResultStore(connection, names)
-        self._operator = Operator(connection, names)
+    def __init__(self, broker: Broker) -> None:
+        self._broker = broker
+        self._letters = broker.dead_letters
+        self._queue = broker.queue
+        self._journal = broker.journal
+        self._store = broker.results
+        self._operator = Operator(broker)
         self._deployed: set[str] = set()  # models whose queue exists
 
     def pages(self, selection: DeadLetterFilter) -> AsyncIterator[list[DeadLetter]]:
@@ -156,7 +153,7 @@ class DeadLetterService:
         deadline_unix_ms = None if deadline_s is None else time.time_ns() // 1_000_000 + int(deadline_s * 1000)
         name = (at.tenant, letter.job)
         again = submission(_burial(letter), name, letter.body, letter.encoding, deadline_unix_ms)
-        subject = self._names.request(at.model, at.tier, at.tenant, again.affinity)
+        subject = self._broker.names.request(at.model, at.tier, at.tenant, again.affinity)
         ack = await self._queue.submit(
             subject, again.body, again.message_id, letter.encoding, letter.traceparent, SUBMIT_S
         )
@@ -194,7 +191,7 @@ class DeadLetterService:
         )
 
     async def _is_deployed(self, model: str) -> bool:
-        if model not in self._deployed and await topology.has_model(self._connection, self._names, model):
+        if model not in self._deployed and await topology.has_model(self._broker, model):
             self._deployed.add(model)
         return model in self._deployed
 

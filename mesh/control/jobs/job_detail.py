@@ -11,14 +11,12 @@ import msgspec
 from msgspec.structs import replace
 
 from mesh.broker import topology
+from mesh.broker.broker import Broker
 from mesh.broker.inspect.inspector import Inspector
 from mesh.broker.stores.backlog import Backlog, Dated
 from mesh.broker.stores.deadletters import DeadLetter, DeadLetterFilter
 from mesh.broker.stores.delivery import StoredRequest
-from mesh.broker.stores.queue import RequestQueue
 from mesh.broker.stores.reads import StoredMessage
-from mesh.broker.stores.results import ResultStore
-from mesh.broker.transport.connection import Connection
 from mesh.control.deadletters.redrive import read_request
 from mesh.control.deadletters.service import DeadLetterService
 from mesh.control.jobs import timeline
@@ -31,7 +29,7 @@ from mesh.control.status.depth import QueueDepth, WorkerSeen
 from mesh.errors import ProtocolError, ResultNotFoundError
 from mesh.protocol import codec
 from mesh.protocol.messages import Event, Note, Request, Result, Started
-from mesh.protocol.subjects import Names, RequestAddress, check_token
+from mesh.protocol.subjects import RequestAddress, check_token
 from mesh.protocol.validate import deadline_of
 
 
@@ -70,14 +68,13 @@ class JobDetail(msgspec.Struct, frozen=True, kw_only=True):
 class JobDetailReader:
     """Tells the lives of one mesh's jobs."""
 
-    def __init__(self, connection: Connection, names: Names) -> None:
-        self._connection = connection
-        self._names = names
-        self._inspector = Inspector(connection, names)
-        self._backlog = Backlog(connection, names)
-        self._queue = RequestQueue(connection, names)
-        self._store = ResultStore(connection, names)
-        self._dead_letters = DeadLetterService(connection, names)
+    def __init__(self, broker: Broker) -> None:
+        self._broker = broker
+        self._inspector = Inspector(broker)
+        self._backlog = Backlog(broker)
+        self._queue = broker.queue
+        self._store = broker.results
+        self._dead_letters = DeadLetterService(broker)
 
     async def tell(self, tenant: str, job: str, has_prompt: bool = False) -> JobDetail:
         """The life of one job so far.
@@ -154,9 +151,9 @@ class JobDetailReader:
             self._inspector.depths(),
             self._inspector.lanes(),
             self._inspector.beats(),
-            topology.read_settings(self._connection, self._names),
+            topology.read_settings(self._broker),
         )
-        queues = [each for each in depth.read_queues(self._names, depths, lanes)[0] if each.model == seen.model]
+        queues = [each for each in depth.read_queues(self._broker.names, depths, lanes)[0] if each.model == seen.model]
         queue = next((each for each in queues if each.tier == seen.tier), None)
         workers = [
             WorkerSeen(presence=beat.presence, beat_unix_ms=beat.unix_ms, age_ms=max(0, now_ms - beat.unix_ms))

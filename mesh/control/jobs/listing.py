@@ -11,14 +11,14 @@ from dataclasses import dataclass
 import msgspec
 from msgspec.structs import replace
 
+from mesh.broker.broker import Broker
 from mesh.broker.inspect.facts import LaneFacts
 from mesh.broker.inspect.inspector import Inspector
 from mesh.broker.stores.backlog import PAGE, Backlog, Newest
 from mesh.broker.stores.delivery import StoredRequest
-from mesh.broker.transport.connection import Connection
 from mesh.control.jobs.job_state import JobSeen, JobState, State, in_order, job_state, without_lost
 from mesh.protocol.messages import Event, Result, Started
-from mesh.protocol.subjects import Names, RequestAddress, check_tier, check_token, is_token
+from mesh.protocol.subjects import RequestAddress, check_tier, check_token, is_token
 from mesh.protocol.validate import deadline_of
 
 MOST_GIVEN = 4096  # requests read of those that workers have, over all lanes
@@ -49,10 +49,10 @@ class Listing(msgspec.Struct, frozen=True, kw_only=True):
 class JobLister:
     """The jobs of one mesh."""
 
-    def __init__(self, connection: Connection, names: Names) -> None:
-        self._names = names
-        self._inspector = Inspector(connection, names)
-        self._backlog = Backlog(connection, names)
+    def __init__(self, broker: Broker) -> None:
+        self._names = broker.names
+        self._inspector = Inspector(broker)
+        self._backlog = Backlog(broker)
         self._gate = asyncio.Semaphore(AT_ONCE)
 
     async def listing(self, selection: JobSelection, limit: int) -> Listing:

@@ -11,14 +11,11 @@ from collections import OrderedDict
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 
-from mesh.broker.stores.journal import Journal
-from mesh.broker.stores.queue import RequestQueue
-from mesh.broker.stores.results import ResultStore
-from mesh.broker.transport.connection import Connection
+from mesh.broker.broker import Broker
 from mesh.errors import BrokerError, ProtocolError, ResultNotFoundError
 from mesh.protocol import codec, headers
 from mesh.protocol.messages import Event, Result
-from mesh.protocol.subjects import Names, is_token
+from mesh.protocol.subjects import is_token
 
 MAX_WAITING = 20_000  # events not shown yet; what comes beyond is read back from the journal
 MAX_JOBS = 20_000  # of which is known how far they were told; beyond, the one heard of longest ago is forgotten
@@ -53,18 +50,18 @@ class _Heard:
 class EventTail:
     """Hears jobs from its making until `close`."""
 
-    def __init__(self, connection: Connection, names: Names, tenant: str, job: str = "*") -> None:
+    def __init__(self, broker: Broker, tenant: str, job: str = "*") -> None:
         """`tenant` and `job`: "*" for any."""
-        self._names = names
-        self._journal = Journal(connection, names)
-        self._store = ResultStore(connection, names)
-        self._queue = RequestQueue(connection, names)
+        self._names = broker.names
+        self._journal = broker.journal
+        self._store = broker.results
+        self._queue = broker.queue
         self._places: OrderedDict[Name, int] = OrderedDict()  # each job was told up to this stream sequence
         self._open: set[Name] = set()  # those of them whose Result was not told
         self._inbox: asyncio.Queue[_Heard] = asyncio.Queue(MAX_WAITING)
         self._late: dict[Name, None] = {}  # jobs of which events were missed, in the order in which that was noticed
-        self._subscription = connection.subscribe(names.live(tenant, job), self._heard)
-        self._unlisten = connection.listen(self._connection_changed)
+        self._subscription = broker.connection.subscribe(broker.names.live(tenant, job), self._heard)
+        self._unlisten = broker.connection.listen(self._connection_changed)
 
     def close(self) -> None:
         """Hear no more; idempotent."""

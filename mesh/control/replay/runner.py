@@ -14,14 +14,13 @@ from typing import cast
 
 from mesh.audit.reader import AuditFilter, AuditLog
 from mesh.broker import topology
+from mesh.broker.broker import Broker
 from mesh.broker.stores.recordings import Recording, TimeRange
-from mesh.broker.transport.connection import Connection
 from mesh.client.job import Job
 from mesh.control.replay.plan import Outline, ReplayedRequest, ReplayMapping, ReplayReport, ask_of, due_s, request_now
 from mesh.errors import BrokerError, MeshError, ModelNotFoundError, TopologyError
 from mesh.gateway.clients import Clients
 from mesh.protocol.codec import Encoding
-from mesh.protocol.subjects import Names
 
 log = logging.getLogger("mesh.control")
 
@@ -41,9 +40,9 @@ class Pace:
 class Replay:
     """One replay: `outline` looks, `run` submits, `compare` asks how the originals did."""
 
-    def __init__(self, source: tuple[Connection, Names], span: TimeRange, target: ReplayMapping, pace: Pace) -> None:
-        self._connection, self._names = source
-        self._recording = Recording(*source)
+    def __init__(self, source: Broker, span: TimeRange, target: ReplayMapping, pace: Pace) -> None:
+        self._broker = source
+        self._recording = Recording(source)
         self._span = span
         self._target = target
         self._pace = pace
@@ -63,7 +62,7 @@ class Replay:
                 found.note(stored, ask_of(stored, self._target))
         return found
 
-    async def run(self, connection: Connection, names: Names) -> None:
+    async def run(self, broker: Broker) -> None:
         """Submit them to the mesh there, and wait until the jobs have ended. `report` is kept up to date meanwhile.
 
         Cancelled, it submits no more; what it submitted goes on.
@@ -71,7 +70,7 @@ class Replay:
         Raises:
             BrokerError: the recording could not be read on; what was submitted goes on.
         """
-        clients, gate = Clients(connection, names), asyncio.Semaphore(self._pace.at_once)
+        clients, gate = Clients(broker), asyncio.Semaphore(self._pace.at_once)
         try:
             async with asyncio.TaskGroup() as jobs:
                 async for ask in self._due():
@@ -93,9 +92,7 @@ class Replay:
             return
         since = self._span.since_unix_ms
         until = None if self._span.until_unix_ms is None else self._span.until_unix_ms + ORIGINALS_MS
-        log_of = AuditLog(
-            self._connection, self._names, AuditFilter(event="ended", since_unix_ms=since, until_unix_ms=until)
-        )
+        log_of = AuditLog(self._broker, AuditFilter(event="ended", since_unix_ms=since, until_unix_ms=until))
         with contextlib.suppress(TopologyError):  # no audit, so nobody knows
             async for page in log_of.pages():
                 for kept in page:
@@ -143,7 +140,7 @@ class Replay:
             gate.release()
 
 
-async def check_models(connection: Connection, names: Names, outline: Outline) -> None:
+async def check_models(broker: Broker, outline: Outline) -> None:
     """Refuse a replay for models that the target does not have.
 
     Raises:
@@ -152,7 +149,7 @@ async def check_models(connection: Connection, names: Names, outline: Outline) -
     missing = []
     for model in sorted({model for _, model, _ in outline.asks}):
         try:
-            if not await topology.has_model(connection, names, model):
+            if not await topology.has_model(broker, model):
                 missing.append(model)
         except BrokerError:
             return  # it does not say; each request will be told

@@ -10,12 +10,11 @@ import logging
 import time
 from collections import Counter
 
+from mesh.broker.broker import Broker
 from mesh.broker.topology import PRESENCE_BEAT_S
-from mesh.broker.transport.connection import Connection
 from mesh.control.status.depth import QueueDepth, Snapshot
 from mesh.control.status.snapshot import snapshot
 from mesh.errors import MeshError
-from mesh.protocol.subjects import Names
 from mesh.reconcile.leader import LeaderLease
 from mesh.telemetry.readings import MeshReading, QueueReading, StoreReading
 
@@ -31,9 +30,8 @@ PATIENT_S = 2 * PRESENCE_BEAT_S  # between asks for a lease that another holds
 class MeshExporter:
     """`run` it on a connection; `asked` gives what it knows. One object outlives many connections."""
 
-    def __init__(self, names: Names, who: str) -> None:
+    def __init__(self, who: str) -> None:
         """`who` tells this process from others."""
-        self._names = names
         self._who = who
         self._asked_s = float("-inf")
         self._asked = asyncio.Event()
@@ -51,9 +49,9 @@ class MeshExporter:
         """Whether somebody scrapes, and so whether it looks."""
         return self._asked.is_set()
 
-    async def run(self, connection: Connection) -> None:
+    async def run(self, broker: Broker) -> None:
         """Look, while somebody asks and the lease is ours, until cancelled."""
-        lease = LeaderLease(connection, self._names, "mesh_exporter", self._who)
+        lease = LeaderLease(broker, "mesh_exporter", self._who)
         try:
             while True:
                 await self._asked.wait()
@@ -61,7 +59,7 @@ class MeshExporter:
                 if not is_ours:
                     self._reading = None
                 elif time.monotonic() - self._read_s >= POLL_S:
-                    await self._look(connection)
+                    await self._look(broker)
                 if time.monotonic() - self._asked_s > IDLE_S:
                     self._asked.clear()
                 await asyncio.sleep(PRESENCE_BEAT_S if is_ours else PATIENT_S)
@@ -70,10 +68,10 @@ class MeshExporter:
         finally:
             self._reading = None
 
-    async def _look(self, connection: Connection) -> None:
+    async def _look(self, broker: Broker) -> None:
         try:
             async with asyncio.timeout(LOOK_S):
-                self._reading = reading_of(await snapshot(connection, self._names))
+                self._reading = reading_of(await snapshot(broker))
             self._read_s = time.monotonic()
         except (MeshError, TimeoutError) as error:
             log.debug("the mesh could not be looked at: %r", error, extra={"event": "mesh_exporter_failed"})

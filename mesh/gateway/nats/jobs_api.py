@@ -11,8 +11,8 @@ from typing import Any
 import msgspec
 
 from mesh.audit.writer import Auditor
+from mesh.broker.broker import Broker
 from mesh.broker.stores.journal import SEQUENCE, events_of
-from mesh.broker.transport.connection import Connection
 from mesh.broker.transport.service import Endpoint, ServiceRequest
 from mesh.client.catalog import Catalog
 from mesh.errors import BrokerError, InvalidRequestError, MeshError, ResultNotFoundError, TopologyError
@@ -20,7 +20,7 @@ from mesh.protocol import codec, headers
 from mesh.protocol.history import read_history
 from mesh.protocol.messages import Delta, ErrorInfo, Result
 from mesh.protocol.refusals import BAD_REQUEST, INTERNAL, NOT_FOUND, UNAVAILABLE, details_of, service_code
-from mesh.protocol.subjects import Names, is_token
+from mesh.protocol.subjects import is_token
 from mesh.reconcile.termination import Termination
 
 log = logging.getLogger("mesh.control")
@@ -51,15 +51,15 @@ class ReplayQuery(msgspec.Struct, frozen=True):
 class JobsApi:
     """The control service of one process, until `close`."""
 
-    def __init__(self, connection: Connection, names: Names, who: str, audit: Auditor | None = None) -> None:
+    def __init__(self, broker: Broker, who: str, audit: Auditor | None = None) -> None:
         """`who` hosts it: the name of a worker, or of another process."""
-        self._connection = connection
-        self._names = names
-        self._skip = len(names.ns) + len(".ctl.")
-        self._termination = Termination(connection, names, who, "cancel", audit)
-        self._catalog = Catalog(connection, names)
+        self._connection = broker.connection
+        self._names = broker.names
+        self._skip = len(broker.names.ns) + len(".ctl.")
+        self._termination = Termination(broker, who, "cancel", audit)
+        self._catalog = Catalog(broker)
         self._tasks: set[asyncio.Task[None]] = set()
-        self.endpoint = Endpoint("control", f"{names.ns}.ctl.>", QUEUE, self._heard, _USE)
+        self.endpoint = Endpoint("control", f"{broker.names.ns}.ctl.>", QUEUE, self._heard, _USE)
 
     async def close(self) -> None:
         """What is being answered is cut off. Whoever serves the endpoint stops it first."""
