@@ -96,6 +96,12 @@ class Client:
     def __repr__(self) -> str:
         return f"<Client of {self._tenant}, {len(self.watch)} jobs open, {self._connection!r}>"
 
+    @property
+    def protocol(self) -> str | None:
+        """The protocol that the mesh speaks, such as "1.0"; None until it says so: in a tenant's account, an answer."""
+        found = self._control_api.protocol
+        return str(found) if found is not None else None
+
     async def submit(
         self,
         model: str,
@@ -345,6 +351,7 @@ async def connect(
     Raises:
         DisconnectedError: no NATS there. UnauthorizedError: it refused us.
         TopologyError: no mesh on it; in a tenant's account the first request tells.
+        VersionError: it speaks another major version of the protocol; in a tenant's account an answer tells.
     """
     check_token("tenant", tenant)
     names = Names(namespace)
@@ -354,10 +361,10 @@ async def connect(
     if timeout is not None:
         options = replace(options, connect_timeout_s=timeout)
     async with connect_broker(options) as connection:
-        is_confined = False
+        is_confined, protocol = False, None
         try:
             async with asyncio.timeout(options.connect_timeout_s):
-                await topology.read_settings(Broker(connection, names))
+                protocol = (await topology.read_settings(Broker(connection, names))).protocol
         except (UnauthorizedError, UnavailableError):  # a tenant's account has no JetStream
             is_confined = True
         except TopologyError as error:
@@ -367,6 +374,7 @@ async def connect(
         except (BrokerTimeoutError, TimeoutError):
             pass  # whoever asks something of it will hear
         client = Client(Broker(connection, names), tenant, encoding, options.shown, is_confined=is_confined)
+        client._control_api.protocol = protocol
         unlisten = connection.listen(client.watch.connection_changed)
         watch = asyncio.create_task(client.watch.run(), name="mesh-client-watch")
         try:

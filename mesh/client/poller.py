@@ -21,6 +21,7 @@ from mesh.errors import (
     ResultNotFoundError,
     UnauthorizedError,
     UnavailableError,
+    VersionError,
 )
 
 log = logging.getLogger("mesh.client")
@@ -138,7 +139,7 @@ class Poller:
                 return
             try:
                 result = await self._lookup.ask(job.id, job.sequence)
-            except (ResultNotFoundError, UnauthorizedError) as error:
+            except (ResultNotFoundError, UnauthorizedError, VersionError) as error:
                 if job.is_doubtful:
                     job.failed(error)
                 return

@@ -8,7 +8,6 @@ first requester went away is noticed only then.
 import contextlib
 
 from mesh.broker.broker import Broker
-from mesh.broker.stores.journal import events_of
 from mesh.broker.transport.connection import Subscription
 from mesh.errors import BrokerTimeoutError, DisconnectedError, UnauthorizedError, UnavailableError
 from mesh.protocol.messages import Started
@@ -56,9 +55,9 @@ class Waiters:
         """
         journal = self._broker.journal
         for subject in (journal.subject(self._tenant, job), journal.attempts_subject(self._tenant, job)):
-            begun = events_of(await journal.read(subject, 0, 1))
-            if begun and isinstance(begun[0], Started):
-                return begun[0].sequence
+            begun = await journal.first(subject)
+            if isinstance(begun, Started):
+                return begun.sequence
         waiting = await self._broker.queue.find(self._tenant, job)
         return waiting.sequence if waiting is not None else 0
 

@@ -19,7 +19,7 @@ from mesh.broker.transport.connection import Connection
 from mesh.broker.transport.mesh_link import MeshLink
 from mesh.broker.transport.nats_client import Handler
 from mesh.errors import BrokerTimeoutError, DisconnectedError, MeshError, UnavailableError
-from mesh.protocol import headers
+from mesh.protocol import headers, version
 
 PREFIX = "$SRV"
 DESCRIPTION = "The mesh's front door: ask a model, and steer the jobs that come of it"
@@ -138,7 +138,7 @@ class Service:
             "name": link.names.ns,
             "id": id,
             "version": __version__,
-            "metadata": {"namespace": link.names.ns},
+            "metadata": {"namespace": link.names.ns, "protocol": str(version.PROTOCOL)},
         }
         self._started = datetime.now(UTC).isoformat()
         self._endpoints = endpoints
