@@ -18,6 +18,7 @@ from mesh.engines.base import Engine
 from mesh.engines.simulator.engine import SimulatorEngine
 from mesh.engines.simulator.settings import SimulatorSettings
 from mesh.hosting.host import host_worker, serve_engine
+from mesh.job_key import JobKey
 from mesh.protocol import codec
 from mesh.protocol.messages import Event, Result
 from mesh.protocol.subjects import Names
@@ -110,17 +111,17 @@ class RunningMesh:
     async def history(self, job: str, tenant: str = "default") -> list[Event]:
         """The job's events as they stand in the journal."""
         journal = self.broker.journal
-        return [entry.event for entry in await journal.read(journal.subject(tenant, job))]
+        return [entry.event for entry in await journal.read(journal.subject(JobKey(tenant, job)))]
 
     async def journal_entries(self, job: str, tenant: str = "default") -> list[Entry]:
         """The same, with their places in the stream."""
         journal = self.broker.journal
-        return await journal.read(journal.subject(tenant, job))
+        return await journal.read(journal.subject(JobKey(tenant, job)))
 
     async def append(self, job: str, event: Event, last: int, tenant: str = "default") -> None:
         """Write to a job's journal, as a worker or whoever closes it does."""
         journal = self.broker.journal
-        await journal.append(journal.subject(tenant, job), codec.encode(event), last)
+        await journal.append(journal.subject(JobKey(tenant, job)), codec.encode(event), last)
 
     async def hand_back_all(self) -> None:
         """Hand back whatever any worker holds, as those do who find it dead."""
@@ -132,7 +133,7 @@ class RunningMesh:
             await self.connection.request(subject, b"-NAK")
 
     async def result(self, job: str, tenant: str = "default") -> Result | None:
-        stored = await self.broker.results.get(tenant, job)
+        stored = await self.broker.results.get(JobKey(tenant, job))
         return stored.result if stored is not None else None
 
     async def result_is_gone(self, job: str) -> bool:
@@ -143,7 +144,7 @@ class RunningMesh:
 
         async def found() -> bool:
             journal = self.broker.journal
-            return len(await journal.read(journal.attempts_subject("default", job))) >= times
+            return len(await journal.read(journal.attempts_subject(JobKey("default", job)))) >= times
 
         return found
 

@@ -8,7 +8,6 @@ import asyncio
 import logging
 import secrets
 import socket
-import time
 from typing import Any
 
 from mesh.audit.writer import message_of
@@ -30,6 +29,7 @@ class Operator:
     """Whoever acts through this connection."""
 
     def __init__(self, broker: Broker) -> None:
+        self._clock = broker.clock
         self._broker = broker
         self._is_on: bool | None = None  # None: not known yet
         self._user = ""
@@ -55,7 +55,7 @@ class Operator:
     async def _write(self, event: AuditEvent, facts: dict[str, Any]) -> None:
         entry = AuditEntry(
             event=event,
-            unix_ms=time.time_ns() // 1_000_000,
+            unix_ms=self._clock.server_unix_ms(),
             by=str(self._broker.connection.link.options.get("name") or "mesh"),
             user=self._user,
             host=socket.gethostname(),

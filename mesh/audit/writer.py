@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import logging
 import secrets
-import time
 from collections import deque
 from collections.abc import AsyncIterator
 
@@ -59,6 +58,7 @@ class Auditor:
 
         `observer` is told of what no worker tells: requests at the front door, and jobs that were ended unrun.
         """
+        self._clock = broker.clock
         self._observer = observer
         self._broker = broker
         self._who = who
@@ -92,13 +92,13 @@ class Auditor:
         if len(self._waiting) >= MAX_WAITING:
             self._drop()
             return
-        self._waiting.append((what, time.time_ns() // 1_000_000))
+        self._waiting.append((what, self._clock.server_unix_ms()))
         if not self._told.is_set():
             self._told.set()
 
     def accepted(self, tenant: str, job: str, model: str, tier: str, sequence: int) -> None:
         """A request became a job here. The worker that gets it says so too; the first of the two stays."""
-        now_unix_ms = time.time_ns() // 1_000_000
+        now_unix_ms = self._clock.server_unix_ms()
         entry = AuditEntry(
             event="accepted",
             unix_ms=now_unix_ms,
@@ -204,7 +204,7 @@ class Auditor:
 
     def _next(self) -> list[AuditEntry]:
         found: list[AuditEntry] = []
-        now_unix_ms = time.time_ns() // 1_000_000
+        now_unix_ms = self._clock.server_unix_ms()
         while self._waiting and len(found) < BATCH:
             what, unix_ms = self._waiting.popleft()
             entry = what if isinstance(what, AuditEntry) else entry_of(what, self._who, unix_ms)

@@ -12,7 +12,6 @@ Everything is bounded: a wait by the job's deadline, a reader by its inbox, a su
 import asyncio
 import contextlib
 import secrets
-import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -32,6 +31,7 @@ from mesh.client.lookup import Lookup
 from mesh.client.poller import Poller
 from mesh.client.requests import build_request
 from mesh.client.submission import SentRequest, Submission
+from mesh.clock import Clock
 from mesh.errors import (
     BrokerTimeoutError,
     InvalidRequestError,
@@ -42,6 +42,7 @@ from mesh.errors import (
     UnauthorizedError,
     UnavailableError,
 )
+from mesh.job_key import JobKey
 from mesh.policies.affinity import affinity_token
 from mesh.protocol import codec
 from mesh.protocol.codec import Encoding
@@ -78,6 +79,7 @@ class Client:
             is_confined: JetStream tells this user nothing, see client/control_api.
             has_neighbours: others publish to this mesh who may use our message ids before we do.
         """
+        self._clock = broker.clock
         self._connection = broker.connection
         self._names = broker.names
         self._tenant = tenant
@@ -149,7 +151,7 @@ class Client:
         if len(asked.body) > room_bytes:
             raise TooLargeError(f"the request has {len(asked.body)} bytes; this NATS takes {room_bytes}")
         subject = self._names.request(model, tier, self._tenant, affinity_token(request))
-        job = self.watch.open(self, request.id, _bound_of(request), is_new=True, on_entry=on_entry)
+        job = self.watch.open(self, request.id, _bound_of(request, self._clock), is_new=True, on_entry=on_entry)
         job.trace = trace = asking.begin(request, model, tier, self._tenant, traceparent)
         traceparent = trace.traceparent if trace is not None else traceparent
         try:
@@ -226,7 +228,7 @@ class Client:
             BrokerError: NATS did not answer.
         """
         check_token("id", id)
-        stored = await self._store.get(self._tenant, id, timeout)
+        stored = await self._store.get(JobKey(self._tenant, id), timeout)
         if stored is None:
             raise ResultNotFoundError(
                 f"job {id} has no Result: it has not ended, never existed, or ended longer ago than its result_ttl_ms"
@@ -298,7 +300,7 @@ class Client:
                 if first is not None:
                     asked.check_same(first)
                     if first.request is not None:
-                        job.bound(_bound_of(first.request))
+                        job.bound(_bound_of(first.request, self._clock))
                     job.is_doubtful = False
                 result = await self._lookup.stored(job.id)
                 if result is None and first is None:
@@ -386,10 +388,10 @@ async def connect(
             await client.watch.close()
 
 
-def _bound_of(request: Request) -> float:
+def _bound_of(request: Request, clock: Clock) -> float:
     """How long to wait for the request's Result, in seconds from now."""
     deadline_ms = request.deadline_unix_ms
-    left_ms = DEFAULT_DEADLINE_MS if deadline_ms is None else max(0, deadline_ms - time.time_ns() // 1_000_000)
+    left_ms = DEFAULT_DEADLINE_MS if deadline_ms is None else max(0, deadline_ms - clock.server_unix_ms())
     return left_ms / 1000 + BOUND_MARGIN_S
 
 

@@ -24,6 +24,7 @@ from mesh.errors import (
     UnavailableError,
     VersionError,
 )
+from mesh.job_key import JobKey
 from mesh.protocol import codec, headers, version
 from mesh.protocol.messages import Result
 from mesh.protocol.version import ProtocolVersion
@@ -67,7 +68,7 @@ class ControlApi:
         """
         if not self.is_needed:
             try:
-                return await self._journal.read(self._journal.subject(self._tenant, job), after, limit)
+                return await self._journal.read(self._journal.subject(JobKey(self._tenant, job)), after, limit)
             except UnauthorizedError:
                 self.is_needed = True
         found: list[Entry] = []

@@ -4,7 +4,6 @@ A live event can be lost with the connection, a Result can come and go unheard, 
 Used by client/poller for handles that hear nothing, and by client/client for an id that was submitted before.
 """
 
-import time
 from collections.abc import Awaitable
 from typing import Any, TypeVar
 
@@ -12,6 +11,7 @@ from mesh.broker.broker import Broker
 from mesh.broker.stores.journal import events_of
 from mesh.client.control_api import ControlApi, read_refusal
 from mesh.errors import BrokerTimeoutError, ResultNotFoundError, UnauthorizedError, UnavailableError
+from mesh.job_key import JobKey
 from mesh.protocol import codec
 from mesh.protocol.messages import STATUSES, Result
 from mesh.protocol.version import OWN_BLOCK
@@ -30,6 +30,7 @@ class Lookup:
     """Asks the queue, the workers, the store and the journal of one tenant's jobs."""
 
     def __init__(self, broker: Broker, tenant: str, control_api: ControlApi) -> None:
+        self._clock = broker.clock
         self._connection = broker.connection
         self._names = broker.names
         self._tenant = tenant
@@ -72,7 +73,7 @@ class Lookup:
         if self._control_api.is_needed:
             events = events_of(await self._control_api.read_journal(job))
             return events[-1] if events and isinstance(events[-1], Result) else None
-        last = await _if_allowed(self._journal.last(self._journal.subject(self._tenant, job)))
+        last = await _if_allowed(self._journal.last(self._journal.subject(JobKey(self._tenant, job))))
         return last.event if last is not None and isinstance(last.event, Result) else None
 
     async def stored(self, job: str) -> Result | None:
@@ -84,11 +85,11 @@ class Lookup:
         try:
             if self._control_api.is_needed:  # a tenant's account may not ask the leader; a worker does for it
                 return await self._control_api.output(job)
-            stored = await self._store.get_written(self._tenant, job)
+            stored = await self._store.get_written(JobKey(self._tenant, job))
         except ResultNotFoundError:
             return None
         except (UnauthorizedError, UnavailableError):
-            stored = await self._store.get(self._tenant, job)
+            stored = await self._store.get(JobKey(self._tenant, job))
         return stored.result if stored is not None else None
 
     async def _status(self, job: str) -> str:
@@ -98,7 +99,7 @@ class Lookup:
         except UnavailableError:
             if self._control_api.is_needed:
                 raise  # it cannot be told: the queue is not ours to read
-            return QUEUED if await self._queue.find(self._tenant, job) is not None else UNKNOWN
+            return QUEUED if await self._queue.find(JobKey(self._tenant, job)) is not None else UNKNOWN
 
     async def status(self, job: str, timeout_s: float) -> dict[str, Any]:
         """Where the job stands, as a worker says.
@@ -116,9 +117,9 @@ class Lookup:
             As `status`.
         """
         subject = self._names.control(self._tenant, verb, job)
-        end_s = time.monotonic() + timeout_s
+        end_s = self._clock.monotonic_s() + timeout_s
         while True:
-            left_s = end_s - time.monotonic()
+            left_s = end_s - self._clock.monotonic_s()
             try:
                 header, payload = await self._connection.request(subject, b"", OWN_BLOCK, min(TRY_S, left_s))
                 break

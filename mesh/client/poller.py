@@ -23,6 +23,7 @@ from mesh.errors import (
     UnavailableError,
     VersionError,
 )
+from mesh.job_key import JobKey
 
 log = logging.getLogger("mesh.client")
 
@@ -55,7 +56,7 @@ class Poller:
     ) -> Job:
         """A handle that hears the job's events from now on, for `bound_s` seconds at most."""
         job = Job(link, id, bound_s, is_new, index)
-        job.attach(self._journal.subscribe(self._tenant, id, job.heard, on_entry))
+        job.attach(self._journal.subscribe(JobKey(self._tenant, id), job.heard, on_entry))
         job.look_s = self._loop.time() + QUIET_S
         self._jobs[job] = None
         return job
@@ -95,7 +96,7 @@ class Poller:
         def found(stored: Stored) -> None:
             job.settled(stored.result)
 
-        self._store.check(self._tenant, job.id, found)
+        self._store.check(JobKey(self._tenant, job.id), found)
 
     def _look_at(self, jobs: Sequence[Job]) -> None:
         """As `look`, for all of them."""

@@ -14,6 +14,7 @@ from mesh.broker.stores.delivery import StoredRequest
 from mesh.broker.transport.mapping import PubAck
 from mesh.client.requests import difference, is_same
 from mesh.errors import BrokerTimeoutError, DisconnectedError, InvalidRequestError, UnavailableError
+from mesh.job_key import JobKey
 from mesh.protocol import codec
 from mesh.protocol.codec import Encoding
 from mesh.protocol.messages import Result, Started
@@ -113,8 +114,8 @@ class Submission:
         if stored is not None:
             return stored
         for subject in (
-            self._journal.subject(self._tenant, job),
-            self._journal.attempts_subject(self._tenant, job),
+            self._journal.subject(JobKey(self._tenant, job)),
+            self._journal.attempts_subject(JobKey(self._tenant, job)),
         ):
             begun = await self._journal.first(subject)
             if isinstance(begun, Started) and begun.sequence not in (0, sequence):

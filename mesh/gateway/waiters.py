@@ -10,6 +10,7 @@ import contextlib
 from mesh.broker.broker import Broker
 from mesh.broker.transport.connection import Subscription
 from mesh.errors import BrokerTimeoutError, DisconnectedError, UnauthorizedError, UnavailableError
+from mesh.job_key import JobKey
 from mesh.protocol.messages import Started
 
 ANSWER_S = 1.0
@@ -54,11 +55,12 @@ class Waiters:
         NATS remembers message ids for a while only, so a second request of the same id may have been stored.
         """
         journal = self._broker.journal
-        for subject in (journal.subject(self._tenant, job), journal.attempts_subject(self._tenant, job)):
+        key = JobKey(self._tenant, job)
+        for subject in (journal.subject(key), journal.attempts_subject(key)):
             begun = await journal.first(subject)
             if isinstance(begun, Started):
                 return begun.sequence
-        waiting = await self._broker.queue.find(self._tenant, job)
+        waiting = await self._broker.queue.find(key)
         return waiting.sequence if waiting is not None else 0
 
     def _subject(self, job: str) -> str:

@@ -6,7 +6,6 @@ Called by `mesh worker`, `mesh up`, and by programs that embed a worker.
 import asyncio
 import gc
 import logging
-import time
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -14,6 +13,7 @@ from mesh.audit.writer import Auditor
 from mesh.broker import topology
 from mesh.broker.broker import open_broker
 from mesh.broker.transport.options import ConnectOptions
+from mesh.clock import SYSTEM
 from mesh.control.status.mesh_exporter import MeshExporter
 from mesh.engines.base import Engine
 from mesh.errors import EngineDeadError
@@ -77,7 +77,7 @@ async def host_worker(
             gc.collect()
             gc.freeze()
             gc.set_threshold(*GC_THRESHOLDS)
-            ready_s = time.monotonic()
+            ready_s = SYSTEM.monotonic_s()
             await serve_engine(
                 engine,
                 connect_options,
@@ -89,7 +89,7 @@ async def host_worker(
             )
             return
         except EngineDeadError as error:
-            pause_s = backoff.died(0.0 if ready_s is None else time.monotonic() - ready_s)
+            pause_s = backoff.died(0.0 if ready_s is None else SYSTEM.monotonic_s() - ready_s)
             if pause_s is None or not workers or workers[-1].was_told:
                 raise
             log.error(

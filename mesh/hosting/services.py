@@ -15,6 +15,7 @@ from mesh.broker.transport.service import Service
 from mesh.control.status.mesh_exporter import MeshExporter
 from mesh.gateway.nats.jobs_api import JobsApi
 from mesh.gateway.nats.service import FrontDoor
+from mesh.hosting.clock_sync import ClockSync
 from mesh.protocol.subjects import Names
 from mesh.reconcile.expiry import Expiry
 from mesh.reconcile.failure_detector import FailureDetector
@@ -48,10 +49,11 @@ class Doors:
 async def doors(broker: Broker, who: str, has_frontdoor: bool, audit: Auditor | None = None) -> AsyncIterator[Doors]:
     """Answer requests as the micro service of this mesh. `who` tells this process from others; `audit` is its own."""
     async with auditing(broker, who, audit) as told:
-        opened = Doors(broker, who, has_frontdoor, told)
+        opened, clock_sync = Doors(broker, who, has_frontdoor, told), ClockSync(broker)
         try:
             yield opened
         finally:
+            await clock_sync.close()
             await opened.close()
 
 

@@ -32,8 +32,7 @@ class Expiry:
 
     def __init__(self, broker: Broker, who: str, audit: Auditor | None = None) -> None:
         """`who` hosts it: the name of a worker, or of another process."""
-        self._connection = broker.connection
-        self._names = broker.names
+        self._broker = broker
         self._leadership = LeaderLease(broker, "expiry", who)
         self._termination = Termination(broker, who, "deadline", audit)
         self._deadlines = Deadlines()
@@ -66,7 +65,7 @@ class Expiry:
 
     async def _sweep(self) -> None:
         # By the server's clock: every request's age is, and one clock that is fast must not end everybody's jobs.
-        state, self._now_ms = await topology.stream_clock(self._connection, self._names.requests_stream)
+        state, self._now_ms = await topology.stream_clock(self._broker, self._broker.names.requests_stream)
         if len(self._deadlines) > 2 * state["messages"] + SLACK:  # of jobs that have long ended
             self._forget()
         await self._note(self._seen)

@@ -12,6 +12,7 @@ from mesh.audit.writer import Auditor
 from mesh.broker import topology
 from mesh.broker.broker import Broker
 from mesh.errors import InvalidRequestError, MeshError
+from mesh.job_key import JobKey
 from mesh.protocol import headers
 from mesh.protocol.messages import TIERS, ErrorInfo
 from mesh.protocol.subjects import is_token
@@ -129,7 +130,7 @@ class Unroutable:
             return
         journal = self._termination.journal
         for subject in (journal.subject, journal.attempts_subject):
-            if await journal.last(subject(stored.address.tenant, stored.job)) is not None:
+            if await journal.last(subject(JobKey(stored.address.tenant, stored.job))) is not None:
                 await self._termination.queue.remove(sequence)  # its name is that of a job which is, or was, served
                 return
         if reason.code == "model_not_found" and stored.error is not None:

@@ -57,7 +57,7 @@ class Commands:
         if not self._names.may_answer(reply.decode("utf-8", "replace")):
             return
         for task, runner in self._runners.items():
-            if runner.job == (tenant, job):
+            if runner.key == (tenant, job):
                 runner.interrupt("cancelled")  # changes nothing where the engine is done
                 task.add_done_callback(lambda _, r=runner: self._cancelled(r, reply))  # type: ignore[misc]
 

@@ -8,7 +8,6 @@ tasks. A side task that dies ends the worker.
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -18,9 +17,9 @@ from mesh.broker.stores.pulls import Leases
 from mesh.broker.stores.quota_slots import Slots
 from mesh.broker.stores.quotas import Quotas
 from mesh.broker.topology import PRESENCE_BEAT_S
-from mesh.clock import now_unix_ms
 from mesh.engines.base import Engine
 from mesh.errors import DisconnectedError, EngineDeadError, MeshError
+from mesh.job_key import JobKey
 from mesh.signals import ConnectionChanged, EngineDied, JobDelivered, JobEnded, JobReturned, Observer, Signal, ignore
 from mesh.worker.actions import WorkerContext
 from mesh.worker.commands import Commands, DrainAnswer
@@ -30,6 +29,7 @@ from mesh.worker.lease import BEATS, Lease
 from mesh.worker.liveness import Liveness
 from mesh.worker.options import WorkerHealth, WorkerOptions, WorkerStatistics
 from mesh.worker.presence import PresenceBoard, State, WorkerLoad
+from mesh.worker.publisher import Streaming
 from mesh.worker.puller import Puller
 from mesh.worker.quota_gate import QuotaGate
 from mesh.worker.runner import Runner
@@ -49,12 +49,13 @@ class Worker:
         """`engine` is started; the caller stops it after `serve` returned."""
         self._engine = engine
         self._broker = broker
+        self._clock = broker.clock
         self._options = options
         self._observer = observer
         self._capacity = options.capacity or engine.info.capacity
         self._loop = asyncio.get_running_loop()
         self._runners: dict[asyncio.Task[None], Runner] = {}
-        self._by_job: dict[tuple[str, str], Runner] = {}  # the newest of each job
+        self._by_job: dict[JobKey, Runner] = {}  # the newest of each job
         self._afterwork: set[asyncio.Task[None]] = set()
         self._state: State = "starting"
         self._finished = self._returned = self._tokens = 0
@@ -66,7 +67,7 @@ class Worker:
         self._idle.set()
         self._engine_fault: str | None = None
         self._isolation = Isolation()
-        self._watchdog = Watchdog(engine, options.progress, self._runners.values, self._engine_died)
+        self._watchdog = Watchdog(engine, options.progress, self._runners.values, self._engine_died, self._clock)
         self._liveness = Liveness(broker, options.name, self._declared_dead, self._confirmed_again)
         self._puller = Puller(broker, options.model, self._capacity, self._is_held_up, self._start_job)
         self._board: PresenceBoard | None = None
@@ -76,6 +77,7 @@ class Worker:
         self._context = WorkerContext(
             worker=options.name,
             engine=engine,
+            clock=self._clock,
             journal=broker.journal,
             store=broker.results,
             queue=broker.queue,
@@ -84,8 +86,7 @@ class Worker:
             retry=options.retry,
             observer=self._observe,
             shows_steps=options.shows_steps and observer is not ignore,
-            window_s=options.window_s,
-            tally=options.tally,
+            streaming=Streaming(window_s=options.window_s, tally=options.tally),
             gate=self._gate,
             isolation=self._isolation,
             liveness=self._liveness,
@@ -204,8 +205,9 @@ class Worker:
         self._ack_wait_s = settings.ack_wait_s
         await self._gate.prepare()
         await self._liveness.begin(memory_s=settings.events_age_s / 2)
-        store = self._broker.workers
-        self._board = PresenceBoard(store, self._options.name, self._options.model, self._engine.info, settings.lanes)
+        self._board = PresenceBoard(
+            self._broker, self._options.name, self._options.model, self._engine.info, settings.lanes
+        )
         await self._board.look()
         self._puller.owned = self._board.owned
 
@@ -249,12 +251,12 @@ class Worker:
                 model=delivery.address.model,
                 tier=delivery.address.tier,
                 delivered=delivery.delivered,
-                queued_ms=max(0, now_unix_ms() - delivery.stored_unix_ms),
+                queued_ms=max(0, self._clock.server_unix_ms() - delivery.stored_unix_ms),
                 traceparent=delivery.stored.traceparent,
                 sequence=delivery.stored.sequence,
             )
         )
-        running = self._by_job.get((delivery.address.tenant, delivery.job))
+        running = self._by_job.get(delivery.key)
         if running is not None:
             before = running.delivery.ack_subject
             if running.redelivered(delivery):
@@ -262,17 +264,17 @@ class Worker:
                 self._liveness.took(delivery.ack_subject)
                 self._puller.released()
                 return
-        runner = Runner(self._context, delivery, Lease(self._ack_wait_s, time.monotonic()))
+        runner = Runner(self._context, delivery, Lease(self._ack_wait_s, self._clock.monotonic_s()))
         task = self._loop.create_task(runner.run(), name=f"mesh-job-{delivery.job}")
-        self._runners[task] = self._by_job[runner.job] = runner
+        self._runners[task] = self._by_job[runner.key] = runner
         self._liveness.took(delivery.ack_subject)
         self._idle.clear()
         task.add_done_callback(self._job_over)
 
     def _job_over(self, task: asyncio.Task[None]) -> None:
         runner = self._runners.pop(task)
-        if self._by_job.get(runner.job) is runner:
-            del self._by_job[runner.job]
+        if self._by_job.get(runner.key) is runner:
+            del self._by_job[runner.key]
         self._liveness.gave(runner.delivery.ack_subject)
         self._tokens += runner.tokens
         if not self._runners:
@@ -332,7 +334,7 @@ class Worker:
         while True:
             await asyncio.sleep(period_s)
             for runner in list(self._runners.values()):
-                sent_s = time.monotonic()
+                sent_s = self._clock.monotonic_s()
                 if not runner.lease.is_held(sent_s):
                     runner.interrupt("lost")
                 elif self._liveness.is_confirmed:

@@ -10,6 +10,7 @@ from mesh.broker.transport.connection import connect
 from mesh.broker.transport.mapping import read_puback
 from mesh.broker.transport.options import ConnectOptions
 from mesh.errors import BrokerError, SequenceError, TooLargeError
+from mesh.job_key import JobKey
 from mesh.protocol import codec
 from mesh.protocol.messages import Delta, Result, Started
 from mesh.protocol.subjects import Names
@@ -74,7 +75,7 @@ async def test_the_fence_is_the_jobs_own(journal):
 
 async def test_one_publish_is_live_and_kept(journal, connection):
     heard = []
-    subscription = journal.subscribe("t", "j", heard.append)
+    subscription = journal.subscribe(JobKey("t", "j"), heard.append)
     connection.publish("mesh.out.t.j2", codec.encode(STARTED))
     await append(journal, STARTED, 0)
     await wait_until(lambda: heard == [STARTED])
@@ -83,7 +84,7 @@ async def test_one_publish_is_live_and_kept(journal, connection):
 
 async def test_what_is_no_event_is_not_heard(journal, connection):
     heard = []
-    subscription = journal.subscribe("t", "j", heard.append)
+    subscription = journal.subscribe(JobKey("t", "j"), heard.append)
     connection.publish("mesh.out.t.j", b"not an event")
     connection.publish("mesh.out.t.j", codec.encode(STARTED))
     await wait_until(lambda: heard == [STARTED])
@@ -133,9 +134,9 @@ async def test_the_last_event_is_read_from_the_leader(journal, encoding):
 
 async def test_attempts_of_a_job_that_streams_nothing_are_out_of_its_readers_sight(journal):
     heard = []
-    subscription = journal.subscribe("t", "j", heard.append)
-    await append(journal, STARTED, 0, journal.attempts_subject("t", "j"))
-    assert (await journal.last(journal.attempts_subject("t", "j"))).event == STARTED
+    subscription = journal.subscribe(JobKey("t", "j"), heard.append)
+    await append(journal, STARTED, 0, journal.attempts_subject(JobKey("t", "j")))
+    assert (await journal.last(journal.attempts_subject(JobKey("t", "j")))).event == STARTED
     assert await journal.last("mesh.out.t.j") is None
     assert heard == []
     subscription.close()

@@ -15,6 +15,7 @@ from mesh.broker.topology import MeshSettings
 from mesh.control.deadletters.service import DeadLetterService
 from mesh.engines.simulator.settings import SimulatorSettings
 from mesh.errors import ConfigError, QuotaExceededError, ResultNotFoundError, TopologyError
+from mesh.job_key import JobKey
 from mesh.protocol import codec, headers
 from mesh.protocol.messages import Result, Started
 from mesh.signals import AttemptStarted
@@ -280,7 +281,7 @@ async def test_a_job_that_finished_after_all_is_not_run_again(still):
     letter = await still.forge(b'{"id": "forged", "prompt": "Hi"}')
     finished = Result(id="forged", tenant="default", model="m", status="finished", text="!", created_unix_ms=1)
     store = still.mesh.broker.results
-    await store.create("default", "forged", codec.encode(finished), 60_000)
+    await store.create(JobKey("default", "forged"), codec.encode(finished), 60_000)
     assert (await still.dead_letters.redrive(letter)).verb == "settle"
     assert await still.mesh.result("forged") == finished
     assert await still.letters() == []
@@ -289,7 +290,7 @@ async def test_a_job_that_finished_after_all_is_not_run_again(still):
 
 async def test_the_marker_of_a_deleted_result_does_not_stop_the_next(scene):
     letter = await scene.bury("j")
-    key = scene.mesh.names.result_key("default", "j")
+    key = scene.mesh.names.result_key(JobKey("default", "j"))
     await scene.mesh.connection.request(key, b"", headers.block(("KV-Operation", "DEL")))
     assert (await scene.dead_letters.redrive(letter)).verb == "redrive"
     await scene.wait_status("j", "finished")

@@ -12,6 +12,7 @@ from mesh.broker import topology
 from mesh.broker.stores.journal import events_of
 from mesh.broker.topology import MeshSettings
 from mesh.engines.simulator.settings import SimulatorSettings
+from mesh.job_key import JobKey
 from mesh.protocol import codec
 from mesh.protocol.messages import Result, Started
 from tests.proxy import proxied
@@ -106,7 +107,7 @@ async def test_the_same_id_between_its_result_and_the_end_of_its_request_is_answ
         first = await client.submit(MODEL, **ASKED, id="between")
         result = Result(id="between", tenant="default", model=MODEL, status="finished", text="done")
         store = mesh.broker.results
-        assert await store.create("default", "between", codec.encode(result), ttl_ms=60_000)
+        assert await store.create(JobKey("default", "between"), codec.encode(result), ttl_ms=60_000)
         await mesh.append("between", result, last=0)
         assert await first == result
         assert await mesh.queued() == 1, "its request is still there"

@@ -10,6 +10,7 @@ from mesh.control.jobs.job_detail import JobDetail, JobDetailReader
 from mesh.control.jobs.listing import JobLister, JobSelection
 from mesh.engines.simulator.settings import SimulatorSettings
 from mesh.errors import InvalidRequestError, ResultNotFoundError
+from mesh.job_key import JobKey
 from mesh.protocol import codec
 from mesh.protocol.messages import TIERS, Started
 from mesh.worker.worker import WorkerOptions
@@ -90,7 +91,7 @@ async def test_a_job_whose_worker_is_gone_is_said_to_wait_for_another(empty):
     async with api.connect(empty.url) as client:
         job = await client.submit(MODEL, "x", id="orphan", **LONG)
         gone = Started(id="orphan", attempt=1, index=0, worker="w-gone", unix_ms=1, sequence=job.sequence)
-        await empty.connection.request(empty.names.events("default", "orphan"), codec.encode(gone))
+        await empty.connection.request(empty.names.events(JobKey("default", "orphan")), codec.encode(gone))
         # As if it had been given to that worker, which holds it until its lease ends.
         await take_each(empty)
         found = await JobLister(empty.broker).listing(JobSelection(), 50)
@@ -149,7 +150,7 @@ async def take(mesh: RunningMesh, consumer: str) -> None:
 
 
 async def told(mesh: RunningMesh, job: str, tenant: str = "default", **more: bool) -> JobDetail:
-    return await JobDetailReader(mesh.broker).tell(tenant, job, **more)
+    return await JobDetailReader(mesh.broker).tell(JobKey(tenant, job), **more)
 
 
 async def test_a_finished_job_is_told_with_attempts_moments_and_result(mesh):

@@ -21,6 +21,7 @@ from mesh.client import client as client_module
 from mesh.client.assembly import Restarted
 from mesh.client.job import INBOX_EVENTS, PAGE_EVENTS
 from mesh.engines.simulator.settings import SimulatorSettings
+from mesh.job_key import JobKey
 from mesh.protocol import codec
 from mesh.protocol.messages import Result
 from tests.chaos.test_crash_points import SCRIPT
@@ -275,7 +276,7 @@ async def test_a_job_that_ends_while_it_is_asked_for_is_not_called_unknown(tmp_p
         answers = []
 
         async def end_and_answer(to: str) -> None:
-            await store.create("default", "ends", codec.encode(result), 60_000)
+            await store.create(JobKey("default", "ends"), codec.encode(result), 60_000)
             mesh.connection.publish(to, b'{"id": "ends", "status": "unknown"}')
 
         def asked(subject: bytes, reply: bytes, payload: bytes, header: bytes) -> None:

@@ -13,6 +13,7 @@ from mesh.broker.transport.connection import Connection, connect
 from mesh.broker.transport.options import ConnectOptions
 from mesh.client.client import Client
 from mesh.client.poller import FEW
+from mesh.job_key import JobKey
 from mesh.protocol import codec, headers
 from mesh.protocol.messages import Result
 from mesh.protocol.subjects import Names
@@ -37,7 +38,7 @@ class Watched:
         store = ResultStore(Broker(self.keeper, Names()))
         for job in jobs:
             result = Result(id=job, status="finished", tenant="default", model=MODEL, text=f"of {job}")
-            assert await store.create("default", job, codec.encode(result), 60_000)
+            assert await store.create(JobKey("default", job), codec.encode(result), 60_000)
 
 
 @pytest.fixture(params=["allowed", "refused"])
@@ -62,9 +63,9 @@ async def watched(request, tmp_path):
         found = Watched(keeper, client, request.param == "allowed")
         check = client.watch._store.check
 
-        def counted(tenant: str, job: str, on_found: Callable[[Stored], None]) -> None:
-            found.asked.append(job)
-            check(tenant, job, on_found)
+        def counted(key: JobKey, on_found: Callable[[Stored], None]) -> None:
+            found.asked.append(key.id)
+            check(key, on_found)
 
         client.watch._store.check = counted
         yield found
@@ -106,7 +107,7 @@ async def test_the_marker_of_a_deleted_result_is_none(watched: Watched) -> None:
     client = watched.client
     jobs = [await client.submit(MODEL, "Hello.") for _ in range(FEW + 1)]
     await watched.end_unheard([jobs[0].id])
-    deleted = Names().result_key("default", jobs[0].id)
+    deleted = Names().result_key(JobKey("default", jobs[0].id))
     await watched.keeper.request(deleted, b"", headers.block(("KV-Operation", "DEL")))
     await watched.end_unheard([job.id for job in jobs[1:]])
     client.watch.connection_changed(True)

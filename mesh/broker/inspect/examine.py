@@ -5,7 +5,6 @@ Used by control/doctor/examine; what everybody asks is in broker/inspect/inspect
 
 import asyncio
 import contextlib
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -23,6 +22,7 @@ from mesh.broker.inspect.server_info import (
 from mesh.broker.transport.connection import Connection
 from mesh.broker.transport.mapping import NO_STREAM, read_api
 from mesh.broker.transport.mesh_link import MeshLink
+from mesh.clock import SYSTEM
 from mesh.errors import BrokerError, BrokerTimeoutError, TopologyError, UnavailableError
 
 LEADER_S = 2.0  # JetStream says nothing at all where a stream has no leader
@@ -69,9 +69,9 @@ async def clock_samples(connection: Connection, count: int) -> list[ClockSample]
     streams: list[str] = read_api(payload, "streams").get("streams") or []
     samples = []
     for _ in range(count if streams else 0):
-        sent = time.time() * 1000
+        sent = SYSTEM.wall_ns() / 1e6
         _, payload = await connection.request(f"$JS.API.STREAM.INFO.{streams[0]}", timeout_s=LEADER_S)
-        heard = time.time() * 1000
+        heard = SYSTEM.wall_ns() / 1e6
         answer = read_api(payload, f"stream {streams[0]}")
         samples.append(ClockSample(sent, heard, datetime.fromisoformat(answer["ts"]).timestamp() * 1000))
     return samples

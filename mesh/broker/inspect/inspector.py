@@ -5,7 +5,6 @@ Used by control/status/snapshot and whatever else shows an operator how a mesh i
 
 import asyncio
 import contextlib
-import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,12 +58,12 @@ class Inspector:
             UnavailableError: it has no JetStream for this account. BrokerError: it did not answer.
         """
         link = self._connection.link
-        began = time.perf_counter()
+        began = self._link.clock.monotonic_s()
         try:
             await link.rtt(PING_S)
         except (nats.errors.Error, OSError, TimeoutError) as error:
             raise mapped(error) from error
-        rtt_ms = (time.perf_counter() - began) * 1000
+        rtt_ms = (self._link.clock.monotonic_s() - began) * 1000
         _, payload = await self._connection.request("$JS.API.INFO")
         return read_server(link._server_info, read_api(payload, "account information"), rtt_ms)
 
@@ -74,7 +73,7 @@ class Inspector:
         Raises:
             TopologyError: there is no mesh on this NATS. BrokerError: NATS did not answer.
         """
-        _, unix_ms = await topology.stream_clock(self._connection, self._names.requests_stream)
+        _, unix_ms = await topology.stream_clock(self._link, self._names.requests_stream)
         return unix_ms
 
     async def stores(self) -> tuple[list[StoreFacts], list[str]]:

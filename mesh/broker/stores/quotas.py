@@ -15,6 +15,7 @@ from mesh.broker.stores.reads import StoredMessage, get_batch
 from mesh.broker.transport.mapping import read_api
 from mesh.broker.transport.mesh_link import MeshLink
 from mesh.errors import MeshError, ProtocolError, UnauthorizedError, UnavailableError
+from mesh.job_key import JobKey
 from mesh.policies.quota import QuotaLimits, QuotaUsage, day_of, decide, minute_of
 from mesh.protocol import headers
 from mesh.protocol.messages import Request
@@ -83,31 +84,34 @@ class Quotas:
         if refusal is not None:
             raise refusal
 
-    async def begin(self, tenant: str, job: str, request: Request, stored_unix_ms: int, now_unix_ms: int) -> None:
+    async def begin(self, key: JobKey, request: Request, stored_unix_ms: int, now_unix_ms: int) -> None:
         """Let a job begin that was stored then. Asked again for the same job it counts once.
 
         Raises:
             As `admit`.
         """
-        limits = self.of(tenant)
+        limits = self.of(key.tenant)
         if limits is None:
             return
-        tokens, requests = await self._tokens(tenant, limits, now_unix_ms), 0
+        tokens, requests = await self._tokens(key.tenant, limits, now_unix_ms), 0
         if limits.requests_per_minute is not None:
-            requests = await self._count(tenant, "stored", minute_of(stored_unix_ms), 1, f"{tenant}.{job}.request") or 0
+            requests = (
+                await self._count(key.tenant, "stored", minute_of(stored_unix_ms), 1, f"{key.tenant}.{key.id}.request")
+                or 0
+            )
         refusal = decide(limits, QuotaUsage(requests=requests, tokens=tokens), request, now_unix_ms)
         if refusal is not None:
             raise refusal
 
-    async def spent(self, tenant: str, job: str, tokens: int, now_unix_ms: int) -> None:
+    async def spent(self, key: JobKey, tokens: int, now_unix_ms: int) -> None:
         """A job has ended that took so many tokens of prompt and output.
 
         Raises:
             BrokerError: NATS did not take it.
         """
-        limits = self.of(tenant)
+        limits = self.of(key.tenant)
         if limits is not None and limits.tokens_per_day is not None and tokens:
-            await self._count(tenant, "tokens", day_of(now_unix_ms), tokens, f"{tenant}.{job}.tokens")
+            await self._count(key.tenant, "tokens", day_of(now_unix_ms), tokens, f"{key.tenant}.{key.id}.tokens")
 
     async def _tokens(self, tenant: str, limits: QuotaLimits, now_unix_ms: int) -> int:
         if limits.tokens_per_day is None:

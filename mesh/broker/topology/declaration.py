@@ -55,7 +55,7 @@ async def read_settings(link: MeshLink) -> MeshSettings:
         TopologyError: there is no mesh here; the message says how to make one.
         VersionError: it speaks another major version of the protocol than this program.
     """
-    live = await _stream(link.connection, link.names.requests_stream)
+    live = await _stream(link, link.names.requests_stream)
     if live is None:
         raise TopologyError(
             f"no mesh on this NATS: stream {link.names.requests_stream} is missing; "
@@ -93,9 +93,9 @@ async def plan(link: MeshLink, settings: MeshSettings, models: Iterable[str] = (
     """What `apply` would do, and what differs from `settings`, in the order of dependence."""
     changes = []
     for kind, wanted in streams(link.names, settings):
-        changes += _changes(kind, wanted, await _stream(link.connection, wanted["name"]))
+        changes += _changes(kind, wanted, await _stream(link, wanted["name"]))
     if not settings.record_days:
-        left = await _stream(link.connection, link.names.record_stream)
+        left = await _stream(link, link.names.record_stream)
         changes += _changes("stream", idle_record(link.names), left) if left is not None else []
     changes += [change for change in await plan_quota(link, settings) if change.verb != "create"]
     for model in models:
@@ -107,7 +107,7 @@ async def plan_quota(link: MeshLink, settings: MeshSettings) -> list[Change]:
     """The same for what limits of tenants need, which a mesh has only once somebody limits one."""
     changes = []
     for kind, wanted in quota(link.names, settings):
-        changes += _changes(kind, wanted, await _stream(link.connection, wanted["name"]))
+        changes += _changes(kind, wanted, await _stream(link, wanted["name"]))
     return changes
 
 
@@ -115,7 +115,7 @@ async def plan_volatile(link: MeshLink, settings: MeshSettings) -> list[Change]:
     """What a restart of a lone server has taken away: a stream in memory goes with it, configuration and all."""
     if settings.events_storage != "memory":
         return []
-    return _changes("stream", events(link.names, settings), await _stream(link.connection, link.names.events_stream))
+    return _changes("stream", events(link.names, settings), await _stream(link, link.names.events_stream))
 
 
 async def plan_consumers(link: MeshLink, settings: MeshSettings, model: str) -> list[Change]:
@@ -227,11 +227,28 @@ def _brief(value: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "…"
 
 
-async def _stream(connection: Connection, name: str) -> dict[str, Any] | None:
+async def _info(link: MeshLink, name: str) -> dict[str, Any]:
+    """What JetStream says of a stream. The clock learns the server's time from the answer.
+
+    Raises:
+        TopologyError: there is no such stream.
+    """
+    sent_s = link.clock.uptime_s()
+    _, payload = await link.connection.request(f"$JS.API.STREAM.INFO.{name}")
+    heard_s = link.clock.uptime_s()
+    answer: dict[str, Any] = read_api(payload, f"stream {name}")
+    link.clock.observe(_unix_ms(answer), sent_s, heard_s)
+    return answer
+
+
+def _unix_ms(answer: dict[str, Any]) -> float:
+    return datetime.fromisoformat(answer["ts"]).timestamp() * 1000
+
+
+async def _stream(link: MeshLink, name: str) -> dict[str, Any] | None:
     """A stream's live configuration, None if there is none."""
-    _, payload = await connection.request(f"$JS.API.STREAM.INFO.{name}")
     try:
-        return dict(read_api(payload, f"stream {name}")["config"])
+        return dict((await _info(link, name))["config"])
     except TopologyError as error:
         if error.err_code == NO_STREAM:
             return None
@@ -274,15 +291,14 @@ async def stream_state(connection: Connection, name: str) -> dict[str, Any]:
     return dict(read_api(payload, f"stream {name}")["state"])
 
 
-async def stream_clock(connection: Connection, name: str) -> tuple[dict[str, Any], int]:
+async def stream_clock(link: MeshLink, name: str) -> tuple[dict[str, Any], int]:
     """A stream's counters as `stream_state`, and what the server's clock says, in Unix ms.
 
     Raises:
         TopologyError: there is no such stream.
     """
-    _, payload = await connection.request(f"$JS.API.STREAM.INFO.{name}")
-    answer = read_api(payload, f"stream {name}")
-    return dict(answer["state"]), int(datetime.fromisoformat(answer["ts"]).timestamp() * 1000)
+    answer = await _info(link, name)
+    return dict(answer["state"]), int(_unix_ms(answer))
 
 
 async def has_model(link: MeshLink, model: str) -> bool:

@@ -35,6 +35,7 @@ class Lanes:
     """The consumers of one mesh."""
 
     def __init__(self, link: MeshLink) -> None:
+        self._link = link
         self._connection = link.connection
         self._names = link.names
         self._stream = link.names.requests_stream
@@ -75,7 +76,7 @@ class Lanes:
         Raises:
             TopologyError: there is no mesh on this NATS.
         """
-        return (await stream_clock(self._connection, self._stream))[1]
+        return (await stream_clock(self._link, self._stream))[1]
 
     async def _set(self, consumer: str, body: dict[str, Any]) -> dict[str, Any]:
         subject = f"$JS.API.CONSUMER.PAUSE.{self._stream}.{consumer}"

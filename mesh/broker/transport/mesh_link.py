@@ -1,8 +1,9 @@
-"""A connection, and the names of one mesh on it: the two values that every store and every plan needs together."""
+"""A connection, the names of one mesh on it, and the clock: what every store and every plan needs together."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from mesh.broker.transport.connection import Connection
+from mesh.clock import Clock
 from mesh.protocol.subjects import Names
 
 
@@ -12,3 +13,4 @@ class MeshLink:
 
     connection: Connection
     names: Names
+    clock: Clock = field(default_factory=Clock)  # knows the server's time once a stream was asked about

@@ -6,7 +6,6 @@ end with a link that has to be replaced. Source: ADR-32 (service API), the schem
 
 import asyncio
 import contextlib
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -18,6 +17,7 @@ from mesh import __version__
 from mesh.broker.transport.connection import Connection
 from mesh.broker.transport.mesh_link import MeshLink
 from mesh.broker.transport.nats_client import Handler
+from mesh.clock import SYSTEM
 from mesh.errors import BrokerTimeoutError, DisconnectedError, MeshError, UnavailableError
 from mesh.protocol import headers, version
 
@@ -59,7 +59,7 @@ class ServiceRequest:
     payload: bytes
     header: bytes
     _counts: _Counts
-    _began_ns: int = field(default_factory=time.perf_counter_ns)
+    _began_s: float = field(default_factory=SYSTEM.monotonic_s)
     _is_done: bool = False
     _reconnects: int = 0
 
@@ -82,7 +82,7 @@ class ServiceRequest:
         Raises:
             DisconnectedError, TooLargeError: it was not sent.
         """
-        end_s = time.monotonic() + BACK_S
+        end_s = SYSTEM.monotonic_s() + BACK_S
         while True:
             try:
                 if self.connection.reconnects == self._reconnects:
@@ -93,11 +93,11 @@ class ServiceRequest:
             except BrokerTimeoutError:
                 return  # somebody heard it
             except UnavailableError:
-                if time.monotonic() >= end_s:
+                if SYSTEM.monotonic_s() >= end_s:
                     return
                 await asyncio.sleep(HEARD_S)
             except DisconnectedError:
-                await self.connection.wait_connected(max(0.0, end_s - time.monotonic()))
+                await self.connection.wait_connected(max(0.0, end_s - SYSTEM.monotonic_s()))
 
     def refuse(self, code: int, reason: str, extra: tuple[tuple[str, str], ...] = ()) -> None:
         """End the request with a service error; never raises. `extra`: further headers."""
@@ -124,7 +124,7 @@ class ServiceRequest:
         """Nothing more is sent. Idempotent."""
         if not self._is_done:
             self._is_done = True
-            self._counts.spent_ns += time.perf_counter_ns() - self._began_ns
+            self._counts.spent_ns += int((SYSTEM.monotonic_s() - self._began_s) * 1e9)
 
 
 class Service:
@@ -140,7 +140,7 @@ class Service:
             "version": __version__,
             "metadata": {"namespace": link.names.ns, "protocol": str(version.PROTOCOL)},
         }
-        self._started = datetime.now(UTC).isoformat()
+        self._started = datetime.fromtimestamp(SYSTEM.wall_unix_ms() / 1000, UTC).isoformat()
         self._endpoints = endpoints
         self._counts = {each.name: _Counts() for each in endpoints}
         self._heard = {

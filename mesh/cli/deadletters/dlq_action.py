@@ -1,7 +1,6 @@
 """`mesh dlq`: from the options to `control/deadletters/service`, one letter after the other."""
 
 import contextlib
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 
@@ -13,6 +12,7 @@ from mesh.cli.deadletters import dlq_output
 from mesh.cli.deadletters.dlq_output import Treated
 from mesh.cli.option_values import Filters, Nats
 from mesh.cli.terminal import render
+from mesh.clock import SYSTEM
 from mesh.control.deadletters.redrive import Decision
 from mesh.control.deadletters.service import DeadLetterService
 from mesh.protocol.subjects import Names, check_token, is_token, to_token
@@ -136,7 +136,7 @@ async def _open(nats: Nats) -> AsyncIterator[DeadLetterService]:
 
 
 def _selection(filters: Filters) -> DeadLetterFilter:
-    since_unix_ms = None if filters.since is None else int((time.time() - filters.since) * 1000)
+    since_unix_ms = None if filters.since is None else int((SYSTEM.wall_unix_ms() / 1000 - filters.since) * 1000)
     # MESH_MODEL may hold what `mesh up` loads; it is served under this name.
     model = filters.model if filters.model is None or is_token(filters.model) else to_token(filters.model)
     return DeadLetterFilter(model, filters.tier, filters.tenant, filters.code, since_unix_ms)

@@ -10,6 +10,7 @@ from mesh.cli.option_values import Nats
 from mesh.cli.terminal import figures, render
 from mesh.cli.terminal.lines import Lines
 from mesh.control.jobs.tail import EventTail, TailEvent
+from mesh.job_key import JobKey
 from mesh.protocol import codec
 from mesh.protocol.messages import Delta, LaterEvent, Result, Started
 from mesh.protocol.subjects import check_token
@@ -31,7 +32,7 @@ async def follow_job(nats: Nats, tenant: str, job: str, as_json: bool) -> None:
     async with open_mesh(nats) as broker:
         tail = EventTail(broker, tenant, job)
         try:
-            events = tail.follow_job(tenant, job)
+            events = tail.follow_job(JobKey(tenant, job))
             result = await (_print_json(events) if as_json else _print_text(events))
         finally:
             tail.close()

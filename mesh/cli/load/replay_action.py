@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import json
 import secrets
-import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -17,6 +16,7 @@ from mesh.cli.load.replay_values import ReplayOptions, ReplayTarget
 from mesh.cli.option_values import Nats
 from mesh.cli.terminal import figures, render
 from mesh.cli.terminal.render import TableColumn
+from mesh.clock import SYSTEM
 from mesh.control.replay.plan import SHARES, Outline, ReplayMapping, ReplayReport, percentile
 from mesh.control.replay.runner import Pace, Replay, check_models
 from mesh.errors import ConfigError
@@ -79,7 +79,7 @@ async def _submit(replay: Replay, broker: Broker, outline: Outline, as_json: boo
 
 async def _tell(report: ReplayReport, outline: Outline) -> None:
     """How it goes, until cancelled."""
-    told_s = time.monotonic()
+    told_s = SYSTEM.monotonic_s()
     while True:
         await asyncio.sleep(LOOK_S)
         text = f"{report.submitted:,} of {outline.total:,} submitted, {report.open:,} open"
@@ -87,9 +87,9 @@ async def _tell(report: ReplayReport, outline: Outline) -> None:
             text += f", {report.refused.total():,} refused"
         if render.is_watched():
             render.progress(text)
-        elif time.monotonic() - told_s >= TELL_S:
+        elif SYSTEM.monotonic_s() - told_s >= TELL_S:
             render.note(text)
-            told_s = time.monotonic()
+            told_s = SYSTEM.monotonic_s()
 
 
 def _show_outline(outline: Outline, asked: ReplayOptions, as_json: bool) -> None:
@@ -228,7 +228,7 @@ def _models(given: Sequence[str]) -> tuple[dict[str, str], str | None]:
 
 
 def _span(asked: ReplayOptions) -> TimeRange:
-    now_s = time.time()
+    now_s = SYSTEM.wall_unix_ms() / 1000
     model = asked.model
     if model is not None and not is_token(model):  # MESH_MODEL may hold what `mesh up` loads
         model = to_token(model)

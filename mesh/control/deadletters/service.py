@@ -6,7 +6,6 @@ done by two at once, the job runs once.
 """
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -27,6 +26,7 @@ from mesh.control.deadletters.redrive import (
     submission,
 )
 from mesh.errors import BrokerError, ConfigError, ProtocolError, ResultNotFoundError
+from mesh.job_key import JobKey
 from mesh.protocol import codec
 from mesh.protocol.messages import Result
 from mesh.protocol.subjects import is_token
@@ -111,7 +111,7 @@ class DeadLetterService:
             return Decision("gone", "somebody else redrove or removed it")
         request, _ = read_request(letter.body, letter.encoding)
         traces = await self._traces(letter)
-        return decide(_burial(letter), request, traces, time.time_ns() // 1_000_000, has_deadline)
+        return decide(_burial(letter), request, traces, self._broker.clock.server_unix_ms(), has_deadline)
 
     async def redrive(self, letter: DeadLetter, deadline_s: float | None = None) -> Decision:
         """Have the job run again under its id, if that can be; what was decided and done.
@@ -140,18 +140,18 @@ class DeadLetterService:
     async def clear_result(self, letter: DeadLetter, decision: Decision) -> None:
         """Remove the Result that the buried run left."""
         if decision.result_last:
-            await self._store.remove(letter.address.tenant, letter.job, decision.result_last)
+            await self._store.remove(JobKey(letter.address.tenant, letter.job), decision.result_last)
 
     async def clear_journal(self, letter: DeadLetter, decision: Decision) -> None:
         """Remove the notes and events that the buried run left."""
         if decision.journal_last:
-            await self._journal.purge(letter.address.tenant, letter.job, decision.journal_last)
+            await self._journal.purge(JobKey(letter.address.tenant, letter.job), decision.journal_last)
 
     async def submit(self, letter: DeadLetter, deadline_s: float | None) -> None:
         """Store the request again, once."""
         at = letter.address
-        deadline_unix_ms = None if deadline_s is None else time.time_ns() // 1_000_000 + int(deadline_s * 1000)
-        name = (at.tenant, letter.job)
+        deadline_unix_ms = None if deadline_s is None else self._broker.clock.server_unix_ms() + int(deadline_s * 1000)
+        name = JobKey(at.tenant, letter.job)
         again = submission(_burial(letter), name, letter.body, letter.encoding, deadline_unix_ms)
         subject = self._broker.names.request(at.model, at.tier, at.tenant, again.affinity)
         ack = await self._queue.submit(
@@ -197,8 +197,8 @@ class DeadLetterService:
 
     async def _read_journal(self, letter: DeadLetter) -> list[Entry]:
         """The job's events and notes, in the order of the stream they share."""
-        journal, name = self._journal, (letter.address.tenant, letter.job)
-        subjects = (journal.subject(*name), journal.attempts_subject(*name), journal.notes_subject(*name))
+        journal, key = self._journal, JobKey(letter.address.tenant, letter.job)
+        subjects = (journal.subject(key), journal.attempts_subject(key), journal.notes_subject(key))
         parts = await asyncio.gather(*(self._read_subject(subject) for subject in subjects))
         return sorted((entry for part in parts for entry in part), key=lambda entry: entry.sequence)
 
@@ -212,7 +212,7 @@ class DeadLetterService:
 
     async def _read_result(self, letter: DeadLetter) -> tuple[int, int, Result | None]:
         """Sequence and time of what stands under the job's key, and the Result if it is one; 0 for nothing."""
-        message = await self._store.read_last(letter.address.tenant, letter.job)
+        message = await self._store.read_last(JobKey(letter.address.tenant, letter.job))
         if message is None:
             return 0, 0, None
         try:

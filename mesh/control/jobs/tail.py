@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from mesh.broker.broker import Broker
 from mesh.errors import BrokerError, ProtocolError, ResultNotFoundError
+from mesh.job_key import JobKey
 from mesh.protocol import codec, headers
 from mesh.protocol.messages import Event, LaterEvent, Result
 from mesh.protocol.subjects import is_token
@@ -24,8 +25,6 @@ QUIET_TICKS = 4  # without an event of the one job that is followed, its Result 
 LAG_TRIES = 3  # a replica's journal may lag behind what is heard
 LAG_S = 0.05
 PAGE = 200  # events read at once
-
-Name = tuple[str, str]  # tenant and id of a job
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +56,11 @@ class EventTail:
         self._journal = broker.journal
         self._store = broker.results
         self._queue = broker.queue
-        self._places: OrderedDict[Name, int] = OrderedDict()  # each job was told up to this stream sequence
-        self._open: set[Name] = set()  # those of them whose Result was not told
+        self._places: OrderedDict[JobKey, int] = OrderedDict()  # each job was told up to this stream sequence
+        self._open: set[JobKey] = set()  # those of them whose Result was not told
         self._inbox: asyncio.Queue[_Heard] = asyncio.Queue(MAX_WAITING)
-        self._late: dict[Name, None] = {}  # jobs of which events were missed, in the order in which that was noticed
-        self._subscription = broker.connection.subscribe(broker.names.live(tenant, job), self._heard)
+        self._late: dict[JobKey, None] = {}  # jobs of which events were missed, in the order in which that was noticed
+        self._subscription = broker.connection.subscribe(broker.names.live(JobKey(tenant, job)), self._heard)
         self._unlisten = broker.connection.listen(self._connection_changed)
 
     def close(self) -> None:
@@ -90,18 +89,18 @@ class EventTail:
             for told in await self._take(heard):
                 yield told
 
-    async def follow_job(self, tenant: str, job: str) -> AsyncGenerator[TailEvent | None, None]:
+    async def follow_job(self, key: JobKey) -> AsyncGenerator[TailEvent | None, None]:
         """The events of one job, from its first to its Result, with which this ends; None as `follow`.
 
         Raises:
             ResultNotFoundError: there is no such job.
             BrokerError: NATS did not answer.
         """
-        name = (tenant, job)
+        name = key
         for told in await self._read_on(name):
             yield told
         if name not in self._places:
-            await self._check_known(tenant, job)
+            await self._check_known(key)
             self._note(name, 0, None)
         quiet = QUIET_TICKS  # it may have ended long ago
         async with contextlib.aclosing(self.follow()) as events:
@@ -115,10 +114,10 @@ class EventTail:
                 for told in await self._look(name):
                     yield told
 
-    async def _look(self, name: Name) -> list[TailEvent]:
+    async def _look(self, name: JobKey) -> list[TailEvent]:
         """The rest of a job that has its Result, though it was not heard; nothing if it has none."""
         try:
-            stored = await self._store.get(*name)
+            stored = await self._store.get(name)
         except BrokerError:
             return []  # NATS is away; the next look is soon enough
         if stored is None:
@@ -161,11 +160,11 @@ class EventTail:
             told += self._tell(name, heard.sequence, heard.payload)
         return told
 
-    async def _read_on(self, name: Name) -> list[TailEvent]:
+    async def _read_on(self, name: JobKey) -> list[TailEvent]:
         """What the journal has of a job beyond what was told; the rest later if NATS is away."""
         found: list[TailEvent] = []
         try:
-            while page := await self._journal.read(self._names.events(*name), self._places.get(name, 0), PAGE):
+            while page := await self._journal.read(self._names.events(name), self._places.get(name, 0), PAGE):
                 for entry in page:
                     found += self._tell(name, entry.sequence, entry.body)
                 if len(page) < PAGE:
@@ -175,7 +174,7 @@ class EventTail:
             await asyncio.sleep(TICK_S)
         return found
 
-    def _tell(self, name: Name, sequence: int, body: bytes) -> list[TailEvent]:
+    def _tell(self, name: JobKey, sequence: int, body: bytes) -> list[TailEvent]:
         event: Event | LaterEvent | None
         try:
             event = codec.decode_event(body)
@@ -184,7 +183,7 @@ class EventTail:
         self._note(name, sequence, event)
         return [TailEvent(*name, event, body)] if event is not None else []
 
-    def _note(self, name: Name, sequence: int, event: Event | LaterEvent | None) -> None:
+    def _note(self, name: JobKey, sequence: int, event: Event | LaterEvent | None) -> None:
         """A job was told up to here."""
         self._places[name] = sequence
         self._places.move_to_end(name)
@@ -196,19 +195,19 @@ class EventTail:
             forgotten, _ = self._places.popitem(last=False)
             self._open.discard(forgotten)
 
-    async def _check_known(self, tenant: str, job: str) -> None:
+    async def _check_known(self, key: JobKey) -> None:
         """Refuse to wait for a job that nobody knows."""
-        if await self._store.get(tenant, job) is not None or await self._queue.find(tenant, job) is not None:
+        if await self._store.get(key) is not None or await self._queue.find(key) is not None:
             return
-        is_begun = await self._journal.last(self._names.events(tenant, job)) is not None
-        if not is_begun and await self._store.get_written(tenant, job) is None:
+        is_begun = await self._journal.last(self._names.events(key)) is not None
+        if not is_begun and await self._store.get_written(key) is None:
             raise ResultNotFoundError(
-                f"job {job} of tenant {tenant} is not known: it never existed, or ended longer ago than its Result "
-                "is kept"
+                f"job {key.id} of tenant {key.tenant} is not known: "
+                "it never existed, or ended longer ago than its Result is kept"
             )
 
 
-def _name_of(subject: bytes) -> Name | None:
+def _name_of(subject: bytes) -> JobKey | None:
     """Whose event a message is; None: nobody's."""
     tenant, job = subject.decode("utf-8", "replace").split(".")[-2:]
-    return (tenant, job) if is_token(tenant) and is_token(job) else None
+    return JobKey(tenant, job) if is_token(tenant) and is_token(job) else None

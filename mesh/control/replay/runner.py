@@ -7,7 +7,6 @@ long recording costs no more memory than a short one, but for a few numbers for 
 import asyncio
 import contextlib
 import logging
-import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import cast
@@ -102,7 +101,7 @@ class Replay:
 
     async def _due(self) -> AsyncIterator[ReplayedRequest]:
         """Each request when it is due."""
-        began_s, first_unix_ms, count = time.monotonic(), 0, 0
+        began_s, first_unix_ms, count = self._broker.clock.monotonic_s(), 0, 0
         async for page in self._recording.pages(self._span):
             for stored in page:
                 ask = ask_of(stored, self._target)
@@ -112,7 +111,7 @@ class Replay:
                     return
                 count += 1
                 first_unix_ms = first_unix_ms or ask.at_unix_ms
-                left_s = began_s + due_s(ask, first_unix_ms, self._pace.speed) - time.monotonic()
+                left_s = began_s + due_s(ask, first_unix_ms, self._pace.speed) - self._broker.clock.monotonic_s()
                 if left_s > 0:
                     await asyncio.sleep(left_s)
                 elif self._pace.speed is not None:
@@ -124,7 +123,7 @@ class Replay:
         job: Job | None = None
         try:
             client = clients.get(ask.tenant, cast("Encoding", ask.encoding))
-            request = request_now(ask, time.time_ns() // 1_000_000)
+            request = request_now(ask, self._broker.clock.server_unix_ms())
             job = await client.submit(ask.model, request, tier=ask.tier, timeout=SUBMIT_S)
             self.report.submitted += 1
             self.report.note(ask, await job.ended())

@@ -15,7 +15,6 @@ from mesh.audit.writer import Auditor
 from mesh.broker.broker import Broker
 from mesh.broker.stores.quotas import Quotas
 from mesh.broker.transport.service import Endpoint, ServiceRequest
-from mesh.clock import now_unix_ms
 from mesh.errors import BrokerError, InvalidRequestError, MeshError, QuotaExceededError, UnavailableError
 from mesh.gateway.admission import Admission
 from mesh.gateway.clients import Clients
@@ -45,6 +44,7 @@ class FrontDoor:
         admission: Admission | None = None,
         audit: Auditor | None = None,
     ) -> None:
+        self._clock = broker.clock
         self._names = broker.names
         self._queue = broker.queue
         self._skip = len(broker.names.ns) + len(".rpc.")
@@ -111,7 +111,7 @@ class FrontDoor:
             company = Waiters(Broker(request.connection, self._names), tenant)
             visit = Session(request, model, lambda encoding: self._clients.get(tenant, encoding), company)
             self._visits.add(visit)
-            await self._quotas.admit(tenant, visit.asked, now_unix_ms())
+            await self._quotas.admit(tenant, visit.asked, self._clock.server_unix_ms())
             await visit.submit()
             request.payload = b""  # the queue has it
             if not visit.is_named:
