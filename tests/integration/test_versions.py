@@ -192,9 +192,12 @@ async def test_a_tenants_client_is_told_by_an_answer(tmp_path):
             assert client.protocol == "1.0"
 
 
-@pytest.mark.parametrize("kind", ["answer", "refusal"])
-async def test_a_tenants_client_refuses_a_mesh_of_another_major_before_it_submits(tmp_path, kind):
-    """A server without JetStream is what a tenant's account is to its client."""
+@contextlib.asynccontextmanager
+async def confined(tmp_path, kind: str):
+    """A client without JetStream, as in a tenant's account, before a control service of protocol 2.0.
+
+    With it: what it publishes to the queue, and the headers with which it asks.
+    """
     server = EmbeddedServer(tmp_path / "nats")
     await server.start()
     try:
@@ -204,28 +207,42 @@ async def test_a_tenants_client_refuses_a_mesh_of_another_major_before_it_submit
             async def answer(message) -> None:
                 asked.append(dict(message.headers or {}))
                 if kind == "answer":
-                    model = {"model": MODEL, "max_model_len": 0, "protocol": "2.0"}
-                    await message.respond(json.dumps(model).encode())
+                    said = {"model": MODEL, "max_model_len": 0, "id": "j", "status": "running", "protocol": "2.0"}
+                    await message.respond(json.dumps(said).encode())
                     await message.respond(b"")
                     return
                 headers = {"Nats-Service-Error-Code": "400", "Nats-Service-Error": "speak 2.0", "Mesh-Error-Code": "x"}
                 headers["Mesh-Error-Field"] = "Mesh-Protocol"
                 await later.client.publish(message.reply, b"", headers=headers)
 
-            await later.client.subscribe("other.ctl.default.model.*", cb=answer)
+            await later.client.subscribe("other.ctl.default.*.*", cb=answer)
             await later.client.flush()
-            options = ConnectOptions(servers=(server.url,))
-            async with connect_broker(options) as connection:
+            async with connect_broker(ConnectOptions(servers=(server.url,))) as connection:
                 broker = Broker(connection, Names("other"))
                 client = Client(broker, "default", "json", server.url, is_confined=True)
-                with pytest.raises(VersionError, match=r"2\.0"):
-                    await client.submit(MODEL, **PROMPT)
+                yield client, submitted, asked
                 await client.watch.close()
-            assert asked == [{"Mesh-Protocol": "1.0"}]
-            await later.client.flush()
-            assert submitted.pending_msgs == 0
+                await later.client.flush()
     finally:
         await server.stop()
+
+
+@pytest.mark.parametrize("kind", ["answer", "refusal"])
+async def test_a_tenants_client_refuses_a_mesh_of_another_major_before_it_submits(tmp_path, kind):
+    async with confined(tmp_path, kind) as (client, submitted, asked):
+        with pytest.raises(VersionError, match=r"2\.0"):
+            await client.submit(MODEL, **PROMPT)
+    assert asked == [{"Mesh-Protocol": "1.0"}]
+    assert submitted.pending_msgs == 0
+
+
+@pytest.mark.parametrize("kind", ["answer", "refusal"])
+async def test_a_tenants_handle_of_a_job_ends_with_a_mesh_of_another_major(tmp_path, kind):
+    """It says so at once, rather than wait for a Result that it could not read."""
+    async with confined(tmp_path, kind) as (client, _, asked):
+        with pytest.raises(VersionError, match=r"2\.0"):
+            await client.job("j", timeout=30)
+    assert asked[0] == {"Mesh-Protocol": "1.0"}
 
 
 # Requests.
@@ -366,6 +383,19 @@ async def test_a_reader_sees_the_output_and_a_status_it_does_not_know(empty, lat
             result.raise_for_status()
         assert (failed.value.code, failed.value.result) == ("preempted", result)
         assert (await client.result("read")).status == "preempted"
+
+
+async def test_whose_a_journal_is_is_told_by_its_first_event_that_is_known(empty, later):
+    """A second request of an id is told apart also where a later worker began the first."""
+    journal = empty.broker.journal
+    sequence = await later.submit("whose", seed=1)
+    await later.begin("whose", sequence)
+    first = await journal.first(journal.subject(JobKey("default", "whose")))
+    assert isinstance(first, Started)
+    assert first.sequence == sequence
+    await later.publish("only", {"type": "placed"})
+    for job in ("only", "nobody"):
+        assert await journal.first(journal.subject(JobKey("default", job))) is None
 
 
 async def test_a_state_that_status_does_not_know_is_no_unknown_job(empty, later):
