@@ -17,6 +17,8 @@ from mesh.broker import topology
 from mesh.broker.broker import Broker
 from mesh.broker.transport.connection import connect as connect_broker
 from mesh.broker.transport.options import ConnectOptions
+from mesh.cli.option_values import Nats, TopologyOptions
+from mesh.cli.setup import init_action
 from mesh.client.client import Client
 from mesh.control.doctor import checks
 from mesh.control.doctor.examine import examine_all
@@ -31,6 +33,7 @@ from mesh.hosting.services import services
 from mesh.job_key import JobKey
 from mesh.protocol.messages import Delta, LaterEvent, Result, Started
 from mesh.protocol.subjects import Names
+from mesh.protocol.version import PROTOCOL
 from mesh.server import EmbeddedServer
 from tests.running import MODEL, RunningMesh, running_mesh, wait_until
 from tests.tenancy import running_tenancy
@@ -179,6 +182,15 @@ async def test_init_raises_the_minor_writes_what_is_garbled_and_lowers_nothing(e
     raised = topology.MeshSettings(protocol=settings.protocol._replace(minor=2))
     await topology.apply(empty.connection, await topology.plan(empty.broker, raised))
     assert await declared() == "1.2"
+
+
+async def test_a_later_programs_init_raises_the_minor_of_the_mesh(empty, monkeypatch):
+    monkeypatch.setattr(init_action, "PROTOCOL", PROTOCOL._replace(minor=2))
+    where = Nats((empty.url,), None, None, None, None, None, None, None, False, "mesh")
+    shape = TopologyOptions(None, None, None, None, None, None, None)
+    for is_applied, declared in ((False, "1.0"), (True, "1.2")):
+        await init_action.run(where, (), shape, is_applied, as_json=True)
+        assert str((await topology.read_settings(empty.broker)).protocol) == declared
 
 
 async def test_a_tenants_client_is_told_by_an_answer(tmp_path):
