@@ -5,7 +5,7 @@ Used by client/poller for handles that hear nothing, and by client/client for an
 """
 
 from collections.abc import Awaitable
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from mesh.broker.broker import Broker
 from mesh.broker.stores.journal import events_of
@@ -13,7 +13,7 @@ from mesh.client.control_api import ControlApi, read_refusal
 from mesh.errors import BrokerTimeoutError, ResultNotFoundError, UnauthorizedError, UnavailableError
 from mesh.job_key import JobKey
 from mesh.protocol import codec
-from mesh.protocol.messages import STATUSES, Result
+from mesh.protocol.messages import STATUSES, JobStatus, Result
 from mesh.protocol.version import OWN_BLOCK
 
 STATUS_S = 5.0  # for a worker to say where a job stands
@@ -95,27 +95,34 @@ class Lookup:
     async def _status(self, job: str) -> str:
         """Where the job stands, by what the workers say; by the queue itself where there are none."""
         try:
-            return str((await self.status(job, STATUS_S)).get("status", UNKNOWN))
+            return (await self.status(job, STATUS_S)).status
         except UnavailableError:
             if self._control_api.is_needed:
                 raise  # it cannot be told: the queue is not ours to read
             return QUEUED if await self._queue.find(JobKey(self._tenant, job)) is not None else UNKNOWN
 
-    async def status(self, job: str, timeout_s: float) -> dict[str, Any]:
+    async def status(self, job: str, timeout_s: float) -> JobStatus:
         """Where the job stands, as a worker says.
 
         Raises:
             UnavailableError: no worker is there, or it refused. BrokerError: no answer.
             VersionError: the mesh speaks another major version of the protocol.
+            ProtocolError: the answer is no status.
         """
-        return await self.steer("status", job, timeout_s)
+        found = codec.decode_status(await self._steer("status", job, timeout_s))
+        self._control_api.told(found.protocol)
+        return found
 
-    async def steer(self, verb: str, job: str, timeout_s: float) -> dict[str, Any]:
-        """A worker's answer to `status` or `cancel`; asked again where none comes, which does no harm.
+    async def cancel(self, job: str, timeout_s: float) -> str:
+        """The status of a job after a worker was asked to cancel it.
 
         Raises:
             As `status`.
         """
+        return codec.decode_status(await self._steer("cancel", job, timeout_s)).status
+
+    async def _steer(self, verb: str, job: str, timeout_s: float) -> bytes:
+        """A worker's answer to `status` or `cancel`; asked again where none comes, which does no harm."""
         subject = self._names.control(self._tenant, verb, job)
         end_s = self._clock.monotonic_s() + timeout_s
         while True:
@@ -133,11 +140,7 @@ class Lookup:
         refused = read_refusal(header, f"{verb} of job {job}")
         if refused is not None:
             raise refused
-        answer = codec.decode_json(payload)
-        if not isinstance(answer, dict):
-            return {}
-        self._control_api.told(answer.get("protocol"))
-        return answer
+        return payload
 
 
 async def _if_allowed(read: Awaitable[T | None]) -> T | None:

@@ -19,6 +19,7 @@ from mesh.broker.transport.connection import connect as connect_broker
 from mesh.broker.transport.options import ConnectOptions
 from mesh.cli.option_values import Nats, TopologyOptions
 from mesh.cli.setup import init_action
+from mesh.client._core import ClientCore
 from mesh.client.client import Client
 from mesh.control.doctor import checks
 from mesh.control.doctor.examine import examine_all
@@ -231,9 +232,10 @@ async def confined(tmp_path, kind: str):
             await later.client.flush()
             async with connect_broker(ConnectOptions(servers=(server.url,))) as connection:
                 broker = Broker(connection, Names("other"))
-                client = Client(broker, "default", "json", server.url, is_confined=True)
-                yield client, submitted, asked
-                await client.watch.close()
+                core = ClientCore(broker, "default", "json", server.url, is_confined=True)
+                async with contextlib.AsyncExitStack() as resources:
+                    resources.push_async_callback(core.close)
+                    yield Client(core, resources), submitted, asked
                 await later.client.flush()
     finally:
         await server.stop()
@@ -419,10 +421,10 @@ async def test_a_state_that_status_does_not_know_is_no_unknown_job(empty, later)
     await later.client.subscribe("mesh.ctl.default.status.*", cb=answer)
     await later.client.flush()
     async with library.connect(empty.url) as client:
-        assert await client._lookup.ask("s") is None
+        assert await client._core._lookup.ask("s") is None
         assert client.protocol == "1.1"
         await write_all(later, "s", "preempted")
-        assert (await client._lookup.ask("s")).status == "preempted"
+        assert (await client._core._lookup.ask("s")).status == "preempted"
 
 
 async def test_the_front_door_passes_on_what_it_does_not_know(empty, later):

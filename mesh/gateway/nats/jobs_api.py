@@ -6,9 +6,9 @@ Source: nats/PROTOCOL.md, "Steering a job".
 
 import asyncio
 import logging
-from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from mesh.audit.writer import Auditor
 from mesh.broker.broker import Broker
@@ -19,12 +19,12 @@ from mesh.errors import BrokerError, InvalidRequestError, MeshError, ResultNotFo
 from mesh.job_key import JobKey
 from mesh.protocol import codec, headers, version
 from mesh.protocol.history import read_history
-from mesh.protocol.messages import Delta, ErrorInfo, Event, LaterEvent, Result
+from mesh.protocol.messages import Delta, ErrorInfo, Event, JobStatus, LaterEvent, Result
 from mesh.protocol.refusals import BAD_REQUEST, INTERNAL, NOT_FOUND, UNAVAILABLE, details_of, service_code
 from mesh.protocol.subjects import is_token
 from mesh.reconcile.termination import Termination
 
-log = logging.getLogger("mesh.control")
+log = logging.getLogger("mesh.gateway")
 
 QUEUE = "mesh-ctl"
 MAX_AT_ONCE = 256  # requests being answered; more are refused with 503, so a flood costs no memory
@@ -102,7 +102,8 @@ class JobsApi:
                 case "cancel":
                     request.respond(codec.encode({"id": job, "status": await self._cancel(JobKey(tenant, job))}))
                 case "status":
-                    request.respond(codec.encode(await self._status(JobKey(tenant, job))))
+                    status, protocol = await self._status(JobKey(tenant, job)), await self._catalog.protocol()
+                    request.respond(codec.encode(replace(status, protocol=protocol)))
                 case "replay":
                     await self._replay(request, JobKey(tenant, job))
                 case "output":
@@ -150,35 +151,29 @@ class JobsApi:
             return True
         return await journal.last(journal.attempts_subject(key)) is not None
 
-    async def _status(self, key: JobKey) -> dict[str, Any]:
+    async def _status(self, key: JobKey) -> JobStatus:
         journal = self._termination.journal
         entries = await journal.read(journal.subject(key))
         if not entries:
             entries = await journal.read(journal.attempts_subject(key))
         history = read_history(events_of(entries))
-        answer = {"id": key.id, "attempt": history.attempts, "index": history.index, "worker": history.worker}
         found = await self._termination.store.get(key)
         result = found.result if found is not None else history.result
         if result is not None:
-            status: str = result.status
-            answer |= {
-                "attempt": result.attempts,
-                "index": result.usage.completion_tokens,
-                "worker": result.worker,
-            }
-        elif history.attempts:
-            status = "running"
-        elif await self._termination.queue.find(key) is not None:
+            return JobStatus(
+                id=key.id,
+                status=result.status,
+                attempt=result.attempts,
+                index=result.usage.completion_tokens,
+                worker=result.worker,
+            )
+        status = "running"
+        if not history.attempts:
             status = "queued"
-        else:  # unknown, unless it ended while we looked
-            found = await self._termination.store.get_written(key)
-            status = found.result.status if found is not None else "unknown"
-        return {**answer, "status": status, **await self._version()}
-
-    async def _version(self) -> dict[str, str]:
-        """The protocol that the mesh speaks, where that is known: a tenant's client can read it nowhere else."""
-        protocol = await self._catalog.protocol()
-        return {"protocol": protocol} if protocol else {}
+            if await self._termination.queue.find(key) is None:  # unknown, unless it ended while we looked
+                found = await self._termination.store.get_written(key)
+                status = found.result.status if found is not None else "unknown"
+        return JobStatus(id=key.id, status=status, attempt=history.attempts, index=history.index, worker=history.worker)
 
     async def _replay(self, request: ServiceRequest, key: JobKey) -> None:
         """The events from output token `index` on, then an empty message."""
@@ -218,7 +213,7 @@ class JobsApi:
         if found is None:
             raise ResultNotFoundError(f"job {key.id} has no Result, or it is kept no longer")
         body = found.body
-        if isinstance(found.result.object, str):
+        if found.result.object is not None:
             try:
                 body = await store.get_object(found.result.object)
             except TopologyError:
@@ -233,5 +228,5 @@ class JobsApi:
         """What can be asked of a model, then an empty message."""
         await self._catalog.learn_of(model)
         answer = {"model": model, "max_model_len": self._catalog.longest_context(model)}
-        request.respond(codec.encode(answer | await self._version()))
+        request.respond(codec.encode(answer | {"protocol": await self._catalog.protocol()}))
         request.respond(b"")
