@@ -125,9 +125,7 @@ def main() -> None:
     tests = sorted({test for name in names for test in MUTANTS[name].tests})
     said = io.StringIO()
     with contextlib.redirect_stdout(said):
-        status = pytest.main(
-            ["-n", "0", "-p", "no:cacheprovider", "-o", "timeout=0", *tests], plugins=[planter]
-        )
+        status = pytest.main(["-n", "0", "-p", "no:cacheprovider", "-o", "timeout=0", *tests], plugins=[planter])
     print(json.dumps({"status": int(status), "said": said.getvalue(), "outcomes": planter.outcomes}))
 
 

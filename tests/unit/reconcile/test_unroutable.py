@@ -6,12 +6,12 @@ import pytest
 
 from mesh.broker import topology
 from mesh.broker.broker import Broker
+from mesh.broker.topology import MeshSettings
 from mesh.job_key import JobKey
 from mesh.protocol import codec
 from mesh.protocol.messages import Result, Started
 from mesh.reconcile import unroutable
 from mesh.reconcile.unroutable import Unroutable
-from tests.conftest import SMALL
 from tests.running import MODEL, wait_until
 from tests.wire import Wire
 
@@ -146,7 +146,7 @@ async def test_a_model_that_was_deployed_since_is_served(watching: Unroutable, p
     """That it was unknown is never remembered."""
     await submit(peer, "mesh.req.newer.standard.t.x", "early")
     await wait_gone(peer)
-    await topology.apply(peer.connection, await topology.plan(peer, SMALL, ["newer"]))
+    await topology.apply(peer.connection, await topology.plan(peer, MeshSettings(lanes=1), ["newer"]))
     await submit(peer, "mesh.req.newer.standard.t.x", "late")
     await looked_at_everything(watching, peer)
     assert [each.job for each in await peer.queue.read(0)] == ["late"]

@@ -10,6 +10,7 @@ from mesh.broker.broker import Broker
 from mesh.broker.stores.purge import purge_subject
 from mesh.broker.stores.quota_slots import Slots
 from mesh.broker.stores.quotas import Quotas, write_limits
+from mesh.broker.topology import MeshSettings
 from mesh.broker.transport.connection import Connection
 from mesh.errors import QuotaExceededError, TooLargeError
 from mesh.policies.quota import QuotaLimits
@@ -17,7 +18,6 @@ from mesh.protocol.messages import Request, Result, Usage
 from mesh.server import EmbeddedServer
 from mesh.worker import quota_gate
 from mesh.worker.quota_gate import QuotaGate
-from tests.conftest import SMALL
 from tests.running import wait_until
 from tests.wire import delivery_of
 
@@ -29,7 +29,7 @@ TWO = ("t", 2)
 @pytest.fixture
 async def quota_mesh(broker: Broker) -> None:
     """A mesh in which limits can be kept."""
-    await topology.apply(broker.connection, await topology.plan_quota(broker, SMALL))
+    await topology.apply(broker.connection, await topology.plan_quota(broker, MeshSettings(lanes=1)))
 
 
 async def gate_of(broker: Broker, worker: str) -> QuotaGate:
