@@ -65,6 +65,7 @@ PURE = {
     "broker/inspect/server_info",
     "broker/stores/delivery",
     "client/assembly",
+    "client/request_fields",
     "client/requests",
     "worker/attempt",
     "worker/credits",
