@@ -90,14 +90,14 @@ async def test_an_answer_from_before_the_loss_confirms_nothing(broker: Broker) -
     class Interrupted(LivenessStore):
         async def write(self, sign: LivenessRecord, last: int | None) -> int:
             written = await super().write(sign, last)
-            living.liveness.disturbed()
+            worker.liveness.disturbed()
             return written
 
     broker.__dict__["liveness"] = Interrupted(broker)
-    living = Living(broker)
-    await living.liveness.begin(MEMORY_S)
-    assert not living.liveness.is_confirmed
-    assert living.told == []
+    worker = Living(broker)
+    await worker.liveness.begin(MEMORY_S)
+    assert not worker.liveness.is_confirmed
+    assert worker.told == []
 
 
 async def test_a_worker_that_was_declared_dead_gives_up_its_jobs_and_begins_a_new_life(
