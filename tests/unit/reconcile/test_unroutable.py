@@ -77,8 +77,15 @@ async def test_its_result_is_there_before_it_leaves_the_queue(watching: Unroutab
 
 
 async def test_a_tier_that_does_not_exist_is_an_invalid_request(watching: Unroutable, peer: Broker) -> None:
+    """Also where the model is known to be served."""
+    await submit(peer, peer.names.request(MODEL, "standard", "t", "x"), "served")
+    await looked_at_everything(watching, peer)
     await submit(peer, f"mesh.req.{MODEL}.urgent.t.x")
-    await wait_gone(peer)
+
+    async def is_ended() -> bool:
+        return await result_of(peer) is not None
+
+    await wait_until(is_ended)
     result = await result_of(peer)
     assert result is not None
     assert result.error is not None
@@ -153,11 +160,13 @@ async def test_a_model_that_was_deployed_since_is_served(watching: Unroutable, p
 
 
 async def test_each_request_is_looked_at_by_one_process(
-    watching: Unroutable, peer: Broker, monkeypatch: pytest.MonkeyPatch, wire: Wire
+    wire: Wire, watching: Unroutable, peer: Broker, broker: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(unroutable, "SWEEP_S", 600.0)
     other = Unroutable(peer, "w-2")
-    await peer.connection.request("$JS.API.INFO")
+    await wait_until(lambda: len(wire.on("$JS.API.STREAM.INFO.MESH_REQUESTS")) == 2)
+    for each in (peer, broker):  # and by now both know that nothing is stored yet
+        await each.connection.request("$JS.API.INFO")
     for number in range(10):
         await submit(peer, "mesh.req.misspelt.standard.t.x", f"j{number}")
     await wait_gone(peer)

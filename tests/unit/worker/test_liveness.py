@@ -154,7 +154,7 @@ async def test_two_workers_of_one_name_do_not_both_go_on(living: Living, peer: B
     await second.liveness.begin(MEMORY_S)
     living.liveness.disturbed()
     with pytest.raises(ConfigError, match="another worker is called w-1"):
-        await living.run()
+        await asyncio.wait_for(living.run(), 10)
     assert living.told == ["sure", "dead"]
     assert not living.liveness.is_confirmed
     assert second.liveness.is_confirmed

@@ -132,7 +132,7 @@ async def test_a_job_that_another_has_begun_meanwhile_is_lost(job: Job, peer: Br
     await peer.journal.append(job.journal.subject(KEY), codec.encode(STARTED), 0)
     job.publisher.begin(replace(STARTED, worker="x"), 0)
     with pytest.raises(LostError):
-        await job.publisher.wait_idle()
+        await asyncio.wait_for(job.publisher.wait_idle(), 5)
     assert job.told == ["lost"]
     assert job.publisher.is_refused_first
 

@@ -59,6 +59,12 @@ async def limit(broker: Broker, limits: QuotaLimits, *gates: QuotaGate) -> None:
         await each.prepare()
 
 
+async def lapse(broker: Broker, gate: QuotaGate) -> None:
+    """The place of job ONE is forgotten, as one that was not renewed for three beats."""
+    bucket = f"KV_{broker.names.workers_bucket}"
+    await purge_subject(broker.connection, bucket, broker.names.slot_key("t", 0), gate._held[ONE].sequence)
+
+
 async def settled(connection: Connection) -> None:
     await connection.request("$JS.API.INFO")
 
@@ -119,9 +125,7 @@ async def test_a_place_whose_holder_was_away_is_not_taken_from_who_has_it_now(
     monkeypatch.setattr(quota_gate, "PRESENCE_BEAT_S", 0.02)
     await limit(broker, QuotaLimits(running=1), gate, other)
     assert await gate.take(ONE)
-    await purge_subject(
-        broker.connection, f"KV_{broker.names.workers_bucket}", broker.names.slot_key("t", 0), gate._held[ONE].sequence
-    )
+    await lapse(broker, gate)
     assert await other.take(TWO)
     keeping = asyncio.create_task(gate.run())
     await wait_until(lambda: not gate._held)
@@ -130,6 +134,19 @@ async def test_a_place_whose_holder_was_away_is_not_taken_from_who_has_it_now(
     gate.leave(ONE)
     await settled(broker.connection)
     assert not await gate.take(("t", 3)), "the other one's job still runs"
+
+
+async def test_a_place_that_is_left_too_late_stays_with_who_has_it_now(
+    gate: QuotaGate, other: QuotaGate, broker: Broker
+) -> None:
+    """The first does not know yet that its place lapsed: the server refuses that it gives it back."""
+    await limit(broker, QuotaLimits(running=1), gate, other)
+    assert await gate.take(ONE)
+    await lapse(broker, gate)
+    assert await other.take(TWO)
+    gate.leave(ONE)
+    await settled(broker.connection)
+    assert not await gate.take(("t", 3))
 
 
 async def test_a_place_is_kept_while_its_job_runs(
