@@ -86,8 +86,9 @@ async def test_closing_twice_and_at_once_is_closing(mesh):
 async def test_a_second_close_returns_when_the_client_is_closed(mesh):
     client = await mesh_api.connect(mesh.url)
     first = asyncio.create_task(client.aclose())
-    while "closed" not in repr(client):  # it refuses calls by now, and its connection still stands
-        await asyncio.sleep(0)
+    async with asyncio.timeout(JOIN_S):
+        while "closed" not in repr(client):  # then it refuses calls, and its connection still stands  # noqa: ASYNC110
+            await asyncio.sleep(0)
     await client.aclose()
     assert "Connection closed" in repr(client)
     await first
