@@ -423,7 +423,7 @@ def metrics_page() -> str:
         collectors.MeshCollector(lambda: _filled("MeshReading")),
         collectors.GpuCollector(lambda: [_filled("GpuReading")]),
     )
-    rows: list[Sequence[str]] = []
+    rows: list[tuple[str, str, str, str]] = []
     for one in metrics.Metrics()._registry._collector_to_names:
         if isinstance(one, MetricWrapperBase):
             name = f"{one._name}_total" if one._type == "counter" else one._name
