@@ -1,7 +1,7 @@
 """What mkdocs does beside rendering: pages that lie elsewhere in the repository, and links that lead there.
 
 A page links to files by their path in the repository, so that the links work in a clone and on a forge too. Here they
-become links within the site. A file that is no page of it becomes a link to `repo_url` where mkdocs.yml has one, else text.
+become links within the site. A file that is no page becomes a link to `repo_url` where mkdocs.yml has one, else text.
 """
 
 import posixpath
