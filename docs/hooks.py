@@ -16,6 +16,7 @@ ROOT = Path(__file__).parents[1]
 DOCS = "docs"
 # Files of the repository that are pages of the site too.
 INCLUDED = {
+    "README.md": "index.md",
     "nats/PROTOCOL.md": "protocol.md",
     "tests/bench/README.md": "benchmark-profiles.md",
     "examples/demo_model/README.md": "demo-model.md",
