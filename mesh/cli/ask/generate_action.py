@@ -2,7 +2,6 @@
 
 import asyncio
 import sys
-import time
 from dataclasses import asdict
 from typing import Any
 
@@ -14,6 +13,7 @@ from mesh.cli.terminal import render
 from mesh.client.assembly import Restarted
 from mesh.client.client import Client
 from mesh.client.job import Job
+from mesh.clock import SYSTEM
 from mesh.errors import BrokerError, ConfigError, UnsupportedError
 from mesh.protocol import codec
 from mesh.protocol.messages import Result
@@ -56,7 +56,7 @@ def request_fields(sampling: Sampling) -> dict[str, Any]:
     deadline_s = given.pop("deadline")
     given["stop"] = list(sampling.stop) or None
     if deadline_s is not None:
-        given["deadline_unix_ms"] = time.time_ns() // 1_000_000 + int(deadline_s * 1000)
+        given["deadline_unix_ms"] = SYSTEM.wall_unix_ms() + int(deadline_s * 1000)
     return {key: value for key, value in given.items() if value is not None}
 
 

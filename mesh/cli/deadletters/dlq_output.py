@@ -14,6 +14,7 @@ import msgspec
 from mesh.broker.stores.deadletters import DeadLetter
 from mesh.cli.terminal import render
 from mesh.cli.terminal.render import TableColumn
+from mesh.clock import SYSTEM
 from mesh.control.deadletters.redrive import Decision, Verb, as_json, read_request
 from mesh.control.deadletters.service import DeadLetterDetail
 
@@ -204,7 +205,7 @@ def _reason(letter: DeadLetter) -> str:
 
 
 def _ago(letter: DeadLetter) -> str:
-    return f"{render.duration(time.time() - letter.buried_unix_ms / 1000)} ago"
+    return f"{render.duration(SYSTEM.wall_unix_ms() / 1000 - letter.buried_unix_ms / 1000)} ago"
 
 
 def _instant(unix_ms: int) -> str:
