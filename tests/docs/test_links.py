@@ -1,10 +1,11 @@
 """Every link of every page leads to a file, and every anchor to a heading."""
 
 import posixpath
+import re
 
 import pytest
 
-from tests.docs.pages import PAGES, ROOT, anchors, links
+from tests.docs.pages import PAGES, ROOT, anchors, links, text_of
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -26,3 +27,10 @@ def test_a_page_of_docs_is_reached_from_another() -> None:
         for link in links(page)
     }
     assert [page for page in PAGES if page not in reached | {"README.md"}] == []
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_path_that_prose_names_is_there(page: str) -> None:
+    prose = re.sub(r"^```.*?^```", "", text_of(page), flags=re.MULTILINE | re.DOTALL)
+    named = re.findall(r"`((?:mesh|tests|nats|examples|docs)/[\w./-]+)`", prose)
+    assert [path for path in named if not re.search(r"FAMILY|NAME", path) and not (ROOT / path).exists()] == []
