@@ -29,7 +29,7 @@ def test_a_page_of_docs_is_reached_from_another() -> None:
     assert [page for page in PAGES if page not in reached | {"README.md"}] == []
 
 
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("page", [page for page in PAGES if page != "CHANGELOG.md"])  # which tells of what was
 def test_every_path_that_prose_names_is_there(page: str) -> None:
     prose = re.sub(r"^```.*?^```", "", text_of(page), flags=re.MULTILINE | re.DOTALL)
     named = re.findall(r"`((?:mesh|tests|nats|examples|docs)/[\w./-]+)`", prose)

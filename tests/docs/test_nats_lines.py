@@ -5,6 +5,7 @@ import contextlib
 import re
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -67,7 +68,7 @@ async def test_every_line_does_what_it_should(demo: RunningMesh, path: Path, pag
             out = await output_of(command, path, NATS_URL=demo.url)
             if command[1] == "pub":
                 job = re.findall(r'"id": "([^"]+)"', command[-1])[0]
-                await wait_until(lambda job=job: demo.result(job))
+                await wait_until(partial(demo.result, job))
             elif command[1] in ("kv", "req"):
                 assert '"status":"finished"' in out
             elif command[1] == "micro":

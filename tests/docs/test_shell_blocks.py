@@ -8,6 +8,7 @@ import shutil
 import sys
 import urllib.error
 import urllib.request
+from functools import partial
 from pathlib import Path
 
 import click
@@ -174,7 +175,7 @@ async def test_every_url_of_the_telemetry_port_answers(demo: RunningMesh) -> Non
         for url in sorted(asked):
             here = url.replace(":9600/", f":{found[1]}/")
             assert here != url
-            await wait_until(lambda here=here: asyncio.to_thread(answers, here), DEADLINE_S)
+            await wait_until(partial(asyncio.to_thread, answers, here), DEADLINE_S)
     finally:
         process.kill()
         await process.communicate()
