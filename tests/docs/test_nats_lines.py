@@ -45,8 +45,6 @@ def test_the_pages_that_should_tell_nats_lines_do() -> None:
 @pytest.mark.parametrize("page", TOLD)
 def test_a_publish_waits_for_its_ack_and_has_a_message_id(page: str) -> None:
     """What a reader copies must lose nothing, and run nothing twice."""
-    if page == "nats/PROTOCOL.md":
-        return  # which shows the bare publish too, and says what becomes of it
     for words in TOLD[page]:
         if words[1] == "pub":
             job = re.findall(r'"id": "([^"]+)"', words[-1])[0]
