@@ -14,7 +14,7 @@ from mesh.verify.soak.servers import Servers
 from mesh.verify.soak.wire import Watcher
 from mesh.verify.soak.workers import FaultyWorkers, WorkerSlot
 
-log = logging.getLogger("mesh.soak")
+log = logging.getLogger("mesh.verify")
 
 UNDISTURBED = 2  # workers that are left alone at any moment, where there are so many
 SLOW_S = 0.1  # added each way by a slow connection
