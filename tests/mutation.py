@@ -19,7 +19,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import CodeType, FunctionType, ModuleType
-from typing import IO, Any
+from typing import Any
 
 import pytest
 from _pytest.runner import runtestprotocol
@@ -95,7 +95,7 @@ class _Trial:
 
     name: str  # of the bug
     item: pytest.Item
-    told: IO[str]  # how the test failed; empty: it passed
+    told: Path  # written at its end: how the test failed; empty: it passed
 
     def start(self) -> int:
         """Fork; the child's process id."""
@@ -107,18 +107,15 @@ class _Trial:
         try:
             plant(MUTANTS[self.name])
             reports = runtestprotocol(self.item, log=False, nextitem=None)
-            print("\n".join(str(each.longrepr) for each in reports if each.failed), file=self.told)
+            self.told.write_text("\n".join(str(each.longrepr) for each in reports if each.failed))
         except BaseException:
-            traceback.print_exc(file=self.told)
+            self.told.write_text(traceback.format_exc())
         finally:
-            self.told.flush()
             os._exit(0)
 
     def outcome(self, status: int) -> str:
         """What it told, once the child has ended with this status of `waitpid`."""
-        self.told.seek(0)
-        with self.told:
-            return f"it hung, and was ended by signal {status}" if status else self.told.read().strip()
+        return f"it hung, and was ended by signal {status}" if status else self.told.read_text().strip()
 
 
 class Planter:
@@ -136,18 +133,22 @@ class Planter:
             for name in self._names
             if item.nodeid.partition("[")[0] in MUTANTS[name].tests
         ]
+        with tempfile.TemporaryDirectory() as folder:
+            self._run(due, Path(folder))
+        return True
+
+    def _run(self, due: list[tuple[str, pytest.Item]], folder: Path) -> None:
         trials: dict[int, _Trial] = {}
         while due or trials:
             while due and len(trials) < AT_ONCE:
                 name, item = due.pop(0)
                 if not any(self.outcomes[name].values()):
-                    trial = _Trial(name, item, tempfile.TemporaryFile("w+"))
+                    trial = _Trial(name, item, folder / str(len(due)))
                     trials[trial.start()] = trial
             if trials:
                 child, status = os.wait()
                 ended = trials.pop(child)
                 self.outcomes[ended.name][ended.item.nodeid] = ended.outcome(status)
-        return True
 
 
 def main() -> None:
