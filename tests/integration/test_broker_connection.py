@@ -487,10 +487,13 @@ async def test_closing_after_the_socket_was_lost_with_something_unsent_raises_no
     async def lost() -> None:
         raise ConnectionResetError("Connection lost")  # as asyncio's streams do once their socket is gone
 
-    async def nothing_leaves() -> None:
-        connection.publish("mesh.sys.nobody", b"unsent")
+    abort = connection.link.abort
 
-    monkeypatch.setattr(connection.link, "_send_rest", nothing_leaves)
-    monkeypatch.setattr(connection.link._transport, "drain", lost)
+    def abort_with_something_unsent() -> None:
+        connection.publish("mesh.sys.nobody", b"unsent")
+        abort()
+        monkeypatch.setattr(connection.link._transport, "drain", lost)
+
+    monkeypatch.setattr(connection.link, "abort", abort_with_something_unsent)
     await connection.close()
     assert not connection.is_connected
