@@ -701,8 +701,8 @@ MUTANTS: dict[str, Mutant] = {
     ),
     "refusal-swallowed": Mutant(
         "mesh/worker/quota_gate.py",
-        "        except RequestError as error:\n            return error",
-        "        except RequestError:\n            return None",
+        "        except RefusedError as error:\n            return error",
+        "        except RefusedError:\n            return None",
         (QUOTA_GATE + "test_a_job_beyond_a_limit_is_refused_with_the_time_to_try_again",),
     ),
     "close-keeps-places": Mutant(
@@ -805,8 +805,8 @@ MUTANTS: dict[str, Mutant] = {
     ),
     "silent-jobs-not-read": Mutant(
         "mesh/gateway/waiters.py",
-        "            journal.attempts_subject(JobKey(self._tenant, job)),\n",
-        "",
+        "for subject in (journal.subject(key), journal.attempts_subject(key)):",
+        "for subject in (journal.subject(key),):",
         (WAITERS + "test_a_job_that_another_request_began_is_shared",),
     ),
     "answers-for-another-job": Mutant(
