@@ -74,12 +74,6 @@ MUTANTS: dict[str, Mutant] = {
         "self._heap[0][0] <= now_unix_ms",
         (DEADLINES + "test_the_worker_that_runs_a_job_has_a_grace_to_end_it",),
     ),
-    "grace-of-nothing": Mutant(
-        "mesh/protocol/timing.py",
-        "EXPIRY_GRACE_MS = 1000",
-        "EXPIRY_GRACE_MS = 0",
-        ("tests/unit/protocol/test_timing.py::test_the_constants_of_time_fit_together",),
-    ),
     # The puller.
     "late-delivery-is-run": Mutant(
         "mesh/worker/puller.py",
@@ -106,6 +100,12 @@ MUTANTS: dict[str, Mutant] = {
         'not reply.startswith(("$", f"{self.ns}."))',
         'not reply.startswith("$")',
         (SUBJECTS + "test_nobody_is_answered_into_the_mesh_or_into_nats_itself",),
+    ),
+    "discovery-asks-not-where-it-answers": Mutant(
+        "mesh/broker/transport/service.py",
+        "if self._names.may_answer(to) and self._connection.is_connected:",
+        "if self._connection.is_connected:",
+        (SERVICE + "test_a_reply_into_the_mesh_is_neither_served_nor_answered",),
     ),
     "service-asks-not-where-it-answers": Mutant(
         "mesh/broker/transport/service.py",
