@@ -72,6 +72,7 @@ class JobDetailReader:
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
         self._inspector = Inspector(broker)
+        self._workers = broker.workers
         self._backlog = Backlog(broker)
         self._queue = broker.queue
         self._store = broker.results
@@ -89,7 +90,7 @@ class JobDetailReader:
         check_token("id", key.id)
         now_ms = await self._inspector.clock()
         story, message, beats = await asyncio.gather(
-            self._backlog.story(key), self._store.read_last(key), self._inspector.beats()
+            self._backlog.story(key), self._store.read_last(key), self._workers.beats()
         )
         result = _result(message, story)
         stored = await self._request(key, story, result)
@@ -151,7 +152,7 @@ class JobDetailReader:
         depths, lanes, beats, settings = await asyncio.gather(
             self._inspector.depths(),
             self._inspector.lanes(),
-            self._inspector.beats(),
+            self._workers.beats(),
             topology.read_settings(self._broker),
         )
         queues = [each for each in depth.read_queues(self._broker.names, depths, lanes)[0] if each.model == seen.model]
@@ -187,7 +188,7 @@ class JobDetailReader:
 
     async def _unknown(self, key: JobKey) -> str:
         others = [each for each in await self._backlog.tenants_of(key.id) if each != key.tenant]
-        text = f"job {key.id} of tenant {key.tenant} is not known: it never existed, or ended longer ago than anything is kept"
+        text = f"job {key.id} of tenant {key.tenant} is not known: it never existed, or nothing of it is kept any more"
         return f"{text}; {', '.join(others)} has a job of that id (--tenant)" if others else text
 
 

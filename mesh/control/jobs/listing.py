@@ -53,6 +53,7 @@ class JobLister:
     def __init__(self, broker: Broker) -> None:
         self._names = broker.names
         self._inspector = Inspector(broker)
+        self._workers = broker.workers
         self._backlog = Backlog(broker)
         self._gate = asyncio.Semaphore(AT_ONCE)
 
@@ -65,7 +66,7 @@ class JobLister:
         """
         meant = _pattern(selection)
         now_ms, depths, lanes, beats = await asyncio.gather(
-            self._inspector.clock(), self._inspector.depths(), self._inspector.lanes(), self._inspector.beats()
+            self._inspector.clock(), self._inspector.depths(), self._inspector.lanes(), self._workers.beats()
         )
         tenants: Counter[str] = Counter()
         queues: set[tuple[str, str, str]] = set()
