@@ -11,14 +11,13 @@ import msgspec
 
 from mesh.broker.broker import Broker
 from mesh.broker.stores.delivery import StoredRequest
-from mesh.broker.stores.journal import events_of
 from mesh.broker.transport.mapping import PubAck
 from mesh.client.requests import difference, is_same
 from mesh.errors import BrokerTimeoutError, DisconnectedError, InvalidRequestError, UnavailableError
 from mesh.job_key import JobKey
 from mesh.protocol import codec
 from mesh.protocol.codec import Encoding
-from mesh.protocol.messages import Result, Started
+from mesh.protocol.messages import Result
 
 TRY_S = 2.0  # one try; repeated with the same id, which cannot run twice
 PAUSE_S = 0.1
@@ -114,11 +113,7 @@ class Submission:
         stored = await self._queue.get(sequence) if sequence else None
         if stored is not None:
             return stored
-        for subject in (
-            self._journal.subject(JobKey(self._tenant, job)),
-            self._journal.attempts_subject(JobKey(self._tenant, job)),
-        ):
-            begun = events_of(await self._journal.read(subject, 0, 1))
-            if begun and isinstance(begun[0], Started) and begun[0].sequence not in (0, sequence):
-                return await self._queue.get(begun[0].sequence)
-        return None
+        begun = await self._journal.begun(JobKey(self._tenant, job))
+        if begun is None or begun.sequence in (0, sequence):
+            return None
+        return await self._queue.get(begun.sequence)

@@ -8,11 +8,9 @@ first requester went away is noticed only then.
 import contextlib
 
 from mesh.broker.broker import Broker
-from mesh.broker.stores.journal import events_of
 from mesh.broker.transport.connection import Subscription
 from mesh.errors import BrokerTimeoutError, DisconnectedError, UnauthorizedError, UnavailableError
 from mesh.job_key import JobKey
-from mesh.protocol.messages import Started
 
 ANSWER_S = 1.0
 
@@ -55,15 +53,11 @@ class Waiters:
 
         NATS remembers message ids for a while only, so a second request of the same id may have been stored.
         """
-        journal = self._broker.journal
-        for subject in (
-            journal.subject(JobKey(self._tenant, job)),
-            journal.attempts_subject(JobKey(self._tenant, job)),
-        ):
-            begun = events_of(await journal.read(subject, 0, 1))
-            if begun and isinstance(begun[0], Started):
-                return begun[0].sequence
-        waiting = await self._broker.queue.find(JobKey(self._tenant, job))
+        key = JobKey(self._tenant, job)
+        begun = await self._broker.journal.begun(key)
+        if begun is not None:
+            return begun.sequence
+        waiting = await self._broker.queue.find(key)
         return waiting.sequence if waiting is not None else 0
 
     def _subject(self, job: str) -> str:

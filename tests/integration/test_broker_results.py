@@ -10,7 +10,7 @@ from mesh.broker.stores import workers
 from mesh.broker.stores.deadletters import DeadLetters
 from mesh.broker.stores.delivery import read_delivery
 from mesh.broker.stores.journal import Journal
-from mesh.broker.stores.reads import read_pages
+from mesh.broker.stores.reads import PageSize, read_pages
 from mesh.broker.stores.results import ResultStore
 from mesh.broker.stores.workers import PresenceStore
 from mesh.broker.transport.mapping import read_api
@@ -188,9 +188,9 @@ async def publish_presences(connection, count: int) -> None:
     await wait_until(stored)
 
 
-@pytest.mark.parametrize("page", [workers.PAGE, 1000, MANY])
+@pytest.mark.parametrize("page", [workers.PAGE.messages, 1000, MANY])
 async def test_thousands_of_workers_are_seen(board, connection, monkeypatch, page):
-    monkeypatch.setattr(workers, "PAGE", page)
+    monkeypatch.setattr(workers, "PAGE", PageSize(messages=page))
     await publish_presences(connection, MANY)
     assert [each.worker for each in await board.all()] == [f"w-{number:04}" for number in range(MANY)]
     assert all(beat.unix_ms for beat in await board.beats())
@@ -198,7 +198,7 @@ async def test_thousands_of_workers_are_seen(board, connection, monkeypatch, pag
 
 async def test_a_worker_that_beats_or_leaves_while_pages_are_read_is_seen_as_it_is(board, connection, monkeypatch):
     """Its message moves to the end of the stream: it is in two pages, or in a later one than it was."""
-    monkeypatch.setattr(workers, "PAGE", 10)
+    monkeypatch.setattr(workers, "PAGE", PageSize(messages=10))
     await publish_presences(connection, 30)
     pages = 0
 
@@ -219,7 +219,7 @@ async def test_a_worker_that_beats_or_leaves_while_pages_are_read_is_seen_as_it_
 
 
 async def test_pages_that_are_cut_by_their_bytes_are_read_to_the_end(board, connection, monkeypatch):
-    monkeypatch.setattr(workers, "PAGE_BYTES", 1000)
+    monkeypatch.setattr(workers, "PAGE", PageSize(bytes=1000))
     await publish_presences(connection, 50)
     assert len(await board.all()) == 50
 

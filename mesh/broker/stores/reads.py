@@ -17,9 +17,6 @@ from mesh.broker.transport.mapping import NO_MESSAGE, read_api
 from mesh.errors import BrokerError, ProtocolError
 from mesh.protocol import headers
 
-PAGE = 500  # messages read at once
-PAGE_BYTES = 8 << 20  # of bodies in one page, so that a reader never holds more than this
-PAGE_S = 10.0  # for one page to come
 _END_OF_BATCH, _NOTHING = 204, 404
 
 
@@ -37,6 +34,18 @@ class StoredMessage:
     def unix_ms(self) -> int:
         """When it was stored; 0 if the server did not say."""
         return int(datetime.fromisoformat(self.time).timestamp() * 1000) if self.time else 0
+
+
+@dataclass(frozen=True, slots=True)
+class PageSize:
+    """How much is read at once."""
+
+    messages: int = 256
+    bytes: int = 8 << 20  # of bodies; the message that goes beyond is the page's last
+    timeout_s: float = 10.0  # for one page to come
+
+
+PAGE = PageSize()
 
 
 async def get_from_leader(connection: Connection, stream: str, ask: dict[str, Any]) -> StoredMessage | None:
@@ -81,8 +90,7 @@ async def read_pages(
     after: int = 0,
     last: int | None = None,
     since_unix_ms: int | None = None,
-    batch: int | None = None,
-    max_bytes: int | None = None,
+    size: PageSize = PAGE,
 ) -> AsyncIterator[list[StoredMessage]]:
     """The messages on `subject`, which may hold wildcards, in stream order, in lists of one or more.
 
@@ -92,19 +100,17 @@ async def read_pages(
         after: stream sequence; only later messages are read.
         last: stream sequence; later messages are not read.
         since_unix_ms: by the server's clock; messages stored before it are not read.
-        batch: messages in a page at most; PAGE unless given.
-        max_bytes: of bodies in a page, a last message beyond it included; PAGE_BYTES unless given.
 
     Raises:
         BrokerError: NATS did not answer, or refused.
     """
-    size: dict[str, Any] = {"batch": batch or PAGE, "max_bytes": max_bytes or PAGE_BYTES}
+    ask: dict[str, Any] = {"next_by_subj": subject, "batch": size.messages, "max_bytes": size.bytes}
     start: dict[str, Any] = {"seq": after + 1}
     if since_unix_ms is not None and not after:
         start = {"start_time": datetime.fromtimestamp(since_unix_ms / 1000, UTC).isoformat()}
     pending = 1
     while pending and (last is None or after < last):
-        page, pending = await _get_part(connection, stream, {"next_by_subj": subject} | size | start, PAGE_S)
+        page, pending = await _get_part(connection, stream, ask | start, size.timeout_s)
         if not page:
             return
         after = page[-1].sequence

@@ -3,15 +3,14 @@
 import contextlib
 from dataclasses import dataclass
 
-from mesh.broker.stores.reads import StoredMessage, read_pages
+from mesh.broker.stores.reads import PageSize, StoredMessage, read_pages
 from mesh.broker.transport.mesh_link import MeshLink
 from mesh.errors import ProtocolError, TopologyError, UnavailableError
 from mesh.protocol import codec, headers
 from mesh.protocol.messages import Presence
 
 # One page holds a mesh of 10,000 workers, at half a kilobyte each, as one replica has it.
-PAGE = 10_000
-PAGE_BYTES = 16 << 20
+PAGE = PageSize(messages=10_000, bytes=16 << 20)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +58,8 @@ class PresenceStore:
         # stream's end and is read there, so none is missed.
         newest: dict[str, StoredMessage] = {}
         everyone = self._names.worker_key("*")
-        pages = read_pages(self._connection, self._stream, everyone, batch=PAGE, max_bytes=PAGE_BYTES)
         try:
-            async for page in pages:
+            async for page in read_pages(self._connection, self._stream, everyone, size=PAGE):
                 newest |= {message.subject: message for message in page}
         except UnavailableError:
             raise TopologyError(
