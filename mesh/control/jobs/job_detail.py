@@ -189,7 +189,10 @@ class JobDetailReader:
     async def _unknown(self, key: JobKey) -> str:
         begun, ended = await asyncio.gather(self._journal.tenants_of(key.id), self._store.tenants_of(key.id))
         others = sorted((begun | ended) - {key.tenant})
-        text = f"job {key.id} of tenant {key.tenant} is not known: it never existed, or nothing of it is kept any more"
+        text = (
+            f"job {key.id} of tenant {key.tenant} is not known: "
+            "it never existed, or ended longer ago than anything is kept"
+        )
         return f"{text}; {', '.join(others)} has a job of that id (--tenant)" if others else text
 
 
