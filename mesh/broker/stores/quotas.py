@@ -11,7 +11,7 @@ import logging
 import msgspec
 
 from mesh.broker.stores.queue import RequestQueue
-from mesh.broker.stores.reads import StoredMessage, read_pages
+from mesh.broker.stores.reads import PageSize, StoredMessage, read_pages
 from mesh.broker.transport.mapping import read_api
 from mesh.broker.transport.mesh_link import MeshLink
 from mesh.errors import MeshError, ProtocolError, UnauthorizedError, UnavailableError
@@ -22,6 +22,8 @@ from mesh.protocol.messages import Request
 
 log = logging.getLogger("mesh.broker")
 
+# Where a subscriber hears everything, NATS does not say that the bucket is missing: this bounds the wait for it.
+PAGE = PageSize(timeout_s=5.0)
 _LIMITS = msgspec.json.Decoder(QuotaLimits)
 
 
@@ -152,7 +154,7 @@ async def read_limits(link: MeshLink) -> tuple[dict[str, QuotaLimits], QuotaLimi
     skip, default = len(link.names.limits_key("")), None
     bucket = link.names.tenants_bucket
     try:
-        async for page in read_pages(link.connection, f"KV_{bucket}", f"$KV.{bucket}.>"):
+        async for page in read_pages(link.connection, f"KV_{bucket}", f"$KV.{bucket}.>", size=PAGE):
             for message in page:
                 limits = _limits_in(message)
                 if limits is not None and message.subject == link.names.default_limits_key:

@@ -10,7 +10,7 @@ from mesh.protocol import codec, headers
 from mesh.protocol.messages import Presence
 
 # One page holds a mesh of 10,000 workers, at half a kilobyte each, as one replica has it.
-PAGE = PageSize(messages=10_000, bytes=16 << 20)
+PAGE = PageSize(messages=10_000, bytes=16 << 20, timeout_s=5.0)
 
 
 @dataclass(frozen=True, slots=True)
