@@ -68,8 +68,7 @@ class Termination:
         await self.announce(JobKey(tenant, stored.job), result, stored.encoding)
         await self.queue.remove(stored.sequence)
         if self._audit is not None:
-            tier = stored.address.tier
-            self._audit.tell(ending_of(result, stored.sequence, tier, self._who, self._cause))
+            self._audit.tell(ending_of(result, stored.ref, self._who, self._cause))
         return result
 
     async def is_twin(self, stored: StoredRequest) -> bool:
@@ -170,14 +169,10 @@ class Termination:
         return result_of(self._facts(stored), history, ending, self._clock.server_unix_ms())
 
     def _facts(self, stored: StoredRequest) -> JobFacts:
-        assert stored.address is not None
         now = self._clock.server_unix_ms()
         return JobFacts(
-            id=stored.job,
-            tenant=stored.address.tenant,
-            model=stored.address.model,
+            ref=stored.ref,
             worker=self._who,
-            sequence=stored.sequence,
             stored_unix_ms=stored.stored_unix_ms or now,
             received_unix_ms=now,
             request=stored.request,

@@ -96,11 +96,8 @@ class Actions:
         self._context = context
         self._delivery = delivery
         self._lease = lease
-        self._tenant = delivery.address.tenant
-        self._job = delivery.job
+        self._ref = delivery.ref
         self._key = delivery.key
-        self._sequence = delivery.stored.sequence
-        self._about = (self._job, self._tenant, delivery.address.model, delivery.address.tier)
         self._public = context.journal.subject(self._key)
         self.result: Result | None = None  # the one that counts: stored by us, or found
 
@@ -159,31 +156,31 @@ class Actions:
             except MeshError as error:  # a full store is no broker's fault, and also passes
                 if not error.retryable:
                     raise
-                log.debug("job %s: %s; trying again", self._job, error, extra={"event": "effect_retry"})
+                log.debug("job %s: %s; trying again", self._ref.id, error, extra={"event": "effect_retry"})
                 await asyncio.sleep(RETRY_S)
 
     def step(self, name: str, when: When) -> None:
         """Tell the observer where we are, if it looks so closely."""
         if self._context.shows_steps:
-            self._context.observer(Step(self._job, name, when))
+            self._context.observer(Step(self._ref.id, name, when))
 
     def begun(self, attempt: Attempt) -> None:
         """The attempt is on the record, and this worker's."""
         how = (attempt.number, attempt.resumed_at, attempt.taken_from, attempt.cause)
-        self._context.observer(AttemptStarted(*self._about, *how, sequence=self._sequence))
+        self._context.observer(AttemptStarted(self._ref, *how))
 
     def refused(self, error: RequestError) -> None:
         """The body is no request."""
-        self._context.observer(RequestRefused(*self._about, error.code, str(error), self._sequence))
+        self._context.observer(RequestRefused(self._ref, error.code, str(error)))
 
     def give_up(self, reason: Literal["lost", "drain", "retry", "duplicate"]) -> None:
         """The job is no longer ours, and has no Result by us."""
         self._lease.is_lost = True
-        self._context.observer(JobReturned(*self._about, reason))
+        self._context.observer(JobReturned(self._ref, reason))
 
     async def survive(self, attempt: int) -> None:
         """Note that this worker lost the job and lives: the attempt is no sign that the job kills workers."""
-        note = codec.encode(Note(id=self._job, attempt=attempt, verdict="returned", reason=LOST))
+        note = codec.encode(Note(id=self._ref.id, attempt=attempt, verdict="returned", reason=LOST))
         subject = self._context.journal.notes_subject(self._key)
         end_s = self._context.clock.monotonic_s() + SURVIVED_S
         while self._context.clock.monotonic_s() < end_s:
@@ -217,7 +214,7 @@ class Actions:
 
     async def _store_large(self, result: Result, body: bytes) -> Result:
         """Put a Result that fits no message into the object store; what stands for it in the bucket."""
-        name = f"{self._tenant}.{self._job}.{result.attempts}"  # who is too late overwrites nobody's
+        name = f"{self._key}.{result.attempts}"  # who is too late overwrites nobody's
         try:
             await self.until_answered(lambda: self._context.store.put_object(name, body))
         except MeshError as error:
@@ -236,7 +233,7 @@ class Actions:
     async def _bury(self, action: MoveToDeadLetters) -> None:
         self.step("dead", "before")
         await self.until_answered(lambda: self._context.dead.bury(self._delivery, action.reason, action.attempts))
-        self._context.observer(JobBuried(*self._about, action.reason.code, action.attempts, self._sequence))
+        self._context.observer(JobBuried(self._ref, action.reason.code, action.attempts))
         self.step("dead", "after")
 
     async def _remark(self, action: NoteAttempt) -> None:
@@ -252,20 +249,17 @@ class Actions:
         if not confirmed:
             log.warning(
                 "the ack of job %s was not confirmed: it may be delivered once more, and will not run again",
-                self._job,
-                extra={"event": "ack_unconfirmed", "job": self._job},
+                self._ref.id,
+                extra={"event": "ack_unconfirmed", "job": self._ref.id},
             )
         self._lease.is_lost = True
         result = self.result
         if result is None:
-            self._context.observer(JobReturned(*self._about, "duplicate"))
+            self._context.observer(JobReturned(self._ref, "duplicate"))
             return
         self._context.observer(
             JobEnded(
-                job=self._job,
-                tenant=self._tenant,
-                model=self._delivery.address.model,
-                tier=self._delivery.address.tier,
+                self._ref,
                 status=result.status,
                 attempts=result.attempts,
                 prompt_tokens=result.usage.prompt_tokens,
@@ -275,7 +269,6 @@ class Actions:
                 first_token_ms=result.timing.first_token_ms,
                 total_ms=result.timing.total_ms,
                 code=result.error.code if result.error else None,
-                sequence=self._sequence,
             )
         )
 
