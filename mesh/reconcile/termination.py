@@ -18,7 +18,6 @@ from mesh.broker.stores.journal import events_of
 from mesh.errors import BrokerError, SequenceError
 from mesh.job_key import JobKey
 from mesh.protocol import codec
-from mesh.protocol.codec import Encoding
 from mesh.protocol.history import History, read_history
 from mesh.protocol.messages import ErrorInfo, Result, Started, Status
 from mesh.protocol.outcome import Ending, JobFacts, result_of
@@ -64,8 +63,9 @@ class Termination:
             raise BrokerError(f"job {stored.job} could not be ended in time; try again")
         if not await self.store.create(JobKey(tenant, stored.job), body, self._facts(stored).result_ttl_ms, left_s):
             found = await self.store.get_written(JobKey(tenant, stored.job))
-            result = found.result if found is not None else result
-        await self.announce(JobKey(tenant, stored.job), result, stored.encoding)
+            if found is not None:
+                result, body = found.result, codec.encode(found.result, stored.encoding)
+        await self._announce(JobKey(tenant, stored.job), body)
         await self.queue.remove(stored.sequence)
         if self._audit is not None:
             self._audit.tell(ending_of(result, stored.ref, self._who, self._cause))
@@ -87,14 +87,13 @@ class Termination:
                 return is_another or stored.request is None
         return False
 
-    async def announce(self, key: JobKey, result: Result, encoding: Encoding) -> None:
-        """Publish the Result as the job's last event, unless it is there already.
+    async def _announce(self, key: JobKey, body: bytes) -> None:
+        """Publish the encoded Result as the job's last event, unless it is there already.
 
         Raises:
             BrokerError: not done after several tries.
         """
         subject = self.journal.subject(key)
-        body = codec.encode(result, encoding)
         for _ in range(TRIES):
             last = await self.journal.last(subject)
             if last is not None and isinstance(last.event, Result):

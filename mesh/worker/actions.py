@@ -100,6 +100,7 @@ class Actions:
         self._key = delivery.key
         self._public = context.journal.subject(self._key)
         self.result: Result | None = None  # the one that counts: stored by us, or found
+        self._encoded: tuple[Result, bytes] | None = None  # the Result that was encoded last
 
     def redelivered(self, delivery: Delivery) -> None:
         """JetStream handed the job to us once more: what we say of it from now on is said of that delivery."""
@@ -191,14 +192,19 @@ class Actions:
             else:
                 return
 
+    def _body_of(self, result: Result) -> bytes:
+        """A Result encoded as its request was: once for the store and the event."""
+        if self._encoded is None or self._encoded[0] is not result:
+            self._encoded = result, codec.encode(result, self._delivery.stored.encoding)
+        return self._encoded[1]
+
     async def _store(self, action: Store) -> None:
         self.step("store", "before")
         store, result = self._context.store, action.result
-        encoding = self._delivery.stored.encoding
-        body = codec.encode(result, encoding)
+        body = self._body_of(result)
         if len(body) > store.max_bytes:
             result = await self._store_large(result, body)
-            body = codec.encode(result, encoding)
+            body = self._body_of(result)
 
         async def create() -> bool:
             if not self._context.liveness.is_confirmed:  # the job may have been given away meanwhile
@@ -224,7 +230,7 @@ class Actions:
 
     async def _announce(self, result: Result, emitter: Publisher) -> None:
         self.step("announce", "before")
-        if not await emitter.announce(result):
+        if not await emitter.announce(self._body_of(result)):
             entry = await self.until_answered(lambda: self._context.journal.last(self._public))
             if entry is None or not isinstance(entry.event, Result):
                 raise LostError  # the worker that wrote since finds the Result, announces it and acks
