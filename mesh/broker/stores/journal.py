@@ -182,7 +182,7 @@ class Journal:
                 _file(message, found)
         return found
 
-    async def first(self, key: JobKey, is_streamed: bool) -> Dated | None:
+    async def oldest(self, key: JobKey, is_streamed: bool) -> Dated | None:
         """The oldest event that is kept of a job.
 
         Raises:

@@ -168,7 +168,7 @@ class JobLister:
             return event.worker
         name = JobKey(at.tenant, stored.job)
         async with self._gate:
-            first = await self._journal.first(name, stored.request is None or stored.request.stream)
+            first = await self._journal.oldest(name, stored.request is None or stored.request.stream)
             if event.attempt == 1 and first is not None and isinstance(first.said, Started):
                 return first.said.worker
             begun = [each.said for each in await self._journal.story(name) if isinstance(each.said, Started)]
