@@ -16,6 +16,7 @@ FLOOR = {
     "errors": 1,
     "signals": 1,
     "clock": 1,
+    "figures": 1,
     "job_key": 1,
     "protocol": 2,
     "policies": 2,
@@ -58,6 +59,7 @@ ONLY_IN = {
 PURE = {
     "errors",
     "signals",
+    "figures",
     "job_key",
     "protocol",
     "policies",

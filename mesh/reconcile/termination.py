@@ -20,10 +20,9 @@ from mesh.protocol import codec
 from mesh.protocol.history import History, read_history
 from mesh.protocol.messages import ErrorInfo, Result, Started, Status
 from mesh.protocol.outcome import Ending, JobFacts, result_of
-from mesh.protocol.timing import ENDING_S
+from mesh.protocol.timing import ENDING_S, LAG_S
 
 TRIES = 5
-LAG_S = 0.05  # between looks at a replica that lags behind its leader
 
 
 class Termination:

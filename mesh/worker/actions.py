@@ -26,6 +26,7 @@ from mesh.policies.retry import RetryPolicy
 from mesh.protocol import codec
 from mesh.protocol.history import LOST
 from mesh.protocol.messages import ErrorInfo, Note, Result
+from mesh.protocol.timing import RETRY_S
 from mesh.signals import (
     AttemptStarted,
     JobBuried,
@@ -58,7 +59,6 @@ from mesh.worker.quota_gate import QuotaGate
 
 log = logging.getLogger("mesh.worker")
 
-RETRY_S = 0.1  # between tries; the lease bounds how many
 SURVIVED_S = 30.0  # to tell that a worker survived an attempt it lost, after a long time away too
 
 T = TypeVar("T")

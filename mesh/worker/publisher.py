@@ -22,12 +22,12 @@ from mesh.policies import pacing
 from mesh.protocol import codec
 from mesh.protocol.codec import Encoding
 from mesh.protocol.messages import Delta, Started, Usage
+from mesh.protocol.timing import RETRY_S
 from mesh.signals import Tally, When
 
 log = logging.getLogger("mesh.worker")
 
 PUBLISH_TIMEOUT_S = 2.0
-RETRY_S = 0.05  # between looks at a journal that does not answer
 CHECKPOINT_S = 0.5  # between two notes of how far a job got that streams nothing
 CHUNK_SHARE = 0.5  # of a message's size: what one event may fill with what gathered
 CHAR_BYTES, TOKEN_BYTES = 6, 12  # the most a character and a token id take, encoded

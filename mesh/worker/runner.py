@@ -20,8 +20,8 @@ from mesh.policies.quota import pause_s
 from mesh.protocol.history import History
 from mesh.protocol.messages import Result, Usage
 from mesh.protocol.outcome import JobFacts
-from mesh.protocol.timing import ENDING_S
-from mesh.worker.actions import RETRY_S, Actions, WorkerContext
+from mesh.protocol.timing import ENDING_S, RETRY_S
+from mesh.worker.actions import Actions, WorkerContext
 from mesh.worker.attempt import Action, Attempt, Begin
 from mesh.worker.cancel_scope import CancelScope
 from mesh.worker.engine_call import EngineCall, Outcome

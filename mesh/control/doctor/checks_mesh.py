@@ -10,6 +10,7 @@ from mesh.broker.inspect.server_info import GreetingFacts
 from mesh.control.doctor.facts import Advice, DriftFacts, Level, MeshFacts, SettingsFacts
 from mesh.control.status.checks import findings
 from mesh.control.status.depth import Snapshot, WorkerSeen
+from mesh.figures import many
 from mesh.protocol.subjects import DEFAULT_NAMESPACE, Names
 
 # Without these as they should be, jobs are lost, doubled or never delivered; the rest is the operator's choice.
@@ -73,7 +74,7 @@ def in_words(mesh: MeshFacts) -> str:
         (len(seen.workers), "worker"),
         (sum(each.jobs for each in seen.queues), "job"),
     ]
-    return ", ".join(f"{count:,} {word}{'' if count == 1 else 's'}" for count, word in counts)
+    return ", ".join(many(count, word) for count, word in counts)
 
 
 def _init(names: Names) -> str:
