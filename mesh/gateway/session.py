@@ -11,7 +11,7 @@ from mesh.errors import MeshError
 from mesh.gateway.nats.requester import Requester
 from mesh.gateway.nats.stream import EventStream
 from mesh.gateway.waiters import Waiters
-from mesh.protocol import codec, headers
+from mesh.protocol import codec, headers, version
 from mesh.protocol.codec import Encoding
 from mesh.protocol.messages import Request, Result
 from mesh.protocol.validate import validate
@@ -34,6 +34,7 @@ class Session:
         """
         fields = {key.lower(): value for key, value in headers.parse(request.header).items()}
         self.encoding = codec.encoding_of(headers.media_type(fields.get("content-type", "")))
+        version.check_request(fields.get("mesh-protocol", ""))
         asked, self.manner = codec.decode_rpc(request.payload, self.encoding)
         validate(asked)
         self._asked: Request | None = asked

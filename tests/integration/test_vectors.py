@@ -214,9 +214,11 @@ def table() -> str:
 def asked(vector: dict) -> str:
     """Where a request goes, if not to the usual place, and what it holds, but for its id."""
     usual = f"mesh.req.{MODEL}.standard.default.any"
-    kind = vector.get("headers", {}).get("Content-Type")
+    headers = vector.get("headers", {})
+    kind, version = headers.get("Content-Type"), headers.get("Mesh-Protocol")
     where = "" if vector["subject"] == usual else f"to `{vector['subject']}`: "
     where += f"as `{kind}`: " if kind else ""
+    where += f"as protocol `{version}`: " if version else ""
     if "raw" in vector:
         body = base64.b64decode(vector["raw"])
         shown = body.decode() if body.isascii() else f"{body.hex(' ')}"

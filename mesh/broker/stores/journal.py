@@ -17,7 +17,7 @@ from mesh.broker.transport.mesh_link import MeshLink
 from mesh.errors import ProtocolError
 from mesh.job_key import JobKey
 from mesh.protocol import codec, headers
-from mesh.protocol.messages import Event, Note, Started
+from mesh.protocol.messages import Event, LaterEvent, Note, Started
 from mesh.protocol.subjects import check_token
 
 PAGE = PageSize(messages=500, timeout_s=5.0)  # a worker that takes a job over waits for it under its lease
@@ -36,8 +36,13 @@ class Entry:
     """One event as it stands in the journal."""
 
     sequence: int  # in the events stream; the fence of the next publish
-    event: Event | None  # None: whatever it is, no worker wrote it
+    event: Event | None  # None: one of a later minor, or nothing that a worker wrote
     body: bytes
+
+    @property
+    def later(self) -> LaterEvent | None:
+        """What is known of an event of a later minor; None: it is one of ours, or none at all."""
+        return codec.decode_later(self.body) if self.event is None else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,14 +51,14 @@ class Dated:
 
     sequence: int
     unix_ms: int  # when it was stored, by the server's clock
-    said: Event | Note
+    said: Event | LaterEvent | Note
 
 
 @dataclass(slots=True)
 class Newest:
     """The newest that was written about one job; None: nothing, or it is kept no longer."""
 
-    event: Event | None = None  # of its journal, or of its attempts if it streams nothing
+    event: Event | LaterEvent | None = None  # of its journal, or of its attempts if it streams nothing
     note: Note | None = None
     sequence: int = 0  # of the event in its stream
 
@@ -116,20 +121,18 @@ class Journal:
     def subscribe(self, key: JobKey, on_event: OnEvent, on_entry: OnEntry | None = None) -> Subscription:
         """Hear a job's events as the journal takes them; `on_entry` first, for those who pass them on as they are.
 
-        What does not decode as one is skipped (nobody but workers may publish).
+        `on_event` does not get what does not decode as one: an event of a later minor, or nothing of ours.
         """
 
         def heard(subject: bytes, reply: bytes, payload: bytes, header: bytes) -> None:
-            try:
-                event = codec.decode_event(payload)
-            except ProtocolError:
-                return
+            event = _event(payload)
             if on_entry is not None:
                 fields = headers.parse(header)
                 sequence, previous = fields.get(SEQUENCE, ""), fields.get("Nats-Last-Sequence", "")
                 if sequence.isdigit() and previous.isdigit():
                     on_entry(Entry(int(sequence), event, payload), int(previous))
-            on_event(event)
+            if event is not None:
+                on_event(event)
 
         return self._connection.subscribe(self._names.live(key), heard)
 
@@ -194,15 +197,17 @@ class Journal:
         return page[0] if page else None
 
     async def begun(self, key: JobKey) -> Started | None:
-        """The first event of a job, streamed or not, if it says that an attempt began; None: it began nowhere.
+        """The event with which a job began, streamed or not, as far as this program knows its events.
+
+        None: it began nowhere, or the head of its journal is kept no longer.
 
         Raises:
             BrokerError: NATS did not answer.
         """
         for subject in (self.subject(key), self.attempts_subject(key)):
-            entries = await self.read(subject, 0, 1)
-            if entries and isinstance(entries[0].event, Started):
-                return entries[0].event
+            event = await self._first(subject)
+            if isinstance(event, Started):
+                return event
         return None
 
     async def story(self, key: JobKey) -> list[Dated]:
@@ -241,6 +246,16 @@ class Journal:
         for subject in (each(key) for each in subjects):
             purged += await purge_subject(self._connection, self._stream, subject, last)
         return purged
+
+    async def _first(self, subject: str) -> Event | None:
+        found = await self.read(subject, 0, 1)
+        if not found or found[0].event is not None:
+            return found[0].event if found else None
+        async for page in self.pages(subject, found[0].sequence):  # it begins with events of a later minor
+            known = events_of(page)
+            if known:
+                return known[0]
+        return None
 
     async def _all(self, subject: str) -> list[Dated]:
         pages = read_pages(self._connection, self._stream, subject, size=PAGE)
@@ -292,5 +307,7 @@ def _dated(messages: Iterable[StoredMessage]) -> list[Dated]:
 
 def _read(message: StoredMessage) -> Dated | None:
     """None: no worker wrote it."""
-    said: Event | Note | None = codec.decode_note(message.body) or _event(message.body)
+    said: Event | LaterEvent | Note | None = (
+        codec.decode_note(message.body) or _event(message.body) or codec.decode_later(message.body)
+    )
     return Dated(message.sequence, message.unix_ms, said) if said is not None else None

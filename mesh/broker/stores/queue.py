@@ -15,7 +15,7 @@ from mesh.broker.transport.mapping import PubAck, read_api, read_puback
 from mesh.broker.transport.mesh_link import MeshLink
 from mesh.errors import BrokerError, UnavailableError
 from mesh.job_key import JobKey
-from mesh.protocol import headers
+from mesh.protocol import headers, version
 from mesh.protocol.codec import Encoding
 from mesh.protocol.subjects import RequestAddress
 
@@ -52,7 +52,8 @@ class RequestQueue:
         if traceparent:
             pairs.append(("traceparent", traceparent))
         try:
-            _, payload = await self._connection.request(subject, body, headers.block(*pairs), timeout_s)
+            header = headers.block(*pairs, rest=version.OWN_LINE)
+            _, payload = await self._connection.request(subject, body, header, timeout_s)
         except UnavailableError:
             raise UnavailableError(
                 f"no stream takes {subject}: there is no mesh on this NATS (`mesh init --nats URL --apply`), "
