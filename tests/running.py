@@ -128,7 +128,7 @@ class RunningMesh:
     async def hand_back_all(self) -> None:
         """Hand back whatever any worker holds, as those do who find it dead."""
         queue = self.broker.queue
-        for stored in await queue.read(0):
+        for stored in [stored async for page in queue.pages() for stored in page]:
             address = stored.address
             consumer = self.names.consumer(address.model, address.tier, address.lane)
             subject = f"$JS.ACK.{self.names.requests_stream}.{consumer}.1.{stored.sequence}.1.1.0"
