@@ -19,8 +19,8 @@ from mesh.broker.transport.connection import connect as connect_broker
 from mesh.broker.transport.options import ConnectOptions
 from mesh.cli.option_values import Nats, TopologyOptions
 from mesh.cli.setup import init_action
-from mesh.client.internal import ClientCore, core_of
 from mesh.client.client import Client
+from mesh.client.internal import ClientCore, core_of
 from mesh.control.doctor import checks
 from mesh.control.doctor.examine import examine_all
 from mesh.control.jobs.job_detail import JobDetailReader
