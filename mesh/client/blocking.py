@@ -146,11 +146,6 @@ class BlockingClient:
     def __repr__(self) -> str:
         return repr(self._client)
 
-    @property
-    def protocol(self) -> str | None:
-        """The protocol that the mesh speaks, such as "1.0"; None until it says so: in a tenant's account, an answer."""
-        return self._client.protocol
-
     def __enter__(self) -> "BlockingClient":
         return self
 
