@@ -10,14 +10,14 @@ async with mesh.connect("nats://127.0.0.1:4222") as client:
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from mesh._version import __version__ as __version__
+
 if TYPE_CHECKING:
     from mesh import blocking, errors
     from mesh.client.assembly import Restarted
     from mesh.client.client import Client, connect
     from mesh.client.job import Job
     from mesh.protocol.messages import Delta, Message, Presence, Request, Result, Started, Usage
-
-__version__ = "0.1.0"
 
 __all__ = [
     "connect",

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import click
 import pytest
@@ -59,7 +60,15 @@ def test_help_imports_nothing_heavy() -> None:
     modules = ", ".join(main._HOMES[name] for name in COMMANDS)
     code = f"import sys, mesh.cli.main, {modules}; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
-    assert not {"asyncio", "nats", "msgspec", "uvloop", "vllm", "torch"} & set(loaded)
+    assert not {"asyncio", "nats", "msgspec", "uvloop", "vllm", "torch", "rich", "textual"} & set(loaded)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_command_is_the_file_of_its_name_and_its_action_lies_beside_it(name: str) -> None:
+    home = Path(main.__file__).parents[1].joinpath(*main._HOMES[name].split(".")[1:])
+    assert home.with_suffix(".py").is_file()
+    assert home.with_name(f"{name}_action.py").is_file()
+    assert f"{name}_action" in home.with_suffix(".py").read_text()
 
 
 def test_tiers_of_the_help_are_those_of_the_protocol() -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 import mesh as library
-from mesh.cli.queues.pause_action import pause_words
+from mesh.cli.queues.queue_output import pause_words
 from mesh.control.queues.pause import FOR_EVER_S, PausableQueue
 from tests.cli.conftest import Cli, Running
 from tests.cli.test_up import UP, url_of

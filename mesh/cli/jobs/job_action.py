@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
 
-from mesh.cli.ask.generate_action import tokens_per_s
+from mesh.cli.ask.answer import tokens_per_s
 from mesh.cli.connecting import open_mesh
 from mesh.cli.option_values import Nats
 from mesh.cli.terminal import figures, render

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import Mapping, Sequence
 
-from mesh.cli.ask.generate_action import tokens_per_s
+from mesh.cli.ask.answer import tokens_per_s
 from mesh.cli.serve.model_names import DEMO_NAME
 from mesh.cli.terminal import render
 from mesh.cli.terminal.panes import Pane, Screen
