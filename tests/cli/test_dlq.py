@@ -61,7 +61,7 @@ def test_no_letters_is_a_friendly_line_and_no_error(mesh: Cli) -> None:
     ended = mesh.run("dlq", "ls")
     assert (ended.returncode, ended.stdout) == (0, "")
     assert "no dead letters" in ended.stderr
-    assert json.loads(mesh.call("dlq", "ls", "--json").stdout) == {"total": 0, "letters": []}
+    assert json.loads(mesh.call("dlq", "ls", "--json").stdout) == {"schema": 1, "total": 0, "letters": []}
     for verb in ("redrive", "drop"):
         nothing = mesh.call("dlq", verb, "--all", "--apply")
         assert (nothing.returncode, nothing.stdout) == (0, "")

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mesh.cli.health.doctor_action import lines_of
-from mesh.cli.terminal import render
+from mesh.cli.terminal.text import cells
 from mesh.control.doctor.facts import LEVELS, AddressFacts, Advice, Facts
 from mesh.server import free_port
 from tests.cli.conftest import Cli
@@ -75,5 +75,5 @@ advice = st.builds(
 def test_no_line_is_wider_than_the_terminal_or_steers_it(found: list[Advice], width: int) -> None:
     facts = Facts(addresses=[AddressFacts(url="nats://n1.example:4222", is_local=False, asks_for_tls=False)])
     for line in lines_of(facts, found, width):
-        assert render.cells(line) <= width
+        assert cells(line) <= width
         assert line.isprintable()

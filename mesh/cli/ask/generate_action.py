@@ -34,7 +34,7 @@ async def generate(
             await _abandon(job)
             raise
     if as_json:
-        render.say(answer.as_text(result))
+        render.say_json(answer.as_text(result))
     elif not is_streamed and result.text:
         render.say(str(result.text))
     answer.check(result)

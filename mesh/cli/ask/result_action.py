@@ -33,7 +33,7 @@ async def read(nats: Nats, tenant: str, job_id: str, wait_s: float | None, is_fo
                 await answer.show(job)
             result = await job.result(wait_s or None)
     if as_json:
-        render.say(answer.as_text(result))
+        render.say_json(answer.as_text(result))
     elif not is_followed and result.text:
         render.say(str(result.text))
     answer.check(result)

@@ -12,12 +12,13 @@ from typing import Any
 import msgspec
 
 from mesh.broker.stores.deadletters import DeadLetter
-from mesh.cli.terminal import render
-from mesh.cli.terminal.render import TableColumn
+from mesh.cli.terminal import figures, render
+from mesh.cli.terminal.table import TableColumn, show_table
+from mesh.cli.terminal.text import one_line
 from mesh.control.deadletters.redrive import Decision, Verb, as_json, read_request
 from mesh.control.deadletters.service import DeadLetterDetail
 
-MOST_ROWS = 20  # of what was or would be done; the counts below say the rest
+MOST_ROWS = 20  # in a terminal, of what was or would be done; the counts below say the rest
 # What the attempts column says already.
 _ATTEMPTS = re.compile(r"^given up after \d+ attempts: ")
 
@@ -28,9 +29,14 @@ _LETTERS = (
     TableColumn("model/tier", least=8),
     TableColumn("attempts", is_number=True),
     TableColumn("buried"),
-    TableColumn("reason", least=10),
+    TableColumn("reason", least=20, is_prose=True),
 )
-_TREATED = (_JOB, TableColumn("tenant", least=6), TableColumn("plan"), TableColumn("why", least=20))
+_TREATED = (
+    _JOB,
+    TableColumn("tenant", least=6),
+    TableColumn("plan"),
+    TableColumn("why", least=20, is_prose=True),
+)
 _DONE: dict[Verb, str] = {
     "redrive": "redriven",
     "settle": "settled",
@@ -62,12 +68,11 @@ def treated(letter: DeadLetter, decision: Decision) -> Treated:
 def show_list(letters: Sequence[DeadLetter], total: int, is_json: bool) -> None:
     """The letters as a table, and how many there are in all."""
     if is_json:
-        render.say(json.dumps({"total": total, "letters": [_summary(each) for each in letters]}))
+        render.say_json(json.dumps({"total": total, "letters": [_summary(each) for each in letters]}))
     elif not letters:
         render.note("no dead letters: no job was given up, as far as these are kept and were asked for")
     else:
-        for line in render.table(_LETTERS, [_row(each) for each in letters], render.width()):
-            render.say(line)
+        show_table(_LETTERS, [_row(each) for each in letters])
         more = f"; the newest {len(letters)} are shown, --limit shows more" if total > len(letters) else ""
         render.note(f"{_count(total)}{more}. `mesh dlq show JOB` tells all about one.")
 
@@ -75,7 +80,7 @@ def show_list(letters: Sequence[DeadLetter], total: int, is_json: bool) -> None:
 def show_one(letter: DeadLetter, count: int, story: DeadLetterDetail, is_json: bool) -> None:
     """All that is known of a letter and its job. `count`: how many letters the job has."""
     if is_json:
-        render.say(json.dumps(_whole(letter, story)))
+        render.say_json(json.dumps(_whole(letter, story)))
         return
     for line in [*_head(letter, story), "", "request:", *_request(letter), "", *_attempts(story), ""]:
         render.say(render.harmless(line))
@@ -90,16 +95,16 @@ def report(done: Sequence[Treated], is_applied: bool, is_json: bool) -> None:
     counts = Counter(each.verb for each in done)
     if is_json:
         shown = [asdict(each) for each in done]
-        render.say(json.dumps({"applied": is_applied, "counts": counts, "letters": shown}))
+        render.say_json(json.dumps({"applied": is_applied, "counts": counts, "letters": shown}))
         return
     if not done:
         render.note("no dead letters match; nothing was changed.")
         return
-    rows = [(_clean(each.job), _clean(each.tenant), each.verb, _clean(each.why)) for each in done[:MOST_ROWS]]
-    for line in render.table(_TREATED, rows, render.width()):
-        render.say(line)
-    if len(done) > MOST_ROWS:
-        render.say(f"… and {len(done) - MOST_ROWS} more")
+    most = MOST_ROWS if render.is_terminal() else len(done)
+    rows = [(one_line(each.job), one_line(each.tenant), each.verb, one_line(each.why)) for each in done[:most]]
+    show_table(_TREATED, rows)
+    if len(done) > most:
+        render.say(f"… and {len(done) - most} more")
     for why, count in Counter(each.why for each in done if each.verb == "skip").items():
         render.note(f"skip {count}: {why}")
     words = ", ".join(f"{_DONE[verb] if is_applied else verb} {count}" for verb, count in counts.items())
@@ -112,7 +117,7 @@ def _row(letter: DeadLetter) -> tuple[str, ...]:
     reason = _ATTEMPTS.sub("", letter.reason) if letter.code == "attempts_exhausted" else _reason(letter)
     at = letter.address
     shown = (letter.job or "-", at.tenant, f"{at.model}/{at.tier}", str(letter.attempts), _ago(letter), reason)
-    return tuple(_clean(each) for each in shown)
+    return tuple(one_line(each) for each in shown)
 
 
 def _summary(letter: DeadLetter) -> dict[str, Any]:
@@ -204,7 +209,7 @@ def _reason(letter: DeadLetter) -> str:
 
 
 def _ago(letter: DeadLetter) -> str:
-    return f"{render.duration(time.time() - letter.buried_unix_ms / 1000)} ago"
+    return f"{figures.span(time.time() * 1000 - letter.buried_unix_ms)} ago"
 
 
 def _instant(unix_ms: int) -> str:
@@ -213,7 +218,3 @@ def _instant(unix_ms: int) -> str:
 
 def _count(total: int) -> str:
     return f"{total} dead letter{'' if total == 1 else 's'}"
-
-
-def _clean(text: str) -> str:
-    return render.harmless(" ".join(text.split()))

@@ -10,7 +10,7 @@ from mesh.cli.ask.answer import tokens_per_s
 from mesh.cli.connecting import open_mesh
 from mesh.cli.option_values import Nats
 from mesh.cli.terminal import figures, render
-from mesh.cli.terminal.panes import wrap
+from mesh.cli.terminal.text import wrap
 from mesh.control.jobs.job_detail import JobDetail, JobDetailReader
 from mesh.control.jobs.timeline import AttemptSummary, TimelineEntry, folded
 from mesh.protocol.messages import Result
@@ -32,7 +32,7 @@ async def show(nats: Nats, tenant: str, job: str, has_prompt: bool, has_events: 
     async with open_mesh(nats) as (connection, names):
         told = await JobDetailReader(connection, names).tell(tenant, job, has_prompt)
     if as_json:
-        render.say(msgspec.json.encode(told, enc_hook=str).decode())
+        render.say_json(msgspec.json.encode(told, enc_hook=str).decode())
         return
     for line in lines(told, render.width(), has_events):
         render.say(line)
@@ -54,7 +54,7 @@ def _fitted(part: Iterable[str], width: int) -> list[str]:
     """Lines that are too long go on below, indented."""
     fitted: list[str] = []
     for line in part:
-        first, *rest = wrap(line, width - len(HANG))
+        first, *rest = wrap(line, width - len(HANG)) or [""]
         fitted += [first, *(HANG + each for each in rest)]
     return fitted
 

@@ -60,7 +60,7 @@ async def _print_json(events: AsyncIterator[TailEvent | None]) -> Result | None:
             continue
         if isinstance(told.event, Result):
             result = told.event
-        render.say(_as_line(told))
+        render.say_json(_as_line(told))
     return result
 
 

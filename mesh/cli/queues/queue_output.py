@@ -4,13 +4,13 @@ import json
 from dataclasses import asdict
 from typing import Any
 
-from mesh.cli.terminal import render
-from mesh.cli.terminal.render import TableColumn
+from mesh.cli.terminal import figures, render
+from mesh.cli.terminal.table import TableColumn, show_table
 from mesh.control.queues.pause import PausableQueue, PauseOutcome
 
 _COLUMNS = (
     TableColumn("queue", least=12),
-    TableColumn("state"),
+    TableColumn("state", is_state=True),
     TableColumn("waiting", is_number=True),
     TableColumn("running", is_number=True),
 )
@@ -21,14 +21,13 @@ def show(outcome: PauseOutcome, as_json: bool) -> None:
     if as_json:
         was = {(each.model, each.tier): bool(each.pause_s) for each in outcome.before}
         queues = [_as_json(each) | {"was_paused": was.get((each.model, each.tier), False)} for each in outcome.after]
-        render.say(json.dumps({"queues": queues}))
+        render.say_json(json.dumps({"queues": queues}))
         return
     rows = [
         (render.harmless(f"{each.model}/{each.tier}"), pause_words(each), str(each.waiting), str(each.running))
         for each in outcome.after
     ]
-    for line in render.table(_COLUMNS, rows, render.width()):
-        render.say(line)
+    show_table(_COLUMNS, rows)
 
 
 def pause_words(queue: PausableQueue) -> str:
@@ -36,7 +35,7 @@ def pause_words(queue: PausableQueue) -> str:
     if not queue.pause_s:
         return "open"
     whole = "" if queue.paused_lanes == queue.lanes else f" ({queue.paused_lanes} of {queue.lanes} lanes)"
-    return f"paused{whole}" if queue.is_for_ever else f"paused for {render.duration(queue.pause_s + 0.5)}{whole}"
+    return f"paused{whole}" if queue.is_for_ever else f"paused for {figures.span(queue.pause_s * 1000)}{whole}"
 
 
 def _as_json(queue: PausableQueue) -> dict[str, Any]:

@@ -8,14 +8,14 @@ import msgspec
 
 from mesh.cli.connecting import open_client
 from mesh.cli.option_values import Nats
-from mesh.cli.terminal import render
-from mesh.cli.terminal.render import TableColumn
+from mesh.cli.terminal import figures, render
+from mesh.cli.terminal.table import TableColumn, show_table
 from mesh.protocol.messages import Presence
 
 _COLUMNS = (
     TableColumn("worker", least=8),
     TableColumn("model", least=5),
-    TableColumn("state"),
+    TableColumn("state", is_state=True),
     TableColumn("engine", least=6),
     TableColumn("jobs", is_number=True),
     TableColumn("lanes", least=5),
@@ -32,12 +32,11 @@ async def show(nats: Nats, as_json: bool) -> None:
     async with open_client(nats, "default") as client:
         workers = sorted(await client.workers(), key=lambda each: (each.model, each.worker))
     if as_json:
-        render.say(json.dumps(msgspec.to_builtins(workers)))
+        render.say_json(json.dumps({"workers": msgspec.to_builtins(workers)}))
     elif not workers:
         render.note("no worker is running; start one with `mesh up` or `mesh worker`")
     else:
-        for line in render.table(_COLUMNS, [_row(each) for each in workers], render.width()):
-            render.say(line)
+        show_table(_COLUMNS, [_row(each) for each in workers])
 
 
 def _row(worker: Presence) -> Sequence[str]:
@@ -48,11 +47,11 @@ def _row(worker: Presence) -> Sequence[str]:
         f"{worker.engine} {worker.engine_version}",
         f"{worker.running}/{worker.capacity}",
         ranges(worker.lanes),
-        _count(worker.finished),
-        _count(worker.tokens),
+        figures.count(worker.finished),
+        figures.count(worker.tokens),
         worker.host,
         str(worker.pid),
-        render.duration(time.time() - worker.started_unix_ms / 1000),
+        figures.span(time.time() * 1000 - worker.started_unix_ms),
     )
 
 
@@ -65,10 +64,3 @@ def ranges(numbers: Sequence[int]) -> str:
         else:
             parts.append([number])
     return ",".join("-".join(map(str, part)) for part in parts) or "-"
-
-
-def _count(number: int) -> str:
-    for size, unit in ((10**9, "G"), (10**6, "M"), (10**4, "k")):
-        if number >= size:
-            return f"{number // (1000 if unit == 'k' else size)}{unit}"
-    return str(number)
