@@ -112,7 +112,7 @@ def test_chat_keeps_its_history_until_it_is_cleared(mesh: Cli) -> None:
 
 
 def test_workers_fit_a_narrow_terminal(mesh: Cli) -> None:
-    shown = mesh.run("workers")
+    shown = mesh.screen("workers")
     title, row = shown.stdout.splitlines()
     assert title.split() == [
         "worker",

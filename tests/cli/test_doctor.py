@@ -13,7 +13,7 @@ from tests.cli.conftest import Cli
 
 
 def test_without_nats_it_looks_at_this_machine_and_exits_with_1(cli: Cli) -> None:
-    ended = cli.run("doctor", "--quick", "--nats", f"nats://127.0.0.1:{free_port()}")
+    ended = cli.screen("doctor", "--quick", "--nats", f"nats://127.0.0.1:{free_port()}")
     assert ended.returncode == 1
     assert ended.stderr == ""
     first, second, *_ = ended.stdout.splitlines()

@@ -30,7 +30,7 @@ def worker(mesh: Cli) -> Iterator[Cli]:
 
 
 def test_a_mesh_with_nothing_to_do_is_shown_within_80_columns(mesh: Cli) -> None:
-    shown = mesh.run("status")
+    shown = mesh.screen("status")
     assert shown.returncode == 0, shown.stderr
     assert shown.stdout.startswith("nats     ")
     assert all(len(row) <= 80 for row in shown.stdout.splitlines())
@@ -46,7 +46,7 @@ def test_what_waits_and_runs_is_shown_by_queue_with_rates(worker: Cli) -> None:
         assert (queue["model"], queue["jobs"], queue["waiting"] + queue["in_flight"]) == ("sim", 5, 5)
         assert queue["tenants"] == [{"tenant": "acme", "jobs": 5, "fullest": queue["tenants"][0]["fullest"]}]
         assert seen["rates"]["workers"][0]["tokens_per_s"] > 0
-        shown = worker.call("status", "--no-rates").stdout
+        shown = worker.screen("status", "--no-rates").stdout
         assert "sim/standard" in shown
         assert "acme 5" in shown
         assert all(len(row) <= 80 for row in shown.splitlines())
@@ -88,9 +88,9 @@ def test_long_names_and_many_tenants_fit_and_steer_no_terminal() -> None:
     assert f"!! {'s' * 60} is missing" in lines
     assert "   ->  mesh init" in lines
     assert "\x1b" not in "".join(lines)
-    (table,) = (part for part in told if isinstance(part, TextTable))
+    table = next(part for part in told if isinstance(part, TextTable))
     assert len(table.rows) == 40
-    (whole,) = (part for part in status_action.parts(report, render.UNLIMITED) if isinstance(part, TextTable))
+    whole = next(part for part in status_action.parts(report, render.UNLIMITED) if isinstance(part, TextTable))
     assert len(whole.rows) == 100
 
 

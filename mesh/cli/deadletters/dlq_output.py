@@ -29,7 +29,7 @@ _LETTERS = (
     TableColumn("model/tier", least=8),
     TableColumn("attempts", is_number=True),
     TableColumn("buried"),
-    TableColumn("reason", least=20, is_prose=True),
+    TableColumn("reason", least=10, is_prose=True),
 )
 _TREATED = (
     _JOB,

@@ -35,7 +35,7 @@ def pause_words(queue: PausableQueue) -> str:
     if not queue.pause_s:
         return "open"
     whole = "" if queue.paused_lanes == queue.lanes else f" ({queue.paused_lanes} of {queue.lanes} lanes)"
-    return f"paused{whole}" if queue.is_for_ever else f"paused for {figures.span(queue.pause_s * 1000)}{whole}"
+    return f"paused{whole}" if queue.is_for_ever else f"paused for {figures.span((queue.pause_s + 0.5) * 1000)}{whole}"
 
 
 def _as_json(queue: PausableQueue) -> dict[str, Any]:

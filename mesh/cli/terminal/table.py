@@ -66,8 +66,10 @@ def plain_lines(table: TextTable) -> list[str]:
 def grid(table: TextTable, width: int) -> Table:
     """The table as rich lays it out in a terminal of so many columns."""
     rows = [[one_line(cell) for cell in row] for row in table.rows]
-    sizes = _sizes(table.columns, rows, width)
-    shown = Table(box=None, pad_edge=False, show_edge=False, padding=(0, GAP if sizes else 1, 0, 0))
+    wide = [max([cells(each.title), *(cells(row[at]) for row in rows)]) for at, each in enumerate(table.columns)]
+    gap = GAP if sum(wide) + GAP * (len(wide) - 1) <= width else 1
+    sizes = _shrunk(wide, table.columns, width - gap * (len(wide) - 1))
+    shown = Table(box=None, pad_edge=False, show_edge=False, padding=(0, gap, 0, 0))
     for place, column in enumerate(table.columns):
         justify: Literal["left", "right"] = "right" if column.is_number else "left"
         shown.add_column(Text(column.title, "bold"), justify=justify, width=sizes[place] if sizes else None)
@@ -76,20 +78,16 @@ def grid(table: TextTable, width: int) -> Table:
     return shown
 
 
-def _sizes(columns: Sequence[TableColumn], rows: Sequence[Sequence[str]], width: int) -> list[int]:
+def _shrunk(wide: Sequence[int], columns: Sequence[TableColumn], room: int) -> list[int]:
     """How wide each column is: those that may shrink do so, the one with most to spare first; [] if it is no use."""
-    wide = [max([cells(each.title), *(cells(row[place]) for row in rows)]) for place, each in enumerate(columns)]
-    least = [
-        min(size, max(each.least, cells(each.title))) if each.least else size
-        for size, each in zip(wide, columns, strict=True)
-    ]
-    too_much = sum(wide) + GAP * (len(wide) - 1) - width
-    if too_much > sum(wide) - sum(least):
+    least = [min(size, each.least) if each.least else size for size, each in zip(wide, columns, strict=True)]
+    if sum(least) > room:
         return []
-    for _ in range(too_much):
-        spare = [size - end for size, end in zip(wide, least, strict=True)]
-        wide[spare.index(max(spare))] -= 1
-    return wide
+    sizes = list(wide)
+    while sum(sizes) > room:
+        spare = [size - end for size, end in zip(sizes, least, strict=True)]
+        sizes[spare.index(max(spare))] -= 1
+    return sizes
 
 
 def _cell(text: str, column: TableColumn) -> Text:
