@@ -209,7 +209,7 @@ def _reason(letter: DeadLetter) -> str:
 
 
 def _ago(letter: DeadLetter) -> str:
-    return f"{figures.span(time.time() * 1000 - letter.buried_unix_ms)} ago"
+    return f"{figures.span(max(1000.0, time.time() * 1000 - letter.buried_unix_ms))} ago"
 
 
 def _instant(unix_ms: int) -> str:
