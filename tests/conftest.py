@@ -9,6 +9,7 @@ from hypothesis import settings
 
 import mesh as mesh_api
 from mesh.broker import topology
+from mesh.broker.broker import Broker
 from mesh.broker.topology import MeshSettings
 from mesh.broker.transport.connection import connect
 from mesh.broker.transport.options import ConnectOptions
@@ -85,7 +86,7 @@ async def connection(server):
 @pytest.fixture
 async def mesh_server(server, connection):
     """`server` with the topology of one model applied: one lane per tier."""
-    await topology.apply(connection, await topology.plan(connection, Names(), SMALL, [MODEL]))
+    await topology.apply(connection, await topology.plan(Broker(connection, Names()), SMALL, [MODEL]))
     return server
 
 

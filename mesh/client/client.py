@@ -12,7 +12,6 @@ Everything is bounded: a wait by the job's deadline, a reader by its inbox, a su
 import asyncio
 import contextlib
 import secrets
-import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -20,9 +19,8 @@ from typing import Any
 import msgspec
 
 from mesh.broker import topology
+from mesh.broker.broker import Broker
 from mesh.broker.stores.journal import Entry, OnEntry
-from mesh.broker.stores.results import PresenceStore, ResultStore
-from mesh.broker.transport.connection import Connection
 from mesh.broker.transport.connection import connect as connect_broker
 from mesh.broker.transport.mapping import NO_JETSTREAM
 from mesh.broker.transport.options import ConnectOptions
@@ -33,6 +31,7 @@ from mesh.client.lookup import Lookup
 from mesh.client.poller import Poller
 from mesh.client.requests import build_request
 from mesh.client.submission import SentRequest, Submission
+from mesh.clock import Clock
 from mesh.errors import (
     BrokerTimeoutError,
     InvalidRequestError,
@@ -43,6 +42,7 @@ from mesh.errors import (
     UnauthorizedError,
     UnavailableError,
 )
+from mesh.job_key import JobKey
 from mesh.policies.affinity import affinity_token
 from mesh.protocol import codec
 from mesh.protocol.codec import Encoding
@@ -63,8 +63,7 @@ class Client:
 
     def __init__(
         self,
-        connection: Connection,
-        names: Names,
+        broker: Broker,
         tenant: str,
         encoding: Encoding,
         where: str,
@@ -80,19 +79,20 @@ class Client:
             is_confined: JetStream tells this user nothing, see client/control_api.
             has_neighbours: others publish to this mesh who may use our message ids before we do.
         """
-        self._connection = connection
-        self._names = names
+        self._clock = broker.clock
+        self._connection = broker.connection
+        self._names = broker.names
         self._tenant = tenant
         self._encoding: Encoding = encoding
         self._where = where
         self._has_neighbours = has_neighbours or is_confined
-        self._store = ResultStore(connection, names)
-        self._presence = PresenceStore(connection, names)
-        self._control_api = ControlApi(connection, names, tenant, is_confined)
-        self._catalog = catalog or Catalog(connection, names, self._control_api)
-        self._submission = Submission(connection, names, tenant)
-        self._lookup = Lookup(connection, names, tenant, self._control_api)
-        self.watch = Poller(connection, names, tenant, self._lookup)
+        self._store = broker.results
+        self._presence = broker.workers
+        self._control_api = ControlApi(broker, tenant, is_confined)
+        self._catalog = catalog or Catalog(broker, self._control_api)
+        self._submission = Submission(broker, tenant)
+        self._lookup = Lookup(broker, tenant, self._control_api)
+        self.watch = Poller(broker, tenant, self._lookup)
         self._loop = asyncio.get_running_loop()
 
     def __repr__(self) -> str:
@@ -145,7 +145,7 @@ class Client:
         if len(asked.body) > room_bytes:
             raise TooLargeError(f"the request has {len(asked.body)} bytes; this NATS takes {room_bytes}")
         subject = self._names.request(model, tier, self._tenant, affinity_token(request))
-        job = self.watch.open(self, request.id, _bound_of(request), is_new=True, on_entry=on_entry)
+        job = self.watch.open(self, request.id, _bound_of(request, self._clock), is_new=True, on_entry=on_entry)
         job.trace = trace = asking.begin(request, model, tier, self._tenant, traceparent)
         traceparent = trace.traceparent if trace is not None else traceparent
         try:
@@ -222,7 +222,7 @@ class Client:
             BrokerError: NATS did not answer.
         """
         check_token("id", id)
-        stored = await self._store.get(self._tenant, id, timeout)
+        stored = await self._store.get(JobKey(self._tenant, id), timeout)
         if stored is None:
             raise ResultNotFoundError(
                 f"job {id} has no Result: it has not ended, never existed, or ended longer ago than its result_ttl_ms"
@@ -294,7 +294,7 @@ class Client:
                 if first is not None:
                     asked.check_same(first)
                     if first.request is not None:
-                        job.bound(_bound_of(first.request))
+                        job.bound(_bound_of(first.request, self._clock))
                     job.is_doubtful = False
                 result = await self._lookup.stored(job.id)
                 if result is None and first is None:
@@ -359,7 +359,7 @@ async def connect(
         is_confined = False
         try:
             async with asyncio.timeout(options.connect_timeout_s):
-                await topology.read_settings(connection, names)
+                await topology.read_settings(Broker(connection, names))
         except (UnauthorizedError, UnavailableError):  # a tenant's account has no JetStream
             is_confined = True
         except TopologyError as error:
@@ -368,7 +368,7 @@ async def connect(
             is_confined = True
         except (BrokerTimeoutError, TimeoutError):
             pass  # whoever asks something of it will hear
-        client = Client(connection, names, tenant, encoding, options.shown, is_confined=is_confined)
+        client = Client(Broker(connection, names), tenant, encoding, options.shown, is_confined=is_confined)
         unlisten = connection.listen(client.watch.connection_changed)
         watch = asyncio.create_task(client.watch.run(), name="mesh-client-watch")
         try:
@@ -380,10 +380,10 @@ async def connect(
             await client.watch.close()
 
 
-def _bound_of(request: Request) -> float:
+def _bound_of(request: Request, clock: Clock) -> float:
     """How long to wait for the request's Result, in seconds from now."""
     deadline_ms = request.deadline_unix_ms
-    left_ms = DEFAULT_DEADLINE_MS if deadline_ms is None else max(0, deadline_ms - time.time_ns() // 1_000_000)
+    left_ms = DEFAULT_DEADLINE_MS if deadline_ms is None else max(0, deadline_ms - clock.server_unix_ms())
     return left_ms / 1000 + BOUND_MARGIN_S
 
 

@@ -4,19 +4,16 @@ A live event can be lost with the connection, a Result can come and go unheard, 
 Used by client/poller for handles that hear nothing, and by client/client for an id that was submitted before.
 """
 
-import time
 from collections.abc import Awaitable
 from typing import Any, TypeVar
 
-from mesh.broker.stores.journal import Journal, events_of
-from mesh.broker.stores.queue import RequestQueue
-from mesh.broker.stores.results import ResultStore
-from mesh.broker.transport.connection import Connection
+from mesh.broker.broker import Broker
+from mesh.broker.stores.journal import events_of
 from mesh.client.control_api import ControlApi
 from mesh.errors import BrokerTimeoutError, ResultNotFoundError, UnauthorizedError, UnavailableError
+from mesh.job_key import JobKey
 from mesh.protocol import codec, headers
 from mesh.protocol.messages import Result
-from mesh.protocol.subjects import Names
 
 STATUS_S = 5.0  # for a worker to say where a job stands
 TRY_S = 3.0  # for one worker to answer; one that was just suspended never does, and the next question goes to another
@@ -27,14 +24,15 @@ T = TypeVar("T")
 class Lookup:
     """Asks the queue, the workers, the store and the journal of one tenant's jobs."""
 
-    def __init__(self, connection: Connection, names: Names, tenant: str, control_api: ControlApi) -> None:
-        self._connection = connection
-        self._names = names
+    def __init__(self, broker: Broker, tenant: str, control_api: ControlApi) -> None:
+        self._clock = broker.clock
+        self._connection = broker.connection
+        self._names = broker.names
         self._tenant = tenant
         self._control_api = control_api
-        self._queue = RequestQueue(connection, names)
-        self._journal = Journal(connection, names)
-        self._store = ResultStore(connection, names)
+        self._queue = broker.queue
+        self._journal = broker.journal
+        self._store = broker.results
 
     async def ask(self, job: str, sequence: int = 0) -> Result | None:
         """The Result of a job that ended; None: it waits or runs.
@@ -67,7 +65,7 @@ class Lookup:
         if self._control_api.is_needed:
             events = events_of(await self._control_api.read_journal(job))
             return events[-1] if events and isinstance(events[-1], Result) else None
-        last = await _if_allowed(self._journal.last(self._journal.subject(self._tenant, job)))
+        last = await _if_allowed(self._journal.last(self._journal.subject(JobKey(self._tenant, job))))
         return last.event if last is not None and isinstance(last.event, Result) else None
 
     async def stored(self, job: str) -> Result | None:
@@ -79,11 +77,11 @@ class Lookup:
         try:
             if self._control_api.is_needed:  # a tenant's account may not ask the leader; a worker does for it
                 return await self._control_api.output(job)
-            stored = await self._store.get_written(self._tenant, job)
+            stored = await self._store.get_written(JobKey(self._tenant, job))
         except ResultNotFoundError:
             return None
         except (UnauthorizedError, UnavailableError):
-            stored = await self._store.get(self._tenant, job)
+            stored = await self._store.get(JobKey(self._tenant, job))
         return stored.result if stored is not None else None
 
     async def _is_alive(self, job: str) -> bool:
@@ -93,7 +91,7 @@ class Lookup:
         except UnavailableError:
             if self._control_api.is_needed:
                 raise  # it cannot be told: the queue is not ours to read
-            return await self._queue.find(self._tenant, job) is not None
+            return await self._queue.find(JobKey(self._tenant, job)) is not None
 
     async def status(self, job: str, timeout_s: float) -> dict[str, Any]:
         """Where the job stands, as a worker says.
@@ -110,9 +108,9 @@ class Lookup:
             As `status`.
         """
         subject = self._names.control(self._tenant, verb, job)
-        end_s = time.monotonic() + timeout_s
+        end_s = self._clock.monotonic_s() + timeout_s
         while True:
-            left_s = end_s - time.monotonic()
+            left_s = end_s - self._clock.monotonic_s()
             try:
                 header, payload = await self._connection.request(subject, timeout_s=min(TRY_S, left_s))
                 break

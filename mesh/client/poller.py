@@ -10,9 +10,9 @@ import logging
 from collections.abc import Coroutine, Sequence
 from typing import Any
 
-from mesh.broker.stores.journal import Journal, OnEntry
-from mesh.broker.stores.results import MOST_AT_ONCE, ResultStore, Stored
-from mesh.broker.transport.connection import Connection
+from mesh.broker.broker import Broker
+from mesh.broker.stores.journal import OnEntry
+from mesh.broker.stores.results import MOST_AT_ONCE, Stored
 from mesh.client.job import Job, JobBackend
 from mesh.client.lookup import Lookup
 from mesh.errors import (
@@ -22,7 +22,7 @@ from mesh.errors import (
     UnauthorizedError,
     UnavailableError,
 )
-from mesh.protocol.subjects import Names
+from mesh.job_key import JobKey
 
 log = logging.getLogger("mesh.client")
 
@@ -36,10 +36,10 @@ FEW = 8  # handles that are looked at one by one
 class Poller:
     """The open handles of one client. Made and run by it."""
 
-    def __init__(self, connection: Connection, names: Names, tenant: str, inquiry: Lookup) -> None:
+    def __init__(self, broker: Broker, tenant: str, inquiry: Lookup) -> None:
         self._tenant = tenant
-        self._journal = Journal(connection, names)
-        self._store = ResultStore(connection, names)
+        self._journal = broker.journal
+        self._store = broker.results
         self._lookup = inquiry
         self._jobs: dict[Job, None] = {}  # oldest first; several may be of one job
         self._tasks: set[asyncio.Task[None]] = set()
@@ -55,7 +55,7 @@ class Poller:
     ) -> Job:
         """A handle that hears the job's events from now on, for `bound_s` seconds at most."""
         job = Job(link, id, bound_s, is_new, index)
-        job.attach(self._journal.subscribe(self._tenant, id, job.heard, on_entry))
+        job.attach(self._journal.subscribe(JobKey(self._tenant, id), job.heard, on_entry))
         job.look_s = self._loop.time() + QUIET_S
         self._jobs[job] = None
         return job
@@ -95,7 +95,7 @@ class Poller:
         def found(stored: Stored) -> None:
             job.settled(stored.result)
 
-        self._store.check(self._tenant, job.id, found)
+        self._store.check(JobKey(self._tenant, job.id), found)
 
     def _look_at(self, jobs: Sequence[Job]) -> None:
         """As `look`, for all of them."""

@@ -6,11 +6,10 @@ A client that nobody uses is only a few objects, and the longest unused go first
 import asyncio
 from dataclasses import dataclass
 
-from mesh.broker.transport.connection import Connection
+from mesh.broker.broker import Broker
 from mesh.client.catalog import Catalog
 from mesh.client.client import Client
 from mesh.protocol.codec import Encoding
-from mesh.protocol.subjects import Names
 
 MAX_IDLE = 256
 
@@ -25,12 +24,11 @@ class _Kept:
 class Clients:
     """See the module's docstring; until `close`."""
 
-    def __init__(self, connection: Connection, names: Names) -> None:
-        self._connection = connection
-        self._names = names
-        self._catalog = Catalog(connection, names)
+    def __init__(self, broker: Broker) -> None:
+        self._broker = broker
+        self._catalog = Catalog(broker)
         self._kept: dict[tuple[str, Encoding], _Kept] = {}  # the longest unused first
-        self._unlisten = connection.listen(self._connection_changed)
+        self._unlisten = broker.connection.listen(self._connection_changed)
 
     def __len__(self) -> int:
         return len(self._kept)
@@ -42,7 +40,7 @@ class Clients:
         if kept is None:
             self._thin_out()
             where, shared = "the front door's NATS", self._catalog
-            client = Client(self._connection, self._names, tenant, encoding, where, catalog=shared, has_neighbours=True)
+            client = Client(self._broker, tenant, encoding, where, catalog=shared, has_neighbours=True)
             kept = _Kept(client, asyncio.create_task(client.watch.run(), name=f"mesh-frontdoor-watch-{tenant}"))
         kept.users += 1
         self._kept[key] = kept

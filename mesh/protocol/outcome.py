@@ -2,6 +2,7 @@
 
 import msgspec
 
+from mesh.job_key import JobKey
 from mesh.protocol.history import History
 from mesh.protocol.messages import (
     DEFAULT_RESULT_TTL_MS,
@@ -26,6 +27,10 @@ class JobFacts(msgspec.Struct, frozen=True):
     stored_unix_ms: int
     received_unix_ms: int
     request: Request | None  # None: it was no request
+
+    @property
+    def key(self) -> JobKey:
+        return JobKey(self.tenant, self.id)
 
     @property
     def deadline_unix_ms(self) -> int:

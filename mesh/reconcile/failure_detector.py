@@ -14,14 +14,13 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from mesh.broker.stores.liveness import LivenessStore
+from mesh.broker.broker import Broker
 from mesh.broker.stores.pulls import Leases
-from mesh.broker.stores.results import PresenceStore
-from mesh.broker.transport.connection import Connection, Subscription
+from mesh.broker.transport.connection import Subscription
 from mesh.errors import DisconnectedError, MeshError, SequenceError, UnavailableError
 from mesh.policies.peers import wards
 from mesh.protocol.messages import LivenessRecord
-from mesh.protocol.subjects import Names, is_token
+from mesh.protocol.subjects import is_token
 from mesh.worker.liveness import BYE, LIST, RENEW_S, WATCHED_S
 
 log = logging.getLogger("mesh.control")
@@ -48,21 +47,21 @@ class _Peer:
 class FailureDetector:
     """Watches over workers, in one process, until `close`."""
 
-    def __init__(self, connection: Connection, names: Names, who: str) -> None:
+    def __init__(self, broker: Broker, who: str) -> None:
         """`who` hosts it: the name of a worker, or of another process, which then watches all workers."""
-        self._connection = connection
-        self._names = names
+        self._connection = broker.connection
+        self._names = broker.names
         self._who = who
-        self._lives = LivenessStore(connection, names)
-        self._leases = Leases(connection)
-        self._presence = PresenceStore(connection, names)
+        self._lives = broker.liveness
+        self._leases = Leases(broker.connection)
+        self._presence = broker.workers
         self._wards: dict[str, _Peer] = {}
         self._loop = asyncio.get_running_loop()
         self._steady_from_s = self._loop.time()
         self._present: dict[str, float] = {}  # the workers seen, and when last (loop time)
         self._buried: dict[str, None] = {}  # by us, oldest first
-        self._unlisten = connection.listen(self._connection_changed)
-        self._subscription = connection.subscribe(names.system("hello"), self._heard_hello)
+        self._unlisten = broker.connection.listen(self._connection_changed)
+        self._subscription = broker.connection.subscribe(broker.names.system("hello"), self._heard_hello)
         self._tasks = [
             asyncio.create_task(self._look(), name="mesh-guard-look"),
             asyncio.create_task(self._watch(), name="mesh-guard-watch"),

@@ -10,13 +10,13 @@ import logging
 from collections.abc import Callable
 
 from mesh.broker import topology
+from mesh.broker.broker import Broker
 from mesh.broker.stores.delivery import Delivery
 from mesh.broker.stores.pulls import Leases, PullEnd, Pulls
-from mesh.broker.transport.connection import Connection
 from mesh.errors import BrokerError, DisconnectedError
 from mesh.policies.tiers import TierWeights
 from mesh.protocol.messages import TIERS
-from mesh.protocol.subjects import Names, is_token
+from mesh.protocol.subjects import is_token
 from mesh.worker.credits import Credits, Source
 
 log = logging.getLogger("mesh.worker")
@@ -31,8 +31,7 @@ class Puller:
 
     def __init__(
         self,
-        connection: Connection,
-        names: Names,
+        broker: Broker,
         model: str,
         capacity: int,
         is_held_up: Callable[[], bool],
@@ -42,13 +41,12 @@ class Puller:
 
         While `is_held_up`, nothing is pulled, and what still comes is handed back.
         """
-        self._connection = connection
-        self._names = names
+        self._broker = broker
         self._model = model
         self._capacity = capacity
         self._is_held_up = is_held_up
         self._start_job = start_job
-        self._leases = Leases(connection)
+        self._leases = Leases(broker.connection)
         self._loop = asyncio.get_running_loop()
         self._settings = topology.MeshSettings()
         self._credits = Credits(capacity, [], TierWeights())
@@ -75,21 +73,21 @@ class Puller:
         Raises:
             TopologyError: there is no mesh on this NATS, or the server is too old.
         """
-        topology.check_server(self._connection.server_version)
-        self._settings = await topology.read_settings(self._connection, self._names)
+        topology.check_server(self._broker.connection.server_version)
+        self._settings = await topology.read_settings(self._broker)
         await self._ensure_declared()
         sources = [
-            Source(self._names.consumer(self._model, tier, lane), tier, lane)
+            Source(self._broker.names.consumer(self._model, tier, lane), tier, lane)
             for tier in TIERS
             for lane in range(self._settings.lanes)
         ]
         self._credits = Credits(self._capacity, sources, weights)
-        self._puller = Pulls(self._connection, self._names, self._delivered, self._pull_ended)
+        self._puller = Pulls(self._broker, self._delivered, self._pull_ended)
         return self._settings
 
     def pump(self) -> None:
         """Send the pulls that the credits allow."""
-        if self._puller is None or self._is_stopped or not self._connection.is_connected or self._is_held_up():
+        if self._puller is None or self._is_stopped or not self._broker.connection.is_connected or self._is_held_up():
             return
         now_s = self._loop.time()
         for ask in self._credits.plan(now_s, self.owned):
@@ -137,7 +135,7 @@ class Puller:
             await self._broken.wait()
             await asyncio.sleep(REPAIR_S)
             self._broken.clear()
-            if not self._connection.is_connected:
+            if not self._broker.connection.is_connected:
                 continue
             try:
                 await self._ensure_declared()
@@ -146,8 +144,8 @@ class Puller:
 
     async def _ensure_declared(self) -> None:
         """Declare what we need if it is missing; say so if it is not as the mesh was made."""
-        changes = await topology.plan_volatile(self._connection, self._names, self._settings)
-        changes += await topology.plan_consumers(self._connection, self._names, self._settings, self._model)
+        changes = await topology.plan_volatile(self._broker, self._settings)
+        changes += await topology.plan_consumers(self._broker, self._settings, self._model)
         for change in changes:
             if change.verb == "differs":
                 log.warning(
@@ -157,7 +155,7 @@ class Puller:
                     change.detail,
                     extra={"event": "topology_drift"},
                 )
-        await topology.apply(self._connection, changes)
+        await topology.apply(self._broker.connection, changes)
 
     def _pull_ended(self, consumer: str, how: PullEnd) -> None:
         broken = how == "broken"

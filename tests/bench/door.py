@@ -10,7 +10,8 @@ import sys
 import time
 from dataclasses import dataclass
 
-from mesh.broker.stores.results import PresenceStore
+from mesh.broker.broker import Broker
+from mesh.broker.stores.workers import PresenceStore
 from mesh.broker.transport.connection import Connection
 from mesh.protocol import codec
 from mesh.protocol.messages import Delta, Request, Result
@@ -64,7 +65,7 @@ async def measure(rounds: int, sizes: Sizes | None = None) -> Report:
             Side(DOOR, DoorAsker(connection), worker, broker_pid),
             Side(CLIENT, MeshAsker(client), worker, broker_pid),
         ]
-        [presence] = await PresenceStore(connection, Names()).all()
+        [presence] = await PresenceStore(Broker(connection, Names())).all()
         for side in sides:
             await Round(Report("warm-up", []), sizes).unary_many(side)
         for number in range(rounds):

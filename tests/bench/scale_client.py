@@ -12,6 +12,7 @@ from typing import Any
 
 import uvloop
 
+from mesh.broker.broker import Broker
 from mesh.broker.transport.connection import Connection, connect
 from mesh.broker.transport.options import ConnectOptions
 from mesh.client.catalog import Catalog
@@ -37,7 +38,7 @@ class Asking:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self._catalog = Catalog(connection, Names())
+        self._catalog = Catalog(Broker(connection, Names()))
         self._clients: list[Client] = []
         self._watches: list[asyncio.Task[None]] = []
         self._standing: list[Job] = []
@@ -122,7 +123,9 @@ class Asking:
         """A client for each tenant, all on our connection."""
         for number in range(len(self._clients), tenants):
             tenant = f"tenant-{number}"
-            client = Client(self._connection, Names(), tenant, "json", "the benchmark's NATS", catalog=self._catalog)
+            client = Client(
+                Broker(self._connection, Names()), tenant, "json", "the benchmark's NATS", catalog=self._catalog
+            )
             self._clients.append(client)
             self._watches.append(asyncio.create_task(client.watch.run(), name=f"watch-{tenant}"))
         return self._clients[:tenants]

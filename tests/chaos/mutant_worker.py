@@ -60,9 +60,9 @@ def unconfirmed_ack() -> None:
 def put_instead_of_create() -> None:
     """The last writer wins: a Result that was read changes afterwards."""
 
-    async def put(self, tenant, job, body, ttl_ms, timeout_s=5.0):
-        key = self._names.result_key(tenant, job)
-        _, payload = await self._connection.request(key, body, timeout_s=timeout_s)
+    async def put(self, key, body, ttl_ms, timeout_s=5.0):
+        subject = self._names.result_key(key)
+        _, payload = await self._connection.request(subject, body, timeout_s=timeout_s)
         read_puback(payload, "put")
         return True
 
@@ -107,7 +107,7 @@ def ignored_cancel() -> None:
 
     def nod(self, subject, reply, payload, header):
         tenant, job = subject.decode().split(".")[-2:]
-        if reply and (tenant, job) in {runner.job for runner in self._runners.values()}:
+        if reply and (tenant, job) in {runner.key for runner in self._runners.values()}:
             self._connection.publish(reply.decode(), b"cancelled")
 
     Commands._cancel = nod

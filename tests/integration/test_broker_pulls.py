@@ -6,6 +6,7 @@ import time
 import pytest
 
 from mesh.broker import topology
+from mesh.broker.broker import Broker
 from mesh.broker.stores.pulls import Leases, Pulls
 from mesh.broker.topology import MeshSettings
 from mesh.errors import DisconnectedError
@@ -23,7 +24,7 @@ class Worker:
     def __init__(self, connection) -> None:
         self.deliveries: list = []
         self.ends: list[tuple[str, str]] = []
-        self.puller = Pulls(connection, NAMES, self.deliveries.append, self.ended)
+        self.puller = Pulls(Broker(connection, NAMES), self.deliveries.append, self.ended)
         self.leases = Leases(connection)
 
     def ended(self, consumer: str, how: str) -> None:
@@ -276,7 +277,7 @@ async def test_what_can_never_be_a_job_is_removed(worker, connection):
 
 async def test_a_lease_that_is_renewed_keeps_the_job(server, connection):
     settings = MeshSettings(lanes=1, ack_wait_s=1)
-    await topology.apply(connection, await topology.plan(connection, NAMES, settings, ["simulator"]))
+    await topology.apply(connection, await topology.plan(Broker(connection, NAMES), settings, ["simulator"]))
     worker = Worker(connection)
     delivery = await pulled(worker, connection)
     began = time.monotonic()

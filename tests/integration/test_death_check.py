@@ -5,9 +5,10 @@ import asyncio
 import pytest
 
 import mesh as mesh_api
-from mesh.broker.stores.journal import Journal, notes_in
+from mesh.broker.stores.journal import notes_in
 from mesh.broker.topology import MeshSettings
-from mesh.clock import now_unix_ms
+from mesh.clock import SYSTEM
+from mesh.job_key import JobKey
 from mesh.protocol import codec
 from mesh.protocol.messages import Note, Started
 from mesh.worker import death_check
@@ -45,8 +46,8 @@ async def run(mesh, **fields):
 
 
 async def notes(mesh) -> list[tuple[int, str]]:
-    journal = Journal(mesh.connection, mesh.names)
-    entries = await journal.read(journal.notes_subject("default", "suspect"))
+    journal = mesh.broker.journal
+    entries = await journal.read(journal.notes_subject(JobKey("default", "suspect")))
     return [(note.attempt, note.verdict) for note in notes_in(entries)]
 
 
@@ -70,7 +71,7 @@ async def test_a_job_is_not_buried_for_a_worker_that_is_suspended(bare, quick):
 
 async def test_a_job_is_not_buried_for_a_worker_that_lives(bare, quick):
     worker = await bare.start_worker()
-    await suspect(bare, (GONE, 1), (worker.name, now_unix_ms()))
+    await suspect(bare, (GONE, 1), (worker.name, SYSTEM.wall_unix_ms()))
     assert (await run(bare)).status == "finished"
 
 
@@ -86,9 +87,9 @@ async def test_a_worker_that_was_cut_off_gets_the_time_to_object(bare, monkeypat
     await suspect(bare, (GONE, 1), (GONE, 1))
     running = asyncio.create_task(run(bare))
     await wait_until(lambda: any(each.waits_for_objections for each in worker._runners.values()))
-    journal = Journal(bare.connection, bare.names)
+    journal = bare.broker.journal
     note = Note(id="suspect", attempt=4, verdict="returned", reason="lost")
-    await journal.append(journal.notes_subject("default", "suspect"), codec.encode(note))
+    await journal.append(journal.notes_subject(JobKey("default", "suspect")), codec.encode(note))
     assert (await running).status == "finished"
 
 
@@ -118,9 +119,9 @@ async def test_a_cancel_reaches_a_job_that_waits_for_objections(bare):
 async def test_the_time_to_object_is_counted_once_whoever_counts_it(bare):
     await bare.start_worker()
     await suspect(bare, (GONE, 1), (GONE, 1))
-    journal = Journal(bare.connection, bare.names)
-    asked = Note(id="suspect", attempt=4, verdict="probing", unix_ms=now_unix_ms() - 60_000)
-    await journal.append(journal.notes_subject("default", "suspect"), codec.encode(asked))
+    journal = bare.broker.journal
+    asked = Note(id="suspect", attempt=4, verdict="probing", unix_ms=SYSTEM.wall_unix_ms() - 60_000)
+    await journal.append(journal.notes_subject(JobKey("default", "suspect")), codec.encode(asked))
     result = await run(bare)
     assert (result.status, result.error.code) == ("failed", "attempts_exhausted")
     assert await notes(bare) == [(4, "probing")]
@@ -129,7 +130,7 @@ async def test_the_time_to_object_is_counted_once_whoever_counts_it(bare):
 async def test_a_clock_that_is_ahead_does_not_make_a_job_wait_for_ever(bare, quick):
     await bare.start_worker()
     await suspect(bare, (GONE, 1), (GONE, 1))
-    journal = Journal(bare.connection, bare.names)
-    asked = Note(id="suspect", attempt=4, verdict="probing", unix_ms=now_unix_ms() + 3_600_000)
-    await journal.append(journal.notes_subject("default", "suspect"), codec.encode(asked))
+    journal = bare.broker.journal
+    asked = Note(id="suspect", attempt=4, verdict="probing", unix_ms=SYSTEM.wall_unix_ms() + 3_600_000)
+    await journal.append(journal.notes_subject(JobKey("default", "suspect")), codec.encode(asked))
     assert (await run(bare)).error.code == "attempts_exhausted"

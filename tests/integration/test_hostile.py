@@ -8,7 +8,7 @@ import pytest
 import mesh as mesh_api
 from mesh import errors
 from mesh.broker import topology
-from mesh.broker.stores.queue import RequestQueue
+from mesh.job_key import JobKey
 from mesh.protocol import codec
 from mesh.protocol.messages import Delta, Started
 from tests.running import running_mesh, wait_until
@@ -83,8 +83,8 @@ async def test_a_job_named_like_a_sequence_is_found_by_its_name(tmp_path):
     async with running_mesh(tmp_path / "nats") as mesh, mesh_api.connect(mesh.url) as client:
         await client.submit("simulator", "Keep me", id="important")
         await client.submit("simulator", "Cancel me", id="s1")
-        queue = RequestQueue(mesh.connection, mesh.names)
-        found = await queue.find("default", "s1")
+        queue = mesh.broker.queue
+        found = await queue.find(JobKey("default", "s1"))
         assert (found.job, found.sequence) == ("s1", 2)
 
 

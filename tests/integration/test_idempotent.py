@@ -9,10 +9,10 @@ import pytest
 import mesh as mesh_api
 from mesh import errors
 from mesh.broker import topology
-from mesh.broker.stores.journal import Journal, events_of
-from mesh.broker.stores.results import ResultStore
+from mesh.broker.stores.journal import events_of
 from mesh.broker.topology import MeshSettings
 from mesh.engines.simulator.settings import SimulatorSettings
+from mesh.job_key import JobKey
 from mesh.protocol import codec
 from mesh.protocol.messages import Result, Started
 from tests.proxy import proxied
@@ -33,7 +33,7 @@ async def executions(mesh, job: str) -> int:
 
 
 async def read_events(mesh, subject: str) -> list:
-    return events_of(await Journal(mesh.connection, mesh.names).read(subject))
+    return events_of(await mesh.broker.journal.read(subject))
 
 
 async def stored(mesh) -> int:
@@ -106,8 +106,8 @@ async def test_the_same_id_between_its_result_and_the_end_of_its_request_is_answ
     async with mesh_of(tmp_path / "nats") as (mesh, client):
         first = await client.submit(MODEL, **ASKED, id="between")
         result = Result(id="between", tenant="default", model=MODEL, status="finished", text="done")
-        store = ResultStore(mesh.connection, mesh.names)
-        assert await store.create("default", "between", codec.encode(result), ttl_ms=60_000)
+        store = mesh.broker.results
+        assert await store.create(JobKey("default", "between"), codec.encode(result), ttl_ms=60_000)
         await mesh.append("between", result, last=0)
         assert await first == result
         assert await mesh.queued() == 1, "its request is still there"
@@ -199,7 +199,7 @@ async def test_the_same_id_for_something_else_is_refused(tmp_path, change, encod
 
 async def test_another_model_under_the_same_id_is_refused(tmp_path):
     async with mesh_of(tmp_path / "nats") as (mesh, client):
-        more = await topology.plan(mesh.connection, mesh.names, MeshSettings(lanes=1), ["other"])
+        more = await topology.plan(mesh.broker, MeshSettings(lanes=1), ["other"])
         await topology.apply(mesh.connection, more)
         await client.submit(MODEL, **ASKED, id="taken")
         with pytest.raises(errors.InvalidRequestError, match="another model"):

@@ -10,6 +10,7 @@ from mesh.control.jobs.job_detail import JobDetail, JobDetailReader
 from mesh.control.jobs.listing import JobLister, JobSelection
 from mesh.engines.simulator.settings import SimulatorSettings
 from mesh.errors import InvalidRequestError, ResultNotFoundError
+from mesh.job_key import JobKey
 from mesh.protocol import codec
 from mesh.protocol.messages import TIERS, Started
 from mesh.worker.worker import WorkerOptions
@@ -27,7 +28,7 @@ async def empty(tmp_path):
 
 
 async def listed(mesh: RunningMesh, limit: int = 50, **selection: str) -> list[tuple[str, str]]:
-    found = await JobLister(mesh.connection, mesh.names).listing(JobSelection(**selection), limit)
+    found = await JobLister(mesh.broker).listing(JobSelection(**selection), limit)
     return [(each.job, each.state) for each in found.jobs]
 
 
@@ -36,7 +37,7 @@ async def test_jobs_that_wait_are_listed_oldest_first_and_counted_by_tenant(empt
         async with api.connect(empty.url, tenant=tenant) as client:
             for number in range(2):
                 await client.submit(MODEL, f"{number}", id=f"{tenant}-{tier}-{number}", tier=tier)
-    found = await JobLister(empty.connection, empty.names).listing(JobSelection(), 4)
+    found = await JobLister(empty.broker).listing(JobSelection(), 4)
     assert [each.job for each in found.jobs] == ["a-standard-0", "a-standard-1", "b-batch-0", "b-batch-1"]
     assert {each.state for each in found.jobs} == {"queued"}
     assert (found.total, found.delivered, found.waiting, found.truncated) == (6, 0, 6, True)
@@ -59,14 +60,14 @@ async def test_jobs_that_run_come_first_with_worker_attempt_and_tokens(empty):
             return len(await listed(empty, state="running")) == 2
 
         await wait_until(two_run)
-        found = await JobLister(empty.connection, empty.names).listing(JobSelection(), 50)
+        found = await JobLister(empty.broker).listing(JobSelection(), 50)
         assert [each.state for each in found.jobs] == ["running"] * 2 + ["queued"] * 5
         assert {(each.worker, each.attempt) for each in found.jobs[:2]} == {("w-one", 1)}
         assert {(each.worker, each.attempt, each.tokens) for each in found.jobs[2:]} == {("", 0, 0)}
         assert (found.total, found.delivered + found.waiting, found.truncated) == (7, 7, False)
 
         async def have_tokens() -> bool:
-            found = await JobLister(empty.connection, empty.names).listing(JobSelection(state="running"), 50)
+            found = await JobLister(empty.broker).listing(JobSelection(state="running"), 50)
             return [each.worker for each in found.jobs] == ["w-one"] * 2 and all(each.tokens for each in found.jobs)
 
         await wait_until(have_tokens)
@@ -90,10 +91,10 @@ async def test_a_job_whose_worker_is_gone_is_said_to_wait_for_another(empty):
     async with api.connect(empty.url) as client:
         job = await client.submit(MODEL, "x", id="orphan", **LONG)
         gone = Started(id="orphan", attempt=1, index=0, worker="w-gone", unix_ms=1, sequence=job.sequence)
-        await empty.connection.request(empty.names.events("default", "orphan"), codec.encode(gone))
+        await empty.connection.request(empty.names.events(JobKey("default", "orphan")), codec.encode(gone))
         # As if it had been given to that worker, which holds it until its lease ends.
         await take_each(empty)
-        found = await JobLister(empty.connection, empty.names).listing(JobSelection(), 50)
+        found = await JobLister(empty.broker).listing(JobSelection(), 50)
         assert [(each.state, each.worker, each.reason) for each in found.jobs] == [
             ("retrying", "w-gone", "worker w-gone is gone")
         ]
@@ -123,7 +124,7 @@ async def test_ten_thousand_queued_jobs_cost_what_is_shown_of_them(empty):
 
     await wait_until(all_there)
     began = time.monotonic()
-    found = await JobLister(empty.connection, empty.names).listing(JobSelection(tenant="t1"), 20)
+    found = await JobLister(empty.broker).listing(JobSelection(tenant="t1"), 20)
     assert time.monotonic() - began < 2.0
     assert (len(found.jobs), found.total, found.waiting, found.truncated) == (20, 3333, 3333, True)
     assert {each.tenant for each in found.jobs} == {"t1"}
@@ -149,7 +150,7 @@ async def take(mesh: RunningMesh, consumer: str) -> None:
 
 
 async def told(mesh: RunningMesh, job: str, tenant: str = "default", **more: bool) -> JobDetail:
-    return await JobDetailReader(mesh.connection, mesh.names).tell(tenant, job, **more)
+    return await JobDetailReader(mesh.broker).tell(JobKey(tenant, job), **more)
 
 
 async def test_a_finished_job_is_told_with_attempts_moments_and_result(mesh):

@@ -16,12 +16,12 @@ import pytest
 import mesh as mesh_api
 from mesh import errors
 from mesh.broker import topology
-from mesh.broker.stores.results import ResultStore
 from mesh.broker.topology import MeshSettings
 from mesh.client import client as client_module
 from mesh.client.assembly import Restarted
 from mesh.client.job import INBOX_EVENTS, PAGE_EVENTS
 from mesh.engines.simulator.settings import SimulatorSettings
+from mesh.job_key import JobKey
 from mesh.protocol import codec
 from mesh.protocol.messages import Result
 from tests.chaos.test_crash_points import SCRIPT
@@ -271,12 +271,12 @@ async def test_a_job_that_waits_for_a_worker_is_not_called_unknown(tmp_path):
 async def test_a_job_that_ends_while_it_is_asked_for_is_not_called_unknown(tmp_path):
     """A worker looks into journal, store and queue one after the other; the job may end between two looks."""
     async with mesh_of(tmp_path / "nats") as (mesh, client):
-        store = ResultStore(mesh.connection, mesh.names)
+        store = mesh.broker.results
         result = Result(id="ends", tenant="default", model=MODEL, status="finished", text="There it is.")
         answers = []
 
         async def end_and_answer(to: str) -> None:
-            await store.create("default", "ends", codec.encode(result), 60_000)
+            await store.create(JobKey("default", "ends"), codec.encode(result), 60_000)
             mesh.connection.publish(to, b'{"id": "ends", "status": "unknown"}')
 
         def asked(subject: bytes, reply: bytes, payload: bytes, header: bytes) -> None:
@@ -296,7 +296,7 @@ async def test_a_job_that_a_server_lost_with_its_store_is_an_error_and_not_a_wai
         await mesh.server.start()
         await wait_until(lambda: mesh.connection.is_connected)
         settings = MeshSettings(lanes=1)
-        await topology.apply(mesh.connection, await topology.plan(mesh.connection, mesh.names, settings, [MODEL]))
+        await topology.apply(mesh.connection, await topology.plan(mesh.broker, settings, [MODEL]))
         with pytest.raises(errors.ResultNotFoundError, match="unknown"):
             await job.result(timeout=20)
 

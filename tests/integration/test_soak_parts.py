@@ -4,9 +4,11 @@ import asyncio
 
 import pytest
 
+from mesh.broker.broker import Broker
 from mesh.broker.stores.results import ResultStore
 from mesh.broker.transport.connection import connect
 from mesh.broker.transport.options import ConnectOptions
+from mesh.job_key import JobKey
 from mesh.protocol import codec, headers
 from mesh.protocol.messages import Result, Started
 from mesh.protocol.subjects import Names
@@ -26,7 +28,7 @@ async def watched(mesh_server):
     history = RunHistory()
     clock = asyncio.get_running_loop().time
     async with connect(ConnectOptions(servers=(mesh_server.url,), name="watcher")) as ears:
-        watcher = Watcher(ears, NAMES, history, clock)
+        watcher = Watcher(Broker(ears, NAMES), history, clock)
         watcher.start()
         watcher.deaf(clock())
         watcher.again()
@@ -37,7 +39,7 @@ async def watched(mesh_server):
 
 async def test_the_watcher_sees_what_is_refused_and_under_which_fence(watched, connection):
     history, _ = watched
-    subject = NAMES.events("t", "j")
+    subject = NAMES.events(JobKey("t", "j"))
     for fence in (0, 7):
         _, payload = await connection.request(subject, STARTED, headers.expecting(fence))
         assert (b"error" in payload) == (fence == 7)
@@ -54,7 +56,7 @@ async def test_the_watcher_sees_what_is_refused_and_under_which_fence(watched, c
 
 async def test_the_watcher_sees_results_with_their_fence_and_acks_with_their_reply(watched, connection):
     history, watcher = watched
-    assert await ResultStore(connection, NAMES).create("t", "j", RESULT, 60_000)
+    assert await ResultStore(Broker(connection, NAMES)).create(JobKey("t", "j"), RESULT, 60_000)
     consumer = f"$JS.ACK.{NAMES.requests_stream}.c.1.42.1.1700000000000000000.0"
     connection.publish(consumer, b"+WPI")
     connection.publish(consumer, b"-NAK {}")

@@ -10,6 +10,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import SpanKind, StatusCode
 
 import mesh as mesh_api
+from mesh.broker.broker import Broker
 from mesh.broker.topology import MeshSettings
 from mesh.broker.transport.connection import connect
 from mesh.control.status import mesh_exporter
@@ -155,9 +156,9 @@ def quick_exporter(monkeypatch):
 
 
 async def test_of_all_that_are_scraped_one_shows_the_mesh_and_another_after_it(bare, quick_exporter):
-    exporters = [MeshExporter(bare.names, f"process-{n}") for n in range(3)]
+    exporters = [MeshExporter(f"process-{n}") for n in range(3)]
     async with connect(bare.options()) as connection:
-        tasks = [asyncio.create_task(each.run(connection)) for each in exporters]
+        tasks = [asyncio.create_task(each.run(Broker(connection, bare.names))) for each in exporters]
         async with mesh_api.connect(bare.url) as client:
             await client.submit(MODEL, "It waits", tier="batch")
 
@@ -188,9 +189,9 @@ async def test_nothing_is_polled_while_nobody_scrapes(bare, quick_exporter, monk
 
     monkeypatch.setattr(mesh_exporter, "snapshot", look)
     monkeypatch.setattr(mesh_exporter, "IDLE_S", 0.3)
-    exporter = MeshExporter(bare.names, "process")
+    exporter = MeshExporter("process")
     async with connect(bare.options()) as connection:
-        task = asyncio.create_task(exporter.run(connection))
+        task = asyncio.create_task(exporter.run(Broker(connection, bare.names)))
         assert looks == []
         exporter.asked()
         await wait_until(lambda: looks)
@@ -202,9 +203,9 @@ async def test_nothing_is_polled_while_nobody_scrapes(bare, quick_exporter, monk
 async def test_models_that_clients_invent_are_counted_and_not_named(bare, quick_exporter):
     for number in range(3):
         await bare.connection.request(bare.names.request(f"invented-{number}", "standard", "default", "a"), b"{}")
-    mesh_exporter = MeshExporter(bare.names, "process")
+    mesh_exporter = MeshExporter("process")
     async with connect(bare.options()) as connection:
-        task = asyncio.create_task(mesh_exporter.run(connection))
+        task = asyncio.create_task(mesh_exporter.run(Broker(connection, bare.names)))
         await wait_until(lambda: mesh_exporter.asked() is not None)
         reading = mesh_exporter.asked()
         task.cancel()

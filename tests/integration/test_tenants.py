@@ -10,6 +10,7 @@ import pytest
 
 import mesh as mesh_api
 from mesh import errors
+from mesh.broker.broker import Broker
 from mesh.broker.transport.connection import connect
 from mesh.control.tenants.account_file import AccountLimits
 from mesh.control.tenants.accounts import Accounts
@@ -186,7 +187,7 @@ async def test_the_front_door_has_what_its_role_allows(tenancy):
     await tenancy.start_worker(SimulatorSettings(model=MODEL, between_tokens_ms=20))
     async with (
         connect(tenancy.role("frontdoor")) as host,
-        doors(host, Names(), "door", has_frontdoor=True),
+        doors(Broker(host, Names()), "door", has_frontdoor=True),
         mesh_api.connect(options=tenancy.tenant("acme"), tenant="acme") as client,
     ):
         ask = json.dumps({"prompt": "Hello", "max_tokens": 5}).encode()
@@ -207,11 +208,11 @@ async def test_limits_hold_with_what_the_roles_allow(tenancy):
     async with (
         connect(tenancy.role("operator")) as operator,
         connect(tenancy.role("frontdoor")) as host,
-        doors(host, Names(), "door", has_frontdoor=True),
+        doors(Broker(host, Names()), "door", has_frontdoor=True),
         mesh_api.connect(options=tenancy.tenant("acme"), tenant="acme") as client,
     ):
         limits = {"max_tokens": 10, "requests_per_minute": 500, "tokens_per_day": 10_000, "running": 2, "queued": 50}
-        await limit(operator, Names(), "acme", limits, is_cleared=False)
+        await limit(Broker(operator, Names()), "acme", limits, is_cleared=False)
 
         async def refused_in_a_row() -> bool:
             for _ in range(8):  # each is answered by one of the two

@@ -15,6 +15,7 @@ import pytest
 import pytest_asyncio
 
 from mesh.engines.simulator.settings import SimulatorSettings
+from mesh.job_key import JobKey
 from mesh.worker.worker import WorkerOptions
 from tests.running import MODEL, running_mesh, wait_until
 
@@ -243,7 +244,7 @@ def ended(vector: dict) -> str:
         refusal = vector["refusal"]
         return f"refused, {refusal['Nats-Service-Error-Code']}: {part_of(refusal['Nats-Service-Error'])}"
     result = vector.get("result") or vector.get("reply") or vector["replies"][-1]
-    status, error = result.get("status", "finished"), result.get("error")
+    status, error = result.get(JobKey("status", "finished")), result.get("error")
     if error:
         return f"{status}, `{error['code']}`: {part_of(error['message'])}"
     if "embeddings" in result:

@@ -7,11 +7,13 @@ from dataclasses import dataclass, field
 import pytest
 
 from mesh.broker import topology
+from mesh.broker.broker import Broker
 from mesh.broker.stores.results import MOST_AT_ONCE, ResultStore, Stored
 from mesh.broker.transport.connection import Connection, connect
 from mesh.broker.transport.options import ConnectOptions
 from mesh.client.client import Client
 from mesh.client.poller import FEW
+from mesh.job_key import JobKey
 from mesh.protocol import codec, headers
 from mesh.protocol.messages import Result
 from mesh.protocol.subjects import Names
@@ -33,10 +35,10 @@ class Watched:
 
     async def end_unheard(self, jobs: list[str]) -> None:
         """Store Results that nobody announces."""
-        store = ResultStore(self.keeper, Names())
+        store = ResultStore(Broker(self.keeper, Names()))
         for job in jobs:
             result = Result(id=job, status="finished", tenant="default", model=MODEL, text=f"of {job}")
-            assert await store.create("default", job, codec.encode(result), 60_000)
+            assert await store.create(JobKey("default", job), codec.encode(result), 60_000)
 
 
 @pytest.fixture(params=["allowed", "refused"])
@@ -55,15 +57,15 @@ async def watched(request, tmp_path):
         return ConnectOptions(servers=(server.url,), user=name, password="x")
 
     async with connect(user("keeper")) as keeper, connect(user(request.param)) as connection:
-        changes = await topology.plan(keeper, Names(), topology.MeshSettings(), [MODEL])
+        changes = await topology.plan(Broker(keeper, Names()), topology.MeshSettings(), [MODEL])
         await topology.apply(keeper, changes)
-        client = Client(connection, Names(), "default", "json", server.url)
+        client = Client(Broker(connection, Names()), "default", "json", server.url)
         found = Watched(keeper, client, request.param == "allowed")
         check = client.watch._store.check
 
-        def counted(tenant: str, job: str, on_found: Callable[[Stored], None]) -> None:
-            found.asked.append(job)
-            check(tenant, job, on_found)
+        def counted(key: JobKey, on_found: Callable[[Stored], None]) -> None:
+            found.asked.append(key.id)
+            check(key, on_found)
 
         client.watch._store.check = counted
         yield found
@@ -105,7 +107,7 @@ async def test_the_marker_of_a_deleted_result_is_none(watched: Watched) -> None:
     client = watched.client
     jobs = [await client.submit(MODEL, "Hello.") for _ in range(FEW + 1)]
     await watched.end_unheard([jobs[0].id])
-    deleted = Names().result_key("default", jobs[0].id)
+    deleted = Names().result_key(JobKey("default", jobs[0].id))
     await watched.keeper.request(deleted, b"", headers.block(("KV-Operation", "DEL")))
     await watched.end_unheard([job.id for job in jobs[1:]])
     client.watch.connection_changed(True)

@@ -4,6 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mesh.control.deadletters.redrive import RedrivePlan, Traces, decide, read_request, submission
+from mesh.job_key import JobKey
 from mesh.protocol import codec
 from mesh.protocol.messages import Delta, Event, Request, Result, Started
 
@@ -50,7 +51,7 @@ def test_a_journal_in_which_a_later_run_wrote_is_left_alone(old, new, data):
 @given(ids, st.text(min_size=1), st.sampled_from(["json", "msgpack"]), st.one_of(st.none(), st.integers(1, 2**53)))
 def test_what_is_stored_again_is_the_same_request_under_the_same_id(job, prompt, encoding, deadline):
     body = codec.encode({"prompt": prompt, "temperature": 0.5}, encoding)
-    again = submission(BURIAL, ("t", job), body, encoding, deadline)
+    again = submission(BURIAL, JobKey("t", job), body, encoding, deadline)
     request, why = read_request(again.body, encoding)
     assert why == ""
     assert request == Request(id=job, prompt=prompt, temperature=0.5, deadline_unix_ms=deadline)

@@ -1,13 +1,13 @@
 """From the command line to a request: its prompt and its fields. Called by `mesh generate`, `chat` and `submit`."""
 
 import sys
-import time
 from dataclasses import asdict
 from typing import Any
 
 import click
 
 from mesh.cli.option_values import Question, Sampling
+from mesh.clock import SYSTEM
 from mesh.errors import ConfigError
 
 Prompt = str | list[dict[str, str]]  # bare text, or the turns of a chat
@@ -46,5 +46,5 @@ def request_fields(sampling: Sampling) -> dict[str, Any]:
     deadline_s = given.pop("deadline")
     given["stop"] = list(sampling.stop) or None
     if deadline_s is not None:
-        given["deadline_unix_ms"] = time.time_ns() // 1_000_000 + int(deadline_s * 1000)
+        given["deadline_unix_ms"] = SYSTEM.wall_unix_ms() + int(deadline_s * 1000)
     return {key: value for key, value in given.items() if value is not None}

@@ -15,6 +15,7 @@ from mesh.broker.stores.deadletters import DeadLetter
 from mesh.cli.terminal import figures, render
 from mesh.cli.terminal.table import TableColumn, show_table
 from mesh.cli.terminal.text import one_line
+from mesh.clock import SYSTEM
 from mesh.control.deadletters.redrive import Decision, Verb, as_json, read_request
 from mesh.control.deadletters.service import DeadLetterDetail
 
@@ -209,7 +210,7 @@ def _reason(letter: DeadLetter) -> str:
 
 
 def _ago(letter: DeadLetter) -> str:
-    return f"{figures.span(max(1000.0, time.time() * 1000 - letter.buried_unix_ms))} ago"
+    return f"{figures.span(max(1000.0, SYSTEM.wall_unix_ms() - letter.buried_unix_ms))} ago"
 
 
 def _instant(unix_ms: int) -> str:

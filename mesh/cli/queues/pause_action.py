@@ -14,8 +14,8 @@ async def pause(nats: Nats, target: str, for_s: float | None, as_json: bool) -> 
         InvalidRequestError, ModelNotFoundError: there are no such queues.
     """
     meant = pausing.read_target(target)
-    async with open_mesh(nats) as (connection, names):
-        outcome = await pausing.pause(connection, names, meant, for_s)
+    async with open_mesh(nats) as broker:
+        outcome = await pausing.pause(broker, meant, for_s)
     queue_output.show(outcome, as_json)
     if not as_json:
         render.note(f"what runs goes on; what waits is kept, and its deadlines still count. `mesh resume {meant}`")

@@ -14,8 +14,8 @@ async def resume(nats: Nats, target: str, as_json: bool) -> None:
         InvalidRequestError, ModelNotFoundError: there are no such queues.
     """
     meant = pausing.read_target(target)
-    async with open_mesh(nats) as (connection, names):
-        outcome = await pausing.resume(connection, names, meant)
+    async with open_mesh(nats) as broker:
+        outcome = await pausing.resume(broker, meant)
     queue_output.show(outcome, as_json)
     if not as_json:
         paused = sum(1 for each in outcome.before if each.pause_s)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mesh.broker import topology
-from mesh.broker.transport.connection import connect
+from mesh.broker.broker import open_broker
 from mesh.broker.transport.options import ConnectOptions
 from mesh.cli.option_values import DEFAULT_NATS, EngineChoice, TopologyOptions
 from mesh.cli.serve.model_names import served_name
@@ -65,10 +65,10 @@ async def serve(order: UpOptions) -> None:
 
 async def declare(url: str, names: Names, shape: TopologyOptions, model: str) -> None:
     """Create what the mesh lacks, and say what differs; nothing that exists is changed."""
-    async with connect(ConnectOptions(servers=(url,), name="mesh-up")) as connection:
-        settings = await wanted(connection, names, shape)
-        changes = await topology.plan(connection, names, settings, [model])
-        created = await topology.apply(connection, changes)
+    async with open_broker(ConnectOptions(servers=(url,), name="mesh-up"), names) as broker:
+        settings = await wanted(broker, shape)
+        changes = await topology.plan(broker, settings, [model])
+        created = await topology.apply(broker.connection, changes)
     for change in changes:
         if change.verb == "differs":
             render.event(f"{change.kind} {change.name} is kept as it is: {change.detail}")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from mesh.broker import topology
-from mesh.broker.transport.connection import connect as connect_broker
+from mesh.broker.broker import open_broker
 from mesh.broker.transport.options import ConnectOptions
 from mesh.cli.option_values import EngineChoice
 from mesh.cli.serve.model_names import DEMO_NAME, demo_model
@@ -89,8 +89,8 @@ async def run(order: DemoOptions) -> None:
 
 async def _declare(url: str) -> None:
     names, settings = Names(), topology.MeshSettings()
-    async with connect_broker(ConnectOptions(servers=(url,), name="mesh-demo")) as connection:
-        await topology.apply(connection, await topology.plan(connection, names, settings))
+    async with open_broker(ConnectOptions(servers=(url,), name="mesh-demo"), names) as broker:
+        await topology.apply(broker.connection, await topology.plan(broker, settings))
 
 
 @contextlib.asynccontextmanager

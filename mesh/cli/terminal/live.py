@@ -2,7 +2,6 @@
 
 import contextlib
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -13,6 +12,7 @@ from rich.text import Text
 
 from mesh.cli.terminal import render
 from mesh.cli.terminal.text import cells, clip, wrap
+from mesh.clock import SYSTEM
 
 MOST_BODY_LINES = 6  # more of one text than this is hard to follow
 INDENT = "  "
@@ -94,7 +94,7 @@ def progress(every_s: float | None = None, total: int | None = None) -> Iterator
 
     def tell(text: str, done: int = 0) -> None:
         nonlocal drawn_s
-        now_s = time.monotonic()
+        now_s = SYSTEM.monotonic_s()
         if now_s - drawn_s >= DRAW_S:
             drawn_s = now_s
             bar.update(task, description=render.harmless(text), completed=done, refresh=True)
@@ -104,11 +104,11 @@ def progress(every_s: float | None = None, total: int | None = None) -> Iterator
 
 
 def _every(every_s: float) -> Tell:
-    told_s = time.monotonic()
+    told_s = SYSTEM.monotonic_s()
 
     def tell(text: str, done: int = 0) -> None:
         nonlocal told_s
-        now_s = time.monotonic()
+        now_s = SYSTEM.monotonic_s()
         if now_s - told_s >= every_s:
             told_s = now_s
             render.event(text)

@@ -27,15 +27,15 @@ async def run(nats: Nats, workers: Sequence[str], model: str | None, is_waiting:
     Raises:
         ConfigError: one of them is not there; none was told.
     """
-    async with open_mesh(nats) as (connection, names):
-        chosen = await drain.choose(connection, names, workers, model)
-        told = await drain.drain(connection, names, chosen)
+    async with open_mesh(nats) as broker:
+        chosen = await drain.choose(broker, workers, model)
+        told = await drain.drain(broker, chosen)
         if not as_json:
             _show(told, is_waiting)
         left: list[str] = []
         if is_waiting:
             with progress() as tell:
-                left = await drain.wait_gone(connection, names, told, lambda there: tell(_left(there), 0))
+                left = await drain.wait_gone(broker, told, lambda there: tell(_left(there), 0))
     if as_json:
         render.say_json(json.dumps({"workers": [_as_json(each, left) for each in told], "waited": is_waiting}))
     elif left:

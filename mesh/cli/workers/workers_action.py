@@ -1,7 +1,6 @@
 """`mesh workers`: who is alive."""
 
 import json
-import time
 from collections.abc import Sequence
 
 import msgspec
@@ -10,6 +9,7 @@ from mesh.cli.connecting import open_client
 from mesh.cli.option_values import Nats
 from mesh.cli.terminal import figures, render
 from mesh.cli.terminal.table import TableColumn, show_table
+from mesh.clock import SYSTEM
 from mesh.protocol.messages import Presence
 
 _COLUMNS = (
@@ -51,7 +51,7 @@ def _row(worker: Presence) -> Sequence[str]:
         figures.count(worker.tokens),
         worker.host,
         str(worker.pid),
-        figures.span(time.time() * 1000 - worker.started_unix_ms),
+        figures.span(SYSTEM.wall_unix_ms() - worker.started_unix_ms),
     )
 
 

@@ -10,8 +10,9 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from mesh.broker.broker import Broker
 from mesh.broker.topology import MeshSettings
-from mesh.broker.transport.connection import Connection, connect
+from mesh.broker.transport.connection import connect
 from mesh.broker.transport.options import ConnectOptions
 from mesh.engines.simulator.settings import SimulatorSettings
 from mesh.errors import BrokerError
@@ -113,12 +114,13 @@ class _Stage:
             await self._servers.start()
             options = ConnectOptions(servers=self._servers.urls, name="soak", connect_timeout_s=20.0)
             async with connect(options) as connection:
-                await self._servers.declare(connection, self._names, self._settings(), MODEL)
+                broker = Broker(connection, self._names)
+                await self._servers.declare(broker, self._settings(), MODEL)
                 async with self._workers() as workers:
                     self._say(f"{order.servers} nats-server, {order.workers} workers, {order.requests} requests")
-                    drained_s = await self._perform(connection, workers)
+                    drained_s = await self._perform(broker, workers)
                 self._history.tracebacks = workers.tracebacks()
-                await harvest(connection, self._names, self._history, drained_s)
+                await harvest(broker, self._history, drained_s)
         finally:
             await self._servers.stop()
 
@@ -144,20 +146,20 @@ class _Stage:
             await workers.start()
             yield workers
 
-    async def _perform(self, connection: Connection, workers: FaultySupervisor) -> float | None:
+    async def _perform(self, broker: Broker, workers: FaultySupervisor) -> float | None:
         """Load and faults; how long the queue took to drain after the last fault, None if it did not."""
         order = self._order
         options = ConnectOptions(servers=self._servers.urls, name="soak-watcher")
         async with connect(options) as ears, clients_of(self._servers.urls, self._names) as clients:
-            watcher = Watcher(ears, self._names, self._history, self._clock)
+            watcher = Watcher(Broker(ears, self._names), self._history, self._clock)
             watcher.start()
             hands = Hands(workers, self._servers, watcher, self._history, self._clock)
             load = SoakLoad(self._history, MODEL, self._clock, clients, order.open_at_once)
             progress = asyncio.create_task(self._progress(watcher, load), name="soak-progress")
             try:
-                await self._under_fire(connection, workers, hands, load)
+                await self._under_fire(broker, workers, hands, load)
                 healed_s = self._clock()
-                is_drained = await wait_drained(connection, self._names, order.drain_s)
+                is_drained = await wait_drained(broker, order.drain_s)
                 drained_s = self._clock() - healed_s
                 waiting = await load.wait_readers(order.readers_s)
                 if waiting:
@@ -168,9 +170,7 @@ class _Stage:
                 watcher.close()
         return drained_s if is_drained else None
 
-    async def _under_fire(
-        self, connection: Connection, workers: FaultySupervisor, hands: Hands, load: SoakLoad
-    ) -> None:
+    async def _under_fire(self, broker: Broker, workers: FaultySupervisor, hands: Hands, load: SoakLoad) -> None:
         """Until all is submitted, and little is left to do."""
         order = self._order
         faults = plan.faults(random.Random(f"faults {order.seed}"), order.lease_s, order.weights, order.pause_s)
@@ -183,20 +183,20 @@ class _Stage:
                 _raise_of(striking)
                 workers.check()
             await loading
-            await self._tail(connection, striking)
+            await self._tail(broker, striking)
         finally:
             for task in (striking, loading):
                 task.cancel()
             await asyncio.gather(striking, loading, return_exceptions=True)
         await hands.heal()
 
-    async def _tail(self, connection: Connection, striking: asyncio.Task[None]) -> None:
+    async def _tail(self, broker: Broker, striking: asyncio.Task[None]) -> None:
         """All is submitted: the faults go on until most of it is done."""
         end_s = self._clock() + TAIL_S
         while self._clock() < end_s:
             _raise_of(striking)
             with contextlib.suppress(BrokerError):
-                if await queued(connection, self._names) <= TAIL * self._order.requests:
+                if await queued(broker) <= TAIL * self._order.requests:
                     return
             await asyncio.sleep(0.2)
 

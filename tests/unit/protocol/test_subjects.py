@@ -3,6 +3,7 @@
 import pytest
 
 from mesh.errors import InvalidRequestError
+from mesh.job_key import JobKey
 from mesh.protocol.subjects import Names, RequestAddress, check_tier, check_token, is_token, to_token
 
 GOOD = ["a", "A-z_09", "-", "_", "0", "j" * 64, "w-3f"]
@@ -103,12 +104,12 @@ def test_a_namespace_is_a_token(namespace):
 def test_the_subjects_are_those_of_the_protocol():
     names = Names()
     assert names.request("demo", "standard", "default", "x") == "mesh.req.demo.standard.default.x"
-    assert names.events("default", "job-1") == "mesh.out.default.job-1"
+    assert names.events(JobKey("default", "job-1")) == "mesh.out.default.job-1"
     assert names.dead(RequestAddress("demo", "batch", "t", "3")) == "mesh.dead.demo.batch.t.3"
     assert names.control("t", "cancel", "j") == "mesh.ctl.t.cancel.j"
     assert names.system("cancel", "t", "j") == "mesh.sys.cancel.t.j"
-    assert names.attempts("t", "j") == "mesh.sys.attempts.t.j"
-    assert names.result_key("t", "j") == "$KV.mesh_results.t.j"
+    assert names.attempts(JobKey("t", "j")) == "mesh.sys.attempts.t.j"
+    assert names.result_key(JobKey("t", "j")) == "$KV.mesh_results.t.j"
     assert names.worker_key("w") == "$KV.mesh_workers.w"
     assert names.consumer("demo", "batch", 2) == "demo-batch-2"
 
@@ -132,7 +133,7 @@ def test_a_namespace_names_everything():
     names = Names("lab")
     assert names.requests_stream == "LAB_REQUESTS"
     assert names.results_bucket == "lab_results"
-    assert names.events("t", "j") == "lab.out.t.j"
+    assert names.events(JobKey("t", "j")) == "lab.out.t.j"
 
 
 @pytest.mark.parametrize(
