@@ -49,7 +49,7 @@ class TopApp(App[BaseException | None]):
     """
 
     def __init__(self, feed: Feed, deeds: Deeds) -> None:
-        super().__init__()
+        super().__init__(ansi_color=True)
         self.theme = "ansi-dark"  # the terminal's own colours
         self.state = State()
         self._feed = feed
