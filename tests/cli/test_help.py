@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 import pytest
 
-from mesh.cli import main, options
+from mesh.cli import main, option_values
 from mesh.protocol.messages import TIERS
 from tests.cli.conftest import Cli
 
@@ -86,9 +86,9 @@ def processor_s(*arguments: str) -> float:
 @pytest.mark.parametrize(
     ("arguments", "most"),
     [
-        # A bare Python takes about 25 ms: 150 ms for the help, 100 ms for the import.
-        (("-m", "mesh", "--help"), 6.0),
-        (("-c", "import mesh"), 4.0),
+        # A bare Python takes 14 to 30 ms of a processor. The help is to take 150 ms at most, the import 100 ms.
+        (("-m", "mesh", "--help"), 8.0),
+        (("-c", "import mesh"), 5.0),
     ],
 )
 def test_the_list_of_commands_and_the_package_load_at_once(arguments: tuple[str, ...], most: float) -> None:
@@ -98,7 +98,7 @@ def test_the_list_of_commands_and_the_package_load_at_once(arguments: tuple[str,
 
 
 def test_tiers_of_the_help_are_those_of_the_protocol() -> None:
-    assert options.TIERS == TIERS
+    assert option_values.TIERS == TIERS
 
 
 @pytest.mark.parametrize(

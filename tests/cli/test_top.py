@@ -16,6 +16,7 @@ from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from subprocess import Popen
+from typing import Any
 
 import pyte
 import pytest
@@ -102,7 +103,7 @@ def test_enter_opens_the_jobs_of_a_queue_and_one_of_them_and_escape_goes_back() 
 
 
 def test_the_footer_names_every_key_that_asks_for_something() -> None:
-    shown = {view: " ".join(key for key, _ in hints(State(view=view))) for view in ("queues", "workers", "jobs", "job")}  # type: ignore[arg-type]  # views
+    shown = {view: " ".join(key for key, _ in hints(State(view=view))) for view in ("queues", "workers", "jobs", "job")}
     for view, keys in {"queues": "pPuU", "workers": "dPU", "jobs": "c", "job": "c"}.items():
         assert set(keys) <= set(shown[view])
     assert all({"?", "q"} <= set(keys.split()) for keys in shown.values())
@@ -166,7 +167,7 @@ async def watched(tmp_path: Path) -> AsyncIterator[Watched]:
                 await deeds.finish()
 
 
-LONG = {"max_tokens": 8000, "ignore_eos": True, "stream": True}
+LONG: dict[str, Any] = {"max_tokens": 8000, "ignore_eos": True, "stream": True}
 
 
 async def test_the_views_show_the_mesh_and_follow_it(watched: Watched) -> None:

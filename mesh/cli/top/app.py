@@ -18,7 +18,7 @@ from mesh.cli.terminal.text import cells, clip, one_line, wrap
 from mesh.cli.top import sight as picture
 from mesh.cli.top.deeds import Deeds
 from mesh.cli.top.feed import Feed
-from mesh.cli.top.keys import Quit, Scroll, State, hints, picked_row, press, sorted_by
+from mesh.cli.top.keys import Quit, Scroll, State, hints, picked_row, press
 from mesh.cli.top.sight import Sight
 from mesh.cli.top.tables import GAP, TABS, Row, Table, Tone, View, layout
 
@@ -96,19 +96,12 @@ class TopApp(App[BaseException | None]):
             return
         await super().on_event(event)
 
-    def on_data_table_header_selected(self, event: DataTable.HeaderSelected) -> None:
-        whole, _ = picture.shown(self.state, self._feed.sight)
-        self.state = sorted_by(self.state, whole, layout(whole.columns, self.size.width)[event.column_index][0])
-        self._touch()
-
-    def on_data_table_row_selected(self, event: DataTable.RowSelected) -> None:
-        if event.cursor_row < len(self._keys):
-            self.state = self.state.pick(self._keys[event.cursor_row])
-            self._touch()
-
     def _press(self, key: str) -> None:
         if key == "interrupt":
             self.leave(SignalledError(SIGINT))
+            return
+        if key == "ctrl+l":  # something else wrote on the screen
+            self.screen.refresh(layout=True)
             return
         table, rows = picture.shown(self.state, self._feed.sight)
         self.state, action = press(self.state, key, table, rows)

@@ -136,14 +136,6 @@ def picked_row(state: State, rows: Sequence[Row]) -> int:
     return next((index for index, row in enumerate(rows) if row.key == state.picked), 0)
 
 
-def sorted_by(state: State, table: Table, column: int) -> State:
-    """The state after a click on a column's title: sorted by it, or the other way round if it was already."""
-    order = state.order(table)
-    return _sorted(
-        state, replace(order, is_reversed=not order.is_reversed) if order.column == column else SortOrder(column)
-    )
-
-
 def hints(state: State) -> list[tuple[str, str]]:
     """Every key that does something now, with a word for it."""
     match state.mode:

@@ -36,7 +36,7 @@ async def run(nats: Nats) -> None:
         loop.on_signals(lambda number: app.leave(SignalledError(number)))
         feed.over.add_done_callback(lambda over: None if over.cancelled() else app.leave(over.exception()))
         async with feed.running():
-            error = await app.run_async()
+            error = await app.run_async(mouse=False)  # the terminal's own way to mark and copy stays
             await deeds.finish()
     if error is not None:
         raise error
