@@ -18,7 +18,7 @@ from mesh.errors import MeshError
 from mesh.protocol import codec
 from mesh.protocol.messages import AuditEntry, AuditEvent
 
-log = logging.getLogger("mesh.control")
+log = logging.getLogger("mesh.audit")
 
 WRITE_S = 2.0  # for NATS to take it
 LONGEST_USER = 64  # a key's name has 56 characters

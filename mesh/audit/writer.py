@@ -35,7 +35,7 @@ from mesh.signals import (
     ignore,
 )
 
-log = logging.getLogger("mesh.control")
+log = logging.getLogger("mesh.audit")
 
 MAX_WAITING = 20_000  # entries not written yet, some 300 bytes each; an hour of a busy worker's without NATS
 MAX_REFUSALS = 1_000  # kinds of refusals in one moment

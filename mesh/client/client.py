@@ -48,12 +48,11 @@ from mesh.protocol import codec
 from mesh.protocol.codec import Encoding
 from mesh.protocol.messages import DEFAULT_DEADLINE_MS, Presence, Request, Result
 from mesh.protocol.subjects import DEFAULT_NAMESPACE, Names, check_tier, check_token
+from mesh.protocol.timing import RESULT_MARGIN_S
 from mesh.telemetry import asking
 
 DEFAULT_URL = "nats://127.0.0.1:4222"
 SUBMIT_S = 10.0
-# Past the deadline: for the mesh to notice it, which takes a dead worker's lease (`ack_wait`, 10 s), and to say so.
-BOUND_MARGIN_S = 30.0
 READ_S = 5.0
 HEADER_ROOM_BYTES = 1024
 
@@ -196,7 +195,7 @@ class Client:
         result = (await self.generate(model, input=given, **fields)).raise_for_status()
         return result.embeddings if isinstance(result.embeddings, list) else []
 
-    def job(self, id: str, *, index: int = 0, timeout: float = DEFAULT_DEADLINE_MS / 1000 + BOUND_MARGIN_S) -> Job:
+    def job(self, id: str, *, index: int = 0, timeout: float = DEFAULT_DEADLINE_MS / 1000 + RESULT_MARGIN_S) -> Job:
         """The handle of a job by its id, submitted by anybody of this tenant: its journal, then live.
 
         Args:
@@ -384,7 +383,7 @@ def _bound_of(request: Request, clock: Clock) -> float:
     """How long to wait for the request's Result, in seconds from now."""
     deadline_ms = request.deadline_unix_ms
     left_ms = DEFAULT_DEADLINE_MS if deadline_ms is None else max(0, deadline_ms - clock.server_unix_ms())
-    return left_ms / 1000 + BOUND_MARGIN_S
+    return left_ms / 1000 + RESULT_MARGIN_S
 
 
 def new_job_id() -> str:

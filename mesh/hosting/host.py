@@ -23,7 +23,7 @@ from mesh.protocol.subjects import Names
 from mesh.signals import Observer, all_of, ignore
 from mesh.worker.worker import Worker, WorkerOptions
 
-log = logging.getLogger("mesh.control")
+log = logging.getLogger("mesh.hosting")
 
 # In a row, each soon after the engine was ready: then the process ends, and whoever started it decides. One more than
 # a request takes that kills every engine before it is found out.

@@ -13,14 +13,14 @@ from mesh.broker.broker import Broker
 from mesh.broker.stores.delivery import StoredRequest
 from mesh.errors import MeshError
 from mesh.protocol.messages import ErrorInfo
+from mesh.protocol.timing import EXPIRY_SWEEP_S
 from mesh.protocol.validate import deadline_of
 from mesh.reconcile.deadlines import Deadlines
 from mesh.reconcile.leader import LeaderLease
 from mesh.reconcile.termination import Termination
 
-log = logging.getLogger("mesh.control")
+log = logging.getLogger("mesh.reconcile")
 
-SWEEP_S = 1.0
 AT_ONCE = 32  # jobs being ended at the same time
 BATCH = 1024  # jobs ended in one sweep
 SLACK = 1000  # deadlines of ended jobs that are borne with
@@ -58,7 +58,7 @@ class Expiry:
                 log.debug("the sweep for deadlines was put off: %s", error)
             except Exception:  # a sweep that meets a fault is followed by others
                 log.exception("a sweep for deadlines failed", extra={"event": "sweep_failed"})
-            await asyncio.sleep(SWEEP_S)
+            await asyncio.sleep(EXPIRY_SWEEP_S)
 
     def _forget(self) -> None:
         self._deadlines, self._read, self._seen = Deadlines(), 0, 0

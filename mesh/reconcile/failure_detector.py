@@ -21,12 +21,11 @@ from mesh.errors import DisconnectedError, MeshError, SequenceError, Unavailable
 from mesh.policies.peers import wards
 from mesh.protocol.messages import LivenessRecord
 from mesh.protocol.subjects import is_token
-from mesh.worker.liveness import BYE, LIST, RENEW_S, WATCHED_S
+from mesh.protocol.timing import LEASES_ANNOUNCED_S, LIVENESS_RENEW_S, PEER_PATIENCE_S, PEER_PING_S
+from mesh.worker.liveness import BYE, LIST
 
-log = logging.getLogger("mesh.control")
+log = logging.getLogger("mesh.reconcile")
 
-PING_S = 0.25  # between pings of each ward
-PATIENCE_S = 0.3  # between the first ping nobody heard and the last: a worker that reconnects needs less
 LOOK_S = 2.0  # between looks who is there
 ABSENT_S = 60.0  # for so long one that is not seen is watched all the same
 REMEMBERED = 1000  # burials
@@ -135,8 +134,10 @@ class FailureDetector:
     async def _watch(self) -> None:
         while True:
             slept_from_s = self._loop.time()
-            await asyncio.sleep(PING_S)
-            if self._loop.time() - slept_from_s > WATCHED_S / 2:  # we were suspended, and nobody told us anything
+            await asyncio.sleep(PEER_PING_S)
+            if (
+                self._loop.time() - slept_from_s > LEASES_ANNOUNCED_S / 2
+            ):  # we were suspended, and nobody told us anything
                 self._connection_changed(True)
             if self._connection.is_connected and self._loop.time() >= self._steady_from_s:
                 for ward in list(self._wards.values()):
@@ -163,7 +164,7 @@ class FailureDetector:
         A worker that came back from an earlier burial may be one that others hear and we do not: it gets the time to
         renew its record, which then refuses us.
         """
-        patience_s = PATIENCE_S if ward.name not in self._buried else RENEW_S + 2 * PATIENCE_S
+        patience_s = PEER_PATIENCE_S if ward.name not in self._buried else LIVENESS_RENEW_S + 2 * PEER_PATIENCE_S
         try:
             record = await self._lives.last(ward.name)
             if not await self._is_gone(ward, patience_s):

@@ -22,7 +22,7 @@ from mesh.protocol.codec import Encoding
 from mesh.protocol.history import History, read_history
 from mesh.protocol.messages import ErrorInfo, Result, Started, Status
 from mesh.protocol.outcome import Ending, JobFacts, result_of
-from mesh.worker.runner import ENDING_S
+from mesh.protocol.timing import ENDING_S
 
 TRIES = 5
 LAG_S = 0.05  # between looks at a replica that lags behind its leader

@@ -18,7 +18,7 @@ from mesh.protocol.messages import TIERS, ErrorInfo
 from mesh.protocol.subjects import is_token
 from mesh.reconcile.termination import Termination
 
-log = logging.getLogger("mesh.control")
+log = logging.getLogger("mesh.reconcile")
 
 QUEUE = "mesh-unroutable"
 MAX_WAITING = 10_000  # notices not yet looked at; beyond, the next sweep finds the requests

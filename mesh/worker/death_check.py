@@ -15,10 +15,7 @@ from mesh.protocol import codec
 from mesh.protocol.history import History, Trial
 from mesh.protocol.messages import Note
 from mesh.protocol.subjects import is_token
-
-# For a worker that was cut off to be back and say so: its library notices a broken connection at once, and a silent
-# one within six seconds.
-OBJECTION_S = 6.0
+from mesh.protocol.timing import OBJECTION_S
 
 
 class DeathCheck:

@@ -17,12 +17,11 @@ from mesh.broker.broker import Broker
 from mesh.errors import ConfigError, DisconnectedError, MeshError, SequenceError
 from mesh.protocol import codec
 from mesh.protocol.messages import LivenessRecord, Pong
+from mesh.protocol.timing import LEASES_ANNOUNCED_S, LIVENESS_RENEW_S
 
 log = logging.getLogger("mesh.worker")
 
 RETRY_S = 0.1
-RENEW_S = 2.0  # at most between two signs: who does not hear us can still see that we live
-WATCHED_S = 3.0  # after a ping somebody listens to what we announce
 LIST = b"leases"  # the body of a ping that asks for all of them
 BYE = b"bye"
 
@@ -93,7 +92,7 @@ class Liveness:
         Raises:
             ConfigError: another process took this worker's name.
         """
-        period_s = min(period_s, RENEW_S)
+        period_s = min(period_s, LIVENESS_RENEW_S)
         while True:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(period_s):
@@ -133,7 +132,7 @@ class Liveness:
         to = reply.decode("utf-8", "replace")
         if not self._names.may_answer(to):
             return
-        self._watched_until_s = self._clock.monotonic_s() + WATCHED_S
+        self._watched_until_s = self._clock.monotonic_s() + LEASES_ANNOUNCED_S
         pong = codec.encode(Pong(born_unix_ms=self._born_unix_ms))
         with contextlib.suppress(DisconnectedError):
             self._connection.publish(to, msgspec.json.encode(list(self._leases)) if payload == LIST else pong)

@@ -10,10 +10,10 @@ import logging
 from mesh.broker.stores.delivery import Delivery
 from mesh.broker.stores.quota_slots import Slot, Slots
 from mesh.broker.stores.quotas import Quotas
-from mesh.broker.topology import PRESENCE_BEAT_S
 from mesh.errors import BrokerError, MeshError, RequestError
 from mesh.job_key import JobKey
 from mesh.protocol.messages import Result
+from mesh.protocol.timing import PRESENCE_BEAT_S
 
 log = logging.getLogger("mesh.worker")
 

@@ -20,6 +20,7 @@ from mesh.policies.quota import pause_s
 from mesh.protocol.history import History
 from mesh.protocol.messages import Result, Usage
 from mesh.protocol.outcome import JobFacts
+from mesh.protocol.timing import ENDING_S
 from mesh.worker.actions import RETRY_S, Actions, WorkerContext
 from mesh.worker.attempt import Action, Attempt, Begin
 from mesh.worker.cancel_scope import CancelScope
@@ -32,9 +33,6 @@ log = logging.getLogger("mesh.worker")
 
 # How long a job that ended keeps its slot while its last tokens cannot be journaled; then it is delivered again.
 JOURNAL_PATIENCE_S = 30.0
-
-# How long a journal that was closed to end its job is left alone: twice what its closer has to store the Result.
-ENDING_S = 4.0
 
 # Why the engine's work on a job is cut short. lost: the job is another's. found: it has a Result already.
 # stalled: it gets nowhere, while others do. dead: the engine is, as far as anybody can tell.

@@ -16,16 +16,16 @@ from mesh.broker.stores.delivery import Delivery
 from mesh.broker.stores.pulls import Leases
 from mesh.broker.stores.quota_slots import Slots
 from mesh.broker.stores.quotas import Quotas
-from mesh.broker.topology import PRESENCE_BEAT_S
 from mesh.engines.base import Engine
 from mesh.errors import DisconnectedError, EngineDeadError, MeshError
 from mesh.job_key import JobKey
+from mesh.protocol.timing import HAND_BACK_S, LEASE_BEATS, PRESENCE_BEAT_S
 from mesh.signals import ConnectionChanged, EngineDied, JobDelivered, JobEnded, JobReturned, Observer, Signal, ignore
 from mesh.worker.actions import WorkerContext
 from mesh.worker.commands import Commands, DrainAnswer
 from mesh.worker.death_check import DeathCheck
 from mesh.worker.isolation import Isolation
-from mesh.worker.lease import BEATS, Lease
+from mesh.worker.lease import Lease
 from mesh.worker.liveness import Liveness
 from mesh.worker.options import WorkerHealth, WorkerOptions, WorkerStatistics
 from mesh.worker.presence import PresenceBoard, State, WorkerLoad
@@ -38,8 +38,6 @@ from mesh.worker.watchdog import Watchdog
 __all__ = ["WorkerHealth", "Worker", "WorkerOptions", "WorkerStatistics"]
 
 log = logging.getLogger("mesh.worker")
-
-HAND_BACK_S = 2.0  # for jobs to be handed back once the grace period is over
 
 
 class Worker:
@@ -330,7 +328,7 @@ class Worker:
 
     async def _beat(self) -> None:
         """Renew every lease in flight; end the jobs whose lease could not be renewed in time."""
-        period_s = self._ack_wait_s / BEATS
+        period_s = self._ack_wait_s / LEASE_BEATS
         while True:
             await asyncio.sleep(period_s)
             for runner in list(self._runners.values()):
@@ -356,7 +354,7 @@ class Worker:
             return  # the lease runs on without us, and we stop when it ends
 
     async def _live(self) -> None:
-        await self._liveness.run(self._ack_wait_s / BEATS)
+        await self._liveness.run(self._ack_wait_s / LEASE_BEATS)
 
     async def _show(self) -> None:
         while True:

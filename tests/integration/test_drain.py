@@ -132,7 +132,7 @@ async def test_who_is_not_there_is_refused_with_those_who_are(mesh):
 
 
 async def test_waiting_ends_although_a_worker_does_not(mesh, client, monkeypatch):
-    monkeypatch.setattr(draining, "MARGIN_S", 0.1)
+    monkeypatch.setattr(draining, "DRAIN_MARGIN_S", 0.1)
     await mesh.start_worker(SLOW, options("one"))
     await started(client, max_tokens=100)
     stuck = DrainReply("one", DrainAnswer(worker="one", running=1, grace_s=0.1))

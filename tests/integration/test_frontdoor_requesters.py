@@ -156,7 +156,7 @@ async def test_somebody_who_listened_to_everything_takes_no_requester_with_him(t
 async def test_a_slow_server_makes_no_requester_go_away(server, monkeypatch):
     """No answer within the time is no proof that somebody heard the question."""
     monkeypatch.setattr(requester_module, "LOOK_S", 0.05)
-    monkeypatch.setattr(requester_module, "GONE_S", 0.2)
+    monkeypatch.setattr(requester_module, "REQUESTER_GONE_S", 0.2)
     async with connect(ConnectOptions(servers=(server.url,), name="test")) as connection:
         client = await nats.connect(server.url)
         await client.subscribe("_INBOX.mine.1")

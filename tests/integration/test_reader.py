@@ -381,7 +381,7 @@ async def test_every_wait_ends_within_the_bound_it_was_given(tmp_path, loss):
 
 async def test_without_a_bound_of_the_callers_the_jobs_deadline_counts(tmp_path, monkeypatch):
     """Worker and server are killed: nobody is left to end the job as expired."""
-    monkeypatch.setattr(client_module, "BOUND_MARGIN_S", 0.5)
+    monkeypatch.setattr(client_module, "RESULT_MARGIN_S", 0.5)
     async with running_mesh(tmp_path / "nats", MeshSettings(lanes=1)) as mesh:
         worker = await mesh.start_child(SCRIPT)
         async with mesh_api.connect(mesh.url) as client:
@@ -399,7 +399,7 @@ async def test_without_a_bound_of_the_callers_the_jobs_deadline_counts(tmp_path,
 
 
 async def test_a_deadline_that_nobody_is_there_to_keep_ends_the_wait(tmp_path, monkeypatch):
-    monkeypatch.setattr(client_module, "BOUND_MARGIN_S", 0.3)
+    monkeypatch.setattr(client_module, "RESULT_MARGIN_S", 0.3)
     async with mesh_of(tmp_path / "nats") as (mesh, client):
         soon = {"deadline_unix_ms": time.time_ns() // 1_000_000 + 500}
         job = await client.submit(MODEL, "Nobody is there", id="late", **soon)
@@ -410,7 +410,7 @@ async def test_a_deadline_that_nobody_is_there_to_keep_ends_the_wait(tmp_path, m
 
 
 async def test_the_margin_is_longer_than_a_dead_workers_lease():
-    assert 2 * MeshSettings().ack_wait_s < client_module.BOUND_MARGIN_S
+    assert 2 * MeshSettings().ack_wait_s < client_module.RESULT_MARGIN_S
 
 
 async def test_connecting_to_a_port_that_says_nothing_ends(tmp_path):

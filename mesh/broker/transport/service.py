@@ -20,12 +20,12 @@ from mesh.broker.transport.nats_client import Handler
 from mesh.clock import SYSTEM
 from mesh.errors import BrokerTimeoutError, DisconnectedError, MeshError, UnavailableError
 from mesh.protocol import headers
+from mesh.protocol.timing import REQUESTER_BACK_S
 
 PREFIX = "$SRV"
 DESCRIPTION = "The mesh's front door: ask a model, and steer the jobs that come of it"
 MAX_REASON_CHARS = 500
 HEARD_S = 0.3  # in which NATS says that nobody heard a message, if so
-BACK_S = 5.0  # for a requester to be back after a server was away: libraries wait two seconds before they try
 _TYPE = "io.nats.micro.v1."
 
 
@@ -77,12 +77,12 @@ class ServiceRequest:
     async def respond_last(self, body: bytes, header: bytes = b"") -> None:
         """Send one of the last messages. If the connection broke since the request came, until somebody hears it.
 
-        The requester may have lost its own, and be back later than we are; it has BACK_S.
+        The requester may have lost its own, and be back later than we are; it has REQUESTER_BACK_S.
 
         Raises:
             DisconnectedError, TooLargeError: it was not sent.
         """
-        end_s = SYSTEM.monotonic_s() + BACK_S
+        end_s = SYSTEM.monotonic_s() + REQUESTER_BACK_S
         while True:
             try:
                 if self.connection.reconnects == self._reconnects:

@@ -14,11 +14,12 @@ from mesh.cli.option_values import DEFAULT_NATS, EngineChoice, TopologyOptions
 from mesh.cli.serve.model_names import served_name
 from mesh.cli.serve.monitoring import Monitoring
 from mesh.cli.serve.monitoring_options import MonitoringOptions
-from mesh.cli.serve.supervisor import Supervisor, WorkerSpec, describe
+from mesh.cli.serve.worker_processes import WorkerSpec, restart_with_backoff
 from mesh.cli.setup.settings import wanted
 from mesh.cli.terminal import loop, render
 from mesh.errors import ConfigError, UnavailableError
 from mesh.hosting.services import keep_watch
+from mesh.hosting.supervisor import Supervisor, describe
 from mesh.policies.restart import Backoff
 from mesh.protocol.subjects import Names
 from mesh.server import EmbeddedServer
@@ -53,8 +54,9 @@ async def serve(order: UpOptions) -> None:
             render.say(f"nats-server ready: {server.url}, data in {order.data}")
             await declare(server.url, Names(order.namespace), order.shape, name)
             station = Monitoring(order.watching, Names(order.namespace), "mesh-up")
-            post = WorkerSpec(server.url, order.choice, name, order.namespace, order.grace_s, order.watching)
-            supervisor = Supervisor(post, order.workers, render.say)
+            spec = WorkerSpec(server.url, order.choice, name, order.namespace, order.grace_s, order.watching)
+            restart = restart_with_backoff(render.say)
+            supervisor = Supervisor(order.workers, spec.argv, restart, report=render.say)
             station.condition = lambda: Condition("ready" if supervisor.ready.is_set() else "starting")
             async with station.opened("mesh-up"):
                 await _keep(server, supervisor, station, name, order)

@@ -9,13 +9,13 @@ from mesh.cli.top.hour import ModelHour, spark
 from mesh.control.jobs.job_state import JobSeen
 from mesh.control.status.checks import FAR_MS
 from mesh.control.status.depth import QueueDepth, Rates, Snapshot, WorkerSeen
+from mesh.protocol.timing import PRESENCE_SILENT_S
 
 View = Literal["queues", "workers", "tenants", "models", "jobs", "job"]
 TABS: tuple[View, ...] = ("queues", "workers", "tenants", "models")
 Tone = Literal["bad", "warn", "good"]
 
 BAR = 10  # columns of a load bar, without its brackets
-SILENT_MS = 4500  # two beats missed
 SLOW_MS = 60_000  # a job that waits longer deserves a look
 SPARK = 30  # columns of an hour: two minutes each
 GAP = 2  # columns between two columns
@@ -237,7 +237,7 @@ def _worker(seen: WorkerSeen, rates: Rates | None) -> Row:
         worker.host,
     )
     tones: dict[int, Tone] = {2: _STATE_TONES[worker.state]} if worker.state in _STATE_TONES else {}
-    if seen.age_ms > SILENT_MS:
+    if seen.age_ms > PRESENCE_SILENT_S * 1000:
         tones[7] = "bad"
     return Row(worker.worker, cells, order, worker.model, tones)
 

@@ -187,7 +187,10 @@ class JobDetailReader:
 
     async def _unknown(self, key: JobKey) -> str:
         others = [each for each in await self._backlog.tenants_of(key.id) if each != key.tenant]
-        text = f"job {key.id} of tenant {key.tenant} is not known: it never existed, or ended longer ago than anything is kept"
+        text = (
+            f"job {key.id} of tenant {key.tenant} is not known: "
+            "it never existed, or ended longer ago than anything is kept"
+        )
         return f"{text}; {', '.join(others)} has a job of that id (--tenant)" if others else text
 
 

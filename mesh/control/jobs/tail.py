@@ -200,8 +200,8 @@ class EventTail:
         is_begun = await self._journal.last(self._names.events(key)) is not None
         if not is_begun and await self._store.get_written(key) is None:
             raise ResultNotFoundError(
-                f"job {key.id} of tenant {key.tenant} is not known: it never existed, or ended longer ago than its Result "
-                "is kept"
+                f"job {key.id} of tenant {key.tenant} is not known: "
+                "it never existed, or ended longer ago than its Result is kept"
             )
 
 

@@ -10,11 +10,11 @@ import logging
 from collections import Counter
 
 from mesh.broker.broker import Broker
-from mesh.broker.topology import PRESENCE_BEAT_S
 from mesh.clock import SYSTEM, Clock
 from mesh.control.status.depth import QueueDepth, Snapshot
 from mesh.control.status.snapshot import snapshot
 from mesh.errors import MeshError
+from mesh.protocol.timing import PRESENCE_BEAT_S
 from mesh.reconcile.leader import LeaderLease
 from mesh.telemetry.readings import MeshReading, QueueReading, StoreReading
 

@@ -13,11 +13,11 @@ from mesh.audit.operator import Operator
 from mesh.broker.broker import Broker
 from mesh.errors import BrokerError, BrokerTimeoutError, ConfigError, UnavailableError
 from mesh.protocol.messages import Presence
+from mesh.protocol.timing import DRAIN_MARGIN_S
 from mesh.worker.commands import DrainAnswer
 
 ANSWER_S = 2.0
 LOOK_S = 0.25  # between looks whether they are gone; a worker that is killed meanwhile tells nobody
-MARGIN_S = 15.0  # beyond the grace period: to hand back what is left, and for the presence of one that died to lapse
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,14 +69,14 @@ async def drain(broker: Broker, workers: Sequence[str]) -> list[DrainReply]:
 async def wait_gone(
     broker: Broker, told: Sequence[DrainReply], on_look: Callable[[Sequence[Presence]], None]
 ) -> list[str]:
-    """Wait for those that answered to end; the ones that have not, once their grace period and MARGIN_S are over.
+    """Wait for those that answered to end; the ones that have not, once their grace period and DRAIN_MARGIN_S are over.
 
     `on_look` gets those still there, now and then.
     """
     loop = asyncio.get_running_loop()
     answers = [each.answer for each in told if each.answer is not None]
     left = {each.worker for each in answers}
-    end_s = loop.time() + max((each.grace_s for each in answers), default=0.0) + MARGIN_S
+    end_s = loop.time() + max((each.grace_s for each in answers), default=0.0) + DRAIN_MARGIN_S
     store = broker.workers
     while left and loop.time() < end_s:
         try:

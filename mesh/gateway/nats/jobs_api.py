@@ -24,7 +24,7 @@ from mesh.protocol.refusals import BAD_REQUEST, INTERNAL, NOT_FOUND, UNAVAILABLE
 from mesh.protocol.subjects import is_token
 from mesh.reconcile.termination import Termination
 
-log = logging.getLogger("mesh.control")
+log = logging.getLogger("mesh.gateway")
 
 QUEUE = "mesh-ctl"
 MAX_AT_ONCE = 256  # requests being answered; more are refused with 503, so a flood costs no memory

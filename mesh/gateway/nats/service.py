@@ -23,7 +23,7 @@ from mesh.gateway.waiters import Waiters
 from mesh.protocol.refusals import INTERNAL, details_of, service_code
 from mesh.protocol.subjects import check_token, is_token
 
-log = logging.getLogger("mesh.control")
+log = logging.getLogger("mesh.gateway")
 
 QUEUE = "mesh-rpc"
 CLOSE_S = 5.0  # for answers that are almost there

@@ -28,7 +28,7 @@ from mesh.verify.soak.report import SoakFigures, figures_of
 from mesh.verify.soak.servers import Servers
 from mesh.verify.soak.violation import Bounds, Violation
 from mesh.verify.soak.wire import Watcher
-from mesh.verify.soak.workers import WORKER, FaultySupervisor
+from mesh.verify.soak.workers import WORKER, FaultyWorkers
 
 MODEL = "soak"
 # Some 10 ms a token, so that a job lives long enough to be hit; two tokens a step, so that events are not all alike.
@@ -129,7 +129,7 @@ class _Stage:
         return MeshSettings(replicas=self._order.servers, lanes=1 if cluster else 2, ack_wait_s=self._order.lease_s)
 
     @contextlib.asynccontextmanager
-    async def _workers(self) -> AsyncIterator[FaultySupervisor]:
+    async def _workers(self) -> AsyncIterator[FaultyWorkers]:
         """The workers, each behind its proxy."""
         order, ports = self._order, self._servers.ports
         async with contextlib.AsyncExitStack() as stack:
@@ -141,12 +141,12 @@ class _Stage:
                 stack.push_async_callback(proxy.close)
                 proxies.append(proxy)
             log = order.folder / "workers.log"
-            workers = FaultySupervisor(proxies, order.command, _worker_options(), log, self._history, self._clock)
+            workers = FaultyWorkers(proxies, order.command, _worker_options(), log, self._history, self._clock)
             stack.push_async_callback(workers.close)
             await workers.start()
             yield workers
 
-    async def _perform(self, broker: Broker, workers: FaultySupervisor) -> float | None:
+    async def _perform(self, broker: Broker, workers: FaultyWorkers) -> float | None:
         """Load and faults; how long the queue took to drain after the last fault, None if it did not."""
         order = self._order
         options = ConnectOptions(servers=self._servers.urls, name="soak-watcher")
@@ -170,7 +170,7 @@ class _Stage:
                 watcher.close()
         return drained_s if is_drained else None
 
-    async def _under_fire(self, broker: Broker, workers: FaultySupervisor, hands: Hands, load: SoakLoad) -> None:
+    async def _under_fire(self, broker: Broker, workers: FaultyWorkers, hands: Hands, load: SoakLoad) -> None:
         """Until all is submitted, and little is left to do."""
         order = self._order
         faults = plan.faults(random.Random(f"faults {order.seed}"), order.lease_s, order.weights, order.pause_s)
