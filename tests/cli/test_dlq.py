@@ -76,7 +76,7 @@ def test_the_list_fits_a_narrow_terminal_and_shows_ids_whole(buried: Cli, ids: t
     assert all(len(row) <= 80 for row in [title, *rows])
     piped = buried.call("dlq", "ls").stdout.splitlines()
     assert len(piped) == 3
-    assert all("w" in row and "…" not in row for row in piped)
+    assert not any("…" in row for row in piped)
     assert "2 dead letters." in shown.stderr
     limited = buried.call("dlq", "ls", "--limit", "1")
     assert len(limited.stdout.splitlines()) == 2

@@ -114,9 +114,9 @@ def test_a_drained_worker_ends_with_0_once_its_job_is_done(mesh: Cli, workers: d
         runs_on = next(iter(job)) and workers_of(mesh)
         result_worker = job.result().worker
         assert {each["worker"] for each in runs_on} == set(workers)
-        job = client.submit("sim", "Tell me of the sea", max_tokens=350)
+        job = client.submit("sim", "Tell me of the sea", max_tokens=800)
         next(iter(job))
-        ended = mesh.run("drain", "--model", "sim", "--wait")
+        ended = mesh.call("drain", "--model", "sim", "--wait")
         assert ended.returncode == 0, ended.stderr
         assert job.result().status == "finished"
     title, *rows = ended.stdout.splitlines()

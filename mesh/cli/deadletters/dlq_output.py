@@ -27,7 +27,7 @@ _JOB = TableColumn("job", least=33)  # an id that the client made up is shown wh
 _LETTERS = (
     _JOB,
     TableColumn("tenant", least=6),
-    TableColumn("model/tier", least=8),
+    TableColumn("model/tier", least=10),
     TableColumn("attempts", is_number=True),
     TableColumn("buried"),
     TableColumn("reason", least=10, is_prose=True),

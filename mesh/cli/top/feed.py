@@ -22,11 +22,13 @@ from mesh.control.status.depth import Snapshot
 from mesh.errors import MeshError
 from mesh.job_key import JobKey
 from mesh.protocol.messages import Delta, Result, Started
+from mesh.protocol.subjects import check_token
 
 LOOK_S = 1.0
+TELL_S = 3.0  # between looks at one job's whole journal; a new attempt and the Result are looked at when heard
 RATE_S = 3.5  # rates are over so long at most: workers tell every two seconds what they did
 LIMIT_S = 10.0  # for one look
-MOST_JOBS = 500  # of the view of jobs
+MOST_JOBS = 100  # of the view of jobs; each is read with its request, every second
 MOST_ENTRIES = 20_000  # of the audit's last hour that are read at the start; the help says so
 MOST_TEXT = 5_000  # characters of a job's output that are kept at least, the newest; twice as many at most
 
@@ -108,8 +110,10 @@ class Feed:
         if error is not None and not self.over.done():
             self.over.set_exception(error)
 
-    async def _every(self, name: str, look: Callable[[], Awaitable[str]]) -> AsyncIterator[str]:
-        """Look once a second; yields why nothing was seen, "" after each look that succeeded."""
+    async def _every(
+        self, name: str, look: Callable[[], Awaitable[str]], every_s: float = LOOK_S
+    ) -> AsyncIterator[str]:
+        """Look now and then; yields why nothing was seen, "" after each look that succeeded."""
         due = self._due[name]
         while True:
             try:
@@ -122,7 +126,7 @@ class Feed:
             yield trouble
             self.on_change()
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(LOOK_S):
+                async with asyncio.timeout(every_s):
                     await due.wait()
             due.clear()
 
@@ -166,21 +170,21 @@ class Feed:
                 self._sight = replace(self._sight, job=picture)
             return ""
 
-        async for trouble in self._every("job", look):
+        async for trouble in self._every("job", look, TELL_S):
             self._sight = replace(self._sight, job=replace(self._sight.job, trouble=trouble))
 
     async def _follow(self, key: JobKey) -> None:
         """The output of one job as it comes, until it ends."""
-        tail = EventTail(self._broker, *key)
         try:
-            async with contextlib.aclosing(tail.follow_job(key)) as events:
-                async for told in events:
-                    if told is not None and key == self._key:
-                        self._heard(told.event)
+            check_token("tenant", key.tenant)
+            tail = EventTail(self._broker, key.tenant, check_token("id", key.id))
+            with contextlib.closing(tail):
+                async with contextlib.aclosing(tail.follow_job(key)) as events:
+                    async for told in events:
+                        if told is not None and key == self._key:
+                            self._heard(told.event)
         except MeshError:
             return  # `_tell` says why nothing is known of it
-        finally:
-            tail.close()
 
     def _heard(self, event: Delta | Started | Result) -> None:
         text = self._sight.job.text
