@@ -464,3 +464,18 @@ async def test_every_error_of_connecting_is_one_of_ours(address):
     """Whatever nats-py raises: one `except MeshError` is enough."""
     with pytest.raises(MeshError):
         await open_connection(ConnectOptions(servers=(address,), connect_timeout_s=0.3))
+
+
+async def test_closing_after_the_socket_was_lost_with_something_unsent_raises_nothing(mesh_server, monkeypatch):
+    connection = await open_connection(ConnectOptions(servers=(mesh_server.url,), name="test"))
+
+    async def lost() -> None:
+        raise ConnectionResetError("Connection lost")  # as asyncio's streams do once their socket is gone
+
+    async def nothing_leaves() -> None:
+        connection.publish("mesh.sys.nobody", b"unsent")
+
+    monkeypatch.setattr(connection.link, "_send_rest", nothing_leaves)
+    monkeypatch.setattr(connection.link._transport, "drain", lost)
+    await connection.close()
+    assert not connection.is_connected

@@ -1,14 +1,12 @@
 """A job's answer on the terminal: its text as it comes, its figures, its failure. Called by the commands that ask."""
 
-from typing import Any
-
 from mesh.cli.terminal import render
 from mesh.client.assembly import Restarted
 from mesh.client.client import Client
 from mesh.client.job import Job
 from mesh.errors import BrokerError, UnsupportedError
 from mesh.protocol import codec
-from mesh.protocol.messages import Result
+from mesh.protocol.messages import JobStatus, Result
 
 
 async def show(job: Job) -> None:
@@ -64,9 +62,9 @@ def tokens_per_s(result: Result) -> float | None:
     return (tokens - 1) * 1000 / (total_ms - first_ms)
 
 
-async def find_status(client: Client, job: Job) -> dict[str, Any]:
-    """Where a job stands, `{}` if nobody is there to say."""
+async def find_status(client: Client, job_id: str) -> JobStatus | None:
+    """Where a job stands; None: nobody is there to say."""
     try:
-        return await job.status(2.0)
+        return await client.job(job_id).status(2.0)
     except BrokerError:
-        return {}
+        return None

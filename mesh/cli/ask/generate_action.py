@@ -9,6 +9,7 @@ from mesh.cli.option_values import Nats, Question, Sampling
 from mesh.cli.terminal import render
 from mesh.client.job import Job
 from mesh.errors import BrokerError
+from mesh.protocol.subjects import check_tier
 
 CANCEL_S = 5.0  # for a job to end when its asker leaves
 
@@ -25,7 +26,7 @@ async def generate(
     async with open_client(nats, question.tenant) as client:
         model = await choose_model(client, question.model)
         fields = request_fields(sampling) | {"stream": is_streamed}
-        job = await client.submit(model, prompt, tier=question.tier, **fields)
+        job = await client.submit(model, prompt, tier=check_tier(question.tier), **fields)
         try:
             if is_streamed:
                 await answer.show(job)
@@ -36,7 +37,7 @@ async def generate(
     if as_json:
         render.say_json(answer.as_text(result))
     elif not is_streamed and result.text:
-        render.say(str(result.text))
+        render.say(result.text)
     answer.check(result)
     if not as_json:
         render.note(answer.statistics(result))

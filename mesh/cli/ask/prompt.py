@@ -7,10 +7,11 @@ from typing import Any
 import click
 
 from mesh.cli.option_values import Question, Sampling
+from mesh.client.request_fields import MessageDict
 from mesh.clock import SYSTEM
 from mesh.errors import ConfigError
 
-Prompt = str | list[dict[str, str]]  # bare text, or the turns of a chat
+Prompt = str | list[MessageDict]  # bare text, or the turns of a chat
 
 
 def read_prompt(given: str | None) -> str:
@@ -33,8 +34,10 @@ def inputs(text: str, question: Question, is_raw: bool) -> Prompt:
         ConfigError: bare text with a system message.
     """
     if not is_raw:
-        system = [{"role": "system", "content": question.system}] if question.system else []
-        return [*system, {"role": "user", "content": text}]
+        turns: list[MessageDict] = [{"role": "user", "content": text}]
+        if question.system:
+            turns.insert(0, {"role": "system", "content": question.system})
+        return turns
     if question.system:
         raise ConfigError("--raw-prompt has no place for --system; put it into the prompt", key="system")
     return text

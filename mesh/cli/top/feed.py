@@ -195,7 +195,7 @@ class Feed:
                     text = text[-MOST_TEXT:]
             case Started() if event.index == 0 and not event.closing:
                 text = ""  # it begins, or begins anew
-            case Result() if not text and isinstance(event.text, str):
+            case Result() if not text:
                 text = event.text[-MOST_TEXT:]
             case _:
                 pass
