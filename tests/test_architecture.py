@@ -90,6 +90,7 @@ PURE = {
     "control/replay/plan",
     "control/status/checks",
     "control/status/depth",
+    "control/status/versions",
     "control/tenants/account_file",
     "cli/terminal/figures",
     "cli/top/hour",

@@ -21,7 +21,7 @@ from mesh.control.status import snapshot as status
 from mesh.control.status.depth import Snapshot
 from mesh.errors import MeshError
 from mesh.job_key import JobKey
-from mesh.protocol.messages import Delta, Result, Started
+from mesh.protocol.messages import Delta, Event, LaterEvent, Result, Started
 from mesh.protocol.subjects import check_token
 
 LOOK_S = 1.0
@@ -186,7 +186,7 @@ class Feed:
         except MeshError:
             return  # `_tell` says why nothing is known of it
 
-    def _heard(self, event: Delta | Started | Result) -> None:
+    def _heard(self, event: Event | LaterEvent) -> None:
         text = self._sight.job.text
         match event:
             case Delta():

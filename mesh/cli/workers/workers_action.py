@@ -10,6 +10,7 @@ from mesh.cli.option_values import Nats
 from mesh.cli.terminal import figures, render
 from mesh.cli.terminal.table import TableColumn, show_table
 from mesh.clock import SYSTEM
+from mesh.control.status import versions
 from mesh.protocol.messages import Presence
 
 _COLUMNS = (
@@ -37,6 +38,9 @@ async def show(nats: Nats, as_json: bool) -> None:
         render.note("no worker is running; start one with `mesh up` or `mesh worker`")
     else:
         show_table(_COLUMNS, [_row(each) for each in workers])
+        speakers = versions.of_workers(workers)
+        if len(versions.protocols(speakers)) > 1:
+            render.note(f"they speak different versions of the protocol: {versions.in_words(speakers)}")
 
 
 def _row(worker: Presence) -> Sequence[str]:
