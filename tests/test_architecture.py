@@ -13,6 +13,7 @@ PACKAGE = ROOT / "mesh"
 
 # Rooms and their floors. Imports run strictly downwards; rooms on one floor do not know each other.
 FLOOR = {
+    "_version": 1,
     "errors": 1,
     "signals": 1,
     "clock": 1,
@@ -48,6 +49,8 @@ ONLY_IN = {
     "torch": "engines",
     "transformers": "engines",
     "click": "cli",
+    "rich": "cli",
+    "textual": "cli",
     "starlette": "gateway",
     "prometheus_client": "telemetry",
     "matplotlib": "verify",
@@ -57,6 +60,7 @@ ONLY_IN = {
 
 # Told what happened and when, they answer what to do: no I/O, no clock, no chance, no log.
 PURE = {
+    "_version",
     "errors",
     "signals",
     "figures",
@@ -91,7 +95,9 @@ PURE = {
     "control/status/versions",
     "control/tenants/account_file",
     "cli/terminal/figures",
+    "cli/top/hour",
     "cli/top/keys",
+    "cli/top/sight",
     "cli/top/tables",
     "engines/simulator/text",
     "engines/simulator/batch",

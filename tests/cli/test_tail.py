@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import mesh as library
-from mesh.cli.terminal import render
 from mesh.cli.terminal.lines import Lines
+from mesh.cli.terminal.text import cells
 from tests.cli.conftest import Cli, wait_until
 
 SLOW = ("--engine-arg", "between_tokens_ms=10", "--capacity", "4")
@@ -123,4 +123,4 @@ def test_no_text_is_lost_or_mixed_and_no_line_is_wider_than_asked(steps: list[tu
     for name, text in whole.items():
         told = "".join(line.removeprefix(f"[{name}] ") for line in shown if line.startswith(f"[{name}]"))
         assert "".join(told.split()) == "".join(text.split())
-    assert all(render.cells(line) <= columns for line in shown)
+    assert all(cells(line) <= columns for line in shown)
