@@ -27,11 +27,13 @@ from mesh.signals import Observer, ignore
 from mesh.worker.worker import Worker, WorkerOptions
 
 MODEL = "simulator"
+DEADLINE_S = 10.0  # of `wait_until`, where its caller gives none
 
 
-async def wait_until(condition: Callable[[], object | Awaitable[object]], deadline_s: float = 10.0) -> None:
+async def wait_until(condition: Callable[[], object | Awaitable[object]], deadline_s: float | None = None) -> None:
     """Return once `condition()` is true; fail when it is not by the deadline."""
     loop = asyncio.get_running_loop()
+    deadline_s = DEADLINE_S if deadline_s is None else deadline_s
     end = loop.time() + deadline_s
     while True:
         found = condition()

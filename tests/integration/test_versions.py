@@ -19,8 +19,8 @@ from mesh.broker.transport.connection import connect as connect_broker
 from mesh.broker.transport.options import ConnectOptions
 from mesh.cli.option_values import Nats, TopologyOptions
 from mesh.cli.setup import init_action
-from mesh.client._core import ClientCore
 from mesh.client.client import Client
+from mesh.client.internal import ClientCore, core_of
 from mesh.control.doctor import checks
 from mesh.control.doctor.examine import examine_all
 from mesh.control.jobs.job_detail import JobDetailReader
@@ -421,10 +421,10 @@ async def test_a_state_that_status_does_not_know_is_no_unknown_job(empty, later)
     await later.client.subscribe("mesh.ctl.default.status.*", cb=answer)
     await later.client.flush()
     async with library.connect(empty.url) as client:
-        assert await client._core._lookup.ask("s") is None
+        assert await core_of(client).lookup.ask("s") is None
         assert client.protocol == "1.1"
         await write_all(later, "s", "preempted")
-        assert (await client._core._lookup.ask("s")).status == "preempted"
+        assert (await core_of(client).lookup.ask("s")).status == "preempted"
 
 
 async def test_the_front_door_passes_on_what_it_does_not_know(empty, later):
