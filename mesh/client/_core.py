@@ -88,10 +88,9 @@ class ClientCore:
         return f"<Client of {self.tenant}, {state}, {self.connection!r}>"
 
     @property
-    def protocol(self) -> str | None:
-        """As `Client.protocol`."""
-        found = self._control_api.protocol
-        return str(found) if found is not None else None
+    def protocol(self) -> ProtocolVersion | None:
+        """The protocol that the mesh speaks; None until it says so: in a tenant's account, with an answer."""
+        return self._control_api.protocol
 
     def told(self, protocol: ProtocolVersion | None) -> None:
         """The mesh's settings name the protocol that it speaks; None: they could not be read."""

@@ -5,7 +5,7 @@ Unknown fields are skipped on reading, so a peer one version ahead is understood
 Source: nats/PROTOCOL.md in this repository.
 """
 
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
@@ -21,6 +21,11 @@ Tier = Literal["interactive", "standard", "batch"]
 TIERS: tuple[Tier, ...] = ("interactive", "standard", "batch")  # highest first
 Status = Literal["finished", "failed", "cancelled", "expired"]
 STATUSES: tuple[Status, ...] = ("finished", "failed", "cancelled", "expired")
+# Who reads code is helped by the words we know; who reads the wire takes any, see PROTOCOL.md, "Compatibility".
+if TYPE_CHECKING:
+    StatusWord = Status
+else:
+    StatusWord = str
 Role = Literal["system", "developer", "user", "assistant", "tool"]
 
 Int64 = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
@@ -199,7 +204,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="r
     id: str
     tenant: str
     model: str
-    status: str  # a Status; a word of a later minor says that the job ended, and did not finish
+    status: StatusWord  # a word of a later minor says that the job ended, and did not finish
     # On the wire exactly one of the next three is there, see `codec.encode`.
     text: str = ""  # "" too where `embeddings` or `object` stands in its place
     embeddings: list[list[float]] | None = None  # one vector per input, all of one length

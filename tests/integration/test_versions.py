@@ -19,8 +19,8 @@ from mesh.broker.transport.connection import connect as connect_broker
 from mesh.broker.transport.options import ConnectOptions
 from mesh.cli.option_values import Nats, TopologyOptions
 from mesh.cli.setup import init_action
-from mesh.client._core import ClientCore
 from mesh.client.client import Client
+from mesh.client.internal import ClientCore, core_of
 from mesh.control.doctor import checks
 from mesh.control.doctor.examine import examine_all
 from mesh.control.jobs.job_detail import JobDetailReader
@@ -143,7 +143,7 @@ async def test_a_mesh_of_the_same_major_is_used(empty, protocol, spoken):
     await declare(empty, protocol)
     await empty.start_worker()
     async with library.connect(empty.url) as client:
-        assert client.protocol == spoken
+        assert str(core_of(client).protocol) == spoken
         assert (await client.generate(MODEL, **PROMPT)).status == "finished"
 
 
@@ -200,9 +200,9 @@ async def test_a_tenants_client_is_told_by_an_answer(tmp_path):
         await tenancy.start_worker()
         await tenancy.reload()
         async with library.connect(tenant="acme", options=tenancy.tenant("acme")) as client:
-            assert client.protocol is None
+            assert core_of(client).protocol is None
             assert (await client.generate(MODEL, **PROMPT)).status == "finished"
-            assert client.protocol == "1.0"
+            assert core_of(client).protocol == PROTOCOL
 
 
 @contextlib.asynccontextmanager
@@ -421,10 +421,10 @@ async def test_a_state_that_status_does_not_know_is_no_unknown_job(empty, later)
     await later.client.subscribe("mesh.ctl.default.status.*", cb=answer)
     await later.client.flush()
     async with library.connect(empty.url) as client:
-        assert await client._core._lookup.ask("s") is None
-        assert client.protocol == "1.1"
+        assert await core_of(client)._lookup.ask("s") is None
+        assert core_of(client).protocol == (1, 1)
         await write_all(later, "s", "preempted")
-        assert (await client._core._lookup.ask("s")).status == "preempted"
+        assert (await core_of(client)._lookup.ask("s")).status == "preempted"
 
 
 async def test_the_front_door_passes_on_what_it_does_not_know(empty, later):
