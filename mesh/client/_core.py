@@ -78,8 +78,8 @@ class ClientCore:
         self._control_api = ControlApi(broker, tenant, is_confined)
         self._catalog = catalog or Catalog(broker, self._control_api)
         self._submission = Submission(broker, tenant)
-        self._lookup = Lookup(broker, tenant, self._control_api)
-        self.poller = Poller(broker, tenant, self._lookup)
+        self.lookup = Lookup(broker, tenant, self._control_api)
+        self.poller = Poller(broker, tenant, self.lookup)
         self._loop = asyncio.get_running_loop()
         self._is_closed = False
 
@@ -88,9 +88,10 @@ class ClientCore:
         return f"<Client of {self.tenant}, {state}, {self.connection!r}>"
 
     @property
-    def protocol(self) -> ProtocolVersion | None:
-        """The protocol that the mesh speaks; None until it says so: in a tenant's account, with an answer."""
-        return self._control_api.protocol
+    def protocol(self) -> str | None:
+        """As `Client.protocol`."""
+        found = self._control_api.protocol
+        return str(found) if found is not None else None
 
     def told(self, protocol: ProtocolVersion | None) -> None:
         """The mesh's settings name the protocol that it speaks; None: they could not be read."""
@@ -198,12 +199,12 @@ class ClientCore:
     async def cancel_job(self, job: str, timeout_s: float) -> str:
         """Ask for a job to stop, as `Job.cancel`."""
         self._check_open()
-        return await self._lookup.cancel(job, timeout_s)
+        return await self.lookup.cancel(job, timeout_s)
 
     async def job_status(self, job: str, timeout_s: float) -> JobStatus:
         """Where a job stands, as `Job.status`."""
         self._check_open()
-        return await self._lookup.status(job, timeout_s)
+        return await self.lookup.status(job, timeout_s)
 
     def outlook(self) -> str:
         """The end of a wait's message: how the job goes on."""
@@ -251,9 +252,9 @@ class ClientCore:
                     if first.request is not None:
                         job.bound(self._bound_of(first.request))
                     job.is_doubtful = False
-                result = await self._lookup.stored(job.id)
+                result = await self.lookup.stored(job.id)
                 if result is None and first is None:
-                    result = await self._lookup.ask(job.id)
+                    result = await self.lookup.ask(job.id)
         except InvalidRequestError:
             raise
         except ResultNotFoundError:

@@ -46,6 +46,11 @@ class Client:
     def __repr__(self) -> str:
         return repr(self._core)
 
+    @property
+    def protocol(self) -> str | None:
+        """The protocol that the mesh speaks, such as "1.0"; None until it says so: in a tenant's account, an answer."""
+        return self._core.protocol
+
     async def submit(
         self,
         model: str,

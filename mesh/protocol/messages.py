@@ -21,11 +21,13 @@ Tier = Literal["interactive", "standard", "batch"]
 TIERS: tuple[Tier, ...] = ("interactive", "standard", "batch")  # highest first
 Status = Literal["finished", "failed", "cancelled", "expired"]
 STATUSES: tuple[Status, ...] = ("finished", "failed", "cancelled", "expired")
-# Who reads code is helped by the words we know; who reads the wire takes any, see PROTOCOL.md, "Compatibility".
+
+# A type checker knows the statuses of today. The decoder takes any word: a later minor may add one, which says that
+# the job ended and did not finish.
 if TYPE_CHECKING:
-    StatusWord = Status
+    AnyStatus = Status
 else:
-    StatusWord = str
+    AnyStatus = str
 Role = Literal["system", "developer", "user", "assistant", "tool"]
 
 Int64 = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
@@ -112,12 +114,15 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     audio: Any = None
 
 
+OnDisconnect = Literal["cancel", "finish"]
+
+
 class RpcOptions(msgspec.Struct, frozen=True, kw_only=True):
     """What a request at the front door says beside the Request itself, in the same body."""
 
     tier: Tier = "standard"
     stream: bool = False  # the events, not the Result alone
-    on_disconnect: Literal["cancel", "finish"] = "cancel"  # what becomes of the job when nobody waits any more
+    on_disconnect: OnDisconnect = "cancel"  # what becomes of the job when nobody waits any more
 
 
 class Usage(msgspec.Struct, frozen=True, kw_only=True):
@@ -204,7 +209,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="r
     id: str
     tenant: str
     model: str
-    status: StatusWord  # a word of a later minor says that the job ended, and did not finish
+    status: AnyStatus
     # On the wire exactly one of the next three is there, see `codec.encode`.
     text: str = ""  # "" too where `embeddings` or `object` stands in its place
     embeddings: list[list[float]] | None = None  # one vector per input, all of one length

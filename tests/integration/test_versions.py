@@ -143,7 +143,7 @@ async def test_a_mesh_of_the_same_major_is_used(empty, protocol, spoken):
     await declare(empty, protocol)
     await empty.start_worker()
     async with library.connect(empty.url) as client:
-        assert str(core_of(client).protocol) == spoken
+        assert client.protocol == spoken
         assert (await client.generate(MODEL, **PROMPT)).status == "finished"
 
 
@@ -200,9 +200,9 @@ async def test_a_tenants_client_is_told_by_an_answer(tmp_path):
         await tenancy.start_worker()
         await tenancy.reload()
         async with library.connect(tenant="acme", options=tenancy.tenant("acme")) as client:
-            assert core_of(client).protocol is None
+            assert client.protocol is None
             assert (await client.generate(MODEL, **PROMPT)).status == "finished"
-            assert core_of(client).protocol == PROTOCOL
+            assert client.protocol == "1.0"
 
 
 @contextlib.asynccontextmanager
@@ -404,12 +404,12 @@ async def test_whose_a_journal_is_is_told_by_its_first_event_that_is_known(empty
     journal = empty.broker.journal
     sequence = await later.submit("whose", seed=1)
     await later.begin("whose", sequence)
-    first = await journal.first(journal.subject(JobKey("default", "whose")))
+    first = await journal.begun(JobKey("default", "whose"))
     assert isinstance(first, Started)
     assert first.sequence == sequence
     await later.publish("only", {"type": "placed"})
     for job in ("only", "nobody"):
-        assert await journal.first(journal.subject(JobKey("default", job))) is None
+        assert await journal.begun(JobKey("default", job)) is None
 
 
 async def test_a_state_that_status_does_not_know_is_no_unknown_job(empty, later):
@@ -421,10 +421,10 @@ async def test_a_state_that_status_does_not_know_is_no_unknown_job(empty, later)
     await later.client.subscribe("mesh.ctl.default.status.*", cb=answer)
     await later.client.flush()
     async with library.connect(empty.url) as client:
-        assert await core_of(client)._lookup.ask("s") is None
-        assert core_of(client).protocol == (1, 1)
+        assert await core_of(client).lookup.ask("s") is None
+        assert client.protocol == "1.1"
         await write_all(later, "s", "preempted")
-        assert (await core_of(client)._lookup.ask("s")).status == "preempted"
+        assert (await core_of(client).lookup.ask("s")).status == "preempted"
 
 
 async def test_the_front_door_passes_on_what_it_does_not_know(empty, later):
