@@ -122,7 +122,7 @@ async def test_the_request_is_stored_again_as_it_was_submitted(still):
     assert codec.decode_json(payload)["message"]["subject"].startswith("mesh.req.simulator.standard.default.")
     assert msgspec.convert(message["data"], bytes, strict=False) == body
     header = headers.parse(msgspec.convert(message["hdrs"], bytes, strict=False))
-    assert header == {"Nats-Msg-Id": "redrive-1", "traceparent": "00-ab-cd-01"}
+    assert header == {"Nats-Msg-Id": "redrive-1", "traceparent": "00-ab-cd-01", "Mesh-Protocol": "1.0"}
 
 
 async def test_looking_changes_nothing(scene):
