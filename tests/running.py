@@ -8,6 +8,7 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from mesh.broker import topology
 from mesh.broker.stores.journal import Entry, Journal
@@ -29,7 +30,7 @@ from mesh.worker.worker import Worker, WorkerOptions
 MODEL = "simulator"
 
 
-async def wait_until(condition: Callable[[], object | Awaitable[object]], deadline_s: float = 10.0) -> None:
+async def wait_until(condition: Callable[[], object], deadline_s: float = 10.0) -> None:
     """Return once `condition()` is true; fail when it is not by the deadline."""
     loop = asyncio.get_running_loop()
     end = loop.time() + deadline_s
@@ -76,7 +77,7 @@ class RunningMesh:
                 ready.set_result(worker)
 
         options = options or WorkerOptions(model=MODEL, grace_s=5.0)
-        shared = {"names": self.names, "observer": observer, "on_ready": on_ready}
+        shared: dict[str, Any] = {"names": self.names, "observer": observer, "on_ready": on_ready}
         if engine is not None:
             serving = serve_engine(engine, self.options(), options, **shared)
         else:

@@ -1,5 +1,7 @@
 """Made-up histories: one that keeps every promise, to plant faults in."""
 
+from typing import Any
+
 from mesh.engines.simulator.settings import SimulatorSettings
 from mesh.protocol.messages import Delta, Event, Request, Result, Started, Usage
 from mesh.verify.soak.history import Requested, Rest, RunHistory, Sent, Settled, Shown, StoredEvent, Submitted
@@ -71,7 +73,7 @@ def clean() -> RunHistory:
 
 def sent(to: str, event: Event, order: int, expected: int | None) -> Sent:
     """The record of a publish, a tenth of a second after the one before."""
-    common = {"at_s": order / 10, "order": order, "to": to, "job": JOB, "expected": expected}
+    common: dict[str, Any] = {"at_s": order / 10, "order": order, "to": to, "job": JOB, "expected": expected}
     match event:
         case Started():
             return Sent(

@@ -7,6 +7,7 @@ repeat, one Result equal to what was streamed and to an undisturbed run, an empt
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -40,7 +41,7 @@ POINTS = [
 ]
 HOWS = ["kill", "stop", "raise"]
 SPEED = SimulatorSettings(model="simulator", first_token_ms=5, between_tokens_ms=5)
-PROMPT = {"max_tokens": TOKENS, "temperature": 0}
+PROMPT: dict[str, Any] = {"max_tokens": TOKENS, "temperature": 0}
 
 
 @pytest.fixture

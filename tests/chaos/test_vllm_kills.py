@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,7 +20,7 @@ from tests.running import RunningMesh, running_mesh, wait_until
 
 ROOT = Path(__file__).parents[2]
 MODEL = ROOT / "examples" / "demo_model" / "model"
-FIELDS = {"max_tokens": 600, "temperature": 0, "ignore_eos": True}
+FIELDS: dict[str, Any] = {"max_tokens": 600, "temperature": 0, "ignore_eos": True}
 STORY = "Tell me a story about a fox."
 START_S = 180.0  # for vLLM to load on a busy machine
 

@@ -11,6 +11,7 @@ import signal
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import nkeys
 import pytest
@@ -57,7 +58,7 @@ def options(url: str) -> ConnectOptions:
 
 async def trouble(url: str) -> dict[str, str]:
     """Everything that can happen to a request; the statuses."""
-    fields = {"session": SESSION, "metadata": {"note": METADATA}}
+    fields: dict[str, Any] = {"session": SESSION, "metadata": {"note": METADATA}}
     found = {}
     async with library.connect(options=options(url)) as client:
         for kind in ("plain", "break", "fail", "refuse"):

@@ -3,6 +3,7 @@
 import json
 import signal
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
@@ -104,7 +105,7 @@ def test_figures_are_short() -> None:
     assert [figures.many(each, "job") for each in (1, 10_000)] == ["1 job", "10,000 jobs"]
 
 
-def report(mesh: Cli, *arguments: str) -> dict:
+def report(mesh: Cli, *arguments: str) -> dict[str, Any]:
     shown = mesh.call("status", "--json", *arguments)
     assert shown.returncode == 0, shown.stderr
     return json.loads(shown.stdout)

@@ -28,7 +28,7 @@ class TestVllmConformance(EngineConformance):
     @pytest.fixture
     def make_request(self) -> Callable[..., Request]:
         def make(**fields: Any) -> Request:
-            given = {"prompt": "Once upon a time", "max_tokens": 16, "temperature": 0} | fields
+            given: dict[str, Any] = {"prompt": "Once upon a time", "max_tokens": 16, "temperature": 0} | fields
             return Request(**given)
 
         return make

@@ -17,6 +17,7 @@ import sys
 import time
 import uuid
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import nats
 from nats.aio.client import Client
@@ -105,7 +106,7 @@ def headers_of(options: argparse.Namespace) -> dict[str, str] | None:
     return {name.strip(): value.strip() for name, value in pairs} or None
 
 
-async def ask(client: Client, subject: str, body: object = None) -> dict:
+async def ask(client: Client, subject: str, body: object = None) -> dict[str, Any]:
     """One request of the JetStream API."""
     payload = b"" if body is None else json.dumps(body).encode()
     answer = json.loads((await client.request(f"$JS.API.{subject}", payload, timeout=TIMEOUT_S)).data)
@@ -225,12 +226,12 @@ async def stream_get(client: Client, options: argparse.Namespace) -> None:
     print(base64.b64decode(found["message"]["data"]).decode())
 
 
-async def services(client: Client, verb: str, kind: str, most: int) -> list[dict]:
+async def services(client: Client, verb: str, kind: str, most: int) -> list[dict[str, Any]]:
     """What services answer, up to a pause; what is not of the kind is skipped, as natscli does."""
     inbox = client.new_inbox()
     replies = await client.subscribe(inbox)
     await client.publish(f"$SRV.{verb}", b"", reply=inbox)
-    found: list[dict] = []
+    found: list[dict[str, Any]] = []
     with contextlib.suppress(nats.errors.TimeoutError):
         while len(found) < most:
             reply = await replies.next_msg(timeout=0.3 if found else TIMEOUT_S)

@@ -11,6 +11,7 @@ import signal
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -28,7 +29,7 @@ from tests.tenancy import Tenancy, running_tenancy
 
 VICTIM, HOSTILE = "acme", ("evil", "mallory")
 RUNS, WAITS = "job-that-runs", "job-that-waits"
-ASKED = {"prompt": "Once upon a time", "max_tokens": 60, "temperature": 0}
+ASKED: dict[str, Any] = {"prompt": "Once upon a time", "max_tokens": 60, "temperature": 0}
 QUEUE = f"{MODEL}-standard-0"
 
 

@@ -24,7 +24,7 @@ class Reader:
     """One subscription, one job's events in the order they came."""
 
     def __init__(self) -> None:
-        self.events: list[dict] = []
+        self.events: list[dict[str, Any]] = []
         self.done: asyncio.Future = asyncio.get_running_loop().create_future()
 
     async def heard(self, message: Msg) -> None:
@@ -55,7 +55,7 @@ class Reader:
 async def submit(
     client: nats.NATS,
     job: str,
-    body: dict,
+    body: dict[str, Any],
     *,
     subject: str = "mesh.req.simulator.standard.default.any",
     msgpack: bool = False,

@@ -32,7 +32,7 @@ STARTED = Started(id="j", attempt=1, index=0, worker="w", unix_ms=1, sequence=17
 
 
 async def append(
-    journal: Journal, event: Event, last: int, subject: str = "mesh.out.t.j", encoding: str = "json"
+    journal: Journal, event: Event, last: int, subject: str = "mesh.out.t.j", encoding: Encoding = "json"
 ) -> int:
     """Publish one event and return its sequence."""
     done = asyncio.get_running_loop().create_future()

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
@@ -75,7 +76,7 @@ async def store(connection: Connection, subject: str, body: bytes, header: bytes
     await wait_until(is_known)
 
 
-async def state(connection: Connection, consumer: str = CONSUMER) -> dict:
+async def state(connection: Connection, consumer: str = CONSUMER) -> dict[str, Any]:
     return (await topology.consumer_states(connection, NAMES.requests_stream))[consumer]
 
 

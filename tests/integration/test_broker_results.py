@@ -1,6 +1,7 @@
 """Results, objects and presence on a real server: written once, kept as long as was said."""
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -116,8 +117,8 @@ async def test_an_object_that_is_not_there_is_one_of_our_errors(store: ResultSto
 # Presence.
 
 
-def presence(worker: str, **more: object) -> Presence:
-    fields = {
+def presence(worker: str, **more: Any) -> Presence:
+    fields: dict[str, Any] = {
         "worker": worker,
         "model": "m",
         "state": "ready",

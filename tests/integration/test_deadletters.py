@@ -5,6 +5,7 @@ import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -47,7 +48,9 @@ class Scene:
     async def letters(self, selection: DeadLetterFilter | None = None) -> list[DeadLetter]:
         return [each async for page in self.dead_letters.pages(selection or DeadLetterFilter()) for each in page]
 
-    async def bury(self, job: str, metadata: dict = MENDED, tenant: str = "default", **fields: object) -> DeadLetter:
+    async def bury(
+        self, job: str, metadata: dict[str, Any] = MENDED, tenant: str = "default", **fields: Any
+    ) -> DeadLetter:
         """Have a job fail on all its attempts; its letter, once the worker let go of it."""
         encoding = fields.pop("encoding", "json")
         async with mesh_api.connect(self.mesh.url, tenant=tenant, encoding=encoding) as client:
@@ -358,7 +361,7 @@ async def test_letters_are_selected_by_what_they_are_of(still: Scene) -> None:
     await still.forge(b"{}", "a.standard.t.3", Mesh_Job="j2")
     last = await still.forge(b"{}", "b.standard.u.0", Mesh_Job="j2", Mesh_Error_Code="engine_error")
 
-    async def jobs(**selected: object) -> list[str]:
+    async def jobs(**selected: Any) -> list[str]:
         return [each.job for each in await still.letters(DeadLetterFilter(**selected))]
 
     assert await jobs(model="a") == ["j1", "j2"]

@@ -52,7 +52,7 @@ async def codes(url: str, monitor: str | None = None, names: Names = NAMES, **lo
     return {each.code: each.level for each in found if each.code not in local}
 
 
-async def api(connection: Connection, call: str, body: dict) -> dict:
+async def api(connection: Connection, call: str, body: dict[str, Any]) -> dict[str, Any]:
     _, payload = await connection.request(f"$JS.API.{call}", json.dumps(body).encode())
     answer = json.loads(payload)
     assert "error" not in answer, answer

@@ -38,7 +38,11 @@ def refusal(message: Msg) -> tuple[str, str]:
 
 
 async def stream(
-    client: nats.NATS, body: dict, subject: str = RPC, deadline_s: float = 20.0, headers: dict[str, str] | None = None
+    client: nats.NATS,
+    body: dict[str, Any],
+    subject: str = RPC,
+    deadline_s: float = 20.0,
+    headers: dict[str, str] | None = None,
 ) -> list:
     """Every message up to the empty one, that one included: what `nats req --wait-for-empty` does."""
     inbox = client.new_inbox()
@@ -53,7 +57,7 @@ async def stream(
     return messages
 
 
-def text_of(events: list[dict]) -> str:
+def text_of(events: list[dict[str, Any]]) -> str:
     """The text of the deltas, after checking that the history is gapless and ends with one Result."""
     assert [event["type"] for event in events].count("result") == 1
     assert events[-1]["type"] == "result"
@@ -198,7 +202,7 @@ async def ended_as(mesh: RunningMesh, job: str) -> str | None:
     return result.status if result is not None else None
 
 
-async def gone_while_running(mesh: RunningMesh, body: dict, is_wildcard: bool) -> None:
+async def gone_while_running(mesh: RunningMesh, body: dict[str, Any], is_wildcard: bool) -> None:
     """Ask, and close the connection once the job runs."""
     client = await nats.connect(mesh.url)
     probes: list = []
@@ -395,7 +399,7 @@ _ENDPOINT = {
 _COUNT = {"type": "integer", "minimum": 0, "maximum": 2**63 - 1}
 
 
-def schema(kind: str, required: list[str], **properties: Any) -> dict:
+def schema(kind: str, required: list[str], **properties: Any) -> dict[str, Any]:
     return {
         "type": "object",
         "required": ["type", "name", "id", "version", *required],

@@ -5,6 +5,7 @@ import json
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
 import nats
 import pytest
@@ -33,10 +34,10 @@ class Reader:
 
     def __init__(self, client: nats.NATS) -> None:
         self.client = client
-        self.events: list[dict] = []
+        self.events: list[dict[str, Any]] = []
         self.ended = asyncio.Event()
 
-    async def ask(self, body: dict) -> "Reader":
+    async def ask(self, body: dict[str, Any]) -> "Reader":
         inbox = self.client.new_inbox()
         await self.client.subscribe(inbox, cb=self._heard)
         await self.client.publish(RPC, json.dumps({**body, "stream": True}).encode(), reply=inbox)

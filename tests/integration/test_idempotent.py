@@ -24,7 +24,7 @@ from mesh.protocol.messages import Result, Started
 from tests.proxy import proxied
 from tests.running import MODEL, RunningMesh, running_mesh, wait_until
 
-ASKED = {"prompt": "Tell me of the sea", "max_tokens": 12}
+ASKED: dict[str, Any] = {"prompt": "Tell me of the sea", "max_tokens": 12}
 
 
 async def read(job: Job) -> str:
@@ -164,7 +164,7 @@ async def test_the_same_id_while_a_killed_server_comes_back_joins_the_running_jo
 async def test_the_same_id_after_the_duplicate_window_is_not_run_again(tmp_path: Path, stream: bool) -> None:
     async with mesh_of(tmp_path / "nats", duplicate_window_s=1) as (mesh, client):
         await mesh.start_worker(SimulatorSettings(model=MODEL, between_tokens_ms=20))
-        long = {"prompt": "A long one", "max_tokens": 400, "id": "running", "stream": stream}
+        long: dict[str, Any] = {"prompt": "A long one", "max_tokens": 400, "id": "running", "stream": stream}
         running = await client.submit(MODEL, **long)
         ended = await client.generate(MODEL, **ASKED, id="ended", stream=stream)
         await window_passes(mesh)
@@ -220,7 +220,7 @@ async def test_a_retry_may_count_its_deadline_anew_and_be_read_in_another_way(tm
     """None of these is what is asked; and the first request's deadline is the one that bounds the wait."""
     async with mesh_of(tmp_path / "nats") as (mesh, client):
         first = await client.submit(MODEL, **ASKED, id="retry")
-        soon = {"deadline_unix_ms": 1_000, "result_ttl_ms": 60_000, "stream": False, "session": "s"}
+        soon: dict[str, Any] = {"deadline_unix_ms": 1_000, "result_ttl_ms": 60_000, "stream": False, "session": "s"}
         again = await client.submit(MODEL, **ASKED, id="retry", tier="interactive", **soon)
         assert again._timer.when() - asyncio.get_running_loop().time() > 600
         await mesh.start_worker()
@@ -296,7 +296,7 @@ async def test_a_first_submit_asks_nats_for_one_thing(client: Client, monkeypatc
     sent = []
     publish = client._connection.publish
 
-    def recorded(subject: str, *arguments: object, **more: object) -> None:
+    def recorded(subject: str, *arguments: object, **more: Any) -> None:
         sent.append(subject)
         publish(subject, *arguments, **more)
 

@@ -3,6 +3,7 @@
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,7 +19,7 @@ from mesh.worker.worker import WorkerOptions
 from tests.running import MODEL, RunningMesh, running_mesh, wait_until
 
 SLOW = SimulatorSettings(model=MODEL, between_tokens_ms=50.0)
-LONG = {"max_tokens": 1000, "ignore_eos": True}
+LONG: dict[str, Any] = {"max_tokens": 1000, "ignore_eos": True}
 
 
 @pytest.fixture
@@ -28,7 +29,7 @@ async def empty(tmp_path: Path) -> AsyncIterator[RunningMesh]:
         yield mesh
 
 
-async def listed(mesh: RunningMesh, limit: int = 50, **selection: str) -> list[tuple[str, str]]:
+async def listed(mesh: RunningMesh, limit: int = 50, **selection: Any) -> list[tuple[str, str]]:
     found = await JobLister(mesh.connection, mesh.names).listing(JobSelection(**selection), limit)
     return [(each.job, each.state) for each in found.jobs]
 

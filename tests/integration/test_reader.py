@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -392,7 +393,7 @@ async def test_without_a_bound_of_the_callers_the_jobs_deadline_counts(
     async with running_mesh(tmp_path / "nats", MeshSettings(lanes=1)) as mesh:
         worker = await mesh.start_child(SCRIPT)
         async with mesh_api.connect(mesh.url) as client:
-            soon = {"deadline_unix_ms": time.time_ns() // 1_000_000 + 1500}
+            soon: dict[str, Any] = {"deadline_unix_ms": time.time_ns() // 1_000_000 + 1500}
             job = await client.submit(MODEL, "For ever", max_tokens=5000, **soon)
             reading = asyncio.create_task(read(job))
             await wait_until(lambda: job._assembly.index > 0)
@@ -410,7 +411,7 @@ async def test_a_deadline_that_nobody_is_there_to_keep_ends_the_wait(
 ) -> None:
     monkeypatch.setattr(client_module, "BOUND_MARGIN_S", 0.3)
     async with mesh_of(tmp_path / "nats") as (mesh, client):
-        soon = {"deadline_unix_ms": time.time_ns() // 1_000_000 + 500}
+        soon: dict[str, Any] = {"deadline_unix_ms": time.time_ns() // 1_000_000 + 500}
         job = await client.submit(MODEL, "Nobody is there", id="late", **soon)
         with pytest.raises(errors.WaitTimeoutError, match=r"mesh workers.*goes on.*client\.job"):
             await asyncio.wait_for(job.result(), 5)

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,7 +26,7 @@ SLOW = SimulatorSettings(model=MODEL, between_tokens_ms=50.0)
 
 async def submit(url: str, tenant: str, count: int, tier: str = "standard", prefix: str = "j") -> None:
     async with api.connect(url, tenant=tenant) as client:
-        fields = {"tier": tier, "max_tokens": 1000, "ignore_eos": True}
+        fields: dict[str, Any] = {"tier": tier, "max_tokens": 1000, "ignore_eos": True}
         await asyncio.gather(*(client.submit(MODEL, f"{n}", id=f"{prefix}{n}", **fields) for n in range(count)))
 
 

@@ -5,6 +5,7 @@ import contextlib
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -41,7 +42,7 @@ def in_ms(ms: int) -> int:
     return time.time_ns() // 1_000_000 + ms
 
 
-async def orphan(mesh: RunningMesh, client: Client, job_id: str, **fields: object) -> str:
+async def orphan(mesh: RunningMesh, client: Client, job_id: str, **fields: Any) -> str:
     """A job whose worker vanished without a word in mid-stream; what it had streamed."""
     worker = await mesh.start_worker(SLOW)
     await client.submit("simulator", "Tell me of the sea", max_tokens=500, temperature=0, id=job_id, **fields)

@@ -66,7 +66,7 @@ def test_every_delta_arrives_as_it_was(text: str, ids: list[int], encoding: Enco
     assert codec.decode_event(codec.encode(delta, encoding)) == delta
 
 
-def judge(body: bytes, encoding: str) -> None:
+def judge(body: bytes, encoding: Encoding) -> None:
     with contextlib.suppress(RequestError):
         validate(codec.decode_request(body, encoding))
     found = codec.identity_of(body, encoding)

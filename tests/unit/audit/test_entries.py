@@ -1,5 +1,7 @@
 """What the audit says of each signal, and that it holds no text of anybody's."""
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,8 +22,8 @@ from mesh.signals import (
     Step,
 )
 
-ABOUT = {"job": "j", "tenant": "acme", "model": "chat", "tier": "batch"}
-ENDED = {
+ABOUT: dict[str, Any] = {"job": "j", "tenant": "acme", "model": "chat", "tier": "batch"}
+ENDED: dict[str, Any] = {
     "status": "failed",
     "attempts": 3,
     "prompt_tokens": 4,

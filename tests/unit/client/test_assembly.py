@@ -1,5 +1,7 @@
 """What a reader sees of a job's events, case by case."""
 
+from typing import Any
+
 from mesh.client.assembly import Assembly, Gap, Restarted
 from mesh.protocol.messages import Delta, Result, Started
 
@@ -8,11 +10,11 @@ def started(attempt: int, index: int = 0) -> Started:
     return Started(id="j", attempt=attempt, index=index, worker="w", unix_ms=1)
 
 
-def delta(attempt: int, index: int, text: str, *ids: int, **more: object) -> Delta:
+def delta(attempt: int, index: int, text: str, *ids: int, **more: Any) -> Delta:
     return Delta(id="j", attempt=attempt, index=index, text=text, token_ids=list(ids), **more)
 
 
-def result(text: str, **fields: object) -> Result:
+def result(text: str, **fields: Any) -> Result:
     return Result(
         **{"id": "j", "tenant": "t", "model": "m", "status": "finished", "text": text, "attempts": 2} | fields
     )

@@ -31,7 +31,7 @@ def test_fields_alone_are_enough() -> None:
 
 
 def test_what_the_caller_gave_is_not_changed() -> None:
-    fields: dict = {"metadata": {"k": "v"}}
+    fields: dict[str, Any] = {"metadata": {"k": "v"}}
     build_request("a", fields)
     assert fields == {"metadata": {"k": "v"}}
 
@@ -83,7 +83,7 @@ def test_what_the_worker_would_refuse_is_refused_here_with_its_field(
 
 
 def test_metadata_without_end_is_refused() -> None:
-    loop: dict = {}
+    loop: dict[str, Any] = {}
     loop["self"] = loop
     with pytest.raises(InvalidRequestError):
         build_request("a", {"metadata": loop})

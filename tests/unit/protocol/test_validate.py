@@ -11,7 +11,7 @@ from mesh.protocol.messages import DEFAULT_MAX_TOKENS, Message, Request, Respons
 from mesh.protocol.validate import max_tokens, seed_of, stop_strings, structure_of, validate
 
 
-def make(**fields: object) -> Request:
+def make(**fields: Any) -> Request:
     return Request(**{"prompt": "a"} | fields)
 
 

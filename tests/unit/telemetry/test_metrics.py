@@ -1,5 +1,7 @@
 """What is counted of what happens, and what is shown of it."""
 
+from typing import Any
+
 import pytest
 
 from mesh.signals import (
@@ -98,7 +100,7 @@ def test_invented_tenants_and_codes_do_not_fill_the_page(metrics: Metrics) -> No
 
 
 def test_what_no_worker_sees_is_counted_by_who_does(metrics: Metrics) -> None:
-    unrun = {"status": "expired", "code": "expired", "cause": "deadline", "total_ms": 4000}
+    unrun: dict[str, Any] = {"status": "expired", "code": "expired", "cause": "deadline", "total_ms": 4000}
     metrics.observe(JobEndedUnrun(**ABOUT, **unrun))
     metrics.observe(RequestAccepted(**ABOUT))
     for number in range(500):

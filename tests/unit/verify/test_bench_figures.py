@@ -19,7 +19,7 @@ def sample(
     for gap in gaps_ms:
         now += gap / 1000
         arrivals.append(now)
-    values = {
+    values: dict[str, Any] = {
         "done_s": now + 0.005,
         "status": "finished",
         "prompt_tokens": 4,

@@ -1,5 +1,7 @@
 """One attempt, decision by decision."""
 
+from typing import Any
+
 import pytest
 
 from mesh.errors import EngineDeadError, EngineFailedError, TooLargeError
@@ -30,7 +32,7 @@ def attempt(request: Request | None = None, retry: RetryPolicy | None = None) ->
     return Attempt(facts(request), retry or RetryPolicy())
 
 
-def journal(*ids: int, attempts: int = 1, sequence: int = 17, **last: object) -> History:
+def journal(*ids: int, attempts: int = 1, sequence: int = 17, **last: Any) -> History:
     events: list = [
         Started(id="j", attempt=n, index=0, worker="v", unix_ms=1, sequence=sequence) for n in range(1, attempts + 1)
     ]
