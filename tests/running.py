@@ -122,6 +122,7 @@ class RunningMesh:
         queue = RequestQueue(self.connection, self.names)
         for stored in await queue.read(0):
             address = stored.address
+            assert address is not None
             consumer = self.names.consumer(address.model, address.tier, address.lane)
             subject = f"$JS.ACK.{self.names.requests_stream}.{consumer}.1.{stored.sequence}.1.1.0"
             await self.connection.request(subject, b"-NAK")

@@ -120,6 +120,7 @@ async def test_a_worker_lost_at_any_step_costs_no_job_and_no_token(
         fields = await prepare(mesh, situation, delta)
         crashing = await mesh.start_child(SCRIPT, f"{point}:{how}")
         job = await client.submit("simulator", "Tell me of the sea", id="victim", **PROMPT, **fields)
+        assert crashing.stdout is not None
         assert (await asyncio.wait_for(crashing.stdout.readline(), 10)).strip() == b"reached"
         await mesh.start_worker(SPEED)
         shown = "".join([delta.text async for delta in job])
@@ -129,6 +130,7 @@ async def test_a_worker_lost_at_any_step_costs_no_job_and_no_token(
     events = await mesh.history("victim")
     dead = (await topology.stream_state(mesh.connection, mesh.names.dead_stream))["messages"]
     if situation == DOOMED:
+        assert result.error is not None
         assert (result.status, result.error.code, dead) == ("failed", "attempts_exhausted", 1)
         check_history(events, result, 0)
     else:

@@ -169,6 +169,7 @@ async def test_a_worker_that_was_taken_for_dead_gives_up_what_it_held(patient_me
             break
         lives = LivenessStore(mesh.connection, mesh.names)
         record = await lives.last(worker.name)
+        assert record is not None
         await lives.write(LivenessRecord(worker=worker.name, session="", is_alive=False, by="test"), record.sequence)
         worker._liveness.disturbed()  # as the connection does when it is lost
         await wait_until(lambda: worker.statistics().returned == 1)

@@ -95,6 +95,7 @@ async def test_structured_output_is_what_was_asked_for(client: Client) -> None:
 
 async def test_stop_strings_end_the_text_before_them(client: Client) -> None:
     whole = await client.generate(MODEL, "Once upon a time", max_tokens=40, temperature=0)
+    assert isinstance(whole.text, str)
     stop = whole.text.split()[6]
     cut = await client.generate(MODEL, "Once upon a time", max_tokens=40, temperature=0, stop=[stop])
     assert cut.finish_reason == "stop"
@@ -123,6 +124,7 @@ async def test_what_the_model_cannot_take_ends_failed_and_the_engine_goes_on(
 ) -> None:
     result = await client.generate(MODEL, **fields)
     assert result.status == "failed"
+    assert result.error is not None
     assert result.error.code == code
     assert result.attempts == 1
     assert (await client.generate(MODEL, "Hello", max_tokens=2)).status == "finished"

@@ -77,6 +77,7 @@ async def test_every_nats_command_of_our_pages_does_what_it_should(demo: Running
     async with contextlib.AsyncExitStack() as stack:
         for command in (each for each in commands if each[1] == "sub"):
             process = await stack.enter_async_context(started(command, path, NATS_URL=demo.url))
+            assert process.stderr is not None
             line = await asyncio.wait_for(process.stderr.readline(), DEADLINE_S)
             assert b"Subscribing" in line
             heard.append(process)
@@ -90,4 +91,5 @@ async def test_every_nats_command_of_our_pages_does_what_it_should(demo: Running
             elif command[1] == "micro":
                 assert "mesh" in out or "generate" in out
         for process in heard:
+            assert process.stdout is not None
             await asyncio.wait_for(process.stdout.readuntil(b'"type":"result"'), DEADLINE_S)

@@ -368,6 +368,7 @@ async def test_a_stolen_id_tells_its_thief_nothing(field: Field) -> None:
         ]
         for ask in asks:
             header, payload = await attacker.request(own, ask)
+            assert isinstance(field.calm.text, str)
             assert field.calm.text.encode() not in payload
             assert headers.status(header) in (404, 408)
         for wildcard in ("*", ">"):
@@ -400,6 +401,7 @@ async def test_the_server_takes_no_account_that_imports_what_is_anothers(field: 
         assert f'subject: "{own}"' in honest
         file.write_text(honest.replace(f'subject: "{own}"', f'subject: "{subject}"'))
         before = field.tenancy.log.count("Failed to reload server configuration")
+        assert field.tenancy.process is not None
         field.tenancy.process.send_signal(signal.SIGHUP)
         await wait_until(
             lambda before=before: field.tenancy.log.count("Failed to reload server configuration") > before

@@ -284,6 +284,7 @@ async def test_a_server_that_is_frozen_is_noticed_within_three_pings(
     connection.listen(changes.append)
     await flushed(connection)
     began = time.monotonic()
+    assert server.process is not None
     os.kill(server.process.pid, signal.SIGSTOP)
     try:
         for _ in range(40):  # more than the sockets hold: nats-py would wait for ever for the rest to be taken
@@ -429,6 +430,7 @@ async def test_after_closing_no_task_is_left(server: EmbeddedServer, away: bool)
 
 async def test_closing_while_the_server_is_frozen_is_bounded(server: EmbeddedServer) -> None:
     connection = await open_connection(options(server))
+    assert server.process is not None
     os.kill(server.process.pid, signal.SIGSTOP)
     try:
         began = time.monotonic()

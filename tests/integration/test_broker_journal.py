@@ -133,6 +133,7 @@ async def test_the_last_event_is_read_from_the_leader(journal: Journal, encoding
     result = Result(id="j", tenant="t", model="m", status="finished", text="\x00\U0001f99c")
     last = await append(journal, result, first, encoding=encoding)
     entry = await journal.last("mesh.out.t.j")
+    assert entry is not None
     assert (entry.sequence, entry.event, entry.body) == (last, result, codec.encode(result, encoding))
 
 

@@ -42,6 +42,7 @@ async def test_a_request_is_stored_and_found(queue: RequestQueue) -> None:
     ack = await submit(queue, "j1")
     assert (ack.stream, ack.duplicate) == ("MESH_REQUESTS", False)
     found = await queue.find("acme", "j1")
+    assert found is not None
     assert (found.job, found.sequence, found.request) == ("j1", ack.seq, Request(id="j1", prompt="a"))
     assert found.address == RequestAddress("simulator", "standard", "acme", "0"), "the affinity became a lane"
     assert await queue.get(ack.seq) == found
@@ -110,6 +111,7 @@ async def test_a_job_taken_out_is_gone_and_can_be_taken_once(queue: RequestQueue
 async def test_a_packed_request_says_so(queue: RequestQueue) -> None:
     await submit(queue, "j1", body=msgspec.msgpack.encode({"id": "j1", "prompt": "a"}), encoding="msgpack")
     found = await queue.find("acme", "j1")
+    assert found is not None
     assert (found.encoding, found.error) == ("msgpack", None)
 
 
@@ -124,6 +126,7 @@ async def test_a_full_queue_refuses_at_once(server: EmbeddedServer, connection: 
     await submit(queue, "j3", tenant="other")
     await submit(queue, "j4", tier="batch")
     ack = await queue.find("acme", "j0")
+    assert ack is not None
     await queue.remove(ack.sequence)
     await submit(queue, "j2")
 

@@ -37,6 +37,7 @@ async def test_a_result_is_kept_as_it_was_written(store: ResultStore, encoding: 
     body = codec.encode(result("\x00\U0001f99c"), encoding)
     assert await store.create("t", "j", body, 60_000) is True
     found = await store.get("t", "j")
+    assert found is not None
     assert (found.result, found.body) == (result("\x00\U0001f99c"), body)
 
 

@@ -278,6 +278,7 @@ async def test_a_result_too_large_for_a_message_comes_whole(tmp_path: Path) -> N
     assert result.usage.completion_tokens == 5000
     assert result.text == text
     assert len(text) > 16384
+    assert stored is not None
     assert stored.text is msgspec.UNSET
     assert stored.object == f"default.{job.id}.1"
 

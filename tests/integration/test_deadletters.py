@@ -55,6 +55,7 @@ class Scene:
         encoding = fields.pop("encoding", "json")
         async with mesh_api.connect(self.mesh.url, tenant=tenant, encoding=encoding) as client:
             result = await client.generate("simulator", "A story", id=job, metadata=metadata, max_tokens=5, **fields)
+        assert result.error is not None
         assert result.error.code == "attempts_exhausted"
         await self.mesh.wait_queue_empty()
         return (await self.dead_letters.find([job], DeadLetterFilter(tenant=tenant)))[-1]
@@ -138,6 +139,7 @@ async def test_looking_changes_nothing(scene: Scene) -> None:
     story = await scene.dead_letters.tell(letter)
     assert [each.number for each in story.attempts] == [1, 2, 3]
     assert all("simulated failure" in each.outcome for each in story.attempts)
+    assert story.result is not None
     assert story.result.status == "failed"
     assert await scene.state() == before
 
@@ -309,6 +311,7 @@ async def test_a_body_that_is_no_request_is_refused_under_its_own_id(scene: Scen
     decision = await scene.dead_letters.redrive(letter)
     assert (decision.verb, "refused" in decision.why) == ("redrive", True)
     result = await scene.wait_status("broken", "failed")
+    assert result.error is not None
     assert result.error.code == "invalid_request"
 
 

@@ -57,6 +57,7 @@ async def test_a_job_whose_workers_are_gone_is_buried(bare: RunningMesh, quick: 
     await bare.start_worker()
     await suspect(bare, (GONE, 1), (GONE, 1))
     result = await run(bare)
+    assert result.error is not None
     assert (result.status, result.error.code, result.attempts) == ("failed", "attempts_exhausted", 5)
 
 
@@ -127,6 +128,7 @@ async def test_the_time_to_object_is_counted_once_whoever_counts_it(bare: Runnin
     asked = Note(id="suspect", attempt=4, verdict="probing", unix_ms=now_unix_ms() - 60_000)
     await journal.append(journal.notes_subject("default", "suspect"), codec.encode(asked))
     result = await run(bare)
+    assert result.error is not None
     assert (result.status, result.error.code) == ("failed", "attempts_exhausted")
     assert await notes(bare) == [(4, "probing")]
 

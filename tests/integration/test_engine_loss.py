@@ -88,6 +88,7 @@ async def test_poison_is_found_and_its_company_is_not_buried_with_it(bare: Runni
         results = [await job.result(timeout=40) for job in innocents]
         dead = await poison.result(timeout=40)
     assert {result.status for result in results} == {"finished"}
+    assert dead.error is not None
     assert (dead.status, dead.error.code) == ("failed", "attempts_exhausted")
     assert await buried(bare) == 1
     attempts = [event for event in await bare.history("poison") if isinstance(event, Started)]
@@ -129,6 +130,7 @@ async def test_a_job_that_hangs_every_time_is_buried_and_nothing_else_is(bare: R
         hangs = {"simulate": {"hang_after": 0}}
         result = await client.generate("simulator", "Tell me of the sea", max_tokens=60, metadata=hangs)
         other = await beside.result(timeout=30)
+    assert result.error is not None
     assert (result.status, result.error.code, result.attempts) == ("failed", "attempts_exhausted", 3)
     assert (other.status, other.attempts) == ("finished", 1)
     assert await buried(bare) == 1

@@ -82,6 +82,10 @@ async def test_requests_for_nobody_are_all_ended_also_those_of_the_time_before(t
         await asyncio.gather(*(mesh.connection.request(subject, b'{"prompt": "late"}') for _ in range(300)))
         await mesh.wait_queue_empty()
         early, late = await mesh.result("s1"), await mesh.result("s400")
+    assert late is not None
+    assert late.error is not None
+    assert early is not None
+    assert early.error is not None
     assert early.error.code == late.error.code == "model_not_found"
 
 
@@ -91,6 +95,7 @@ async def test_a_job_named_like_a_sequence_is_found_by_its_name(tmp_path: Path) 
         await client.submit("simulator", "Cancel me", id="s1")
         queue = RequestQueue(mesh.connection, mesh.names)
         found = await queue.find("default", "s1")
+        assert found is not None
         assert (found.job, found.sequence) == ("s1", 2)
 
 

@@ -162,6 +162,8 @@ async def test_a_finished_job_is_told_with_attempts_moments_and_result(mesh: Run
         await client.generate(MODEL, "Hello", id="done", max_tokens=4, ignore_eos=True, stream=True)
     await mesh.wait_queue_empty()
     life = await told(mesh, "done")
+    assert life is not None
+    assert life.result is not None
     assert (life.status, life.model, life.result.status, life.job_state, life.waits) == (
         "finished",
         MODEL,
@@ -189,6 +191,7 @@ async def test_a_job_that_waits_says_why_and_its_prompt_only_if_asked(empty: Run
     life = await told(empty, "j3", "acme")
     assert (life.status, life.ahead, life.tier) == ("queued", 3, "standard")
     assert [each.code for each in life.waits] == ["no_worker", "position", "deadline"]
+    assert life.request is not None
     assert life.request.fields == {"max_tokens": 7, "session": "3"}
     assert (life.prompt, life.request.input) == (None, "prompt of 8 characters")
     assert (await told(empty, "j3", "acme", has_prompt=True)).prompt == "a secret"
@@ -218,8 +221,10 @@ async def test_a_job_that_was_given_up_is_told_with_its_letter_and_how_each_atte
         await client.generate(MODEL, "x", id="bad", metadata=fails, max_tokens=3, stream=True)
     await mesh.wait_queue_empty()
     life = await told(mesh, "bad")
+    assert life.dead_letter is not None
     assert (life.status, life.dead_letter.code, life.tier) == ("failed", "attempts_exhausted", "standard")
     assert [each.outcome.split(":")[0] for each in life.attempts[:2]] == ["failed", "failed"]
+    assert life.request is not None
     assert life.request.fields["max_tokens"] == 3
     assert {"note", "buried", "result"} <= {each.kind for each in life.moments}
 

@@ -109,6 +109,7 @@ async def test_the_tokens_of_a_day_are_counted_and_end_with_it(mesh: RunningMesh
         assert number == 429
         assert int(found["Mesh-Retry-After-Ms"]) <= 86_400_000
         result = await client.generate(MODEL, "Hello", max_tokens=2)
+        assert result.error is not None
         assert (result.status, result.error.code) == ("failed", "quota_exceeded")
         subject = f"mesh.sys.usage.default.tokens.{day_of(time.time_ns() // 1_000_000)}"
         counted = await mesh.connection.request(f"$JS.API.DIRECT.GET.MESH_USAGE.{subject}")
@@ -138,6 +139,7 @@ async def test_what_is_too_large_for_a_tenant_is_refused_on_both_ways(
     assert (found["Nats-Service-Error-Code"], found["Mesh-Error-Field"]) == ("413", field)
     async with mesh_api.connect(mesh.url) as client:
         result = await client.generate(MODEL, **asked)
+    assert result.error is not None
     assert (result.status, result.error.code) == ("failed", "too_large")
     assert "this tenant's limit" in result.error.message
 

@@ -364,6 +364,7 @@ async def test_every_wait_ends_within_the_bound_it_was_given(tmp_path: Path, los
                 if loss == "the server is killed":
                     await mesh.server.stop(kill=True)
                 elif loss == "the server is frozen":
+                    assert mesh.server.process is not None
                     os.kill(mesh.server.process.pid, signal.SIGSTOP)
                 with pytest.raises(errors.WaitTimeoutError):
                     async for _ in job.deltas(timeout=0.5):

@@ -56,7 +56,9 @@ async def test_a_request_is_recorded_as_it_was_submitted(recorded: RunningMesh) 
     await wait_recorded(recorded, 1)
     (stored,) = await read(recorded)
     assert (stored.sequence, stored.job, stored.encoding) == (job.sequence, "one", "msgpack")
+    assert stored.address is not None
     assert (stored.address.model, stored.address.tier, stored.address.tenant) == (MODEL, "batch", "acme")
+    assert stored.request is not None
     assert (stored.request.prompt, stored.request.max_tokens) == ("Once upon", 3)
     assert stored.stored_unix_ms == result.created_unix_ms
 

@@ -107,6 +107,7 @@ async def test_a_look_says_what_server_and_stores_there_are(mesh: RunningMesh) -
         ("mesh_workers", "bucket"),
     ]
     events = seen.store("MESH_EVENTS")
+    assert events is not None
     assert (events.max_bytes, events.max_age_ms, bool(events.leader)) == (1 << 30, 900_000, True)
 
 

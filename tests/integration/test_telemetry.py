@@ -237,11 +237,18 @@ async def test_one_trace_goes_from_the_client_through_the_queue_to_the_engine(
     inner = {span.name: span for span in exporter.get_finished_spans() if span.kind is SpanKind.INTERNAL}
     assert {span.context.trace_id for span in exporter.get_finished_spans()} == {own.get_span_context().trace_id}
     whole, send, process = (spans[f"{name} {MODEL}"] for name in ("text_completion", "send", "process"))
+    assert whole.parent is not None
     assert whole.parent.span_id == own.get_span_context().span_id
     assert (whole.kind, send.kind, process.kind) == (SpanKind.CLIENT, SpanKind.PRODUCER, SpanKind.CONSUMER)
+    assert whole.context is not None
+    assert send.parent is not None
     assert send.parent.span_id == whole.context.span_id
+    assert send.context is not None
+    assert process.parent is not None
     assert process.parent.span_id == inner[f"queue {MODEL}"].parent.span_id == send.context.span_id
+    assert process.context is not None
     assert inner[f"text_completion {MODEL}"].parent.span_id == process.context.span_id
+    assert whole.attributes is not None
     assert whole.attributes["gen_ai.usage.output_tokens"] == result.usage.completion_tokens
     assert whole.attributes["gen_ai.request.temperature"] == 0.5
     assert whole.attributes["mesh.status"] == "finished"
@@ -249,6 +256,7 @@ async def test_one_trace_goes_from_the_client_through_the_queue_to_the_engine(
     assert delivered.traceparent.split("-")[2] == f"{send.context.span_id:016x}"
     told = " ".join(span.to_json() for span in exporter.get_finished_spans())
     assert "PROMPT-CANARY" not in told
+    assert isinstance(result.text, str)
     assert result.text.strip() not in told
 
 
@@ -266,7 +274,9 @@ async def test_a_job_that_fails_and_one_that_is_not_stored_are_errors_in_the_cli
             await client.submit(MODEL, "Story", timeout=0.5)
     failed, gone, unstored = [span for span in exporter.get_finished_spans() if span.kind is SpanKind.CLIENT]
     assert failed.status.status_code is StatusCode.ERROR
+    assert failed.attributes is not None
     assert failed.attributes["error.type"] == "invalid_request"
+    assert gone.attributes is not None
     assert gone.attributes["mesh.left"] is True
     assert gone.status.status_code is StatusCode.UNSET
     assert unstored.status.status_code is StatusCode.ERROR
@@ -280,6 +290,7 @@ async def test_a_traceparent_that_is_given_is_the_parent(bare: RunningMesh, expo
         await client.generate(MODEL, "Story", max_tokens=2, traceparent=given)
     (whole,) = [span for span in exporter.get_finished_spans() if span.kind is SpanKind.CLIENT]
     assert f"{whole.context.trace_id:032x}" == given.split("-")[1]
+    assert whole.parent is not None
     assert f"{whole.parent.span_id:016x}" == given.split("-")[2]
 
 

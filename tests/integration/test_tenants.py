@@ -229,6 +229,7 @@ async def test_limits_hold_with_what_the_roles_allow(tenancy: Tenancy) -> None:
         asked = [client.generate(MODEL, "Hello", max_tokens=10) for _ in range(6)]
         assert {result.status for result in await asyncio.gather(*asked)} == {"finished"}
         straight = await client.generate(MODEL, "Hello", max_tokens=11)
+        assert straight.error is not None
         assert (straight.status, straight.error.code) == ("failed", "too_large")
     assert tenancy.refused("frontdoor") == tenancy.refused("worker") == []
 

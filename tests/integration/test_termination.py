@@ -135,6 +135,8 @@ async def test_an_orphaned_job_is_cancelled_with_what_it_had_streamed(bare: Runn
     async with jobs_api(bare):
         assert await client.job("victim").cancel() == "cancelled"
     result = await bare.result("victim")
+    assert result is not None
+    assert result.error is not None
     assert (result.status, result.text, result.error.message) == ("cancelled", text, "cancelled on request")
     check_gapless(await bare.history("victim"))
     assert await bare.queued() == 0
@@ -160,6 +162,7 @@ async def test_a_cancelled_job_that_had_finished_is_finished(bare: RunningMesh, 
     async with jobs_api(bare):
         assert await job.cancel() == "finished"
     result = await bare.result("victim")
+    assert result is not None
     assert (result.status, result.finish_reason, result.usage.completion_tokens) == ("finished", "length", 3)
     check_gapless(await bare.history("victim"))
 
@@ -178,6 +181,7 @@ async def test_a_worker_leaves_a_closed_journal_alone_until_its_closer_must_have
     result = await client.job("victim").result(timeout=20)
     assert time.monotonic() - began_s > 3.5, "it waited for the closer"
     assert (result.status, result.attempts) == ("finished", 3)
+    assert isinstance(result.text, str)
     assert result.text.startswith(text)
     check_gapless(await bare.history("victim"))
 
@@ -205,5 +209,6 @@ async def test_a_job_ended_in_the_queue_was_never_begun(bare: RunningMesh, clien
         assert await job.cancel() == "cancelled"
     events = await bare.history("victim")
     assert [type(event) for event in events] == [Result]
+    assert events[0].error is not None
     assert (events[0].attempts, events[0].error.message) == (0, "cancelled before it started")
     assert await bare.result("victim") == events[0]

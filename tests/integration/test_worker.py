@@ -214,6 +214,7 @@ async def test_an_engine_failure_is_tried_again_and_then_buried(bare: RunningMes
     async with mesh_api.connect(bare.url) as client:
         result = await client.generate("simulator", "Fail", metadata={"simulate": {"fail": True}}, stream=True)
     assert result.status == "failed"
+    assert result.error is not None
     assert result.error.code == "attempts_exhausted"
     assert result.attempts == 3
     assert (await topology.stream_state(bare.connection, bare.names.dead_stream))["messages"] == 1

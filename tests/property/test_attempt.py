@@ -12,7 +12,19 @@ from mesh.policies.retry import RetryPolicy
 from mesh.protocol.history import History, read_history
 from mesh.protocol.messages import Delta, Event, Request, Result, Started, Usage
 from mesh.protocol.outcome import JobFacts
-from mesh.worker.attempt import Ack, Announce, Attempt, Begin, Close, Drop, MoveToDeadLetters, Nak, NoteAttempt, Store
+from mesh.worker.attempt import (
+    Ack,
+    Action,
+    Announce,
+    Attempt,
+    Begin,
+    Close,
+    Drop,
+    MoveToDeadLetters,
+    Nak,
+    NoteAttempt,
+    Store,
+)
 
 ENDS = (Ack, Nak, Drop)
 NOW = 1_000_000
@@ -21,9 +33,9 @@ LOSS = st.sampled_from(["resume", "restart", "fail"])
 
 
 @st.composite
-def journals(draw: st.DrawFn) -> list:
+def journals(draw: st.DrawFn) -> list[Event]:
     """Events of earlier attempts, as a fenced journal can hold them."""
-    events: list = []
+    events: list[Event] = []
     ids: list[int] = []
     for number in range(1, draw(st.integers(0, 4)) + 1):
         index = draw(st.sampled_from([0, len(ids)]))
@@ -46,7 +58,7 @@ def journals(draw: st.DrawFn) -> list:
     return events
 
 
-def take_over(attempt: Attempt, history: History, index: int, is_queued: bool, now: int) -> list:
+def take_over(attempt: Attempt, history: History, index: int, is_queued: bool, now: int) -> list[Action]:
     attempt.recall(history)
     return attempt.taken_over(index, is_queued, now)
 
@@ -59,10 +71,10 @@ class Job:
     history: History
     text: str = ""
     tokens: int = 0
-    actions: tuple = ()
+    actions: tuple[Action, ...] = ()
 
 
-def begin(draw: st.DrawFn, request: Request, events: list, now: int) -> Job:
+def begin(draw: Draw, request: Request, events: list[Event], now: int) -> Job:
     facts = JobFacts("j", "t", "m", "w", 17, NOW, NOW, request)
     attempt = Attempt(facts, RetryPolicy(max_attempts=draw(st.integers(1, 4))))
     history = read_history(events)
@@ -74,6 +86,7 @@ def begin(draw: st.DrawFn, request: Request, events: list, now: int) -> Job:
         actions = take_over(attempt, history, index, draw(st.booleans()), now)
     if isinstance(actions[0], Begin):
         (start,) = actions
+        assert isinstance(start, Begin)
         assert start.event.attempt == job.history.attempts + 1
         assert start.event.index == len(start.token_ids)
         if start.event.index == 0 and job.tokens:
@@ -85,7 +98,7 @@ def begin(draw: st.DrawFn, request: Request, events: list, now: int) -> Job:
     return job
 
 
-def run(draw: st.DrawFn, job: Job, now: int) -> None:
+def run(draw: Draw, job: Job, now: int) -> None:
     """The engine's output, and then one of the ends there are."""
     for _ in range(draw(st.integers(0, 4))):
         text, ids = draw(st.text("xyz", max_size=3)), draw(st.lists(st.integers(0, 9), min_size=1, max_size=3))
@@ -116,7 +129,7 @@ def run(draw: st.DrawFn, job: Job, now: int) -> None:
 
 @given(journals(), LOSS, st.sampled_from([NOW, NOW + 700_000]), st.data())
 def test_every_attempt_keeps_the_promises_of_its_end(
-    events: list[Event], loss: str, now: int, data: DataObject
+    events: list[Event], loss: WorkerLoss, now: int, data: DataObject
 ) -> None:
     request = Request(prompt="a", on_worker_loss=loss, metadata={"k": 1})
     job = begin(data.draw, request, events, now)
@@ -150,6 +163,7 @@ def test_every_attempt_keeps_the_promises_of_its_end(
     else:
         assert announced in ([], [RESULT])
     if any(isinstance(action, MoveToDeadLetters) for action in actions):
+        assert stores[0].result.error is not None
         assert stores[0].result.error.code == "attempts_exhausted"
 
 

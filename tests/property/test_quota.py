@@ -26,6 +26,7 @@ def test_a_request_goes_ahead_exactly_if_it_is_within_every_limit(
     allowed: QuotaLimits, usage: QuotaUsage, request: Request, now_ms: int
 ) -> None:
     refusal = decide(allowed, usage, request, now_ms)
+    assert request.prompt is not None
     fits = is_within(allowed.max_tokens, request.max_tokens) and is_within(
         allowed.prompt_bytes, len(request.prompt.encode())
     )

@@ -50,6 +50,7 @@ TOLD = [
 @pytest.mark.parametrize(("signal", "event"), TOLD)
 def test_an_entry_says_what_the_signal_says_and_nothing_in_words(signal: object, event: str) -> None:
     entry = entry_of(signal, "w", 1234)
+    assert entry is not None
     assert (entry.event, entry.by, entry.unix_ms) == (event, "w", 1234)
     shown = set(signal.__struct_fields__) & set(AuditEntry.__struct_fields__)
     for name in shown:

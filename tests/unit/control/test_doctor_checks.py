@@ -85,6 +85,7 @@ def mesh(**changes: object) -> Facts:
 
 
 def settings(**changes: object) -> Facts:
+    assert WELL.mesh is not None
     return mesh(settings=replace(WELL.mesh.settings, **changes))
 
 

@@ -47,8 +47,10 @@ def test_a_job_s_spans_belong_to_the_span_of_its_submitter(bench: Bench) -> None
     for name in ("queue demo", "process demo"):
         assert f"{spans[name].parent.span_id:016x}" == SPAN
     for name in ("chat demo", "end demo"):
+        assert spans["process demo"].context is not None
         assert spans[name].parent.span_id == spans["process demo"].context.span_id
     assert spans["process demo"].kind is SpanKind.CONSUMER
+    assert spans["process demo"].attributes is not None
     assert spans["process demo"].attributes["mesh.worker"] == "w-2"
 
 
@@ -90,6 +92,7 @@ def test_a_failed_attempt_is_an_error_and_the_next_one_a_span_of_its_own(bench: 
     failed = engine_ended(is_finished=False, outcome="engine_error")
     bench.tell(delivered(traceparent=PARENT), started(), failed, JobReturned(**ABOUT, reason="retry"))
     assert bench.spans["process demo"].status.status_code is StatusCode.ERROR
+    assert bench.spans["chat demo"].attributes is not None
     assert bench.spans["chat demo"].attributes["mesh.stopped"] == "engine_error"
     bench.tell(delivered(traceparent=PARENT, delivered=2), started(attempt=2), engine_ended(), ended())
     assert [span.name for span in bench.exporter.get_finished_spans()].count("process demo") == 2
@@ -99,6 +102,7 @@ def test_a_job_handed_back_by_a_drain_is_no_error(bench: Bench) -> None:
     stopped = engine_ended(is_finished=False, outcome="drain")
     bench.tell(delivered(traceparent=PARENT), started(), stopped, JobReturned(**ABOUT, reason="drain"))
     assert bench.spans["process demo"].status.status_code is StatusCode.UNSET
+    assert bench.spans["process demo"].attributes is not None
     assert bench.spans["process demo"].attributes["mesh.returned"] == "drain"
 
 
@@ -119,6 +123,7 @@ def test_a_refused_body_is_a_short_span_with_its_code(bench: Bench) -> None:
     refused = RequestRefused(**ABOUT, code="invalid_request", reason="a text nobody shows")
     bench.tell(delivered(traceparent=PARENT), refused, ended(status="failed", code="invalid_request"))
     span = bench.spans["process demo"]
+    assert span.attributes is not None
     assert span.attributes["error.type"] == "invalid_request"
     assert span.status.status_code is StatusCode.ERROR
     assert "a text nobody shows" not in span.to_json()

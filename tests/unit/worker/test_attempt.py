@@ -7,9 +7,21 @@ import pytest
 from mesh.errors import EngineDeadError, EngineFailedError, TooLargeError
 from mesh.policies.retry import RetryPolicy
 from mesh.protocol.history import History, read_history
-from mesh.protocol.messages import DEFAULT_DEADLINE_MS, Delta, Note, Request, Result, Started, Usage
+from mesh.protocol.messages import DEFAULT_DEADLINE_MS, Delta, Event, Note, Request, Result, Started, Usage
 from mesh.protocol.outcome import JobFacts
-from mesh.worker.attempt import Ack, Announce, Attempt, Begin, Close, Drop, MoveToDeadLetters, Nak, NoteAttempt, Store
+from mesh.worker.attempt import (
+    Ack,
+    Action,
+    Announce,
+    Attempt,
+    Begin,
+    Close,
+    Drop,
+    MoveToDeadLetters,
+    Nak,
+    NoteAttempt,
+    Store,
+)
 
 STORED = 1_000_000
 USAGE = Usage(prompt_tokens=3, completion_tokens=2)
@@ -33,7 +45,7 @@ def attempt(request: Request | None = None, retry: RetryPolicy | None = None) ->
 
 
 def journal(*ids: int, attempts: int = 1, sequence: int = 17, **last: Any) -> History:
-    events: list = [
+    events: list[Event] = [
         Started(id="j", attempt=n, index=0, worker="v", unix_ms=1, sequence=sequence) for n in range(1, attempts + 1)
     ]
     if ids:
@@ -41,12 +53,12 @@ def journal(*ids: int, attempts: int = 1, sequence: int = 17, **last: Any) -> Hi
     return read_history(events)
 
 
-def take_over(one: Attempt, history: History, index: int, is_queued: bool, now: int) -> list:
+def take_over(one: Attempt, history: History, index: int, is_queued: bool, now: int) -> list[Action]:
     one.recall(history)
     return one.taken_over(index, is_queued, now)
 
 
-def kinds(actions: list) -> list[type]:
+def kinds(actions: list[Action]) -> list[type]:
     return [type(action) for action in actions]
 
 
@@ -67,7 +79,9 @@ def test_a_job_that_finishes_is_stored_then_announced_then_acknowledged() -> Non
     actions = one.finished("stop", USAGE, STORED + 60)
     assert kinds(actions) == [Store, Announce, Ack]
     store, announce, _ = actions
+    assert isinstance(store, Store)
     result = store.result
+    assert isinstance(announce, Announce)
     assert announce.result is result
     assert (result.text, result.status, result.finish_reason, result.usage) == ("Hello", "finished", "stop", USAGE)
     assert (result.id, result.tenant, result.model, result.worker, result.attempts) == ("j", "t", "m", "w", 1)
@@ -82,6 +96,7 @@ def test_vectors_stand_in_place_of_text() -> None:
     one = attempt(Request(input="a", result_ttl_ms=5000))
     one.first(STORED)
     store, *_ = one.embedded([[1.0, 2.0]], Usage(prompt_tokens=1), STORED + 1)
+    assert isinstance(store, Store)
     assert store.result.embeddings == [[1.0, 2.0]]
     assert not isinstance(store.result.text, str)
     assert store.ttl_ms == 5000
@@ -93,6 +108,7 @@ def test_another_worker_goes_on_after_what_stands() -> None:
     assert (begin.event.attempt, begin.event.index, begin.token_ids, begin.text) == (2, 3, (5, 6, 7), "xxx")
     one.produced("y", [8], STORED + 20)
     store, *_ = one.finished("stop", USAGE, STORED + 30)
+    assert isinstance(store, Store)
     assert store.result.text == "xxxy"
     assert store.result.timing.first_token_ms is None, "another worker made the first token"
     assert (one.tokens, one.resumed_at) == (4, 3)
@@ -156,7 +172,9 @@ def test_a_job_past_its_deadline_is_not_begun(begins: bool) -> None:
     actions = one.first(STORED + 10) if begins else take_over(one, journal(5), 1, False, STORED + 10)
     closes = [] if begins else [Close]
     assert kinds(actions) == [*closes, Store, Announce, Ack]
+    assert isinstance(actions[-2], Store)
     result = actions[-2].result
+    assert result.error is not None
     assert (result.status, result.error.code) == ("expired", "expired")
     where = "before it started" if begins else "while it ran"
     assert where in result.error.message
@@ -174,6 +192,7 @@ def test_a_failed_attempt_is_handed_back_with_growing_patience_and_then_buried()
         take_over(one, journal(attempts=number - 1), 0, False, STORED + 10)
         remark, nak = one.failed(EngineFailedError("out of memory"), STORED + 20)
         assert remark == NoteAttempt(Note(id="j", attempt=number, verdict="failed", reason="out of memory"))
+        assert isinstance(nak, Nak)
         waits.append(nak.delay_s)
     assert waits == [0.2, 0.4]
     one, history = attempt(), journal(attempts=2)
@@ -182,6 +201,7 @@ def test_a_failed_attempt_is_handed_back_with_growing_patience_and_then_buried()
     remark, bury, store, announce, ack = one.failed(EngineFailedError("out of memory"), STORED + 20)
     assert isinstance(bury, MoveToDeadLetters)
     assert (bury.attempts, bury.reason.code) == (3, "attempts_exhausted")
+    assert isinstance(store, Store)
     assert store.result.error == bury.reason
     assert "out of memory" in bury.reason.message
     assert [type(announce), type(ack)] == [Announce, Ack]
@@ -194,6 +214,7 @@ def test_a_job_that_killed_its_workers_when_alone_is_not_begun_again() -> None:
         one.recall(history)
         assert one.wants_isolation
         (begin,) = one.taken_over(0, False, STORED + 10)
+        assert isinstance(begin, Begin)
         assert (begin.event.attempt, begin.event.isolated) == (number, True)
     one = attempt()
     actions = take_over(one, history, 0, False, STORED + 10)
@@ -242,7 +263,9 @@ def test_a_refused_request_fails_at_once_with_its_code() -> None:
     one = attempt()
     one.first(STORED + 10)
     store, *_ = one.failed(TooLargeError("too long", field="prompt"), STORED + 20)
+    assert isinstance(store, Store)
     error = store.result.error
+    assert error is not None
     assert (error.code, error.message, error.retryable) == ("too_large", "prompt: too long", False)
     assert store.result.usage.completion_tokens == 0
 
@@ -274,6 +297,7 @@ def test_a_cancelled_job_keeps_what_it_had() -> None:
     one.first(STORED + 10)
     one.produced("He", [1], STORED + 40)
     store, *_ = one.cancelled(STORED + 50)
+    assert isinstance(store, Store)
     assert (store.result.status, store.result.text, store.result.usage.completion_tokens) == ("cancelled", "He", 1)
     assert store.result.finish_reason is None
 
@@ -313,4 +337,5 @@ def test_after_its_end_an_attempt_decides_nothing() -> None:
 def test_a_body_that_is_no_request_can_still_be_answered() -> None:
     one = Attempt(JobFacts("s9", "t", "m", "w", 9, STORED, STORED, None), RetryPolicy())
     store, *_ = one.failed(TooLargeError("much"), STORED + 1)
+    assert isinstance(store, Store)
     assert (store.result.id, store.result.metadata, store.ttl_ms) == ("s9", None, 3_600_000)
