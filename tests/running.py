@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mesh.broker import topology
-from mesh.broker.stores.journal import Entry, Journal
+from mesh.broker.stores.journal import Entry, Journal, events_of
 from mesh.broker.stores.queue import RequestQueue
 from mesh.broker.stores.results import ResultStore
 from mesh.broker.transport.connection import Connection, connect
@@ -85,7 +85,8 @@ class RunningMesh:
             serving = host_worker(lambda: SimulatorEngine(made), self.options(), options, **shared)
         task = asyncio.create_task(serving)
         self.tasks.append(task)
-        await asyncio.wait({task, ready}, return_when=asyncio.FIRST_COMPLETED)
+        both: set[asyncio.Future[Any]] = {task, ready}
+        await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
         if task.done():
             task.result()
         self.workers.append(ready.result())
@@ -105,7 +106,7 @@ class RunningMesh:
     async def history(self, job: str, tenant: str = "default") -> list[Event]:
         """The job's events as they stand in the journal."""
         journal = Journal(self.connection, self.names)
-        return [entry.event for entry in await journal.read(journal.subject(tenant, job))]
+        return events_of(await journal.read(journal.subject(tenant, job)))
 
     async def journal_entries(self, job: str, tenant: str = "default") -> list[Entry]:
         """The same, with their places in the stream."""

@@ -48,7 +48,7 @@ RESULT = Result(
     attempts=2,
     worker="w2-1",
 )
-EVENTS = [started(1, 0), delta(1, 0), delta(1, 2), started(2, 4), delta(2, 4), delta(2, 6), RESULT]
+EVENTS: list[Event] = [started(1, 0), delta(1, 0), delta(1, 2), started(2, 4), delta(2, 4), delta(2, 6), RESULT]
 
 
 def clean() -> RunHistory:

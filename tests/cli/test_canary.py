@@ -36,7 +36,7 @@ pytestmark = pytest.mark.timeout(180)
 @pytest.fixture
 def seed(tmp_path: Path) -> str:
     """The seed of an NKey, also in a file that processes are given."""
-    made = nkeys.encode_seed(os.urandom(32), nkeys.PREFIX_BYTE_USER).decode()
+    made: str = nkeys.encode_seed(os.urandom(32), nkeys.PREFIX_BYTE_USER).decode()
     (tmp_path / "user.nk").write_text(made)
     return made
 
@@ -59,7 +59,7 @@ def options(url: str) -> ConnectOptions:
 async def trouble(url: str) -> dict[str, str]:
     """Everything that can happen to a request; the statuses."""
     fields: dict[str, Any] = {"session": SESSION, "metadata": {"note": METADATA}}
-    found = {}
+    found: dict[str, str] = {}
     async with library.connect(options=options(url)) as client:
         for kind in ("plain", "break", "fail", "refuse"):
             job = await client.submit("echo", f"{kind} {PROMPT}", id=kind, **fields)

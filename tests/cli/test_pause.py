@@ -105,7 +105,8 @@ def workers(mesh: Cli) -> Iterator[dict[str, Running]]:
 def test_a_drained_worker_ends_with_0_once_its_job_is_done(mesh: Cli, workers: dict[str, Running]) -> None:
     with library.blocking.connect(mesh.url) as client:
         job = client.submit("sim", "Tell me of the sea", max_tokens=5)
-        runs_on = next(iter(job)) and json.loads(mesh.call("workers", "--json").stdout)
+        next(iter(job))
+        runs_on = json.loads(mesh.call("workers", "--json").stdout)
         result_worker = job.result().worker
         assert {each["worker"] for each in runs_on} == set(workers)
         job = client.submit("sim", "Tell me of the sea", max_tokens=350)

@@ -108,4 +108,5 @@ def test_figures_are_short() -> None:
 def report(mesh: Cli, *arguments: str) -> dict[str, Any]:
     shown = mesh.call("status", "--json", *arguments)
     assert shown.returncode == 0, shown.stderr
-    return json.loads(shown.stdout)
+    found: dict[str, Any] = json.loads(shown.stdout)
+    return found

@@ -132,35 +132,35 @@ async def test_the_connection_stays_encrypted_when_it_is_made_again(
         assert connection.link._transport._io_writer.get_extra_info("ssl_object") is not None
 
 
-def _nowhere(authority: Authority, tmp_path: Path) -> tuple[dict[str, Path], str]:
+def _nowhere(authority: Authority, tmp_path: Path) -> tuple[dict[str, Any], str]:
     return {"tls_ca": tmp_path / "nowhere.crt"}, r"--tls-ca .*nowhere\.crt cannot be read: No such file"
 
 
-def _garbage(authority: Authority, tmp_path: Path) -> tuple[dict[str, Path], str]:
+def _garbage(authority: Authority, tmp_path: Path) -> tuple[dict[str, Any], str]:
     (tmp_path / "garbage.crt").write_text("not a certificate")
     return {"tls_ca": tmp_path / "garbage.crt"}, "--tls-ca .*garbage.crt holds no certificate"
 
 
-def _folder(authority: Authority, tmp_path: Path) -> tuple[dict[str, Path], str]:
+def _folder(authority: Authority, tmp_path: Path) -> tuple[dict[str, Any], str]:
     return {"tls_ca": tmp_path}, "cannot be read: Is a directory"
 
 
-def _key_of_another(authority: Authority, tmp_path: Path) -> tuple[dict[str, Path], str]:
+def _key_of_another(authority: Authority, tmp_path: Path) -> tuple[dict[str, Any], str]:
     one, other = authority.issue("one"), authority.issue("other")
     return {"tls_cert": one.cert, "tls_key": other.key}, "--tls-cert: .*one.crt and .*other.key do not hold"
 
 
-def _key_alone(authority: Authority, tmp_path: Path) -> tuple[dict[str, Path], str]:
+def _key_alone(authority: Authority, tmp_path: Path) -> tuple[dict[str, Any], str]:
     return {"tls_key": authority.issue("one").key}, "give that too, with --tls-cert"
 
 
-def _no_key(authority: Authority, tmp_path: Path) -> tuple[dict[str, Path], str]:
+def _no_key(authority: Authority, tmp_path: Path) -> tuple[dict[str, Any], str]:
     return {"tls_cert": authority.issue("one").cert}, "--tls-cert: .*one.crt do not hold"
 
 
 @pytest.mark.parametrize("made", [_nowhere, _garbage, _folder, _key_of_another, _key_alone, _no_key])
 async def test_a_file_that_cannot_be_used_is_named(
-    authority: Authority, tmp_path: Path, made: Callable[[Authority, Path], tuple[dict[str, Path], str]]
+    authority: Authority, tmp_path: Path, made: Callable[[Authority, Path], tuple[dict[str, Any], str]]
 ) -> None:
     files, match = made(authority, tmp_path)
     with pytest.raises(ConfigError, match=match):

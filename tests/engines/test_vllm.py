@@ -254,7 +254,8 @@ async def test_a_closed_generator_frees_its_slot(vllm_engine: VllmEngine) -> Non
 
 async def test_a_slow_reader_gets_every_token_and_every_character(vllm_engine: VllmEngine) -> None:
     quick = await run(vllm_engine, ask())
-    text, ids, n_chunks = "", [], 0
+    text, n_chunks = "", 0
+    ids: list[int] = []
     async for chunk in vllm_engine.generate(Work("slow", ask(), 7)):
         text, n_chunks = text + chunk.text, n_chunks + 1
         ids += chunk.token_ids

@@ -41,6 +41,7 @@ async def test_a_prompt_that_was_there_before_hits_the_prefix_cache(vllm_engine:
     before = vllm_engine.gauges()
     await run(vllm_engine, prompt, 1)
     after = vllm_engine.gauges()
+    assert None not in (before.prefix_queried_tokens, after.prefix_queried_tokens)
     assert after.prefix_queried_tokens > before.prefix_queried_tokens
     assert after.prefix_hit_tokens > before.prefix_hit_tokens
 

@@ -383,6 +383,7 @@ async def test_every_wait_ends_within_the_bound_it_was_given(tmp_path: Path, los
             assert time.monotonic() - began < 3, "closing"
         finally:
             if loss == "the server is frozen":
+                assert mesh.server.process is not None
                 os.kill(mesh.server.process.pid, signal.SIGCONT)
 
 

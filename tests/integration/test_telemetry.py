@@ -245,7 +245,10 @@ async def test_one_trace_goes_from_the_client_through_the_queue_to_the_engine(
     assert send.parent.span_id == whole.context.span_id
     assert send.context is not None
     assert process.parent is not None
+    assert process.parent is not None
+    assert send.context is not None
     assert process.parent.span_id == inner[f"queue {MODEL}"].parent.span_id == send.context.span_id
+    assert process.context is not None
     assert process.context is not None
     assert inner[f"text_completion {MODEL}"].parent.span_id == process.context.span_id
     assert whole.attributes is not None

@@ -8,7 +8,7 @@ from hypothesis.strategies import DataObject
 
 from mesh.client.assembly import Assembly, Gap, Restarted
 from mesh.protocol.history import read_history
-from mesh.protocol.messages import Delta, Result, Started
+from mesh.protocol.messages import Delta, Event, Result, Started
 
 # Every third token holds its character back until the next one: incomplete UTF-8, a stop string in the making.
 HELD = 3
@@ -33,14 +33,15 @@ def whole_text(ids: list[int]) -> str:
 class Journal:
     """A job's events, and whether any attempt said something other than those before it."""
 
-    events: list = field(default_factory=list)
+    events: list[Event] = field(default_factory=list)
     differs: bool = False
 
 
 @st.composite
 def journals(draw: st.DrawFn, ways: tuple[str, ...] = ("resume", "cut", "again", "differently")) -> Journal:
     """Attempts that go on where the last stopped, or begin again: saying the same, or something else."""
-    journal, ids = Journal(), []
+    journal = Journal()
+    ids: list[int] = []
     script = draw(st.lists(st.integers(0, 30), min_size=1, max_size=12))
     attempts = draw(st.integers(1, 4))
     for number in range(1, attempts + 1):
@@ -83,16 +84,17 @@ def journals(draw: st.DrawFn, ways: tuple[str, ...] = ("resume", "cut", "again",
 class Reader:
     """The assembly as a job's handle uses it: live events, and the journal where some were missed."""
 
-    def __init__(self, events: list) -> None:
+    def __init__(self, events: list[Event]) -> None:
         self.events = events
         self.assembly = Assembly()
         self.read = 0  # events read from the journal
         self.has_missed = False
-        self.text, self.ids = "", []
+        self.text = ""
+        self.ids: list[int] = []
         self.restarts = 0
         self.is_over = False
 
-    def take(self, event: object) -> None:
+    def take(self, event: Event) -> None:
         for shown in self.assembly.take(event):
             self.show(shown)
 

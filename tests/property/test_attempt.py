@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Literal
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -50,8 +51,9 @@ def journals(draw: st.DrawFn) -> list[Event]:
             text = draw(st.text("abc", max_size=3))
             events.append(Delta(id="j", attempt=number, index=len(ids), text=text, token_ids=new))
             ids += new
-    if events and draw(st.booleans()):
-        last = Delta(id="j", attempt=events[-1].attempt, index=len(ids), text="", token_ids=[5], finish_reason="stop")
+    is_done: bool = draw(st.booleans())
+    if events and is_done:
+        last = Delta(id="j", attempt=number, index=len(ids), text="", token_ids=[5], finish_reason="stop")
         events.append(last)
     if events and draw(st.integers(0, 5)) == 0:
         events.append(RESULT)
@@ -74,16 +76,16 @@ class Job:
     actions: tuple[Action, ...] = ()
 
 
-def begin(draw: Draw, request: Request, events: list[Event], now: int) -> Job:
+def begin(data: DataObject, request: Request, events: list[Event], now: int) -> Job:
     facts = JobFacts("j", "t", "m", "w", 17, NOW, NOW, request)
-    attempt = Attempt(facts, RetryPolicy(max_attempts=draw(st.integers(1, 4))))
+    attempt = Attempt(facts, RetryPolicy(max_attempts=data.draw(st.integers(1, 4))))
     history = read_history(events)
     job = Job(attempt, read_history(events), history.text, history.index)
-    if not events and draw(st.booleans()):
+    if not events and data.draw(st.booleans()):
         actions = attempt.first(now)
     else:
-        index = draw(st.sampled_from([0, history.index]))
-        actions = take_over(attempt, history, index, draw(st.booleans()), now)
+        index = data.draw(st.sampled_from([0, history.index]))
+        actions = take_over(attempt, history, index, data.draw(st.booleans()), now)
     if isinstance(actions[0], Begin):
         (start,) = actions
         assert isinstance(start, Begin)
@@ -92,21 +94,24 @@ def begin(draw: Draw, request: Request, events: list[Event], now: int) -> Job:
         if start.event.index == 0 and job.tokens:
             job.text, job.tokens = "", 0
         assert (start.text, len(start.token_ids)) == (job.text, job.tokens)
-        run(draw, job, now)
+        run(data, job, now)
     else:
         job.actions = tuple(actions)
     return job
 
 
-def run(draw: Draw, job: Job, now: int) -> None:
+def run(data: DataObject, job: Job, now: int) -> None:
     """The engine's output, and then one of the ends there are."""
-    for _ in range(draw(st.integers(0, 4))):
-        text, ids = draw(st.text("xyz", max_size=3)), draw(st.lists(st.integers(0, 9), min_size=1, max_size=3))
+    for _ in range(data.draw(st.integers(0, 4))):
+        text, ids = (
+            data.draw(st.text("xyz", max_size=3)),
+            data.draw(st.lists(st.integers(0, 9), min_size=1, max_size=3)),
+        )
         job.attempt.produced(text, ids, now)
         job.text += text
         job.tokens += len(ids)
     attempt, usage = job.attempt, Usage(prompt_tokens=2, completion_tokens=job.tokens)
-    end = draw(
+    end = data.draw(
         st.sampled_from(
             [
                 lambda: attempt.finished("stop", usage, now),
@@ -129,10 +134,10 @@ def run(draw: Draw, job: Job, now: int) -> None:
 
 @given(journals(), LOSS, st.sampled_from([NOW, NOW + 700_000]), st.data())
 def test_every_attempt_keeps_the_promises_of_its_end(
-    events: list[Event], loss: WorkerLoss, now: int, data: DataObject
+    events: list[Event], loss: Literal["resume", "restart", "fail"], now: int, data: DataObject
 ) -> None:
     request = Request(prompt="a", on_worker_loss=loss, metadata={"k": 1})
-    job = begin(data.draw, request, events, now)
+    job = begin(data, request, events, now)
     actions = job.actions
     assert job.attempt.is_over
 

@@ -27,6 +27,7 @@ def test_a_request_goes_ahead_exactly_if_it_is_within_every_limit(
 ) -> None:
     refusal = decide(allowed, usage, request, now_ms)
     assert request.prompt is not None
+    assert request.max_tokens is not None
     fits = is_within(allowed.max_tokens, request.max_tokens) and is_within(
         allowed.prompt_bytes, len(request.prompt.encode())
     )
@@ -45,6 +46,7 @@ def test_who_comes_again_when_told_meets_a_new_minute_or_day(
 ) -> None:
     refusal = decide(allowed, usage, request, now_ms)
     if isinstance(refusal, QuotaExceededError):
+        assert refusal.retry_after_ms is not None
         assert 0 < refusal.retry_after_ms <= DAY_MS
         again_ms = now_ms + refusal.retry_after_ms
         if "in this minute" in refusal.reason:

@@ -25,7 +25,7 @@ FIELDS = st.sampled_from(Request.__struct_fields__) | st.text(max_size=6)
 
 
 @given(ANYTHING, st.dictionaries(FIELDS, ANYTHING, max_size=4), st.sampled_from(["json", "msgpack"]))
-def test_anything_is_a_request_or_refused(prompt: object, fields: dict[str, Any], encoding: Encoding) -> None:
+def test_anything_is_a_request_or_refused(prompt: Any, fields: dict[str, Any], encoding: Encoding) -> None:
     try:
         request = build_request(prompt, fields)
     except RequestError:

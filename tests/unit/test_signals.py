@@ -15,7 +15,8 @@ def test_all_are_told_in_order() -> None:
 def test_who_watches_nothing_costs_nothing() -> None:
     assert all_of() is ignore
     assert all_of(ignore, ignore) is ignore
-    only = [].append
+    heard: list[object] = []
+    only = heard.append
     assert all_of(ignore, only) is only
 
 

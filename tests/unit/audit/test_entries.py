@@ -19,6 +19,7 @@ from mesh.signals import (
     JobEnded,
     JobReturned,
     RequestRefused,
+    Signal,
     Step,
 )
 
@@ -34,7 +35,7 @@ ENDED: dict[str, Any] = {
     "total_ms": 70,
     "code": "engine_error",
 }
-TOLD = [
+TOLD: list[tuple[Signal, str]] = [
     (JobDelivered(**ABOUT, delivered=1, queued_ms=3, sequence=7), "accepted"),
     (JobDelivered(**ABOUT, delivered=2, queued_ms=9_000, sequence=7), "accepted"),
     (AttemptStarted(**ABOUT, attempt=1, index=0, taken_from="", sequence=7), "started"),
@@ -48,7 +49,7 @@ TOLD = [
 
 
 @pytest.mark.parametrize(("signal", "event"), TOLD)
-def test_an_entry_says_what_the_signal_says_and_nothing_in_words(signal: object, event: str) -> None:
+def test_an_entry_says_what_the_signal_says_and_nothing_in_words(signal: Signal, event: str) -> None:
     entry = entry_of(signal, "w", 1234)
     assert entry is not None
     assert (entry.event, entry.by, entry.unix_ms) == (event, "w", 1234)
@@ -94,9 +95,11 @@ def test_what_is_told_twice_of_one_request_has_one_id_and_of_two_requests_two(on
     for signal, _ in TOLD:
         if isinstance(signal, JobReturned):
             continue
+        told = entry_of(signal, "w", 1)
+        assert told is not None
         ids = {
             message_id(AuditEntry(event=e.event, unix_ms=1, by=e.by, sequence=sequence, attempt=e.attempt), mark)
-            for e in [entry_of(signal, "w", 1)]
+            for e in [told]
             for sequence in (one, other)
             for mark in ("a", "b")
         }
@@ -105,6 +108,7 @@ def test_what_is_told_twice_of_one_request_has_one_id_and_of_two_requests_two(on
 
 def test_what_can_happen_again_is_written_again() -> None:
     returned = entry_of(TOLD[-2][0], "w", 1)
+    assert returned is not None
     assert message_id(returned, "a") != message_id(returned, "b")
 
 

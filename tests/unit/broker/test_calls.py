@@ -17,7 +17,7 @@ async def calls() -> AsyncIterator[Calls]:
     made.close()
 
 
-class Answers(list):
+class Answers(list[tuple[MeshError | None, bytes, bytes]]):
     def __call__(self, error: MeshError | None, header: bytes, payload: bytes) -> None:
         self.append((error, header, payload))
 

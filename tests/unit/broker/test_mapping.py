@@ -24,6 +24,7 @@ from mesh.broker.transport.mapping import (
     read_api,
     read_puback,
 )
+from mesh.errors import SequenceError
 
 
 def public_errors(module: types.ModuleType) -> list[type[BaseException]]:
@@ -170,8 +171,10 @@ def test_each_refusal_of_jetstream_keeps_its_meaning(error: ApiError, kind: type
 
 
 def test_a_wrong_last_sequence_tells_the_right_one() -> None:
-    assert api_error(ApiError(400, 10071, "wrong last sequence: 57"), "x").last == 57
-    assert api_error(ApiError(400, 10164, "wrong last sequence"), "x").last == 0
+    for code, text, last in ((10071, "wrong last sequence: 57", 57), (10164, "wrong last sequence", 0)):
+        error = api_error(ApiError(400, code, text), "x")
+        assert isinstance(error, SequenceError)
+        assert error.last == last
 
 
 def test_a_puback_is_read() -> None:

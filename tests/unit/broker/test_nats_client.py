@@ -6,6 +6,7 @@ When this fails after an upgrade, read mesh/broker/transport/nats_client.py agai
 import ast
 import inspect
 import textwrap
+from collections.abc import Callable
 from importlib.metadata import version
 
 import pytest
@@ -15,7 +16,7 @@ from nats.aio.subscription import Subscription
 from mesh.broker.transport.nats_client import NatsClient, _Interest
 
 
-def source_of(function: object) -> ast.Module:
+def source_of(function: Callable[..., object]) -> ast.Module:
     return ast.parse(textwrap.dedent(inspect.getsource(function)))
 
 

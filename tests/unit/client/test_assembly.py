@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from mesh.client.assembly import Assembly, Gap, Restarted
-from mesh.protocol.messages import Delta, Result, Started
+from mesh.client.assembly import Assembly, Gap, Restarted, Shown
+from mesh.protocol.messages import Delta, Event, Result, Started
 
 
 def started(attempt: int, index: int = 0) -> Started:
@@ -15,17 +15,16 @@ def delta(attempt: int, index: int, text: str, *ids: int, **more: Any) -> Delta:
 
 
 def result(text: str, **fields: Any) -> Result:
-    return Result(
-        **{"id": "j", "tenant": "t", "model": "m", "status": "finished", "text": text, "attempts": 2} | fields
-    )
+    known: dict[str, Any] = {"id": "j", "tenant": "t", "model": "m", "status": "finished", "text": text, "attempts": 2}
+    return Result(**known | fields)
 
 
-def fed(*events: object) -> tuple[Assembly, list]:
+def fed(*events: Event) -> tuple[Assembly, list[Shown]]:
     assembly = Assembly()
     return assembly, [shown for event in events for shown in assembly.take(event)]
 
 
-def texts(shown: list) -> list:
+def texts(shown: list[Shown]) -> list[object]:
     return [
         each if isinstance(each, Gap) else type(each) if isinstance(each, Restarted) else each.text for each in shown
     ]

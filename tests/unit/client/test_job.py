@@ -1,6 +1,7 @@
 """A job's handle, with its journal in the test's hand: what a reader sees when it is interrupted or comes late."""
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -8,7 +9,7 @@ from mesh.broker.stores.journal import Entry
 from mesh.client.assembly import Restarted
 from mesh.client.job import Job
 from mesh.errors import WaitTimeoutError
-from mesh.protocol.messages import Delta, Result, Started
+from mesh.protocol.messages import Delta, Event, Result, Started
 from tests.running import wait_until
 
 
@@ -27,7 +28,7 @@ def ended(text: str) -> Result:
 class Client:
     """What a handle needs of one: a journal, which answers while `open` is set."""
 
-    def __init__(self, *events: object) -> None:
+    def __init__(self, *events: Event) -> None:
         self.events = list(events)
         self.open = asyncio.Event()
         self.open.set()
@@ -45,11 +46,17 @@ class Client:
     def outlook(self) -> str:
         return "it goes on"
 
+    async def cancel_job(self, job: str, timeout_s: float) -> str:
+        raise AssertionError("no test here cancels")
+
+    async def job_status(self, job: str, timeout_s: float) -> dict[str, Any]:
+        raise AssertionError("no test here asks")
+
     def forget(self, job: Job) -> None:
         pass
 
 
-async def shown(job: Job, count: int) -> list:
+async def shown(job: Job, count: int) -> list[Delta | Restarted]:
     stream = aiter(job)
     return [await anext(stream) for _ in range(count)]
 

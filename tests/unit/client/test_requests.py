@@ -64,17 +64,17 @@ REFUSED = [
     ({"role": "user"}, {}, InvalidRequestError, "prompt"),
     (Request(prompt="a"), {"max_tokens": 4}, InvalidRequestError, "max_tokens"),
     (Request(), {}, InvalidRequestError, "prompt"),
-    (Request(prompt=7), {}, InvalidRequestError, "prompt"),
+    (Request(prompt=7), {}, InvalidRequestError, "prompt"),  # type: ignore[arg-type]  # no checker keeps a user from it
     (Request(prompt="a", temperature=float("inf")), {}, InvalidRequestError, "temperature"),
     (Request(prompt="a", max_tokens=0), {}, InvalidRequestError, "max_tokens"),
     (Request(prompt="\ud800"), {}, InvalidRequestError, None),
-    (Request(messages=[{"role": "nobody", "content": ""}]), {}, InvalidRequestError, "messages[0].role"),
+    (Request(messages=[{"role": "nobody"}]), {}, InvalidRequestError, "messages[0].role"),  # type: ignore[list-item]
 ]
 
 
 @pytest.mark.parametrize(("prompt", "fields", "error", "field"), REFUSED, ids=range(len(REFUSED)))
 def test_what_the_worker_would_refuse_is_refused_here_with_its_field(
-    prompt: object, fields: dict[str, Any], error: type[Exception], field: str | None
+    prompt: Any, fields: dict[str, Any], error: type[RequestError], field: str | None
 ) -> None:
     with pytest.raises(RequestError) as refused:
         build_request(prompt, fields)
@@ -100,9 +100,9 @@ def test_what_surely_does_not_fit_the_context_is_refused_before_it_is_sent() -> 
     with pytest.raises(InvalidRequestError, match="9 is beyond the model's context of 8") as refused:
         check_limits(Request(prompt="a", max_tokens=9), 8)
     assert refused.value.field == "max_tokens"
-    with pytest.raises(TooLargeError, match="8 tokens leave no room") as refused:
+    with pytest.raises(TooLargeError, match="8 tokens leave no room") as too_large:
         check_limits(Request(prompt_token_ids=[1] * 8), 8)
-    assert refused.value.field == "prompt_token_ids"
+    assert too_large.value.field == "prompt_token_ids"
 
 
 LOOP: dict[str, object] = {}

@@ -7,7 +7,7 @@ from mesh.client.submission import SentRequest
 from mesh.errors import InvalidRequestError
 from mesh.protocol import codec
 from mesh.protocol.codec import Encoding
-from mesh.protocol.messages import Request, Result
+from mesh.protocol.messages import Message, Request, Result
 from mesh.protocol.subjects import Names
 
 FIRST = Request(id="j", prompt="Hello", max_tokens=4, metadata={"x": float("nan"), "y": b"\0", "z": [1, 2.5, None]})
@@ -33,7 +33,7 @@ def test_a_request_sent_again_is_the_same(encoding: Encoding) -> None:
 
 
 def test_the_encoding_is_not_what_is_asked() -> None:
-    plain = Request(id="j", messages=[{"role": "user", "content": "Hi"}], temperature=0)
+    plain = Request(id="j", messages=[Message(role="user", content="Hi")], temperature=0)
     asked(plain).check_same(stored(codec.encode(plain, "msgpack"), "msgpack"))
 
 

@@ -46,7 +46,7 @@ def presence(worker: str = "w", **more: Any) -> Presence:
     return Presence(worker=worker, **(known | more))
 
 
-def seen(worker: str = "w", beat_unix_ms: int = 5000, **more: object) -> WorkerSeen:
+def seen(worker: str = "w", beat_unix_ms: int = 5000, **more: Any) -> WorkerSeen:
     return WorkerSeen(presence=presence(worker, **more), beat_unix_ms=beat_unix_ms, age_ms=100)
 
 
@@ -80,28 +80,30 @@ WELL = Facts(
 )
 
 
-def mesh(**changes: object) -> Facts:
+def mesh(**changes: Any) -> Facts:
+    assert WELL.mesh is not None
     return replace(WELL, mesh=replace(WELL.mesh, **changes))
 
 
-def settings(**changes: object) -> Facts:
+def settings(**changes: Any) -> Facts:
     assert WELL.mesh is not None
+    assert WELL.mesh.settings is not None
     return mesh(settings=replace(WELL.mesh.settings, **changes))
 
 
-def monitor(**changes: object) -> Facts:
+def monitor(**changes: Any) -> Facts:
     return replace(WELL, monitor=replace(MONITOR, **changes))
 
 
-def greeting(**changes: object) -> Facts:
+def greeting(**changes: Any) -> Facts:
     return replace(WELL, greeting=replace(GREETING, **changes))
 
 
-def engine(**changes: object) -> Facts:
+def engine(**changes: Any) -> Facts:
     return replace(WELL, local=replace(WELL.local, engine=replace(ENGINE, **changes)))
 
 
-def local(**changes: object) -> Facts:
+def local(**changes: Any) -> Facts:
     return replace(WELL, local=replace(WELL.local, **changes))
 
 

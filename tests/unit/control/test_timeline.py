@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mesh.control.jobs.timeline import attempts, folded, prompt_of, summary, timeline
-from mesh.protocol.messages import Delta, ErrorInfo, Message, Note, Request, Result, Started
+from mesh.protocol.messages import Delta, ErrorInfo, Event, Message, Note, Request, Result, Started, Status
 
 
 def begun(attempt: int, index: int = 0, worker: str = "w-1", **more: bool) -> Started:
@@ -16,11 +16,11 @@ def delta(attempt: int, index: int, count: int = 1) -> Delta:
     return Delta(id="j", attempt=attempt, index=index, text="x", token_ids=[7] * count)
 
 
-def ended(status: str = "finished", attempts: int = 1, error: ErrorInfo | None = None) -> Result:
+def ended(status: Status = "finished", attempts: int = 1, error: ErrorInfo | None = None) -> Result:
     return Result(id="j", tenant="t", model="m", status=status, attempts=attempts, error=error)
 
 
-STORY = [
+STORY: list[tuple[int, Event | Note]] = [
     (1003, begun(1)),
     (1040, delta(1, 0)),
     (1050, delta(1, 1)),

@@ -1,7 +1,7 @@
 """What a requester sees of a journal: each event before the Result once, in order, whatever was heard live."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Set
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,14 +10,14 @@ from hypothesis.strategies import DataObject
 from mesh.broker.stores.journal import Entry
 from mesh.errors import DisconnectedError
 from mesh.gateway.nats.stream import EventStream
-from mesh.protocol.messages import Delta, Result, Started
+from mesh.protocol.messages import Delta, Event, Result, Started
 
 RESULT = Result(id="j", tenant="t", model="m", status="finished", text="ab")
 
 
 def journal(n_deltas: int) -> list[Entry]:
     """A whole job's journal; its entries are not neighbours in the stream."""
-    events = [Started(id="j", attempt=1, index=0, worker="w", unix_ms=1)]
+    events: list[Event] = [Started(id="j", attempt=1, index=0, worker="w", unix_ms=1)]
     events += [Delta(id="j", attempt=1, index=n, text="x", token_ids=[n]) for n in range(n_deltas)]
     return [Entry(10 + 3 * n, event, b"%d" % n) for n, event in enumerate([*events, RESULT])]
 
@@ -29,7 +29,7 @@ def reader(entries: list[Entry]) -> Callable[[int, int], Awaitable[list[Entry]]]
     return read
 
 
-async def follow(entries: list[Entry], heard: list[int], is_away: set[int] = frozenset()) -> list[bytes]:
+async def follow(entries: list[Entry], heard: list[int], is_away: Set[int] = frozenset()) -> list[bytes]:
     """What was sent, when only the entries `heard` (their places) came live, and sending failed at some of them."""
     sent: list[bytes] = []
     away = set(is_away)

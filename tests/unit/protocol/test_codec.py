@@ -22,6 +22,7 @@ from mesh.protocol.messages import (
     Timing,
     Usage,
 )
+from mesh.protocol.subjects import is_token
 from mesh.protocol.validate import validate
 from tests.unit.protocol.hostile import BODIES
 
@@ -197,7 +198,7 @@ def test_a_hostile_body_is_refused_by_name_and_fast(name: str) -> None:
 def test_what_stands_as_id_in_a_hostile_body_is_a_token_or_nothing(name: str) -> None:
     encoding, body, _ = BODIES[name]
     found = codec.identity_of(body, encoding)
-    assert found is None or codec.is_token(found)
+    assert found is None or is_token(found)
 
 
 def test_the_message_of_a_refusal_starts_small_and_says_what_was_expected() -> None:

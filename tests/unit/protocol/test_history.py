@@ -3,7 +3,7 @@
 from typing import Any
 
 from mesh.protocol.history import History, Trial, read_history
-from mesh.protocol.messages import Delta, Note, Result, Started, Usage
+from mesh.protocol.messages import Delta, Event, Note, Result, Started, Usage
 
 
 def started(attempt: int, index: int = 0, worker: str = "w", sequence: int = 17) -> Started:
@@ -28,7 +28,7 @@ def test_deltas_add_up() -> None:
 
 
 def test_another_worker_goes_on_where_the_first_stopped() -> None:
-    events = [started(1), delta(1, 0, "a", [1]), started(2, 1, "v"), delta(2, 1, "b", [2])]
+    events: list[Event] = [started(1), delta(1, 0, "a", [1]), started(2, 1, "v"), delta(2, 1, "b", [2])]
     history = read_history(events)
     assert (history.text, history.attempts, history.worker, history.trials) == ("ab", 2, "v", [])
 
@@ -53,7 +53,7 @@ def test_the_last_delta_tells_how_it_ended() -> None:
 
 
 def test_an_end_without_tokens_keeps_those_that_stand() -> None:
-    events = [started(1), delta(1, 0, "a", [1]), delta(1, 1, "held", [], finish_reason="stop")]
+    events: list[Event] = [started(1), delta(1, 0, "a", [1]), delta(1, 1, "held", [], finish_reason="stop")]
     history = read_history(events)
     assert (history.text, history.token_ids, history.finish_reason) == ("aheld", [1], "stop")
 

@@ -3,6 +3,7 @@
 import pytest
 
 from mesh import errors
+from mesh.errors import MeshError
 from mesh.protocol.refusals import details_of, service_code
 
 NUMBERS = [
@@ -23,7 +24,7 @@ NUMBERS = [
 
 
 @pytest.mark.parametrize(("error", "number"), NUMBERS, ids=[type(error).__name__ for error, _ in NUMBERS])
-def test_an_error_has_its_number(error: object, number: int) -> None:
+def test_an_error_has_its_number(error: MeshError, number: int) -> None:
     assert service_code(error) == number
 
 

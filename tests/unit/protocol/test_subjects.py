@@ -1,12 +1,14 @@
 """How subjects are built and read, and what may become part of one."""
 
+from typing import Any
+
 import pytest
 
 from mesh.errors import InvalidRequestError
 from mesh.protocol.subjects import Names, RequestAddress, check_tier, check_token, is_token, to_token
 
 GOOD = ["a", "A-z_09", "-", "_", "0", "j" * 64, "w-3f"]
-BAD = [
+BAD: list[Any] = [
     "",
     " ",
     "a b",

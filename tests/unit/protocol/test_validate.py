@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from mesh.errors import InvalidRequestError, TooLargeError, UnsupportedError
+from mesh.errors import InvalidRequestError, RequestError, TooLargeError, UnsupportedError
 from mesh.protocol import validate as rules
 from mesh.protocol.messages import DEFAULT_MAX_TOKENS, Message, Request, ResponseFormat, StructuredOutputs
 from mesh.protocol.validate import max_tokens, seed_of, stop_strings, structure_of, validate
@@ -15,7 +15,7 @@ def make(**fields: Any) -> Request:
     return Request(**{"prompt": "a"} | fields)
 
 
-ALLOWED = {
+ALLOWED: dict[str, dict[str, Any]] = {
     "a prompt": {},
     "messages": {"prompt": None, "messages": [Message(role="user", content="")]},
     "token ids": {"prompt": None, "prompt_token_ids": [0]},
@@ -157,7 +157,7 @@ def test_what_is_within_its_bounds_is_taken(what: str) -> None:
 
 @pytest.mark.parametrize(("what", "fields", "error", "field"), REFUSED, ids=[each[0] for each in REFUSED])
 def test_what_is_beyond_its_bounds_is_refused_with_its_field(
-    what: str, fields: dict[str, Any], error: type[Exception], field: str
+    what: str, fields: dict[str, Any], error: type[RequestError], field: str
 ) -> None:
     with pytest.raises(error) as refused:
         validate(make(**fields))

@@ -48,6 +48,7 @@ def test_a_job_s_spans_belong_to_the_span_of_its_submitter(bench: Bench) -> None
         assert f"{spans[name].parent.span_id:016x}" == SPAN
     for name in ("chat demo", "end demo"):
         assert spans["process demo"].context is not None
+        assert spans["process demo"].context is not None
         assert spans[name].parent.span_id == spans["process demo"].context.span_id
     assert spans["process demo"].kind is SpanKind.CONSUMER
     assert spans["process demo"].attributes is not None

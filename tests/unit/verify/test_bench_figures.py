@@ -34,6 +34,8 @@ def sample(
 
 def test_a_request_is_measured_in_vllms_words() -> None:
     one = sample()
+    assert one.ttft_ms is not None
+    assert one.tpot_ms is not None
     assert round(one.ttft_ms, 6) == 100
     assert round(one.tpot_ms, 6) == 10, "40 ms for the four tokens after the first message's"
     assert round(one.e2el_ms, 6) == 145

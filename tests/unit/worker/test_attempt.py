@@ -1,5 +1,6 @@
 """One attempt, decision by decision."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -105,6 +106,7 @@ def test_vectors_stand_in_place_of_text() -> None:
 def test_another_worker_goes_on_after_what_stands() -> None:
     one = attempt()
     (begin,) = take_over(one, journal(5, 6, 7), 3, False, STORED + 10)
+    assert isinstance(begin, Begin)
     assert (begin.event.attempt, begin.event.index, begin.token_ids, begin.text) == (2, 3, (5, 6, 7), "xxx")
     one.produced("y", [8], STORED + 20)
     store, *_ = one.finished("stop", USAGE, STORED + 30)
@@ -117,14 +119,18 @@ def test_another_worker_goes_on_after_what_stands() -> None:
 def test_a_request_may_ask_to_start_again_instead() -> None:
     one = attempt(Request(prompt="a", on_worker_loss="restart"))
     (begin,) = take_over(one, journal(5, 6, 7), 3, False, STORED + 10)
+    assert isinstance(begin, Begin)
     assert (begin.event.index, begin.token_ids, begin.text) == (0, (), "")
 
 
 def test_a_request_may_ask_to_fail_instead() -> None:
     one = attempt(Request(prompt="a", on_worker_loss="fail"))
     close, store, *rest = take_over(one, journal(5), 1, False, STORED + 10)
+    assert isinstance(close, Close)
     assert (close.event.attempt, close.event.index, close.event.closing) == (2, 1, True)
     assert kinds(rest) == [Announce, Ack]
+    assert isinstance(store, Store)
+    assert store.result.error is not None
     assert (store.result.status, store.result.error.code, store.result.text) == ("failed", "engine_dead", "x")
     one = attempt(Request(prompt="a", on_worker_loss="fail"))
     assert kinds(take_over(one, History(), 0, False, STORED + 10)) == [Begin]
@@ -134,6 +140,7 @@ def test_a_journal_that_says_how_it_ended_needs_no_engine() -> None:
     one = attempt()
     history = journal(5, 6, finish_reason="length", usage=USAGE)
     store, announce, ack = take_over(one, history, 2, False, STORED + 10)
+    assert isinstance(store, Store)
     assert (store.result.status, store.result.finish_reason, store.result.usage) == ("finished", "length", USAGE)
     assert (store.result.text, store.result.attempts) == ("xx", 1)
     assert isinstance(announce, Announce)
@@ -145,6 +152,8 @@ def test_a_journal_that_holds_the_result_is_stored_where_it_is_not_and_acknowled
     history.apply(Result(id="j", tenant="t", model="m", status="finished", text="x"))
     actions = take_over(attempt(), history, 1, False, STORED + 10)
     assert kinds(actions) == [Store, Ack]
+    assert isinstance(actions[0], Store)
+    assert isinstance(history, Store)
     assert actions[0].result is history.result
 
 
@@ -196,7 +205,7 @@ def test_a_failed_attempt_is_handed_back_with_growing_patience_and_then_buried()
         waits.append(nak.delay_s)
     assert waits == [0.2, 0.4]
     one, history = attempt(), journal(attempts=2)
-    history.judge(Note(id="j", attempt=number, verdict="failed") for number in (1, 2))
+    history.judge([Note(id="j", attempt=number, verdict="failed") for number in (1, 2)])
     take_over(one, history, 0, False, STORED + 10)
     remark, bury, store, announce, ack = one.failed(EngineFailedError("out of memory"), STORED + 20)
     assert isinstance(bury, MoveToDeadLetters)
@@ -220,6 +229,7 @@ def test_a_job_that_killed_its_workers_when_alone_is_not_begun_again() -> None:
     actions = take_over(one, history, 0, False, STORED + 10)
     assert not one.wants_isolation, "it is not run again"
     assert kinds(actions) == [MoveToDeadLetters, Close, Store, Announce, Ack]
+    assert isinstance(actions[0], MoveToDeadLetters)
     assert actions[0].attempts == 4
 
 
@@ -231,6 +241,7 @@ def test_a_silent_job_needs_no_closing() -> None:
 def test_a_job_whose_workers_died_in_company_is_not_buried() -> None:
     one = attempt()
     (begin,) = take_over(one, journal(attempts=9), 0, False, STORED + 10)
+    assert isinstance(begin, Begin)
     assert begin.event.isolated
 
 
@@ -239,6 +250,7 @@ def test_a_job_that_gets_further_needs_no_solitude() -> None:
     history = journal(attempts=2)
     history.apply(Delta(id="j", attempt=2, index=0, text="x", token_ids=[1]))
     (begin,) = take_over(one, history, 1, False, STORED + 10)
+    assert isinstance(begin, Begin)
     assert not begin.event.isolated
 
 
@@ -256,6 +268,7 @@ def test_attempts_that_brought_it_further_are_not_held_against_a_job() -> None:
         history.apply(Started(id="j", attempt=number, index=history.index, worker="v", unix_ms=1))
         history.apply(Delta(id="j", attempt=number, index=history.index, text="x", token_ids=[number]))
     (begin,) = take_over(attempt(), history, history.index, False, STORED + 10)
+    assert isinstance(begin, Begin)
     assert begin.event.attempt == 20
 
 
@@ -317,7 +330,7 @@ def test_after_its_end_an_attempt_decides_nothing() -> None:
     one = attempt()
     one.lost()
     result = Result(id="j", tenant="t", model="m", status="finished", text="x")
-    for ask in (
+    asks: tuple[Callable[[], object], ...] = (
         lambda: one.first(STORED),
         lambda: take_over(one, History(), 0, False, STORED),
         lambda: one.finished("stop", USAGE, STORED),
@@ -329,7 +342,8 @@ def test_after_its_end_an_attempt_decides_nothing() -> None:
         lambda: one.found(result, True),
         one.returned,
         one.lost,
-    ):
+    )
+    for ask in asks:
         with pytest.raises(RuntimeError, match="over"):
             ask()
 

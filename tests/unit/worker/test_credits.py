@@ -4,7 +4,7 @@ import pytest
 
 from mesh.policies.tiers import TierWeights
 from mesh.protocol.messages import TIERS
-from mesh.worker.credits import STALE_S, WAIT_IDLE_S, WAIT_NARROW_S, Credits, Source
+from mesh.worker.credits import STALE_S, WAIT_IDLE_S, WAIT_NARROW_S, Credits, Pull, Source
 
 
 def sources(lanes: int = 1) -> list[Source]:
@@ -22,7 +22,7 @@ def looked(credits: Credits, now_s: float = 0.0) -> Credits:
     return credits
 
 
-def asked(asks: list) -> dict[str, int]:
+def asked(asks: list[Pull]) -> dict[str, int]:
     return {ask.source.consumer: ask.batch for ask in asks}
 
 
