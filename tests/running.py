@@ -8,7 +8,7 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from mesh.broker import topology
 from mesh.broker.stores.journal import Entry, Journal, events_of
@@ -28,6 +28,7 @@ from mesh.signals import Observer, ignore
 from mesh.worker.worker import Worker, WorkerOptions
 
 MODEL = "simulator"
+Value = TypeVar("Value")
 
 
 async def wait_until(condition: Callable[[], object], deadline_s: float = 10.0) -> None:
@@ -42,6 +43,12 @@ async def wait_until(condition: Callable[[], object], deadline_s: float = 10.0) 
             return
         assert loop.time() < end, f"not within {deadline_s} s: {condition}"
         await asyncio.sleep(0.01)
+
+
+def present(value: Value | None) -> Value:
+    """`value`, which is there."""
+    assert value is not None
+    return value
 
 
 @dataclass

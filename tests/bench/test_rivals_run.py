@@ -1,5 +1,7 @@
 """The comparison with the rivals runs from end to end, with whichever of them are installed. No speed is asserted."""
 
+import argparse
+import importlib.util
 import math
 import shutil
 from collections.abc import Iterable
@@ -87,14 +89,14 @@ def test_what_is_missing_is_told_with_what_to_install(monkeypatch: pytest.Monkey
 async def test_a_rival_that_cannot_run_is_left_out_with_a_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(parts.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     report = await measure(rounds=1, only=["celery"], sizes=SMALL)
     assert report.sides == ["mesh"]
     assert f"celery is left out: celery, redis, hiredis missing: {parts.INSTALL}" in capsys.readouterr().err
 
 
 def test_an_unknown_name_is_refused_with_those_that_are_known() -> None:
-    with pytest.raises(command.argparse.ArgumentTypeError, match=f"rabbit: not among {', '.join(NAMES)}"):
+    with pytest.raises(argparse.ArgumentTypeError, match=f"rabbit: not among {', '.join(NAMES)}"):
         command._names("celery,rabbit")
 
 

@@ -3,6 +3,9 @@
 python mutant_worker.py MUTANT [options of mesh worker]
 """
 
+# mypy: disable-error-code="method-assign"
+# A bug is planted by putting another method in the place of one.
+
 import sys
 from collections.abc import Callable, Sequence
 
@@ -40,7 +43,7 @@ def ack_before_store() -> None:
     """The request leaves the queue while its Result is still to be written: a crash in between loses the job."""
     perform = Actions.perform
 
-    async def hasty(self, actions: Sequence[Action], emitter: Publisher) -> None:
+    async def hasty(self: Actions, actions: Sequence[Action], emitter: Publisher) -> None:
         if any(isinstance(action, Ack) for action in actions):
             await self._context.leases.ack(self._delivery)
         await perform(self, actions, emitter)
@@ -52,7 +55,7 @@ def ack_before_store() -> None:
 def unconfirmed_ack() -> None:
     """Sent and forgotten: a server that dies takes it along, and the job runs again."""
 
-    async def forgetful(self, delivery: Delivery) -> bool:
+    async def forgetful(self: Leases, delivery: Delivery) -> bool:
         self._connection.publish(delivery.ack_subject, b"+ACK")
         return True
 
@@ -63,7 +66,7 @@ def unconfirmed_ack() -> None:
 def put_instead_of_create() -> None:
     """The last writer wins: a Result that was read changes afterwards."""
 
-    async def put(self, tenant: str, job: str, body: bytes, ttl_ms: int, timeout_s: float = 5.0) -> bool:
+    async def put(self: ResultStore, tenant: str, job: str, body: bytes, ttl_ms: int, timeout_s: float = 5.0) -> bool:
         key = self._names.result_key(tenant, job)
         _, payload = await self._connection.request(key, body, timeout_s=timeout_s)
         read_puback(payload, "put")
@@ -76,7 +79,7 @@ def put_instead_of_create() -> None:
 def no_fence() -> None:
     """Events are appended whoever wrote last: a zombie's tokens stand among its successor's."""
 
-    def append(self, subject: str, body: bytes, last: int, on_reply: OnReply, timeout_s: float) -> None:
+    def append(self: Journal, subject: str, body: bytes, last: int, on_reply: OnReply, timeout_s: float) -> None:
         self._connection.call(subject, body, b"", on_reply, timeout_s)
 
     Journal.publish = append
@@ -88,11 +91,11 @@ def delivery_count() -> None:
     delivered: dict[str, int] = {}
     start, begin = Worker._start_job, Publisher.begin
 
-    def counting(self, delivery: Delivery) -> None:
+    def counting(self: Worker, delivery: Delivery) -> None:
         delivered[delivery.job] = delivery.delivered
         start(self, delivery)
 
-    def mistaken(self, event: Started, last: int) -> None:
+    def mistaken(self: Publisher, event: Started, last: int) -> None:
         begin(self, msgspec.structs.replace(event, attempt=delivered[event.id]), last)
 
     Worker._start_job, Publisher.begin = counting, mistaken
@@ -101,14 +104,18 @@ def delivery_count() -> None:
 @mutant
 def term_on_error() -> None:
     """What failed is thrown away."""
-    Leases.nak = lambda self, delivery, delay_s=0.0: self.term(delivery, "it failed")
+
+    def thrown_away(self: Leases, delivery: Delivery, delay_s: float = 0.0) -> None:
+        self.term(delivery, "it failed")
+
+    Leases.nak = thrown_away
 
 
 @mutant
 def ignored_cancel() -> None:
     """Whoever cancels is told that it is done, and the engine goes on with what nobody wants."""
 
-    def nod(self, subject: bytes, reply: bytes, payload: bytes, header: bytes) -> None:
+    def nod(self: Commands, subject: bytes, reply: bytes, payload: bytes, header: bytes) -> None:
         tenant, job = subject.decode().split(".")[-2:]
         if reply and (tenant, job) in {runner.job for runner in self._runners.values()}:
             self._connection.publish(reply.decode(), b"cancelled")

@@ -78,7 +78,7 @@ def check_history(events: list[Event], result: Result, tokens: int = TOKENS) -> 
     assert index == tokens
 
 
-async def prepare(mesh: RunningMesh, situation: str, delta: Delta) -> dict[str, object]:
+async def prepare(mesh: RunningMesh, situation: str, delta: Delta) -> dict[str, Any]:
     """Write the past that the job had; what its request says beside the prompt."""
     if situation == FRESH:
         return {}
@@ -104,6 +104,7 @@ async def first_delta(client: Client, mesh: RunningMesh) -> tuple[Delta, str]:
     job = await client.submit("simulator", "Tell me of the sea", id="undisturbed", **PROMPT)
     result = await job.result(timeout=10)
     delta = next(event for event in await mesh.history("undisturbed") if isinstance(event, Delta))
+    assert isinstance(result.text, str)
     return msgspec.structs.replace(delta, id="victim"), result.text
 
 

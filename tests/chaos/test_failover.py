@@ -5,6 +5,7 @@ import os
 import signal
 import time
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -16,9 +17,9 @@ from mesh.broker.topology import MeshSettings
 from mesh.engines.simulator.settings import SimulatorSettings
 from mesh.errors import BrokerTimeoutError, ConfigError, UnavailableError
 from mesh.hosting.services import keep_watch
-from mesh.protocol.messages import Delta, LivenessRecord, Presence
+from mesh.protocol.messages import Delta, LivenessRecord, Presence, Started
 from mesh.worker.worker import WorkerOptions
-from tests.running import RunningMesh, running_mesh, wait_until
+from tests.running import RunningMesh, present, running_mesh, wait_until
 
 SCRIPT = Path(__file__).with_name("crashing_worker.py")
 ACK_WAIT_S = 30.0
@@ -86,12 +87,12 @@ async def test_the_jobs_of_a_killed_worker_go_on_long_before_their_leases_end(pa
 
         readers = [asyncio.create_task(read(number)) for number in range(12)]
         for number in range(12):
-            await wait_until(lambda number=number: mesh.history(f"victim-{number}"))
+            await wait_until(partial(mesh.history, f"victim-{number}"))
         os.kill(children[0].pid, signal.SIGKILL)
         texts = await asyncio.gather(*readers)
         assert set(texts) == {undisturbed.text}
         assert max(gaps) < SOON_S
-        results = [await mesh.result(f"victim-{number}") for number in range(12)]
+        results = [present(await mesh.result(f"victim-{number}")) for number in range(12)]
         assert {result.attempts for result in results} == {1, 2}, "one worker's jobs moved, the other's did not"
     await mesh.wait_queue_empty()
 
@@ -130,6 +131,7 @@ async def test_two_who_notice_the_same_death_do_no_harm(patient_mesh: RunningMes
         ]
         await wait_until(lambda: mesh.history("victim-11"))
         begun = (await mesh.history("victim-11"))[0]
+        assert isinstance(begun, Started)
         os.kill(int(begun.worker.removeprefix("w-")), signal.SIGKILL)
         results = [await job.result(timeout=ACK_WAIT_S / 2) for job in jobs]
     assert {result.status for result in results} == {"finished"}
@@ -150,13 +152,13 @@ async def test_a_restarted_server_makes_nobody_take_anybody_for_dead(patient_mes
             for n in range(6)
         ]
         for number in range(6):
-            await wait_until(lambda number=number: mesh.history(f"job-{number}"))
+            await wait_until(partial(mesh.history, f"job-{number}"))
         await mesh.server.stop(kill=True)
         await mesh.server.start()
         results = [await job.result(timeout=ACK_WAIT_S / 2) for job in jobs]
         signs = [await LivenessStore(mesh.connection, mesh.names).last(each.worker) for each in await presences(mesh)]
     assert {result.status for result in results} == {"finished"}  # the server itself may have forgotten deliveries
-    assert [record.sign.is_alive for record in signs] == [True] * 3
+    assert [present(record).sign.is_alive for record in signs] == [True] * 3
 
 
 async def test_a_worker_that_was_taken_for_dead_gives_up_what_it_held(patient_mesh: RunningMesh) -> None:
@@ -174,7 +176,7 @@ async def test_a_worker_that_was_taken_for_dead_gives_up_what_it_held(patient_me
         worker._liveness.disturbed()  # as the connection does when it is lost
         await wait_until(lambda: worker.statistics().returned == 1)
         events = await mesh.history("victim")
-        assert (await lives.last(worker.name)).sign.is_alive, "it lives on, and serves others"
+        assert present(await lives.last(worker.name)).sign.is_alive, "it lives on, and serves others"
         after = await client.generate("simulator", "And then?", max_tokens=3)
         assert after.status == "finished"
         assert await mesh.history("victim") == events, "nothing it held is written any more"
@@ -189,7 +191,7 @@ async def test_no_result_is_stored_before_the_server_confirmed_that_the_worker_l
         job = await client.submit("simulator", "Tell me", max_tokens=20, temperature=0, id="victim")
         async for _ in job:
             break
-        worker._liveness._confirmed = lambda doubts: None
+        worker._liveness._confirmed = lambda doubts: None  # type: ignore[method-assign]
         worker._liveness.disturbed()  # as after the loss of the connection, before any answer
 
         async def is_whole() -> bool:
@@ -198,7 +200,7 @@ async def test_no_result_is_stored_before_the_server_confirmed_that_the_worker_l
 
         await wait_until(is_whole)
         assert await mesh.result("victim") is None
-        worker._liveness._confirmed = confirmed
+        worker._liveness._confirmed = confirmed  # type: ignore[method-assign]
         worker._liveness.disturbed()
         assert (await job.result(timeout=10)).status == "finished"
 
@@ -207,7 +209,7 @@ async def test_a_worker_that_was_cut_off_takes_no_job_before_it_knows_that_it_li
     """Else it would take its own jobs back and give them up again, and they would wait for a lease to end."""
     mesh = patient_mesh
     worker = await mesh.start_worker(SLOW)
-    worker._liveness._confirmed = lambda doubts: None
+    worker._liveness._confirmed = lambda doubts: None  # type: ignore[method-assign]
     worker._liveness.disturbed()
     async with mesh_api.connect(mesh.url) as client:
         job = await client.submit("simulator", "Tell me", max_tokens=3)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace as changed
 
-from mesh.protocol.messages import ErrorInfo, Event, Usage
+from mesh.protocol.messages import Delta, ErrorInfo, Event, Usage
 from mesh.verify.soak import checker, rules_journal, rules_reader, rules_wire
 from mesh.verify.soak.checker import judge
 from mesh.verify.soak.costs import quantile, recoveries, work_of
@@ -154,7 +154,7 @@ def a_result_that_forgot_an_attempt(history: RunHistory) -> None:
 def text_that_no_undisturbed_run_writes(history: RunHistory) -> None:
     """Streamed and stored alike, and wrong."""
     events = [*EVENTS[:-2], changed(EVENTS[-2], text=" nonsense"), EVENTS[-1]]
-    text = "".join(event.text for event in events if hasattr(event, "token_ids"))
+    text = "".join(event.text for event in events if isinstance(event, Delta))
     keep(history, *events)
     end(history, text=text)
 

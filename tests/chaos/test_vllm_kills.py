@@ -14,7 +14,7 @@ import pytest
 import mesh as mesh_api
 from mesh.broker.topology import MeshSettings
 from mesh.hosting.services import keep_watch
-from mesh.protocol.messages import Delta, Result, Started
+from mesh.protocol.messages import Delta, Event, Result, Started
 from tests.engines.conftest import require_vllm
 from tests.running import RunningMesh, running_mesh, wait_until
 
@@ -72,9 +72,10 @@ def is_alive(pid: int) -> bool:
     return False
 
 
-def check_gapless(events: list, result: Result) -> None:
+def check_gapless(events: list[Event], result: Result) -> None:
     index, text = 0, ""
     for event in events[:-1]:
+        assert not isinstance(event, Result)
         assert event.index == index, "no gap, no repeat, no restart"
         if isinstance(event, Delta):
             index += len(event.token_ids)

@@ -43,6 +43,7 @@ async def test_a_chat_is_streamed_and_stored(mesh: RunningMesh, client: Client) 
     result = await job
     assert result.status == "finished"
     assert result.finish_reason == "stop"
+    assert isinstance(result.text, str)
     assert "12" in result.text
     assert "".join(delta.text for delta in deltas) == result.text
     assert sum(len(delta.token_ids) for delta in deltas) == result.usage.completion_tokens
@@ -87,6 +88,7 @@ async def test_structured_output_is_what_was_asked_for(client: Client) -> None:
     }
     wanted = {"type": "json_schema", "json_schema": {"name": "record", "schema": schema}}
     record = await client.generate(MODEL, question, max_tokens=120, temperature=0, response_format=wanted)
+    assert isinstance(record.text, str)
     assert msgspec.json.decode(record.text).keys() == {"animal", "mood"}
     choice = {"choice": ["yes", "no"]}
     answer = await client.generate(MODEL, question, max_tokens=20, temperature=0, structured_outputs=choice)

@@ -109,7 +109,7 @@ def headers_of(options: argparse.Namespace) -> dict[str, str] | None:
 async def ask(client: Client, subject: str, body: object = None) -> dict[str, Any]:
     """One request of the JetStream API."""
     payload = b"" if body is None else json.dumps(body).encode()
-    answer = json.loads((await client.request(f"$JS.API.{subject}", payload, timeout=TIMEOUT_S)).data)
+    answer: dict[str, Any] = json.loads((await client.request(f"$JS.API.{subject}", payload, timeout=TIMEOUT_S)).data)
     if "error" in answer:
         sys.exit(f"nats: error: {answer['error']['description']}")
     return answer
@@ -121,7 +121,9 @@ async def publish(client: Client, options: argparse.Namespace) -> None:
     if not options.jetstream:
         await client.publish(options.subject, body, headers=headers)
         return
-    answer = json.loads((await client.request(options.subject, body, timeout=TIMEOUT_S, headers=headers)).data)
+    answer: dict[str, Any] = json.loads(
+        (await client.request(options.subject, body, timeout=TIMEOUT_S, headers=headers)).data
+    )
     if "error" in answer:
         sys.exit(f"nats: error: {answer['error']['description']}")
     log(f"Stored in Stream: {answer['stream']} Sequence: {answer['seq']}")

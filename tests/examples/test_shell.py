@@ -7,6 +7,7 @@ import shlex
 import shutil
 import sys
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -85,7 +86,7 @@ async def test_every_nats_command_of_our_pages_does_what_it_should(demo: Running
             out = await output_of(command, path, NATS_URL=demo.url)
             if command[1] == "pub":
                 job = re.findall(r'"id": "([^"]+)"', command[-1])[0]
-                await wait_until(lambda job=job: demo.result(job))
+                await wait_until(partial(demo.result, job))
             elif command[1] in ("kv", "req"):
                 assert '"status":"finished"' in out
             elif command[1] == "micro":

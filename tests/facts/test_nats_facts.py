@@ -73,7 +73,7 @@ async def nothing_comes(pull: JetStreamContext.PullSubscription) -> None:
 
 async def queued(client: Client) -> int:
     """Messages on the work queue, delivered or not."""
-    return (await client.jetstream().stream_info(STREAM)).state.messages
+    return int((await client.jetstream().stream_info(STREAM)).state.messages)
 
 
 async def holds(client: Client, number: int) -> bool:
@@ -82,7 +82,7 @@ async def holds(client: Client, number: int) -> bool:
 
 async def answer(client: Client, delivery: Msg, verb: bytes, timeout_s: float = PATIENCE_S) -> bytes:
     """What the server says to a confirmed ack, beat or TERM of `delivery`."""
-    return (await client.request(delivery.reply, verb, timeout=timeout_s)).data
+    return bytes((await client.request(delivery.reply, verb, timeout=timeout_s)).data)
 
 
 async def taken_over(client: Client) -> tuple[JetStreamContext.PullSubscription, Msg, Msg]:

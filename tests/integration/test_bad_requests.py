@@ -25,7 +25,7 @@ class Reader:
 
     def __init__(self) -> None:
         self.events: list[dict[str, Any]] = []
-        self.done: asyncio.Future = asyncio.get_running_loop().create_future()
+        self.done: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
 
     async def heard(self, message: Msg) -> None:
         decode = json.loads if message.data[:1] == b"{" else msgspec.msgpack.decode
@@ -76,7 +76,7 @@ async def submit(
 async def stored_result(client: nats.NATS, job: str) -> bytes:
     subject = f"$JS.API.DIRECT.GET.KV_mesh_results.$KV.mesh_results.default.{job}"
     answer = await client.request(subject, b"", timeout=5)
-    return answer.data
+    return bytes(answer.data)
 
 
 @pytest.mark.parametrize("msgpack", [False, True], ids=["json", "msgpack"])

@@ -32,7 +32,7 @@ from tests.proxy import proxied
 from tests.running import wait_until
 
 
-class Heard(list):
+class Heard(list[bytes]):
     """A handler that keeps what it heard."""
 
     def __call__(self, subject: bytes, reply: bytes, payload: bytes, header: bytes) -> None:
@@ -187,7 +187,8 @@ async def test_a_reply_handler_that_raises_does_not_end_the_reading(connection: 
 
 
 async def test_after_a_crash_of_the_server_everything_goes_on(connection: Connection, server: EmbeddedServer) -> None:
-    heard, changes = Heard(), []
+    heard = Heard()
+    changes: list[bool] = []
     connection.subscribe("news", heard)
     connection.listen(changes.append)
     await flushed(connection)
@@ -217,7 +218,8 @@ async def test_nothing_is_kept_for_later_while_there_is_no_connection(
     connection: Connection, server: EmbeddedServer
 ) -> None:
     """What nats-py would send after a reconnect is a zombie's: its job may be another's by then."""
-    heard, changes = Heard(), []
+    heard = Heard()
+    changes: list[bool] = []
     connection.subscribe("news", heard)
     connection.listen(changes.append)
     await server.stop(kill=True)
@@ -262,7 +264,8 @@ async def test_what_nats_closes_for_good_is_opened_anew_with_every_subscription(
     connection: Connection, server: EmbeddedServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A protocol error ends nats-py's client for ever; a worker must not sit there deaf."""
-    heard, changes = Heard(), []
+    heard = Heard()
+    changes: list[bool] = []
     connection.subscribe("news", heard)
     connection.listen(changes.append)
     await flushed(connection)
@@ -303,7 +306,7 @@ async def test_a_server_that_is_frozen_is_noticed_within_three_pings(
 async def test_a_listener_that_fails_does_not_keep_the_connection_away(
     connection: Connection, server: EmbeddedServer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    changes = []
+    changes: list[bool] = []
 
     def broken(connected: bool) -> None:
         raise RuntimeError("a listener's own fault")

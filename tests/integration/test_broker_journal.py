@@ -14,7 +14,7 @@ from mesh.protocol.codec import Encoding
 from mesh.protocol.messages import Delta, Event, Result, Started
 from mesh.protocol.subjects import Names
 from mesh.server import EmbeddedServer
-from tests.running import wait_until
+from tests.running import present, wait_until
 
 NAMES = Names()
 
@@ -76,7 +76,7 @@ async def test_the_fence_is_the_jobs_own(journal: Journal) -> None:
 
 
 async def test_one_publish_is_live_and_kept(journal: Journal, connection: Connection) -> None:
-    heard = []
+    heard: list[Heard] = []
     subscription = journal.subscribe("t", "j", heard.append)
     connection.publish("mesh.out.t.j2", codec.encode(STARTED))
     await append(journal, STARTED, 0)
@@ -85,7 +85,7 @@ async def test_one_publish_is_live_and_kept(journal: Journal, connection: Connec
 
 
 async def test_what_is_no_event_is_not_heard(journal: Journal, connection: Connection) -> None:
-    heard = []
+    heard: list[Heard] = []
     subscription = journal.subscribe("t", "j", heard.append)
     connection.publish("mesh.out.t.j", b"not an event")
     connection.publish("mesh.out.t.j", codec.encode(STARTED))
@@ -138,10 +138,10 @@ async def test_the_last_event_is_read_from_the_leader(journal: Journal, encoding
 
 
 async def test_attempts_of_a_job_that_streams_nothing_are_out_of_its_readers_sight(journal: Journal) -> None:
-    heard = []
+    heard: list[Heard] = []
     subscription = journal.subscribe("t", "j", heard.append)
     await append(journal, STARTED, 0, journal.attempts_subject("t", "j"))
-    assert (await journal.last(journal.attempts_subject("t", "j"))).event == STARTED
+    assert present(await journal.last(journal.attempts_subject("t", "j"))).event == STARTED
     assert await journal.last("mesh.out.t.j") is None
     assert heard == []
     subscription.close()

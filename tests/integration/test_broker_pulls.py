@@ -26,7 +26,7 @@ class Worker:
     """A puller, and what it was given."""
 
     def __init__(self, connection: Connection) -> None:
-        self.deliveries: list = []
+        self.deliveries: list[Delivery] = []
         self.ends: list[tuple[str, str]] = []
         self.puller = Pulls(connection, NAMES, self.deliveries.append, self.ended)
         self.leases = Leases(connection)

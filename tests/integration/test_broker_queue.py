@@ -7,6 +7,7 @@ import msgspec
 import pytest
 
 from mesh.broker import topology
+from mesh.broker.stores.delivery import Delivery
 from mesh.broker.stores.pulls import Pulls
 from mesh.broker.stores.queue import PAGE, RequestQueue
 from mesh.broker.topology import MeshSettings
@@ -17,7 +18,7 @@ from mesh.protocol import headers
 from mesh.protocol.messages import Request
 from mesh.protocol.subjects import Names, RequestAddress
 from mesh.server import EmbeddedServer
-from tests.running import wait_until
+from tests.running import present, wait_until
 
 NAMES = Names()
 SUBJECT = NAMES.request("simulator", "standard", "acme", "x")
@@ -35,7 +36,7 @@ async def submit(queue: RequestQueue, job: str, tenant: str = "acme", body: byte
 
 
 async def messages(connection: Connection) -> int:
-    return (await topology.stream_state(connection, NAMES.requests_stream))["messages"]
+    return int((await topology.stream_state(connection, NAMES.requests_stream))["messages"])
 
 
 async def test_a_request_is_stored_and_found(queue: RequestQueue) -> None:
@@ -71,14 +72,14 @@ async def test_only_the_tenants_own_job_is_found(queue: RequestQueue) -> None:
 
 async def test_a_job_named_by_its_sequence_is_found_by_its_tenant_alone(queue: RequestQueue) -> None:
     ack = await submit(queue, "", body=b'{"prompt":"a"}')
-    assert (await queue.find("acme", f"s{ack.seq}")).job == f"s{ack.seq}"
+    assert present(await queue.find("acme", f"s{ack.seq}")).job == f"s{ack.seq}"
     assert await queue.find("other", f"s{ack.seq}") is None
     assert await queue.find("acme", f"s{ack.seq + 1}") is None
 
 
 async def test_an_id_that_looks_like_a_sequence_is_found_too(queue: RequestQueue) -> None:
     await submit(queue, "story")
-    assert (await queue.find("acme", "story")).job == "story"
+    assert present(await queue.find("acme", "story")).job == "story"
 
 
 async def test_a_job_behind_many_others_is_found(queue: RequestQueue, connection: Connection) -> None:
@@ -89,7 +90,7 @@ async def test_a_job_behind_many_others_is_found(queue: RequestQueue, connection
     for number in range(PAGE + 1):
         connection.publish(SUBJECT, body, headers.block(("A", number)))
     ack = await submit(queue, "last")
-    assert (await queue.find("acme", "last")).sequence == ack.seq
+    assert present(await queue.find("acme", "last")).sequence == ack.seq
     assert await queue.find("acme", "nobody") is None
 
 
@@ -169,7 +170,8 @@ async def test_a_delivery_has_a_name_to_be_answered_under(
     code: str | None,
 ) -> None:
     await connection.request(SUBJECT, body, headers.block(*pairs))
-    deliveries, ends = [], []
+    deliveries: list[Delivery] = []
+    ends: list[tuple[str, str]] = []
     puller = Pulls(connection, NAMES, deliveries.append, lambda *end: ends.append(end))
     puller.pull("simulator-standard-0", 1, None, 0)
     await wait_until(lambda: ends)

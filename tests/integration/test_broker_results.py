@@ -17,7 +17,7 @@ from mesh.protocol.codec import Encoding
 from mesh.protocol.messages import ErrorInfo, Presence, Result
 from mesh.protocol.subjects import Names
 from mesh.server import EmbeddedServer
-from tests.running import wait_until
+from tests.running import present, wait_until
 
 NAMES = Names()
 
@@ -45,13 +45,13 @@ async def test_of_fifty_who_end_a_job_at_once_one_does(store: ResultStore) -> No
     bodies = [codec.encode(result(f"by {n}")) for n in range(50)]
     won = await asyncio.gather(*(store.create("t", "j", body, 60_000) for body in bodies))
     assert won.count(True) == 1
-    assert (await store.get("t", "j")).result.text == f"by {won.index(True)}"
+    assert present(await store.get("t", "j")).result.text == f"by {won.index(True)}"
 
 
 async def test_a_result_is_never_overwritten(store: ResultStore) -> None:
     assert await store.create("t", "j", codec.encode(result("first")), 60_000)
     assert not await store.create("t", "j", codec.encode(result("second")), 60_000)
-    assert (await store.get("t", "j")).result.text == "first"
+    assert present(await store.get("t", "j")).result.text == "first"
     assert await store.create("t", "k", codec.encode(result()), 60_000)
     assert await store.create("u", "j", codec.encode(result()), 60_000)
 
@@ -77,7 +77,7 @@ async def test_nats_own_key_value_client_reads_a_result(store: ResultStore, conn
 async def test_a_check_tells_of_a_result_and_of_nothing_else(
     store: ResultStore, mesh_server: EmbeddedServer, connection: Connection
 ) -> None:
-    found = []
+    found: list[Any] = []
     store.check("t", "j", found.append)
     await connection.request("$JS.API.INFO")
     await store.create("t", "j", codec.encode(result()), 60_000)
@@ -186,8 +186,8 @@ async def test_a_dead_letter_is_the_request_with_its_reason_and_kept_once(
     delivery = read_delivery(NAMES, subject, reply, body, b"")
     letters = DeadLetters(connection, NAMES)
     reason = ErrorInfo(code="attempts_exhausted", message="given up\r\nNats-Rollup: all")
-    await letters.bury(delivery, reason, 3)
-    await letters.bury(delivery, reason, 3)
+    await letters.bury(present(delivery), reason, 3)
+    await letters.bury(present(delivery), reason, 3)
     _, payload = await connection.request("$JS.API.STREAM.INFO.MESH_DEAD")
     assert read_api(payload, "dead")["state"]["messages"] == 1
     message = await connection.link.jetstream().get_msg("MESH_DEAD", 1)
@@ -209,7 +209,7 @@ async def test_what_was_written_is_read_from_the_leader(connection: Connection, 
     assert await store.get_written("t", "j") is None
     body = codec.encode(Result(id="j", tenant="t", model="m", status="finished", text="x"))
     assert await store.create("t", "j", body, 60_000)
-    assert (await store.get_written("t", "j")).body == body
+    assert present(await store.get_written("t", "j")).body == body
 
 
 async def test_a_result_can_be_created_anew_where_an_operator_deleted_one(
@@ -221,4 +221,4 @@ async def test_a_result_can_be_created_anew_where_an_operator_deleted_one(
     assert await store.get_written("t", "j") is None
     assert await store.create("t", "j", codec.encode(result("b")), 60_000)
     assert not await store.create("t", "j", codec.encode(result("c")), 60_000)
-    assert (await store.get_written("t", "j")).result == result("b")
+    assert present(await store.get_written("t", "j")).result == result("b")

@@ -31,7 +31,8 @@ async def planned(
 
 async def config_of(connection: Connection, stream: str) -> dict[str, Any]:
     _, payload = await connection.request(f"$JS.API.STREAM.INFO.{stream}")
-    return read_api(payload, stream)["config"]
+    config: dict[str, Any] = read_api(payload, stream)["config"]
+    return config
 
 
 async def test_an_empty_server_needs_everything_in_the_order_of_dependence(connection: Connection) -> None:
@@ -188,7 +189,7 @@ async def test_every_lane_gets_requests_and_every_request_a_lane(connection: Con
 )
 def test_a_setting_beyond_its_bounds_is_named(key: str, value: float) -> None:
     with pytest.raises(ConfigError, match=key) as refused:
-        MeshSettings(**{key: value})
+        MeshSettings(**{key: value})  # type: ignore[arg-type]  # also of the wrong type
     assert refused.value.key == key
 
 

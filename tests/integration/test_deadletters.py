@@ -23,7 +23,7 @@ from mesh.protocol import codec, headers
 from mesh.protocol.codec import Encoding
 from mesh.protocol.messages import Result, Started
 from mesh.signals import AttemptStarted
-from tests.running import RunningMesh, running_mesh, wait_until
+from tests.running import RunningMesh, present, running_mesh, wait_until
 
 FAST = SimulatorSettings(model="simulator", first_token_ms=1, between_tokens_ms=1)
 # The fault strikes all three attempts a job has, and then no more: what redriving is for.
@@ -60,12 +60,14 @@ class Scene:
         await self.mesh.wait_queue_empty()
         return (await self.dead_letters.find([job], DeadLetterFilter(tenant=tenant)))[-1]
 
-    async def forge(self, body: bytes, at: str = "simulator.standard.default.0", **given: object) -> DeadLetter:
+    async def forge(self, body: bytes, at: str = "simulator.standard.default.0", **given: str | int) -> DeadLetter:
         """A letter that no worker of this mesh wrote; `given` are its headers."""
         self.forged += 1
-        fields = {"Mesh-Job": "forged", "Nats-Msg-Id": f"dead-{self.forged}", "Mesh-Stored-Unix-Ms": 1} | {
-            name.replace("_", "-"): value for name, value in given.items()
-        }
+        fields: dict[str, str | int] = {
+            "Mesh-Job": "forged",
+            "Nats-Msg-Id": f"dead-{self.forged}",
+            "Mesh-Stored-Unix-Ms": 1,
+        } | {name.replace("_", "-"): value for name, value in given.items()}
         header = headers.block(*fields.items())
         _, payload = await self.mesh.connection.request(f"mesh.dead.{at}", body, header)
         found = await self.letters()
@@ -78,7 +80,7 @@ class Scene:
 
         await wait_until(there)
         await self.mesh.wait_queue_empty()
-        return await self.mesh.result(job, tenant)
+        return present(await self.mesh.result(job, tenant))
 
     async def state(self) -> list[tuple[int, int]]:
         """What changes with any write and any removal."""
@@ -341,7 +343,7 @@ async def test_a_letter_without_our_headers_is_listed_and_can_be_dropped(still: 
 async def test_dropping_keeps_the_result(scene: Scene) -> None:
     letter = await scene.bury("j")
     assert await scene.dead_letters.drop(letter)
-    assert (await scene.mesh.result("j")).status == "failed"
+    assert present(await scene.mesh.result("j")).status == "failed"
     assert (await scene.dead_letters.redrive(letter)).verb == "gone"
 
 

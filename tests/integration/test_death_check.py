@@ -14,7 +14,7 @@ from mesh.clock import now_unix_ms
 from mesh.protocol import codec
 from mesh.protocol.messages import Note, Result, Started
 from mesh.worker import death_check
-from tests.running import RunningMesh, running_mesh, wait_until
+from tests.running import RunningMesh, present, running_mesh, wait_until
 
 pytestmark = pytest.mark.timeout(60)
 GONE = "w-gone"  # nobody of this name is connected
@@ -81,7 +81,7 @@ async def test_a_job_is_not_buried_for_a_worker_that_lives(bare: RunningMesh, qu
 async def test_another_process_under_the_name_of_a_worker_does_not_speak_for_it(bare: RunningMesh, quick: None) -> None:
     worker = await bare.start_worker()
     await suspect(bare, (GONE, 1), (worker.name, 1))
-    assert (await run(bare)).error.code == "attempts_exhausted"
+    assert present((await run(bare)).error).code == "attempts_exhausted"
 
 
 async def test_a_worker_that_was_cut_off_gets_the_time_to_object(
@@ -139,4 +139,4 @@ async def test_a_clock_that_is_ahead_does_not_make_a_job_wait_for_ever(bare: Run
     journal = Journal(bare.connection, bare.names)
     asked = Note(id="suspect", attempt=4, verdict="probing", unix_ms=now_unix_ms() + 3_600_000)
     await journal.append(journal.notes_subject("default", "suspect"), codec.encode(asked))
-    assert (await run(bare)).error.code == "attempts_exhausted"
+    assert present((await run(bare)).error).code == "attempts_exhausted"

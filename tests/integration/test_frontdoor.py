@@ -43,13 +43,13 @@ async def stream(
     subject: str = RPC,
     deadline_s: float = 20.0,
     headers: dict[str, str] | None = None,
-) -> list:
+) -> list[Msg]:
     """Every message up to the empty one, that one included: what `nats req --wait-for-empty` does."""
     inbox = client.new_inbox()
-    heard: asyncio.Queue = asyncio.Queue()
+    heard: asyncio.Queue[Msg] = asyncio.Queue()
     subscription = await client.subscribe(inbox, cb=heard.put)
     await client.publish(subject, json.dumps(body).encode(), reply=inbox, headers=headers)
-    messages = []
+    messages: list[Msg] = []
     async with asyncio.timeout(deadline_s):
         while not messages or messages[-1].data:
             messages.append(await heard.get())
@@ -205,7 +205,7 @@ async def ended_as(mesh: RunningMesh, job: str) -> str | None:
 async def gone_while_running(mesh: RunningMesh, body: dict[str, Any], is_wildcard: bool) -> None:
     """Ask, and close the connection once the job runs."""
     client = await nats.connect(mesh.url)
-    probes: list = []
+    probes: list[Msg] = []
     if is_wildcard:
         asking = asyncio.create_task(client.request(RPC, json.dumps(body).encode(), timeout=60))
     else:
@@ -223,7 +223,7 @@ async def gone_while_running(mesh: RunningMesh, body: dict[str, Any], is_wildcar
     await asyncio.gather(asking, return_exceptions=True)
 
 
-def _filing(messages: list) -> Callable[[Msg], Awaitable[None]]:
+def _filing(messages: list[Msg]) -> Callable[[Msg], Awaitable[None]]:
     async def heard(message: Msg) -> None:
         messages.append(message)
 

@@ -14,7 +14,7 @@ from nats.aio.msg import Msg
 from mesh.broker.topology import MeshSettings
 from mesh.broker.transport.connection import Connection, connect
 from mesh.broker.transport.options import ConnectOptions
-from mesh.broker.transport.service import Endpoint, Service
+from mesh.broker.transport.service import Endpoint, Service, ServiceRequest
 from mesh.engines.simulator.settings import SimulatorSettings
 from mesh.gateway import clients as clients_module
 from mesh.gateway.clients import Clients
@@ -22,7 +22,7 @@ from mesh.gateway.nats import requester as requester_module
 from mesh.gateway.nats.requester import Requester
 from mesh.protocol.subjects import Names
 from mesh.server import EmbeddedServer
-from tests.running import running_mesh, wait_until
+from tests.running import present, running_mesh, wait_until
 
 RPC = "mesh.rpc.default.simulator"
 SLOW = SimulatorSettings(model="simulator", between_tokens_ms=20)
@@ -54,7 +54,7 @@ class Reader:
 
     async def status(self) -> str:
         await asyncio.wait_for(self.ended.wait(), 40)
-        return self.events[-1]["status"]
+        return str(self.events[-1]["status"])
 
 
 async def test_who_asks_again_after_a_break_gets_the_job_and_not_its_end(tmp_path: Path) -> None:
@@ -88,7 +88,7 @@ async def test_a_second_request_of_an_id_that_nats_forgot_does_not_end_the_first
             return await mesh.result("shared") is not None
 
         await wait_until(ended, 20)
-        assert (await mesh.result("shared")).status == "finished"
+        assert present(await mesh.result("shared")).status == "finished"
 
 
 @pytest.mark.parametrize("streams", [True, False], ids=["stream", "unary"])
@@ -112,7 +112,7 @@ async def test_a_requester_that_connects_again_two_seconds_later_is_answered(tmp
 
 async def test_an_answer_that_is_ready_before_its_requester_is_back_waits_for_it(server: EmbeddedServer) -> None:
     async with connect(ConnectOptions(servers=(server.url,), name="test")) as connection:
-        requests = []
+        requests: list[ServiceRequest] = []
         endpoint = Endpoint("generate", "mesh.rpc.>", "q", requests.append, {})
         service = Service(connection, Names(), "w", (endpoint,))
         client = await nats.connect(server.url, reconnect_time_wait=1.5, max_reconnect_attempts=-1)
@@ -134,7 +134,7 @@ async def test_somebody_who_listened_to_everything_takes_no_requester_with_him(t
     async with running_mesh(tmp_path / "nats") as mesh:
         worker = await mesh.start_worker(SLOW)
         client, watcher = await nats.connect(mesh.url), await nats.connect(mesh.url)
-        probes: list = []
+        probes: list[Msg] = []
 
         async def heard(message: Msg) -> None:
             if message.subject.endswith(".mesh-probe"):

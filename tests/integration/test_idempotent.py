@@ -20,7 +20,7 @@ from mesh.client.job import Job
 from mesh.engines.simulator.settings import SimulatorSettings
 from mesh.protocol import codec
 from mesh.protocol.codec import Encoding
-from mesh.protocol.messages import Result, Started
+from mesh.protocol.messages import Event, Result, Started
 from tests.proxy import proxied
 from tests.running import MODEL, RunningMesh, running_mesh, wait_until
 
@@ -38,7 +38,7 @@ async def executions(mesh: RunningMesh, job: str) -> int:
     return sum(isinstance(event, Started) for event in events)
 
 
-async def read_events(mesh: RunningMesh, subject: str) -> list:
+async def read_events(mesh: RunningMesh, subject: str) -> list[Event]:
     return events_of(await Journal(mesh.connection, mesh.names).read(subject))
 
 

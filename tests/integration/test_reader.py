@@ -44,7 +44,8 @@ async def read(job: Job) -> str:
 
 async def read_strictly(job: Job, index: int = 0) -> tuple[str, list[int]]:
     """What a job shows: each token once, in order, without a restart."""
-    text, ids = "", []
+    text = ""
+    ids: list[int] = []
     async for delta in job:
         assert not isinstance(delta, Restarted)
         assert delta.index == index + len(ids)

@@ -18,7 +18,7 @@ from mesh.control.replay.plan import ReplayMapping
 from mesh.control.replay.runner import Pace, Replay, check_models
 from mesh.errors import BrokerError, ModelNotFoundError, TopologyError
 from mesh.protocol import headers
-from tests.running import MODEL, RunningMesh, running_mesh, wait_until
+from tests.running import MODEL, RunningMesh, present, running_mesh, wait_until
 
 RECORDING = MeshSettings(record_days=1, lanes=2)
 
@@ -134,7 +134,7 @@ async def test_a_replay_goes_to_another_mesh_as_another_tenant_for_another_model
         await check_models(other.connection, other.names, await replay.outline())
         await replay.run(other.connection, other.names)
         assert dict(replay.report.ended) == {"finished": 1}
-        assert (await other.result("replay-abcdef-one", "trial")).status == "finished"
+        assert present(await other.result("replay-abcdef-one", "trial")).status == "finished"
         assert (await topology.stream_state(recorded.connection, "MESH_REQUESTS"))["last_seq"] == 1
 
 
@@ -183,7 +183,7 @@ async def test_a_replay_that_is_cancelled_leaves_its_jobs_to_go_on(tmp_path: Pat
         assert replay.report.open == 1
         await mesh.start_worker()
         await mesh.wait_queue_empty()
-        assert (await mesh.result("replay-abcdef-one")).status == "finished"
+        assert present(await mesh.result("replay-abcdef-one")).status == "finished"
 
 
 async def test_recording_holds_while_the_recording_stream_is_away(recorded: RunningMesh) -> None:

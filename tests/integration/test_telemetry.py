@@ -20,11 +20,11 @@ from mesh.control.status.mesh_exporter import MeshExporter
 from mesh.engines.simulator.settings import SimulatorSettings
 from mesh.errors import MeshError
 from mesh.protocol.messages import Started
-from mesh.signals import AttemptStarted, EngineEnded, JobBuried, JobDelivered, Tally, all_of
+from mesh.signals import AttemptStarted, EngineEnded, JobBuried, JobDelivered, Signal, Tally, all_of
 from mesh.telemetry.metrics import Metrics
 from mesh.telemetry.working import WorkerTracing
 from mesh.worker.worker import WorkerOptions
-from tests.running import MODEL, RunningMesh, running_mesh, wait_until
+from tests.running import MODEL, RunningMesh, present, running_mesh, wait_until
 
 SETTINGS = SimulatorSettings(model=MODEL, first_token_ms=5, between_tokens_ms=5)
 
@@ -88,7 +88,7 @@ async def test_renewals_are_counted(tmp_path: Path) -> None:
 
 
 async def test_no_step_is_told_where_none_is_wanted(bare: RunningMesh) -> None:
-    seen = []
+    seen: list[Signal] = []
     await bare.start_worker(SETTINGS, options(), observer=lambda signal: seen.append(type(signal).__name__))
     async with mesh_api.connect(bare.url) as client:
         await client.generate(MODEL, "Story", max_tokens=20, stream=True)
@@ -103,7 +103,7 @@ async def test_no_step_is_told_where_none_is_wanted(bare: RunningMesh) -> None:
 async def test_a_takeover_after_an_engine_s_fault_names_it(
     bare: RunningMesh, simulate: dict[str, Any], cause: str
 ) -> None:
-    seen = []
+    seen: list[Signal] = []
     await bare.start_worker(SETTINGS, options(), observer=seen.append)
     async with mesh_api.connect(bare.url) as client:
         job = await client.submit(MODEL, "Story", max_tokens=10, metadata={"simulate": simulate})
@@ -117,7 +117,7 @@ async def test_a_takeover_after_an_engine_s_fault_names_it(
 
 async def test_a_takeover_from_a_worker_that_drains_is_a_handover(bare: RunningMesh) -> None:
     first = await bare.start_worker(SETTINGS, options())
-    seen = []
+    seen: list[Signal] = []
     async with mesh_api.connect(bare.url) as client:
         job = await client.submit(MODEL, "Story", max_tokens=400)
         async for _ in job:
@@ -131,7 +131,7 @@ async def test_a_takeover_from_a_worker_that_drains_is_a_handover(bare: RunningM
 
 
 async def test_a_takeover_from_a_worker_that_left_no_word_is_a_loss(bare: RunningMesh) -> None:
-    seen = []
+    seen: list[Signal] = []
     async with mesh_api.connect(bare.url) as client:
         job = await client.submit(MODEL, "Story", max_tokens=10)
         began = Started(id=job.id, attempt=1, index=0, worker="w-gone", unix_ms=1, sequence=job.sequence)
@@ -143,7 +143,7 @@ async def test_a_takeover_from_a_worker_that_left_no_word_is_a_loss(bare: Runnin
 
 
 async def test_a_dead_letter_is_told(bare: RunningMesh) -> None:
-    seen = []
+    seen: list[Signal] = []
     await bare.start_worker(SETTINGS, options(), observer=seen.append)
     async with mesh_api.connect(bare.url) as client:
         job = await client.submit(MODEL, "Story", metadata={"simulate": {"fail": True}})
@@ -227,7 +227,7 @@ async def test_one_trace_goes_from_the_client_through_the_queue_to_the_engine(
     bare: RunningMesh, exporter: InMemorySpanExporter
 ) -> None:
     tracing = WorkerTracing(trace.get_tracer("test"), "w-1")
-    seen = []
+    seen: list[Signal] = []
     await bare.start_worker(SETTINGS, options(), observer=all_of(tracing.observe, seen.append))
     async with mesh_api.connect(bare.url) as client:
         with trace.get_tracer("program").start_as_current_span("a program's own") as own:
@@ -245,12 +245,9 @@ async def test_one_trace_goes_from_the_client_through_the_queue_to_the_engine(
     assert send.parent.span_id == whole.context.span_id
     assert send.context is not None
     assert process.parent is not None
-    assert process.parent is not None
-    assert send.context is not None
-    assert process.parent.span_id == inner[f"queue {MODEL}"].parent.span_id == send.context.span_id
+    assert process.parent.span_id == present(inner[f"queue {MODEL}"].parent).span_id == send.context.span_id
     assert process.context is not None
-    assert process.context is not None
-    assert inner[f"text_completion {MODEL}"].parent.span_id == process.context.span_id
+    assert present(inner[f"text_completion {MODEL}"].parent).span_id == process.context.span_id
     assert whole.attributes is not None
     assert whole.attributes["gen_ai.usage.output_tokens"] == result.usage.completion_tokens
     assert whole.attributes["gen_ai.request.temperature"] == 0.5
@@ -299,7 +296,7 @@ async def test_a_traceparent_that_is_given_is_the_parent(bare: RunningMesh, expo
 
 async def test_where_nobody_traces_a_traceparent_travels_as_it_is(bare: RunningMesh) -> None:
     given = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
-    seen = []
+    seen: list[Signal] = []
     await bare.start_worker(SETTINGS, options(), observer=seen.append)
     async with mesh_api.connect(bare.url) as client:
         await client.generate(MODEL, "Story", max_tokens=2, traceparent=given)

@@ -63,7 +63,7 @@ class Stranger:
     async def submit(self, vector: dict[str, Any]) -> dict[str, Any]:
         """The answer to its publish."""
         body, headers = self.sent(vector)
-        return json.loads(
+        answer: dict[str, Any] = json.loads(
             (await self.client.request(vector["subject"], body, timeout=DEADLINE_S, headers=headers)).data
         )
 

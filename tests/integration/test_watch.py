@@ -66,7 +66,7 @@ async def watched(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterat
             found.asked.append(job)
             check(tenant, job, on_found)
 
-        client.watch._store.check = counted
+        client.watch._store.check = counted  # type: ignore[method-assign]
         yield found
         await client.watch.close()
     await server.stop()

@@ -118,7 +118,7 @@ def test_no_key_breaks_anything_and_nothing_is_done_without_a_yes(state: State, 
 
 @given(sights(), st.sampled_from(VIEWS), st.builds(SortOrder, st.integers(0, 12), st.booleans()), names)
 def test_sorting_and_filtering_lose_no_row_that_is_asked_for(
-    sight: Sight, view: str, order: SortOrder, pattern: str
+    sight: Sight, view: View, order: SortOrder, pattern: str
 ) -> None:
     whole = table(view, sight.seen, sight.rates)
     rows = arranged(whole, order, "")

@@ -73,6 +73,7 @@ def test_an_attempt_that_begins_again_and_says_the_same_is_silent() -> None:
         started(1), delta(1, 0, "a", 1), delta(1, 1, "b", 2), started(2), delta(2, 0, "a", 1), delta(2, 1, "bc", 2, 3)
     )
     assert texts(shown) == ["a", "b", "c"]
+    assert isinstance(shown[-1], Delta)
     assert shown[-1].index == 2
     assert shown[-1].token_ids == [3]
 
@@ -82,6 +83,7 @@ def test_an_attempt_that_begins_again_and_says_something_else_is_told() -> None:
         started(1), delta(1, 0, "a", 1), delta(1, 1, "b", 2), started(2), delta(2, 0, "a", 1), delta(2, 1, "X", 9)
     )
     assert texts(shown) == ["a", "b", Restarted, "aX"]
+    assert isinstance(shown[-1], Delta)
     assert shown[-1].token_ids == [1, 9]
     assert (assembly.text, assembly.index) == ("aX", 2)
 
@@ -154,16 +156,16 @@ def test_a_result_without_text_has_no_rest() -> None:
 
 def test_an_end_that_has_text_but_no_tokens_is_shown_once() -> None:
     """The protocol: the last delta alone may have no token_ids."""
-    events = [started(1), delta(1, 0, "a", 1), delta(1, 1, "b", finish_reason="stop")]
+    events: list[Event] = [started(1), delta(1, 0, "a", 1), delta(1, 1, "b", finish_reason="stop")]
     assembly, shown = fed(*events, *events)
-    assert [each.text for each in shown] == ["a", "b"]
+    assert texts(shown) == ["a", "b"]
     assert assembly.text == "ab"
 
 
 def test_a_repeat_that_shows_more_text_for_the_same_tokens_shows_it() -> None:
     """Attempt 1 held the character back; attempt 2 repeats the token and ends, so it lets it go."""
     assembly, shown = fed(started(1), delta(1, 0, "", 7), started(2), delta(2, 0, "a", 7, finish_reason="stop"))
-    assert "".join(each.text for each in shown) == "a"
+    assert "".join(str(text) for text in texts(shown)) == "a"
     assert assembly.text == "a"
 
 

@@ -64,7 +64,10 @@ def test_the_newest_attempt_runs_unless_its_worker_is_gone() -> None:
 
 
 def test_a_journal_that_was_closed_to_end_the_job_is_no_attempt() -> None:
-    story = [(1, begun(1, closing=True)), (2, ended("cancelled", 0, ErrorInfo(code="cancelled", message="on request")))]
+    story: list[tuple[int, Event | Note]] = [
+        (1, begun(1, closing=True)),
+        (2, ended("cancelled", 0, ErrorInfo(code="cancelled", message="on request"))),
+    ]
     assert attempts(story, 1, []) == []
     assert [each.kind for each in timeline(story, 1)] == ["stored", "closed", "result"]
     assert timeline(story, 1)[-1].text == "cancelled, on request"

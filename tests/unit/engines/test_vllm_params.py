@@ -187,6 +187,7 @@ def test_a_prompt_must_leave_room_for_output() -> None:
 
 def test_only_exact_continuations_are_allowed() -> None:
     assert is_continuable(Request(prompt="x", temperature=0, repetition_penalty=1.2, stop="a", min_tokens=3))
+    known: dict[str, Any] = {"prompt": "x", "temperature": 0}
     refused: tuple[dict[str, Any], ...] = (
         {"temperature": None},
         {"temperature": 0.1},
@@ -197,7 +198,7 @@ def test_only_exact_continuations_are_allowed() -> None:
         {"response_format": ResponseFormat(type="json_object")},
     )
     for fields in refused:
-        assert not is_continuable(Request(**{"prompt": "x", "temperature": 0} | fields))
+        assert not is_continuable(Request(**known | fields))
 
 
 def test_the_end_of_an_answer_is_told_from_its_last_token() -> None:

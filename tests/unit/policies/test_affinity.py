@@ -4,7 +4,7 @@ from mesh.policies.affinity import PREFIX_CHARS, PREFIX_IDS, affinity_token, own
 from mesh.protocol.messages import Message, Request
 
 
-def chat(*turns: tuple[str, str]) -> Request:
+def chat(*turns: tuple[Role, str]) -> Request:
     return Request(messages=[Message(role=role, content=content) for role, content in turns])
 
 

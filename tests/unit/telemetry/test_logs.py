@@ -3,6 +3,7 @@
 import json
 import logging
 import sys
+from typing import Literal
 
 import pytest
 
@@ -35,7 +36,7 @@ def test_what_others_attach_to_a_record_is_left_out() -> None:
 
 
 @pytest.mark.parametrize("how", ["kv", "json"])
-def test_a_line_stays_one_line(how: str) -> None:
+def test_a_line_stays_one_line(how: Literal["kv", "json"]) -> None:
     assert "\n" not in formatter(how).format(record("two\nlines\u2028here", reason="a\r\nb"))
 
 
