@@ -158,7 +158,7 @@ async def test_a_restarted_server_makes_nobody_take_anybody_for_dead(patient_mes
         results = [await job.result(timeout=ACK_WAIT_S / 2) for job in jobs]
         signs = [await LivenessStore(mesh.connection, mesh.names).last(each.worker) for each in await presences(mesh)]
     assert {result.status for result in results} == {"finished"}  # the server itself may have forgotten deliveries
-    assert [present(record).sign.is_alive for record in signs] == [True] * 3
+    assert [present(present(record).sign).is_alive for record in signs] == [True] * 3
 
 
 async def test_a_worker_that_was_taken_for_dead_gives_up_what_it_held(patient_mesh: RunningMesh) -> None:
@@ -176,7 +176,7 @@ async def test_a_worker_that_was_taken_for_dead_gives_up_what_it_held(patient_me
         worker._liveness.disturbed()  # as the connection does when it is lost
         await wait_until(lambda: worker.statistics().returned == 1)
         events = await mesh.history("victim")
-        assert present(await lives.last(worker.name)).sign.is_alive, "it lives on, and serves others"
+        assert present(present(await lives.last(worker.name)).sign).is_alive, "it lives on, and serves others"
         after = await client.generate("simulator", "And then?", max_tokens=3)
         assert after.status == "finished"
         assert await mesh.history("victim") == events, "nothing it held is written any more"

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from mesh.verify.soak.history import FaultKind
 from mesh.verify.soak.report import lines_of, lines_of_violations
 from mesh.verify.soak.run import SoakOutcome, SoakSettings, soak
 
@@ -37,7 +38,7 @@ async def test_ten_thousand_requests_survive_two_hundred_faults(tmp_path: Path) 
 
 @pytest.mark.timeout(240)
 async def test_a_cluster_that_loses_its_nodes_loses_no_request(tmp_path: Path) -> None:
-    weights = {"kill": 2.0, "stop": 1.0, "cut": 1.0, "reset": 1.0, "slow": 1.0, "server": 2.0}
+    weights: dict[FaultKind, float] = {"kill": 2.0, "stop": 1.0, "cut": 1.0, "reset": 1.0, "slow": 1.0, "server": 2.0}
     order = SoakSettings(folder=tmp_path, requests=600, seed=7, servers=3, weights=weights, poison_every=200)
     outcome = await soak(order, print)
     check(outcome)

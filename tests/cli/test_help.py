@@ -6,7 +6,7 @@ import sys
 import click
 import pytest
 
-from mesh.cli import main, options
+from mesh.cli import main, option_values
 from mesh.protocol.messages import TIERS
 from tests.cli.conftest import Cli
 
@@ -63,7 +63,7 @@ def test_help_imports_nothing_heavy() -> None:
 
 
 def test_tiers_of_the_help_are_those_of_the_protocol() -> None:
-    assert options.TIERS == TIERS
+    assert option_values.TIERS == TIERS
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import json
 import signal
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,9 @@ class Field:
         ask = json.dumps({"subjects_filter": subjects}).encode()
         _, answer = await self.operator.request(f"$JS.API.STREAM.INFO.{stream}", ask)
         return sum((json.loads(answer)["state"].get("subjects") or {}).values())
+
+    def has_refused_to_reload(self, times: int) -> bool:
+        return self.tenancy.log.count("Failed to reload server configuration") > times
 
     async def log_has(self, text: str) -> None:
         await wait_until(lambda: text in self.tenancy.log)
@@ -404,9 +408,7 @@ async def test_the_server_takes_no_account_that_imports_what_is_anothers(field: 
         before = field.tenancy.log.count("Failed to reload server configuration")
         assert field.tenancy.process is not None
         field.tenancy.process.send_signal(signal.SIGHUP)
-        await wait_until(
-            lambda before=before: field.tenancy.log.count("Failed to reload server configuration") > before
-        )
+        await wait_until(partial(field.has_refused_to_reload, before))
     file.write_text(honest)
     await field.check_unharmed()
 

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from mesh.broker.stores.journal import PAGE, Journal
+from mesh.broker.stores.journal import PAGE, Entry, Journal
 from mesh.broker.transport.connection import Connection, connect
 from mesh.broker.transport.mapping import read_puback
 from mesh.broker.transport.options import ConnectOptions
@@ -43,6 +43,11 @@ async def append(
     return read_puback(payload, subject).seq
 
 
+def index_of(entry: Entry) -> int:
+    assert isinstance(entry.event, Delta)
+    return entry.event.index
+
+
 async def test_events_follow_each_other_under_their_fence(journal: Journal) -> None:
     first = await append(journal, STARTED, 0)
     second = await append(journal, delta(0), first)
@@ -76,7 +81,7 @@ async def test_the_fence_is_the_jobs_own(journal: Journal) -> None:
 
 
 async def test_one_publish_is_live_and_kept(journal: Journal, connection: Connection) -> None:
-    heard: list[Heard] = []
+    heard: list[Event] = []
     subscription = journal.subscribe("t", "j", heard.append)
     connection.publish("mesh.out.t.j2", codec.encode(STARTED))
     await append(journal, STARTED, 0)
@@ -85,7 +90,7 @@ async def test_one_publish_is_live_and_kept(journal: Journal, connection: Connec
 
 
 async def test_what_is_no_event_is_not_heard(journal: Journal, connection: Connection) -> None:
-    heard: list[Heard] = []
+    heard: list[Event] = []
     subscription = journal.subscribe("t", "j", heard.append)
     connection.publish("mesh.out.t.j", b"not an event")
     connection.publish("mesh.out.t.j", codec.encode(STARTED))
@@ -105,11 +110,11 @@ async def test_a_journal_of_any_length_is_read_whole_and_in_order(
 
     async def stored() -> bool:
         last = await journal.last("mesh.out.t.j")
-        return count == 0 or (last is not None and last.event.index == count - 1)
+        return count == 0 or (last is not None and index_of(last) == count - 1)
 
     await wait_until(stored)
     entries = await journal.read("mesh.out.t.j")
-    assert [entry.event.index for entry in entries] == list(range(count))
+    assert [index_of(entry) for entry in entries] == list(range(count))
     sequences = [entry.sequence for entry in entries]
     assert sequences == sorted(set(sequences))
 
@@ -119,9 +124,9 @@ async def test_a_journal_is_read_from_anywhere_and_by_pages(journal: Journal) ->
     for index in range(10):
         last = await append(journal, delta(index), last)
         sequences.append(last)
-    assert [e.event.index for e in await journal.read("mesh.out.t.j", sequences[3])] == [4, 5, 6, 7, 8, 9]
-    assert [e.event.index for e in await journal.read("mesh.out.t.j", sequences[3], 2)] == [4, 5]
-    assert [e.event.index for e in await journal.read("mesh.out.t.j", 0, 1)] == [0]
+    assert [index_of(e) for e in await journal.read("mesh.out.t.j", sequences[3])] == [4, 5, 6, 7, 8, 9]
+    assert [index_of(e) for e in await journal.read("mesh.out.t.j", sequences[3], 2)] == [4, 5]
+    assert [index_of(e) for e in await journal.read("mesh.out.t.j", 0, 1)] == [0]
     assert await journal.read("mesh.out.t.j", sequences[-1]) == []
     assert await journal.read("mesh.out.t.j", 0, 0) == []
 
@@ -138,7 +143,7 @@ async def test_the_last_event_is_read_from_the_leader(journal: Journal, encoding
 
 
 async def test_attempts_of_a_job_that_streams_nothing_are_out_of_its_readers_sight(journal: Journal) -> None:
-    heard: list[Heard] = []
+    heard: list[Event] = []
     subscription = journal.subscribe("t", "j", heard.append)
     await append(journal, STARTED, 0, journal.attempts_subject("t", "j"))
     assert present(await journal.last(journal.attempts_subject("t", "j"))).event == STARTED

@@ -199,7 +199,7 @@ async def test_after_a_restart_of_the_server_jobs_are_pulled_again(
     await connection.wait_connected(10)
 
     async def there() -> bool:
-        return (await state(connection))["num_pending"] == 1
+        return bool((await state(connection))["num_pending"] == 1)
 
     await wait_until(there)
     worker.pull()
@@ -284,7 +284,7 @@ async def test_what_can_never_be_a_job_is_removed(worker: Worker, connection: Co
     worker.leases.term(delivery, "a reason\r\nof two lines")
 
     async def gone() -> bool:
-        return (await topology.stream_state(connection, NAMES.requests_stream))["messages"] == 0
+        return bool((await topology.stream_state(connection, NAMES.requests_stream))["messages"] == 0)
 
     await wait_until(gone)
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 
 import mesh as mesh_api
 from mesh.broker.transport.connection import Connection, connect, open_connection
+from mesh.broker.transport.nats_client import NatsClient
 from mesh.broker.transport.options import ConnectOptions
 from mesh.errors import ConfigError, DisconnectedError, MeshError, UnauthorizedError
 from mesh.server import EmbeddedServer, free_port
@@ -25,6 +27,10 @@ async def test_a_connection_that_could_not_be_opened_leaves_no_task() -> None:
     assert revivers() == []
 
 
+def has_left(connection: Connection, link: NatsClient) -> bool:
+    return connection.link is not link
+
+
 async def test_one_task_at_a_time_revives_a_closed_connection(
     server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -35,8 +41,7 @@ async def test_one_task_at_a_time_revives_a_closed_connection(
     first = connection.link
     await wait_until(lambda: connection.link is not first)
     for _ in range(3):  # three links later there is still one reviver
-        last = connection.link
-        await wait_until(lambda last=last: connection.link is not last)
+        await wait_until(partial(has_left, connection, connection.link))
         assert len(revivers()) == 1
     await connection.close()
     assert revivers() == []

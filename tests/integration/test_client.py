@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +130,7 @@ async def test_a_slow_reader_does_not_slow_another(client: Client) -> None:
     reader = aiter(slow)
     await anext(reader)
     await asyncio.wait_for(read(quick), 5)
+    assert isinstance(reader, AsyncGenerator)
     await reader.aclose()
     await slow.cancel()
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -67,7 +67,8 @@ class Scene:
             "Mesh-Job": "forged",
             "Nats-Msg-Id": f"dead-{self.forged}",
             "Mesh-Stored-Unix-Ms": 1,
-        } | {name.replace("_", "-"): value for name, value in given.items()}
+        }
+        fields |= {name.replace("_", "-"): value for name, value in given.items()}
         header = headers.block(*fields.items())
         _, payload = await self.mesh.connection.request(f"mesh.dead.{at}", body, header)
         found = await self.letters()
@@ -151,7 +152,7 @@ async def test_looking_changes_nothing(scene: Scene) -> None:
 async def test_a_redrive_that_was_cut_off_is_completed_by_the_next(scene: Scene, cut: int, is_prompt: bool) -> None:
     letter = await scene.bury("j")
     dead_letters, decision = scene.dead_letters, await scene.dead_letters.plan(letter)
-    steps = {
+    steps: dict[str, Callable[[], Awaitable[object]]] = {
         "clear_result": lambda: dead_letters.clear_result(letter, decision),
         "clear_journal": lambda: dead_letters.clear_journal(letter, decision),
         "submit": lambda: dead_letters.submit(letter, None),

@@ -54,7 +54,7 @@ async def codes(url: str, monitor: str | None = None, names: Names = NAMES, **lo
 
 async def api(connection: Connection, call: str, body: dict[str, Any]) -> dict[str, Any]:
     _, payload = await connection.request(f"$JS.API.{call}", json.dumps(body).encode())
-    answer = json.loads(payload)
+    answer: dict[str, Any] = json.loads(payload)
     assert "error" not in answer, answer
     return answer
 

@@ -140,7 +140,7 @@ async def test_a_job_that_hangs_every_time_is_buried_and_nothing_else_is(bare: R
 
 async def test_a_suspect_waits_for_the_others_and_they_for_it(bare: RunningMesh) -> None:
     """Alone in the engine, whatever else is queued; and the worker serves on afterwards."""
-    company = []  # in the engine with a job that is alone there, whenever one begins
+    company: list[int] = []  # in the engine with a job that is alone there, whenever one begins
 
     def observe(signal: Signal) -> None:
         if isinstance(signal, AttemptStarted):

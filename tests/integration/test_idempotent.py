@@ -176,7 +176,7 @@ async def test_the_same_id_after_the_duplicate_window_is_not_run_again(tmp_path:
         assert not running.is_closed, "the job ended too soon for this test"
         texts = await asyncio.gather(read(again), read(running))
         assert await again == await running
-        assert texts == [(await running).text] * 2
+        assert list(texts) == [(await running).text] * 2
         await mesh.wait_queue_empty()
         assert await executions(mesh, "ended") == await executions(mesh, "running") == 1
 
@@ -296,7 +296,7 @@ async def test_a_first_submit_asks_nats_for_one_thing(client: Client, monkeypatc
     sent = []
     publish = client._connection.publish
 
-    def recorded(subject: str, *arguments: object, **more: Any) -> None:
+    def recorded(subject: str, *arguments: Any, **more: Any) -> None:
         sent.append(subject)
         publish(subject, *arguments, **more)
 

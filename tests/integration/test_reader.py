@@ -10,7 +10,8 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,10 @@ async def read_strictly(job: Job, index: int = 0) -> tuple[str, list[int]]:
     return text, ids
 
 
+def is_beyond(job: Job, index: int) -> bool:
+    return job._assembly.index > index
+
+
 async def purge_events(mesh: RunningMesh) -> None:
     """As if they had reached the age at which the journal drops them."""
     await mesh.connection.request("$JS.API.STREAM.PURGE.MESH_EVENTS")
@@ -76,7 +81,7 @@ async def test_a_reader_that_is_cut_off_again_and_again_sees_each_token_once(tmp
             job = await client.submit(MODEL, "A long one", max_tokens=150)
             reading = asyncio.create_task(read_strictly(job))
             for index in (10, 50, 90, 120):
-                await wait_until(lambda index=index: job._assembly.index > index)
+                await wait_until(partial(is_beyond, job, index))
                 proxy.cut()
             text, ids = await reading
             assert text == (await job).text
@@ -323,7 +328,7 @@ async def test_a_job_whose_reader_was_cut_off_while_it_waits_is_not_called_unkno
 
 # Bounds.
 
-CALLS = {
+CALLS: dict[str, Callable[[Client, Job], Awaitable[object]]] = {
     "result": lambda client, job: job.result(timeout=0.5),
     "chunk": lambda client, job: anext(job.deltas(timeout=0.5)),
     "chunk of a job by id": lambda client, job: anext(client.job("other", timeout=0.5).deltas()),

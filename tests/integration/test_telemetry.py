@@ -88,7 +88,7 @@ async def test_renewals_are_counted(tmp_path: Path) -> None:
 
 
 async def test_no_step_is_told_where_none_is_wanted(bare: RunningMesh) -> None:
-    seen: list[Signal] = []
+    seen: list[str] = []
     await bare.start_worker(SETTINGS, options(), observer=lambda signal: seen.append(type(signal).__name__))
     async with mesh_api.connect(bare.url) as client:
         await client.generate(MODEL, "Story", max_tokens=20, stream=True)

@@ -5,7 +5,7 @@ import json
 import os
 import re
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import pytest
@@ -151,7 +151,7 @@ async def test_the_front_door_answers_across_accounts(served: Tenancy, client: C
 
 async def test_every_refusal_is_an_error_of_ours_within_a_tenth_of_a_second(served: Tenancy) -> None:
     async with mesh_api.connect(options=served.tenant("other"), tenant="acme") as thief:
-        attempts = {
+        attempts: dict[str, Callable[[], Awaitable[object]]] = {
             "submit": lambda: thief.submit(MODEL, "For acme", id="x"),
             "generate": lambda: thief.generate(MODEL, "For acme"),
             "result": lambda: thief.result("x"),
@@ -214,7 +214,13 @@ async def test_limits_hold_with_what_the_roles_allow(tenancy: Tenancy) -> None:
         doors(host, Names(), "door", has_frontdoor=True),
         mesh_api.connect(options=tenancy.tenant("acme"), tenant="acme") as client,
     ):
-        limits = {"max_tokens": 10, "requests_per_minute": 500, "tokens_per_day": 10_000, "running": 2, "queued": 50}
+        limits: dict[str, int | None] = {
+            "max_tokens": 10,
+            "requests_per_minute": 500,
+            "tokens_per_day": 10_000,
+            "running": 2,
+            "queued": 50,
+        }
         await limit(operator, Names(), "acme", limits, is_cleared=False)
 
         async def refused_in_a_row() -> bool:

@@ -75,6 +75,7 @@ def check_gapless(events: list[Event]) -> None:
     assert [isinstance(event, Result) for event in events] == [False] * (len(events) - 1) + [True]
     index = 0
     for event in events[:-1]:
+        assert not isinstance(event, Result)
         assert event.index == index
         index += len(event.token_ids) if isinstance(event, Delta) else 0
 

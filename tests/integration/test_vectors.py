@@ -24,7 +24,7 @@ from tests.running import MODEL, running_mesh, wait_until
 FOLDER = Path(__file__).parents[2] / "nats"
 FILE = json.loads((FOLDER / "vectors.json").read_text())
 VECTORS = {vector["name"]: vector for vector in FILE["vectors"]}
-KINDS = {"integer": int, "integer or null": (int, type(None)), "string": str}
+KINDS: dict[object, type | tuple[type, ...]] = {"integer": int, "integer or null": (int, type(None)), "string": str}
 DEADLINE_S = 20
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -63,9 +63,8 @@ class Stranger:
     async def submit(self, vector: dict[str, Any]) -> dict[str, Any]:
         """The answer to its publish."""
         body, headers = self.sent(vector)
-        answer: dict[str, Any] = json.loads(
-            (await self.client.request(vector["subject"], body, timeout=DEADLINE_S, headers=headers)).data
-        )
+        answer = await self.client.request(vector["subject"], body, timeout=DEADLINE_S, headers=headers)
+        return decoded(answer.data)
 
     async def ended(self, job: str) -> dict[str, Any]:
         """Its Result, once that was announced."""
@@ -107,7 +106,7 @@ async def stranger(request: pytest.FixtureRequest, tmp_path_factory: pytest.Temp
         await client.close()
 
 
-def body_of(vector: dict[str, Any]) -> dict[str, Any]:
+def body_of(vector: dict[str, Any]) -> object:
     """The body as it is sent: {"$repeat": [text, times]} stands for a long string."""
     if not isinstance(vector["body"], dict):
         return vector["body"]
@@ -118,14 +117,15 @@ def body_of(vector: dict[str, Any]) -> dict[str, Any]:
 
 
 def decoded(body: bytes) -> dict[str, Any]:
-    return json.loads(body) if body[:1] == b"{" else msgspec.msgpack.decode(body)
+    found: dict[str, Any] = json.loads(body) if body[:1] == b"{" else msgspec.msgpack.decode(body)
+    return found
 
 
 def joined(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The events with neighbouring deltas made one: where an output is cut is not part of the protocol."""
     found: list[dict[str, Any]] = []
     for event in events:
-        last = found[-1] if found else {"type": ""}
+        last: dict[str, Any] = found[-1] if found else {"type": ""}
         if event["type"] == last["type"] == "delta":
             assert event["index"] == last["index"] + len(last["token_ids"])
             text, token_ids = last["text"] + event["text"], last["token_ids"] + event["token_ids"]
@@ -224,8 +224,8 @@ def asked(vector: dict[str, Any]) -> str:
         body = base64.b64decode(vector["raw"])
         shown = body.decode() if body.isascii() else f"{body.hex(' ')}"
         return where + (f"`{shown}`" if body else "nothing")
-    body = {key: value for key, value in vector["body"].items() if key != "id" or value != vector.get("job")}
-    return where + f"`{json.dumps(body, ensure_ascii=False)}`"
+    fields = {key: value for key, value in vector["body"].items() if key != "id" or value != vector.get("job")}
+    return where + f"`{json.dumps(fields, ensure_ascii=False)}`"
 
 
 def heard(vector: dict[str, Any]) -> str:
@@ -257,7 +257,7 @@ def ended(vector: dict[str, Any]) -> str:
 
 def part_of(marked: dict[str, Any]) -> str:
     """What a message must hold."""
-    return marked["$has"].removesuffix(": ")
+    return str(marked["$has"]).removesuffix(": ")
 
 
 async def test_the_table_in_the_protocol_says_the_same() -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from mesh.broker.topology import MeshSettings
 from mesh.broker.transport.connection import connect
 from mesh.engines.simulator.settings import SimulatorSettings
 from mesh.signals import AttemptStarted, JobDelivered, JobEnded, Signal
-from mesh.worker.worker import WorkerOptions
+from mesh.worker.worker import Worker, WorkerOptions
 from tests.running import RunningMesh, running_mesh, wait_until
 
 FAST = SimulatorSettings(model="simulator", first_token_ms=1, between_tokens_ms=1)
@@ -24,6 +25,10 @@ async def bare(tmp_path: Path) -> AsyncIterator[RunningMesh]:
     """A mesh without a worker."""
     async with running_mesh(tmp_path / "nats") as running:
         yield running
+
+
+def runs(worker: Worker, n_jobs: int) -> bool:
+    return worker.statistics().running == n_jobs
 
 
 async def ack_pending(mesh: RunningMesh) -> int:
@@ -59,7 +64,7 @@ async def test_a_full_worker_leaves_the_rest_in_the_queue(bare: RunningMesh) -> 
     await bare.start_worker(SimulatorSettings(model="simulator", between_tokens_ms=20, capacity=16))
     async with mesh_api.connect(bare.url) as client:
         jobs = [await client.submit("simulator", f"Job {n}", max_tokens=20) for n in range(60)]
-        seen = []
+        seen: list[int] = []
         while len(seen) < 20:
             seen.append(await ack_pending(bare))
         assert max(seen) <= 16
@@ -155,7 +160,7 @@ async def test_a_job_that_every_worker_hands_back_is_not_given_up(bare: RunningM
         job = await client.submit("simulator", "Patience", max_tokens=3, stream=stream)
         for number in range(5):
             worker = await bare.start_worker(slow, WorkerOptions(model="simulator", grace_s=0))
-            await wait_until(lambda worker=worker: worker.statistics().running == 1)
+            await wait_until(partial(runs, worker, 1))
             worker.drain()
             await asyncio.wait_for(bare.tasks[number], 5)
         await bare.start_worker(FAST)

@@ -9,7 +9,7 @@ from mesh.broker.inspect.facts import ServerFacts
 from mesh.cli.terminal import render
 from mesh.cli.top.frame import Sight, frame, shown
 from mesh.cli.top.keys import Drain, Pause, Quit, Resume, State, press, read_keys
-from mesh.cli.top.tables import VIEWS, SortOrder, arranged, bar, table
+from mesh.cli.top.tables import VIEWS, SortOrder, View, arranged, bar, table
 from mesh.control.status.depth import QueueDepth, Rates, Snapshot, TenantDepth, WorkerRate, WorkerSeen
 from mesh.protocol.messages import TIERS, Presence
 

@@ -1,7 +1,7 @@
 """Which lane a request prefers, and which worker pulls a lane first."""
 
 from mesh.policies.affinity import PREFIX_CHARS, PREFIX_IDS, affinity_token, owned_lanes
-from mesh.protocol.messages import Message, Request
+from mesh.protocol.messages import Message, Request, Role
 
 
 def chat(*turns: tuple[Role, str]) -> Request:
