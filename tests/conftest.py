@@ -1,12 +1,17 @@
-"""What a test may ask for: a real nats-server of its own, a connection, a whole mesh, a client of it."""
+"""What a test may ask for: a real nats-server of its own, a connection, a whole mesh, a client of it.
+
+Property tests try 100 random examples. `CI=true pytest` tries the same 100 on every run, so a red test is a change.
+`HYPOTHESIS_PROFILE=thorough pytest tests/property` tries 2000 random ones; do that before a release.
+"""
 
 import fcntl
 import os
-from collections.abc import AsyncIterator, Generator
+from collections.abc import AsyncIterator, Generator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 import mesh as mesh_api
 from mesh.broker import topology
@@ -18,9 +23,22 @@ from mesh.protocol.subjects import Names
 from mesh.server import EmbeddedServer
 from tests.running import MODEL, RunningMesh, running_mesh
 
-# A busy machine is no reason for a property to fail; the same examples on every run, so that a red test is a change.
-settings.register_profile("mesh", deadline=None, derandomize=True, max_examples=100)
-settings.load_profile("mesh")
+# None fails for being slow: a busy machine is no reason for a property to fail.
+PROFILES: dict[str, dict[str, Any]] = {
+    "ci": {"derandomize": True, "max_examples": 100, "database": None},
+    "developer": {"max_examples": 100, "print_blob": True},
+    "thorough": {"max_examples": 2000, "print_blob": True},
+}
+
+
+def profile_of(environment: Mapping[str, str]) -> str:
+    """The profile of hypothesis that the environment asks for: by its name, or because this is CI."""
+    return environment.get("HYPOTHESIS_PROFILE") or ("ci" if environment.get("CI") else "developer")
+
+
+for name, profile in PROFILES.items():
+    settings.register_profile(name, deadline=None, suppress_health_check=[HealthCheck.too_slow], **profile)
+settings.load_profile(profile_of(os.environ))
 
 # Small, so that a test's server starts with little to declare; one lane, so that an affinity token decides nothing.
 SMALL = MeshSettings(lanes=1)

@@ -28,6 +28,7 @@ from mesh.signals import Observer, ignore
 from mesh.worker.worker import Worker, WorkerOptions
 
 MODEL = "simulator"
+CRASHING_WORKER = Path(__file__).parent / "chaos" / "crashing_worker.py"
 Value = TypeVar("Value")
 
 

@@ -20,9 +20,8 @@ from mesh.engines.simulator.settings import SimulatorSettings
 from mesh.protocol.messages import Delta, Event, Result, Started
 from mesh.worker import death_check, runner
 from tests.chaos import crashing_worker
-from tests.running import RunningMesh, running_mesh, wait_until
+from tests.running import CRASHING_WORKER, RunningMesh, running_mesh, wait_until
 
-SCRIPT = Path(__file__).with_name("crashing_worker.py")
 TOKENS = 12
 
 # What the crashing worker is given, and the steps of its order of effects that it then passes, with the nth time.
@@ -119,7 +118,7 @@ async def test_a_worker_lost_at_any_step_costs_no_job_and_no_token(
         reference.drain()
         await mesh.tasks[-1]
         fields = await prepare(mesh, situation, delta)
-        crashing = await mesh.start_child(SCRIPT, f"{point}:{how}")
+        crashing = await mesh.start_child(CRASHING_WORKER, f"{point}:{how}")
         job = await client.submit("simulator", "Tell me of the sea", id="victim", **PROMPT, **fields)
         assert crashing.stdout is not None
         assert (await asyncio.wait_for(crashing.stdout.readline(), 10)).strip() == b"reached"
@@ -141,10 +140,10 @@ async def test_a_worker_lost_at_any_step_costs_no_job_and_no_token(
 
 
 async def test_a_suspended_worker_that_wakes_up_changes_nothing(mesh: RunningMesh) -> None:
-    crashing = await mesh.start_child(SCRIPT, "delta:after:3:stop")
+    crashing = await mesh.start_child(CRASHING_WORKER, "delta:after:3:stop")
     async with mesh_api.connect(mesh.url) as client:
         job = await client.submit("simulator", "Tell me of the sea", max_tokens=TOKENS, temperature=0, id="victim")
-        await mesh.start_child(SCRIPT)
+        await mesh.start_child(CRASHING_WORKER)
         result = await job.result(timeout=20)
         await mesh.wait_queue_empty()
         before = await mesh.history("victim")
@@ -158,7 +157,7 @@ async def test_a_suspended_worker_that_wakes_up_changes_nothing(mesh: RunningMes
 
 
 async def test_a_worker_that_does_not_know_it_lost_the_job_is_refused_by_its_journal(mesh: RunningMesh) -> None:
-    await mesh.start_child(SCRIPT, "blind:50")  # so slow that its journal can be taken over between two events
+    await mesh.start_child(CRASHING_WORKER, "blind:50")  # so slow that its journal can be taken over between two events
     async with mesh_api.connect(mesh.url) as client:
         # Longer than a lease, so that the job is delivered to the second worker while the first goes on.
         job = await client.submit("simulator", "Tell me of the sea", max_tokens=100, temperature=0, id="victim")
@@ -174,7 +173,7 @@ async def test_a_worker_that_does_not_know_it_lost_the_job_is_refused_by_its_jou
 
 
 async def test_of_two_workers_that_both_finish_a_job_one_stores_its_result(mesh: RunningMesh) -> None:
-    await mesh.start_child(SCRIPT, "blind:5")
+    await mesh.start_child(CRASHING_WORKER, "blind:5")
     async with mesh_api.connect(mesh.url) as client:
         job = await client.submit("simulator", "Tell me of the sea", max_tokens=400, stream=False, id="victim")
         await wait_until(mesh.is_running("victim"))

@@ -19,9 +19,8 @@ from mesh.errors import BrokerTimeoutError, ConfigError, UnavailableError
 from mesh.hosting.services import keep_watch
 from mesh.protocol.messages import Delta, LivenessRecord, Presence, Started
 from mesh.worker.worker import WorkerOptions
-from tests.running import RunningMesh, present, running_mesh, wait_until
+from tests.running import CRASHING_WORKER, RunningMesh, present, running_mesh, wait_until
 
-SCRIPT = Path(__file__).with_name("crashing_worker.py")
 ACK_WAIT_S = 30.0
 SOON_S = ACK_WAIT_S / 10
 TOKENS = 800  # four seconds of output
@@ -68,7 +67,7 @@ async def has_listener(mesh: RunningMesh, subject: str) -> bool:
 
 async def test_the_jobs_of_a_killed_worker_go_on_long_before_their_leases_end(patient_mesh: RunningMesh) -> None:
     mesh = patient_mesh
-    children = [await mesh.start_child(SCRIPT) for _ in range(2)]
+    children = [await mesh.start_child(CRASHING_WORKER) for _ in range(2)]
     await watched(mesh, 2)
     async with mesh_api.connect(mesh.url) as client:
         undisturbed = await client.generate("simulator", "Tell me of the sea", max_tokens=TOKENS, temperature=0)
@@ -101,7 +100,7 @@ async def test_a_worker_alone_is_watched_over_by_another_process(patient_mesh: R
     """As `mesh up` does: the worker that is started in its place gets the jobs at once."""
     mesh = patient_mesh
     watching = asyncio.create_task(keep_watch(mesh.options(), mesh.names, "supervisor"))
-    first = await mesh.start_child(SCRIPT)
+    first = await mesh.start_child(CRASHING_WORKER)
     await watched(mesh, 1)
     async with mesh_api.connect(mesh.url) as client:
         job = await client.submit("simulator", "Tell me of the sea", max_tokens=TOKENS, temperature=0, id="victim")
@@ -109,7 +108,7 @@ async def test_a_worker_alone_is_watched_over_by_another_process(patient_mesh: R
             break
         os.kill(first.pid, signal.SIGKILL)
         began_s = time.monotonic()
-        await mesh.start_child(SCRIPT)
+        await mesh.start_child(CRASHING_WORKER)
         result = await job.result(timeout=ACK_WAIT_S)
     assert result.status == "finished"
     assert result.attempts == 2
@@ -122,7 +121,7 @@ async def test_two_who_notice_the_same_death_do_no_harm(patient_mesh: RunningMes
     mesh = patient_mesh
     watching = [asyncio.create_task(keep_watch(mesh.options(), mesh.names, f"supervisor-{n}")) for n in range(3)]
     for _ in range(3):
-        await mesh.start_child(SCRIPT)
+        await mesh.start_child(CRASHING_WORKER)
     await watched(mesh, 3)
     async with mesh_api.connect(mesh.url) as client:
         jobs = [
@@ -144,7 +143,7 @@ async def test_two_who_notice_the_same_death_do_no_harm(patient_mesh: RunningMes
 async def test_a_restarted_server_makes_nobody_take_anybody_for_dead(patient_mesh: RunningMesh) -> None:
     mesh = patient_mesh
     for _ in range(3):
-        await mesh.start_child(SCRIPT)
+        await mesh.start_child(CRASHING_WORKER)
     await watched(mesh, 3)
     async with mesh_api.connect(mesh.url) as client:
         jobs = [

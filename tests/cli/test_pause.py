@@ -11,7 +11,7 @@ import mesh as library
 from mesh.cli.queues.pause_action import pause_words
 from mesh.control.queues.pause import FOR_EVER_S, PausableQueue
 from tests.cli.conftest import Cli, Running
-from tests.cli.test_up import UP, url_of
+from tests.cli.up import UP, url_of
 
 
 @pytest.fixture

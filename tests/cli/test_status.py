@@ -14,7 +14,7 @@ from mesh.cli.terminal import figures
 from mesh.control.status.checks import findings
 from mesh.control.status.depth import QueueDepth, TenantDepth
 from tests.cli.conftest import Cli, wait_until
-from tests.unit.control.test_depth import NAMES, snapshot
+from tests.unit.control.samples import NAMES, snapshot
 
 SLOW = ("--engine-arg", "between_tokens_ms=50", "--capacity", "2")
 

@@ -28,9 +28,8 @@ from mesh.protocol.messages import AuditEntry
 from mesh.protocol.subjects import Names
 from mesh.server import EmbeddedServer
 from mesh.worker.worker import WorkerOptions
-from tests.running import MODEL, RunningMesh, running_mesh, wait_until
+from tests.running import CRASHING_WORKER, MODEL, RunningMesh, running_mesh, wait_until
 
-CHILD = Path(__file__).parents[1] / "chaos" / "crashing_worker.py"
 NAMES = Names()
 SECRET = "xylophone-canary"
 
@@ -105,7 +104,7 @@ async def test_a_takeover_is_told_with_whom_it_was_taken_from(mesh: RunningMesh)
 
 async def test_a_takeover_from_a_killed_worker_is_told_and_the_acceptance_stays_one(tmp_path: Path) -> None:
     async with running_mesh(tmp_path / "nats") as mesh, mesh_api.connect(mesh.url) as client:
-        child = await mesh.start_child(CHILD)
+        child = await mesh.start_child(CRASHING_WORKER)
         job = await client.submit(MODEL, "Once", id="orphan", max_tokens=400, temperature=0)
         await anext(aiter(job))
         await wait_entries(mesh.connection, "orphan", "accepted", "started")

@@ -29,9 +29,8 @@ from mesh.client.job import INBOX_EVENTS, PAGE_EVENTS, Job
 from mesh.engines.simulator.settings import SimulatorSettings
 from mesh.protocol import codec
 from mesh.protocol.messages import Result
-from tests.chaos.test_crash_points import SCRIPT
 from tests.proxy import proxied
-from tests.running import MODEL, RunningMesh, running_mesh, wait_until
+from tests.running import CRASHING_WORKER, MODEL, RunningMesh, running_mesh, wait_until
 
 SLOWLY = SimulatorSettings(model=MODEL, between_tokens_ms=10)
 
@@ -359,7 +358,7 @@ NEXT_STEP = (
 @pytest.mark.parametrize("loss", ["the server is killed", "the server is frozen", "the worker is killed"])
 async def test_every_wait_ends_within_the_bound_it_was_given(tmp_path: Path, loss: str) -> None:
     async with running_mesh(tmp_path / "nats", MeshSettings(lanes=1)) as mesh:
-        worker = await mesh.start_child(SCRIPT)
+        worker = await mesh.start_child(CRASHING_WORKER)
         try:
             async with mesh_api.connect(mesh.url) as client:
                 job = await client.submit(MODEL, "For ever", max_tokens=5000, id="bound")
@@ -399,7 +398,7 @@ async def test_without_a_bound_of_the_callers_the_jobs_deadline_counts(
     """Worker and server are killed: nobody is left to end the job as expired."""
     monkeypatch.setattr(client_module, "BOUND_MARGIN_S", 0.5)
     async with running_mesh(tmp_path / "nats", MeshSettings(lanes=1)) as mesh:
-        worker = await mesh.start_child(SCRIPT)
+        worker = await mesh.start_child(CRASHING_WORKER)
         async with mesh_api.connect(mesh.url) as client:
             soon: dict[str, Any] = {"deadline_unix_ms": time.time_ns() // 1_000_000 + 1500}
             job = await client.submit(MODEL, "For ever", max_tokens=5000, **soon)

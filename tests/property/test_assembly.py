@@ -123,7 +123,7 @@ class Reader:
         self.has_missed = False
 
 
-@settings(max_examples=400)
+@settings(max_examples=4 * settings().max_examples)
 @given(journals(), st.data())
 def test_the_reader_sees_the_jobs_text_whatever_is_lost_or_heard_twice(journal: Journal, data: DataObject) -> None:
     """Losses are known, as a lost connection and a full inbox are: the journal is read before anything further."""

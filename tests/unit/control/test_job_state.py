@@ -5,16 +5,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from mesh.control.jobs.job_state import STATES, JobSeen, in_order, job_state, without_lost
+from mesh.control.jobs.job_state import STATES, in_order, job_state, without_lost
 from mesh.protocol.messages import Delta, Note, Result, Started, Usage
+from tests.unit.control.samples import SEEN
 
 STARTED = Started(id="j", attempt=2, index=7, worker="w-1", unix_ms=1)
 DELTA = Delta(id="j", attempt=2, index=7, text="ab", token_ids=[1, 2])
 RESULT = Result(id="j", tenant="t", model="m", status="finished", attempts=2, usage=Usage(completion_tokens=9))
 FAILED = Note(id="j", attempt=2, verdict="failed", reason="out of memory")
-SEEN = JobSeen(
-    job="j", tenant="t", model="m", tier="batch", lane="0", state="running", sequence=1, age_ms=1, deadline_ms=1
-)
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,7 @@ from mesh.control.jobs.job_state import JobSeen
 from mesh.control.jobs.pending_reasons import QueueContext, pending_reasons
 from mesh.control.status.checks import FAR_MS
 from mesh.control.status.depth import QueueDepth, WorkerSeen
-from tests.unit.control.test_depth import WORKER
-from tests.unit.control.test_job_state import SEEN
+from tests.unit.control.samples import SEEN, WORKER
 
 QUEUED = replace(SEEN, state="queued", model="m", tier="standard", deadline_ms=243_000)
 QUEUE = QueueDepth(model="m", tier="standard", jobs=3, waiting=3, in_flight=0)

@@ -9,7 +9,7 @@ from mesh.broker.inspect.facts import PeerFacts, StoreFacts
 from mesh.control.status.checks import FAR_MS, findings, version_key
 from mesh.control.status.depth import QueueDepth, Snapshot, TenantDepth, WorkerSeen
 from mesh.protocol.subjects import Names
-from tests.unit.control.test_depth import LANE, NAMES, WORKER, snapshot
+from tests.unit.control.samples import LANE, NAMES, WORKER, snapshot
 
 REQUESTS = StoreFacts(name="MESH_REQUESTS", kind="stream", messages=0, bytes=0, leader="n1", max_per_subject=100)
 QUEUE = QueueDepth(model="m", tier="standard", jobs=3, waiting=2, in_flight=1, pulls=1, lanes=[LANE])

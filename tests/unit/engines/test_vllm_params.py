@@ -68,7 +68,7 @@ def has_type(value: Any, wanted: Any) -> bool:
     return type(value) is wanted
 
 
-@settings(max_examples=400)
+@settings(max_examples=4 * settings().max_examples)
 @given(
     st.dictionaries(st.sampled_from(sorted({*WIRE_TYPES, "response_format"} - {"seed"})), anything, max_size=4),
     anything,
