@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import pytest
+
 from mesh.client.assembly import Assembly, Gap, Restarted, Shown
 from mesh.protocol.messages import Delta, Event, Result, Started
 
@@ -86,6 +88,25 @@ def test_an_attempt_that_begins_again_and_says_something_else_is_told() -> None:
     assert isinstance(shown[-1], Delta)
     assert shown[-1].token_ids == [1, 9]
     assert (assembly.text, assembly.index) == ("aX", 2)
+
+
+@pytest.mark.parametrize(
+    "ended", [delta(2, 0, "a", 1, finish_reason="stop"), delta(2, 0, "ab", 1, finish_reason="stop")]
+)
+def test_an_attempt_that_begins_again_and_ends_sooner_is_told(ended: Delta) -> None:
+    """Fewer tokens, with less text or the same: what was shown beyond them is no part of the output."""
+    assembly, shown = fed(started(1), delta(1, 0, "ab", 1, 3), started(2), ended)
+    assert texts(shown) == ["ab", Restarted, ended.text]
+    assert isinstance(shown[-1], Delta)
+    assert (shown[-1].index, shown[-1].token_ids) == (0, [1])
+    assert (assembly.text, assembly.index) == (ended.text, 1)
+
+
+def test_what_a_result_shows_in_the_place_of_something_else_begins_at_the_first_token() -> None:
+    assembly, _ = fed(started(1), delta(1, 0, "ab", 1, 3), started(2), delta(2, 0, "a", 1))
+    restarted, whole = assembly.rest_of(result("xy"))
+    assert isinstance(restarted, Restarted)
+    assert (whole.index, whole.text) == (0, "xy")
 
 
 def test_an_attempt_that_begins_again_before_anything_was_shown_is_no_news() -> None:
