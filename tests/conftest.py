@@ -50,8 +50,12 @@ def needs_the_machine(item: pytest.Item) -> bool:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Those that run alone come last, when nobody waits for them."""
+    """Those that run alone come last, when nobody waits for them; twenty times the examples have time to run."""
     items.sort(key=needs_the_machine)
+    if profile_of(os.environ) == "thorough":
+        for item in items:
+            if getattr(getattr(item, "obj", None), "is_hypothesis_test", False):
+                item.add_marker(pytest.mark.timeout(1200))
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
