@@ -1,8 +1,8 @@
 """Pulls and acknowledgements on a real server: what each frame means, and what a tenant cannot make it mean."""
 
-import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sized
+from functools import partial
 from typing import Any
 
 import pytest
@@ -99,7 +99,7 @@ async def test_now_or_never_is_answered_at_once_where_nothing_waits(worker: Work
     worker.pull()
     assert worker.puller.open_pulls == 1
     assert await worker.wait_end() == "empty"
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 5
     assert worker.jobs == []
 
 
@@ -109,7 +109,7 @@ async def test_a_waiting_pull_gets_a_job_the_moment_it_arrives(worker: Worker, c
     began = time.monotonic()
     await submit(connection, "j1")
     await wait_until(lambda: worker.jobs == ["j1"])
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 5
     assert await worker.wait_end() == "filled"
 
 
@@ -210,24 +210,32 @@ async def test_after_a_restart_of_the_server_jobs_are_pulled_again(
 async def test_a_pull_the_server_forgot_is_given_up(
     worker: Worker, connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mesh.broker.stores.pulls.NO_WAIT_LIMIT_S", 0.05)
     monkeypatch.setattr(worker.puller, "_next", "nowhere.")
     connection.subscribe("nowhere.>", lambda *message: None)
+    monkeypatch.setattr("mesh.broker.stores.pulls.NO_WAIT_LIMIT_S", 60.0)
+    worker.pull(consumer="m-standard-1")
+    monkeypatch.setattr("mesh.broker.stores.pulls.NO_WAIT_LIMIT_S", 0.0)
     worker.pull()
-    worker.puller.expire()
-    assert worker.ends == []
-    await asyncio.sleep(0.06)
-    worker.puller.expire()
+
+    def is_given_up() -> bool:
+        worker.puller.expire()
+        return bool(worker.ends)
+
+    await wait_until(is_given_up)
     assert worker.ends == [(CONSUMER, "broken")]
-    assert worker.puller.open_pulls == 0
+    assert worker.puller.open_pulls == 1, "the other one's time is not over"
 
 
 async def test_a_status_of_a_pull_given_up_touches_no_other(worker: Worker, connection: Connection) -> None:
+    statuses: list[bytes] = []
+    connection.subscribe(worker.puller._inbox + ".1", lambda subject, reply, payload, header: statuses.append(header))
     worker.pull(expires_s=0.3)
     worker.puller.reset()
     worker.ends.clear()
-    worker.pull(expires_s=5)
-    await asyncio.sleep(0.5)  # the first one's 408 comes in this time
+    worker.pull(expires_s=60)
+    await wait_until(lambda: statuses)
+    assert b" 408 " in statuses[0]
+    await connection.request("$JS.API.INFO")  # so the puller has heard it too
     assert worker.ends == []
     assert worker.puller.open_pulls == 1
 
@@ -289,6 +297,10 @@ async def test_what_can_never_be_a_job_is_removed(worker: Worker, connection: Co
     await wait_until(gone)
 
 
+def has(found: Sized, count: int) -> bool:
+    return len(found) >= count
+
+
 async def test_a_lease_that_is_renewed_keeps_the_job(server: EmbeddedServer, connection: Connection) -> None:
     settings = MeshSettings(lanes=1, ack_wait_s=1)
     await topology.apply(connection, await topology.plan(connection, NAMES, settings, ["simulator"]))
@@ -298,7 +310,7 @@ async def test_a_lease_that_is_renewed_keeps_the_job(server: EmbeddedServer, con
     confirmed = []
     while time.monotonic() - began < 1.8:
         worker.leases.extend(delivery, lambda *answer: confirmed.append(answer), 1.0)
-        await asyncio.sleep(0.3)
+        await wait_until(partial(has, confirmed, len(confirmed) + 1))
     assert (await state(connection))["num_redelivered"] == 0
     assert all(error is None for error, _, _ in confirmed)
     assert len(confirmed) >= 5

@@ -25,6 +25,8 @@ from mesh.protocol.subjects import Names
 from tests.running import MODEL, wait_until
 from tests.tenancy import Tenancy, running_tenancy
 
+REFUSED_S = 2.5  # half of the shortest timeout: what is refused is not waited for
+
 
 @pytest.fixture
 async def tenancy(tmp_path: Path) -> AsyncIterator[Tenancy]:
@@ -149,7 +151,7 @@ async def test_the_front_door_answers_across_accounts(served: Tenancy, client: C
     assert headers.parse(header)["Nats-Service-Error-Code"] == "404"
 
 
-async def test_every_refusal_is_an_error_of_ours_within_a_tenth_of_a_second(served: Tenancy) -> None:
+async def test_every_refusal_is_an_error_of_ours_long_before_a_timeout(served: Tenancy) -> None:
     async with mesh_api.connect(options=served.tenant("other"), tenant="acme") as thief:
         attempts: dict[str, Callable[[], Awaitable[object]]] = {
             "submit": lambda: thief.submit(MODEL, "For acme", id="x"),
@@ -165,7 +167,7 @@ async def test_every_refusal_is_an_error_of_ours_within_a_tenth_of_a_second(serv
             began = time.monotonic()
             with pytest.raises(errors.UnauthorizedError):
                 await attempt()
-            assert time.monotonic() - began < 0.1, name
+            assert time.monotonic() - began < REFUSED_S, name
 
 
 async def test_a_tenant_is_added_and_removed_while_another_streams(served: Tenancy, client: Client) -> None:

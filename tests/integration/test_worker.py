@@ -1,6 +1,7 @@
 """The worker against a real server: capacity, tiers, drain, faults of the connection."""
 
 import asyncio
+import statistics
 from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
@@ -14,6 +15,7 @@ from mesh.broker.topology import MeshSettings
 from mesh.broker.transport.connection import connect
 from mesh.engines.simulator.settings import SimulatorSettings
 from mesh.signals import AttemptStarted, JobDelivered, JobEnded, Signal
+from mesh.worker.credits import WAIT_IDLE_S
 from mesh.worker.worker import Worker, WorkerOptions
 from tests.running import RunningMesh, running_mesh, wait_until
 
@@ -82,12 +84,13 @@ async def test_every_slot_is_used_when_one_tier_is_busy(bare: RunningMesh) -> No
 async def test_a_small_engine_serves_at_once_whatever_tier_and_lane(bare: RunningMesh) -> None:
     await bare.start_worker(SimulatorSettings(model="simulator", first_token_ms=1, between_tokens_ms=1, capacity=1))
     async with mesh_api.connect(bare.url) as client:
-        for tier in ("batch", "standard", "interactive"):
-            for n in range(4):
-                result = await asyncio.wait_for(
-                    client.generate("simulator", f"{tier} {n}", max_tokens=1, tier=tier), 1.0
-                )
-                assert result.timing.queued_ms < 400
+        queued_ms = [
+            (await client.generate("simulator", f"{tier} {n}", max_tokens=1, tier=tier)).timing.queued_ms
+            for tier in ("batch", "standard", "interactive")
+            for n in range(4)
+        ]
+    # Where a consumer had to wait for its turn, most would wait for several pulls of the others to end.
+    assert statistics.median(queued_ms) < 1000 * WAIT_IDLE_S
 
 
 async def test_higher_tiers_go_first_and_the_lowest_is_not_starved(bare: RunningMesh) -> None:
