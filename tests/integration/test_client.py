@@ -205,9 +205,8 @@ async def test_waiting_has_a_bound(tmp_path: Path) -> None:
             await job.result(timeout=0.2)
         with pytest.raises(errors.UnavailableError, match="no worker"):
             await job.cancel()
-        lonely = client.job(job.id, timeout=0.1)
         with pytest.raises(errors.WaitTimeoutError, match="mesh workers"):
-            await lonely
+            await client.job(job.id, timeout=0.1)
         with pytest.raises(errors.ResultNotFoundError):
             await client.result("elsewhere")
 
