@@ -74,6 +74,11 @@ def journals(draw: st.DrawFn, ways: tuple[str, ...] = ("resume", "cut", "again",
                 )
             )
             ids = ids + new
+        if number == attempts and len(ids) == index:  # it had all the tokens: the last delta alone may have none
+            rest = whole_text(ids)[len(text_of(ids)) :]
+            journal.events.append(
+                Delta(id="j", attempt=number, index=index, text=rest, token_ids=[], finish_reason="stop")
+            )
     history = read_history(journal.events)
     journal.events.append(
         Result(id="j", tenant="t", model="m", status="finished", text=history.text, attempts=history.attempts)
