@@ -5,13 +5,14 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from mesh.engines.simulator.settings import SimulatorSettings
 from mesh.worker.worker import WorkerOptions
-from tests.running import running_mesh
+from tests.running import RunningMesh, running_mesh
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -32,18 +33,18 @@ def mesh_commands() -> list[list[str]]:
     return found
 
 
-def test_the_first_two_code_blocks_are_the_two_commands():
+def test_the_first_two_code_blocks_are_the_two_commands() -> None:
     assert "mesh demo" in FENCES[0][1]
     assert "pytest" in FENCES[1][1]
     assert all(code.strip().count("\n") == 0 for _, code in FENCES[:2])
 
 
-def test_ci_runs_the_readmes_test_command_word_for_word():
+def test_ci_runs_the_readmes_test_command_word_for_word() -> None:
     assert FENCES[1][1].strip() in (ROOT / ".ci" / "run").read_text()
 
 
 @pytest.mark.parametrize("words", mesh_commands(), ids=" ".join)
-def test_every_command_and_option_exists(words):
+def test_every_command_and_option_exists(words: list[str]) -> None:
     command = words[: 2 if words[0] in GROUPS else 1]
     shown = subprocess.run(
         [sys.executable, "-m", "mesh", *command, "--help"], capture_output=True, text=True, timeout=30, check=False
@@ -54,12 +55,12 @@ def test_every_command_and_option_exists(words):
 
 
 @pytest.mark.parametrize("path", sorted(set(re.findall(r"\]\(([^)#:]+)\)", README))))
-def test_every_link_leads_to_a_file(path):
+def test_every_link_leads_to_a_file(path: str) -> None:
     assert (ROOT / path).exists()
 
 
 @pytest.fixture
-async def demo(tmp_path):
+async def demo(tmp_path: Path) -> AsyncIterator[RunningMesh]:
     """A mesh that serves a model named `demo`."""
     async with running_mesh(tmp_path / "nats") as running:
         settings = SimulatorSettings(model="demo", first_token_ms=1, between_tokens_ms=1)
@@ -85,11 +86,11 @@ async def run(code: list[str], url: str, source: str) -> str:
 
 
 @pytest.mark.parametrize("source", PYTHON, ids=[f"block {n}" for n, _ in enumerate(PYTHON)])
-async def test_the_python_runs_as_pasted(demo, source):
+async def test_the_python_runs_as_pasted(demo: RunningMesh, source: str) -> None:
     assert await run([], demo.url, source)
 
 
-async def test_the_examples_run(demo):
+async def test_the_examples_run(demo: RunningMesh) -> None:
     assert "finished" in await run([], demo.url, EXAMPLES[0].read_text())
     job = (await run([], demo.url, EXAMPLES[1].read_text())).strip()
     assert "finished" in await run([job], demo.url, EXAMPLES[1].read_text())

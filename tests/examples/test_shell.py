@@ -6,6 +6,7 @@ import re
 import shlex
 import shutil
 import sys
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ import pytest
 from mesh.engines.simulator.settings import SimulatorSettings
 from mesh.worker.worker import WorkerOptions
 from tests.examples.programs import DEADLINE_S, EXAMPLES, output_of, started
-from tests.running import running_mesh, wait_until
+from tests.running import RunningMesh, running_mesh, wait_until
 
 ROOT = Path(__file__).parents[2]
 STAND_IN = Path(__file__).parent / "nats_cli.py"
@@ -21,7 +22,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(150)]
 
 
 @pytest.fixture
-def path(tmp_path, monkeypatch):
+def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A PATH on which there is `nats`."""
     if shutil.which("nats") is None:
         command = tmp_path / "bin" / "nats"
@@ -33,7 +34,7 @@ def path(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-async def demo(tmp_path):
+async def demo(tmp_path: Path) -> AsyncIterator[RunningMesh]:
     """A mesh that serves `demo`, fast."""
     async with running_mesh(tmp_path / "nats") as running:
         settings = SimulatorSettings(model="demo", first_token_ms=1, between_tokens_ms=2)
@@ -41,7 +42,7 @@ async def demo(tmp_path):
         yield running
 
 
-async def test_the_script_submits_follows_reads_cancels_and_inspects(demo, path):
+async def test_the_script_submits_follows_reads_cancels_and_inspects(demo: RunningMesh, path: Path) -> None:
     out = await output_of(["bash", str(EXAMPLES / "shell" / "mesh.sh"), "demo"], path, NATS_URL=demo.url)
     parts = dict(part.split("\n", 1) for part in out.split("\n== ")[1:])
     followed, stored, replayed, cancelled, asked, seen = list(parts.values())[1:]
@@ -70,7 +71,7 @@ def documented(name: str) -> list[list[str]]:
 
 
 @pytest.mark.parametrize("page", ["README.md", "nats/PROTOCOL.md"])
-async def test_every_nats_command_of_our_pages_does_what_it_should(demo, path, page):
+async def test_every_nats_command_of_our_pages_does_what_it_should(demo: RunningMesh, path: Path, page: str) -> None:
     commands = documented(page)
     heard = []
     async with contextlib.AsyncExitStack() as stack:
