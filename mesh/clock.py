@@ -1,8 +1,88 @@
-"""This machine's clock, for others to read; never for measuring. Used throughout the worker, and by control."""
+"""The only readers of clocks. Each part of the mesh that needs time is given a `Clock`.
 
+Three times are told apart. Monotonic seconds measure durations. The server's time decides: deadlines, ages and the
+instants in events, because every request is stamped by the server and machines disagree. This machine's wall time is
+shown to people, and compared with the server's by `mesh doctor`.
+"""
+
+import sys
 import time
+from collections.abc import Callable
+
+# A quartz oscillator drifts by less than 100 ppm; an old measurement loses that much of its precision.
+DRIFT_MS_PER_S = 0.1
 
 
-def now_unix_ms() -> int:
-    """Unix milliseconds now."""
-    return time.time_ns() // 1_000_000
+def _uptime_s() -> float:
+    """Seconds that also pass while the machine sleeps, where the system counts them."""
+    if sys.platform == "linux":
+        return time.clock_gettime(time.CLOCK_BOOTTIME)
+    return time.monotonic()
+
+
+class Clock:
+    """Monotonic seconds, the server's time, and this machine's wall time.
+
+    The server's time is this machine's wall time until `observe` was called, and afterwards independent of it: it is
+    the last good measurement plus the time that passed since.
+    """
+
+    __slots__ = ("_error_ms", "_measured_s", "_monotonic_s", "_server_ms", "_uptime_s", "_wall_ns")
+
+    def __init__(
+        self,
+        monotonic_s: Callable[[], float] = time.monotonic,
+        wall_ns: Callable[[], int] = time.time_ns,
+        uptime_s: Callable[[], float] = _uptime_s,
+    ) -> None:
+        """The three sources, replaceable by those of a simulation."""
+        self._monotonic_s = monotonic_s
+        self._wall_ns = wall_ns
+        self._uptime_s = uptime_s
+        self._server_ms: float | None = None  # the server's time at `_measured_s`; None: not measured yet
+        self._measured_s = 0.0
+        self._error_ms = 0.0
+
+    def monotonic_s(self) -> float:
+        """Seconds since some instant; never goes back. Only differences mean anything."""
+        return self._monotonic_s()
+
+    def uptime_s(self) -> float:
+        """The same, and time in which the machine sleeps counts too. What `observe` takes."""
+        return self._uptime_s()
+
+    def wall_ns(self) -> int:
+        """Unix nanoseconds by this machine's clock."""
+        return self._wall_ns()
+
+    def wall_unix_ms(self) -> int:
+        """Unix milliseconds by this machine's clock."""
+        return self._wall_ns() // 1_000_000
+
+    def server_unix_ms(self) -> int:
+        """Unix milliseconds by the server's clock, as far as it was measured."""
+        if self._server_ms is None:
+            return self._wall_ns() // 1_000_000
+        return int(self._server_ms + (self._uptime_s() - self._measured_s) * 1000)
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether the server's time was ever measured."""
+        return self._server_ms is not None
+
+    def observe(self, server_unix_ms: float, sent_s: float, heard_s: float) -> None:
+        """The server said `server_unix_ms` between two readings of `uptime_s`.
+
+        A measurement counts if it is at least as precise as what is known, or contradicts it: another server may
+        have become the leader, with another clock.
+        """
+        error_ms, measured_s = (heard_s - sent_s) * 500, (heard_s + sent_s) / 2
+        if self._server_ms is not None:
+            expected_ms = self._server_ms + (measured_s - self._measured_s) * 1000
+            known_ms = self._error_ms + DRIFT_MS_PER_S * max(0.0, measured_s - self._measured_s)
+            if error_ms > known_ms and abs(server_unix_ms - expected_ms) <= error_ms + known_ms:
+                return
+        self._server_ms, self._measured_s, self._error_ms = server_unix_ms, measured_s, error_ms
+
+
+SYSTEM = Clock()  # this machine's, for those who have no connection to ask a server

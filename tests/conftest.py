@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, settings
 
 import mesh as mesh_api
 from mesh.broker import topology
+from mesh.broker.broker import Broker
 from mesh.broker.topology import MeshSettings
 from mesh.broker.transport.connection import Connection, connect
 from mesh.broker.transport.options import ConnectOptions
@@ -109,7 +110,7 @@ async def connection(server: EmbeddedServer) -> AsyncIterator[Connection]:
 @pytest.fixture
 async def mesh_server(server: EmbeddedServer, connection: Connection) -> EmbeddedServer:
     """`server` with the topology of one model applied: one lane per tier."""
-    await topology.apply(connection, await topology.plan(connection, Names(), SMALL, [MODEL]))
+    await topology.apply(connection, await topology.plan(Broker(connection, Names()), SMALL, [MODEL]))
     return server
 
 

@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from mesh.broker import topology
-from mesh.broker.stores.journal import Entry, Journal, events_of
-from mesh.broker.stores.queue import RequestQueue
-from mesh.broker.stores.results import ResultStore
-from mesh.broker.transport.connection import Connection, connect
+from mesh.broker.broker import Broker, open_broker
+from mesh.broker.stores.journal import Entry, events_of
+from mesh.broker.transport.connection import Connection
 from mesh.broker.transport.options import ConnectOptions
 from mesh.engines.base import Engine
 from mesh.engines.simulator.engine import SimulatorEngine
 from mesh.engines.simulator.settings import SimulatorSettings
 from mesh.hosting.host import host_worker, serve_engine
+from mesh.job_key import JobKey
 from mesh.protocol import codec
 from mesh.protocol.messages import Event, Result
 from mesh.protocol.subjects import Names
@@ -57,11 +57,18 @@ class RunningMesh:
     """What a test may do with its mesh."""
 
     server: EmbeddedServer
-    connection: Connection
-    names: Names
+    broker: Broker
     workers: list[Worker] = field(default_factory=list)
     tasks: list[asyncio.Task[None]] = field(default_factory=list)
     children: list[asyncio.subprocess.Process] = field(default_factory=list)
+
+    @property
+    def connection(self) -> Connection:
+        return self.broker.connection
+
+    @property
+    def names(self) -> Names:
+        return self.broker.names
 
     @property
     def url(self) -> str:
@@ -113,22 +120,22 @@ class RunningMesh:
 
     async def history(self, job: str, tenant: str = "default") -> list[Event]:
         """The job's events as they stand in the journal."""
-        journal = Journal(self.connection, self.names)
-        return events_of(await journal.read(journal.subject(tenant, job)))
+        journal = self.broker.journal
+        return events_of(await journal.read(journal.subject(JobKey(tenant, job))))
 
     async def journal_entries(self, job: str, tenant: str = "default") -> list[Entry]:
         """The same, with their places in the stream."""
-        journal = Journal(self.connection, self.names)
-        return await journal.read(journal.subject(tenant, job))
+        journal = self.broker.journal
+        return await journal.read(journal.subject(JobKey(tenant, job)))
 
     async def append(self, job: str, event: Event, last: int, tenant: str = "default") -> None:
         """Write to a job's journal, as a worker or whoever closes it does."""
-        journal = Journal(self.connection, self.names)
-        await journal.append(journal.subject(tenant, job), codec.encode(event), last)
+        journal = self.broker.journal
+        await journal.append(journal.subject(JobKey(tenant, job)), codec.encode(event), last)
 
     async def hand_back_all(self) -> None:
         """Hand back whatever any worker holds, as those do who find it dead."""
-        queue = RequestQueue(self.connection, self.names)
+        queue = self.broker.queue
         for stored in await queue.read(0):
             address = stored.address
             assert address is not None
@@ -137,7 +144,7 @@ class RunningMesh:
             await self.connection.request(subject, b"-NAK")
 
     async def result(self, job: str, tenant: str = "default") -> Result | None:
-        stored = await ResultStore(self.connection, self.names).get(tenant, job)
+        stored = await self.broker.results.get(JobKey(tenant, job))
         return stored.result if stored is not None else None
 
     async def result_is_gone(self, job: str) -> bool:
@@ -147,8 +154,8 @@ class RunningMesh:
         """Whether a job that streams nothing has been begun so often."""
 
         async def found() -> bool:
-            journal = Journal(self.connection, self.names)
-            return len(await journal.read(journal.attempts_subject("default", job))) >= times
+            journal = self.broker.journal
+            return len(await journal.read(journal.attempts_subject(JobKey("default", job)))) >= times
 
         return found
 
@@ -187,11 +194,10 @@ async def running_mesh(store: Path, settings: topology.MeshSettings | None = Non
     server = EmbeddedServer(store)
     await server.start()
     try:
-        async with connect(ConnectOptions(servers=(server.url,), name="test-mesh")) as connection:
-            names = Names()
-            changes = await topology.plan(connection, names, settings or topology.MeshSettings(), [MODEL])
-            await topology.apply(connection, changes)
-            mesh = RunningMesh(server, connection, names)
+        async with open_broker(ConnectOptions(servers=(server.url,), name="test-mesh"), Names()) as broker:
+            changes = await topology.plan(broker, settings or topology.MeshSettings(), [MODEL])
+            await topology.apply(broker.connection, changes)
+            mesh = RunningMesh(server, broker)
             try:
                 yield mesh
             finally:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mesh.broker import topology
+from mesh.broker.broker import Broker
 from mesh.broker.topology import MeshSettings
 from mesh.broker.transport.connection import connect
 from mesh.broker.transport.options import ConnectOptions
@@ -144,7 +145,7 @@ async def running_tenancy(folder: Path, tenants: Sequence[str]) -> AsyncIterator
     try:
         async with connect(tenancy.role("operator")) as connection:
             settings = MeshSettings(lanes=1)
-            await topology.apply(connection, await topology.plan(connection, Names(), settings, [MODEL]))
+            await topology.apply(connection, await topology.plan(Broker(connection, Names()), settings, [MODEL]))
         yield tenancy
     finally:
         await tenancy.close()

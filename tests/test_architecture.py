@@ -16,6 +16,7 @@ FLOOR = {
     "errors": 1,
     "signals": 1,
     "clock": 1,
+    "job_key": 1,
     "protocol": 2,
     "policies": 2,
     "broker": 3,
@@ -57,17 +58,21 @@ ONLY_IN = {
 PURE = {
     "errors",
     "signals",
+    "job_key",
     "protocol",
     "policies",
     "broker/inspect/facts",
     "broker/inspect/server_info",
     "broker/stores/delivery",
     "client/assembly",
+    "client/request_fields",
     "client/requests",
     "worker/attempt",
     "worker/credits",
     "worker/lease",
+    "worker/suspension",
     "audit/entries",
+    "reconcile/address_fault",
     "reconcile/deadlines",
     "gateway/admission",
     "control/deadletters/redrive",
@@ -369,6 +374,35 @@ def test_only_the_terminal_prints(path: Path) -> None:
         return
     called = [ast.unparse(n.func) for n in ast.walk(tree_of(path)) if isinstance(n, ast.Call)]
     assert not {"print", "sys.stdout.write", "sys.stderr.write"} & set(called)
+
+
+CLOCKS = {"time", "time_ns", "monotonic", "monotonic_ns", "perf_counter", "perf_counter_ns", "clock_gettime"}
+
+
+def clocks_read_in(tree: ast.Module) -> set[str]:
+    """The clocks that a module reads by itself. `loop.time()` is none: a virtual loop has its own."""
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute):
+            text = ast.unparse(node)
+            if text in {f"time.{each}" for each in CLOCKS} | {"datetime.now", "datetime.utcnow", "date.today"}:
+                found.add(text)
+        elif isinstance(node, ast.ImportFrom) and node.module == "time":
+            found |= {f"time.{alias.name}" for alias in node.names if alias.name in CLOCKS}
+    return found
+
+
+@each_module
+def test_only_the_clock_reads_clocks(path: Path) -> None:
+    if name_of(path) != "clock":
+        assert clocks_read_in(tree_of(path)) == set()
+
+
+@pytest.mark.parametrize(
+    "source", ["time.time()", "x = time.monotonic", "from time import time_ns", "datetime.now(UTC)", "date.today()"]
+)
+def test_a_clock_that_is_read_elsewhere_is_seen(source: str) -> None:
+    assert clocks_read_in(ast.parse(source))
 
 
 @each_module

@@ -27,11 +27,12 @@ LONGEST_S = {"_s": 1.0, "_ms": 1000.0}  # by the unit in a name
 def imports_of_tests(tree: ast.Module) -> Iterator[int]:
     """Lines that import from a test module."""
     for node in ast.walk(tree):
-        names = []
         if isinstance(node, ast.ImportFrom):
             names = [node.module or "", *(f"{node.module}.{each.name}" for each in node.names)]
         elif isinstance(node, ast.Import):
             names = [each.name for each in node.names]
+        else:
+            continue
         if any(re.search(r"(^|\.)tests?(\.\w+)*\.test_\w+$", name) for name in names):
             yield node.lineno
 

@@ -8,19 +8,17 @@ import asyncio
 import logging
 import secrets
 import socket
-import time
 from typing import Any
 
 from mesh.audit.writer import message_of
 from mesh.broker import topology
-from mesh.broker.transport.connection import Connection
+from mesh.broker.broker import Broker
 from mesh.broker.transport.mapping import read_puback
 from mesh.errors import MeshError
 from mesh.protocol import codec
 from mesh.protocol.messages import AuditEntry, AuditEvent
-from mesh.protocol.subjects import Names
 
-log = logging.getLogger("mesh.control")
+log = logging.getLogger("mesh.audit")
 
 WRITE_S = 2.0  # for NATS to take it
 LONGEST_USER = 64  # a key's name has 56 characters
@@ -30,9 +28,9 @@ WHO = "$SYS.REQ.USER.INFO"  # answered by the server itself, to any user that ma
 class Operator:
     """Whoever acts through this connection."""
 
-    def __init__(self, connection: Connection, names: Names) -> None:
-        self._connection = connection
-        self._names = names
+    def __init__(self, broker: Broker) -> None:
+        self._clock = broker.clock
+        self._broker = broker
         self._is_on: bool | None = None  # None: not known yet
         self._user = ""
 
@@ -45,7 +43,7 @@ class Operator:
         try:
             async with asyncio.timeout(WRITE_S):
                 if self._is_on is None:
-                    self._is_on = (await topology.read_settings(self._connection, self._names)).audit
+                    self._is_on = (await topology.read_settings(self._broker)).audit
                     self._user = await self._whoever() if self._is_on else ""
                 if self._is_on:
                     await self._write(event, facts)
@@ -57,20 +55,22 @@ class Operator:
     async def _write(self, event: AuditEvent, facts: dict[str, Any]) -> None:
         entry = AuditEntry(
             event=event,
-            unix_ms=time.time_ns() // 1_000_000,
-            by=str(self._connection.link.options.get("name") or "mesh"),
+            unix_ms=self._clock.server_unix_ms(),
+            by=str(self._broker.connection.link.options.get("name") or "mesh"),
             user=self._user,
             host=socket.gethostname(),
             **facts,
         )
-        _, payload = await self._connection.request(*message_of(self._names, entry, secrets.token_hex(12)))
+        _, payload = await self._broker.connection.request(
+            *message_of(self._broker.names, entry, secrets.token_hex(12))
+        )
         read_puback(payload, "audit")
 
     async def _whoever(self) -> str:
         """Who NATS says we are; where we may not ask it, who we say. "" where it knows nobody."""
         try:
-            _, payload = await self._connection.request(WHO, timeout_s=WRITE_S / 2)
+            _, payload = await self._broker.connection.request(WHO, timeout_s=WRITE_S / 2)
             data = codec.decode_json(payload)["data"]
             return str(data["user"])[:LONGEST_USER]
         except (MeshError, LookupError, TypeError):
-            return str(self._connection.link.options.get("user") or "")[:LONGEST_USER]
+            return str(self._broker.connection.link.options.get("user") or "")[:LONGEST_USER]

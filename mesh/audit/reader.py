@@ -12,12 +12,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 from mesh.broker import topology
+from mesh.broker.broker import Broker
 from mesh.broker.stores.reads import StoredMessage, get_batch
-from mesh.broker.transport.connection import Connection
 from mesh.errors import BrokerError, ProtocolError
 from mesh.protocol import codec
 from mesh.protocol.messages import AuditEntry
-from mesh.protocol.subjects import Names, check_token
+from mesh.protocol.subjects import check_token
 
 PAGE = 500  # entries read at once
 PAGE_BYTES = 1 << 20
@@ -51,17 +51,17 @@ class StoredEntry:
 class AuditLog:
     """The audit of one mesh, as far as it is selected."""
 
-    def __init__(self, connection: Connection, names: Names, selection: AuditFilter) -> None:
+    def __init__(self, broker: Broker, selection: AuditFilter) -> None:
         """
         Raises:
             InvalidRequestError: a name in `selection` is no subject token.
         """
-        self._connection = connection
-        self._stream = names.audit_stream
+        self._connection = broker.connection
+        self._stream = broker.names.audit_stream
         self._selection = selection
         tokens = {"tenant": selection.tenant, "event": selection.event}
         tenant, event = ("*" if value is None else check_token(name, value) for name, value in tokens.items())
-        self._subject = names.audit(tenant, event)
+        self._subject = broker.names.audit(tenant, event)
 
     async def newest(self, limit: int) -> tuple[list[StoredEntry], int]:
         """The newest `limit` that are there, oldest first, and the place in the stream up to which was looked.

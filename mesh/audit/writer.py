@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import logging
 import secrets
-import time
 from collections import deque
 from collections.abc import AsyncIterator
 
@@ -18,7 +17,7 @@ from msgspec.structs import replace
 
 from mesh.audit.entries import entry_of, message_id, refusal_of, signal_of, tenant_token
 from mesh.broker import topology
-from mesh.broker.transport.connection import Connection
+from mesh.broker.broker import Broker
 from mesh.broker.transport.mapping import read_puback
 from mesh.errors import MeshError, UnauthorizedError
 from mesh.protocol import codec, headers
@@ -36,7 +35,7 @@ from mesh.signals import (
     ignore,
 )
 
-log = logging.getLogger("mesh.control")
+log = logging.getLogger("mesh.audit")
 
 MAX_WAITING = 20_000  # entries not written yet, some 300 bytes each; an hour of a busy worker's without NATS
 MAX_REFUSALS = 1_000  # kinds of refusals in one moment
@@ -54,14 +53,14 @@ Message = tuple[str, bytes, bytes]  # subject, body, header
 class Auditor:
     """The audit of one process, until `close`. `observe` is an Observer; nothing here raises but for `close`."""
 
-    def __init__(self, connection: Connection, names: Names, who: str, observer: Observer = ignore) -> None:
+    def __init__(self, broker: Broker, who: str, observer: Observer = ignore) -> None:
         """`who` tells it: the name of a worker, or of another process.
 
         `observer` is told of what no worker tells: requests at the front door, and jobs that were ended unrun.
         """
+        self._clock = broker.clock
         self._observer = observer
-        self._connection = connection
-        self._names = names
+        self._broker = broker
         self._who = who
         self._is_on = True
         self._waiting: deque[tuple[Signal | AuditEntry, int]] = deque()
@@ -93,13 +92,13 @@ class Auditor:
         if len(self._waiting) >= MAX_WAITING:
             self._drop()
             return
-        self._waiting.append((what, time.time_ns() // 1_000_000))
+        self._waiting.append((what, self._clock.server_unix_ms()))
         if not self._told.is_set():
             self._told.set()
 
     def accepted(self, tenant: str, job: str, model: str, tier: str, sequence: int) -> None:
         """A request became a job here. The worker that gets it says so too; the first of the two stays."""
-        now_unix_ms = time.time_ns() // 1_000_000
+        now_unix_ms = self._clock.server_unix_ms()
         entry = AuditEntry(
             event="accepted",
             unix_ms=now_unix_ms,
@@ -163,7 +162,7 @@ class Auditor:
             await asyncio.sleep(GATHER_S)
             try:
                 if not has_looked:
-                    self._is_on = (await topology.read_settings(self._connection, self._names)).audit
+                    self._is_on = (await topology.read_settings(self._broker)).audit
                     has_looked = True
                 if not self._is_on:
                     break
@@ -196,8 +195,8 @@ class Auditor:
             return False
         *before, last = self._batch
         for subject, body, header in before:
-            self._connection.publish(subject, body, header)
-        _, payload = await self._connection.request(*last)
+            self._broker.connection.publish(subject, body, header)
+        _, payload = await self._broker.connection.request(*last)
         read_puback(payload, "audit")
         self.written += len(self._batch)
         self._batch = []
@@ -205,7 +204,7 @@ class Auditor:
 
     def _next(self) -> list[AuditEntry]:
         found: list[AuditEntry] = []
-        now_unix_ms = time.time_ns() // 1_000_000
+        now_unix_ms = self._clock.server_unix_ms()
         while self._waiting and len(found) < BATCH:
             what, unix_ms = self._waiting.popleft()
             entry = what if isinstance(what, AuditEntry) else entry_of(what, self._who, unix_ms)
@@ -220,7 +219,7 @@ class Auditor:
 
     def _message(self, entry: AuditEntry) -> Message:
         self._count += 1
-        return message_of(self._names, entry, f"{self._mark}-{self._count}")
+        return message_of(self._broker.names, entry, f"{self._mark}-{self._count}")
 
 
 def message_of(names: Names, entry: AuditEntry, mark: str) -> Message:
@@ -231,13 +230,13 @@ def message_of(names: Names, entry: AuditEntry, mark: str) -> Message:
 
 @contextlib.asynccontextmanager
 async def auditing(
-    connection: Connection, names: Names, who: str, given: Auditor | None = None, observer: Observer = ignore
+    broker: Broker, who: str, given: Auditor | None = None, observer: Observer = ignore
 ) -> AsyncIterator[Auditor]:
     """The audit of this process for as long as the context lasts; `given`, if it has one already."""
     if given is not None:
         yield given
         return
-    auditor = Auditor(connection, names, who, observer)
+    auditor = Auditor(broker, who, observer)
     try:
         yield auditor
     finally:

@@ -4,8 +4,7 @@ import contextlib
 from collections.abc import AsyncIterator, Sequence
 
 from mesh.broker import topology
-from mesh.broker.transport.connection import Connection
-from mesh.broker.transport.connection import connect as connect_broker
+from mesh.broker.broker import Broker, open_broker
 from mesh.broker.transport.options import ConnectOptions
 from mesh.cli.option_values import Nats
 from mesh.cli.traces import traced
@@ -46,16 +45,15 @@ async def open_client(nats: Nats, tenant: str) -> AsyncIterator[Client]:
 
 
 @contextlib.asynccontextmanager
-async def open_mesh(nats: Nats) -> AsyncIterator[tuple[Connection, Names]]:
-    """A connection to NATS, and the names of the mesh that the options mean.
+async def open_mesh(nats: Nats) -> AsyncIterator[Broker]:
+    """The mesh that the options mean.
 
     Raises:
         TopologyError: there is none.
     """
-    names = Names(nats.namespace)
-    async with connect_broker(connect_options(nats)) as connection:
-        await topology.read_settings(connection, names)
-        yield connection, names
+    async with open_broker(connect_options(nats), Names(nats.namespace)) as broker:
+        await topology.read_settings(broker)
+        yield broker
 
 
 async def choose_model(client: Client, given: str | None) -> str:

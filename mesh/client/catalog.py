@@ -3,8 +3,7 @@
 import asyncio
 
 from mesh.broker import topology
-from mesh.broker.stores.results import PresenceStore
-from mesh.broker.transport.connection import Connection
+from mesh.broker.broker import Broker
 from mesh.client.control_api import ControlApi
 from mesh.client.requests import check_limits
 from mesh.errors import (
@@ -16,7 +15,6 @@ from mesh.errors import (
     UnavailableError,
 )
 from mesh.protocol.messages import Request
-from mesh.protocol.subjects import Names
 
 FRESH_S = 10.0  # how long a look at the workers is good for
 UNLIMITED_TOKENS = 1 << 40
@@ -25,12 +23,11 @@ UNLIMITED_TOKENS = 1 << 40
 class Catalog:
     """What one client knows of the mesh's models."""
 
-    def __init__(self, connection: Connection, names: Names, control_api: ControlApi | None = None) -> None:
+    def __init__(self, broker: Broker, control_api: ControlApi | None = None) -> None:
         """`control_api`: whom to ask where JetStream refuses this user."""
-        self._connection = connection
         self._control_api = control_api
-        self._names = names
-        self._presence = PresenceStore(connection, names)
+        self._broker = broker
+        self._presence = broker.workers
         self._known: set[str] = set()  # models whose queue exists
         self._limits: dict[str, int] = {}  # model to its longest context, of the workers last seen
         self._looked_s = float("-inf")
@@ -82,7 +79,7 @@ class Catalog:
         """
         if model not in self._known:
             try:
-                exists = await topology.has_model(self._connection, self._names, model)
+                exists = await topology.has_model(self._broker, model)
             except (BrokerTimeoutError, UnavailableError, UnauthorizedError, DisconnectedError):
                 return  # not every user may ask; the mesh itself refuses
             if not exists:

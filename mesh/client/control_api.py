@@ -12,9 +12,8 @@ from typing import Any
 
 import msgspec
 
-from mesh.broker.stores.journal import Entry, Journal, read_entry
-from mesh.broker.stores.results import ResultStore
-from mesh.broker.transport.connection import Connection
+from mesh.broker.broker import Broker
+from mesh.broker.stores.journal import Entry, read_entry
 from mesh.errors import (
     BrokerTimeoutError,
     DisconnectedError,
@@ -24,9 +23,9 @@ from mesh.errors import (
     UnauthorizedError,
     UnavailableError,
 )
+from mesh.job_key import JobKey
 from mesh.protocol import codec, headers
 from mesh.protocol.messages import Result
-from mesh.protocol.subjects import Names
 
 PAGE = 200  # events asked for at once: the most that the service gives
 ANSWER_S = 5.0
@@ -39,12 +38,12 @@ NOT_FOUND = "404"
 class ControlApi:
     """The control service as one tenant's client sees it. `is_needed`: JetStream itself refused this user."""
 
-    def __init__(self, connection: Connection, names: Names, tenant: str, is_needed: bool = False) -> None:
-        self._connection = connection
-        self._names = names
+    def __init__(self, broker: Broker, tenant: str, is_needed: bool = False) -> None:
+        self._connection = broker.connection
+        self._names = broker.names
         self._tenant = tenant
-        self._journal = Journal(connection, names)
-        self._store = ResultStore(connection, names)
+        self._journal = broker.journal
+        self._store = broker.results
         self.is_needed = is_needed
 
     async def read_journal(self, job: str, after: int = 0, limit: int | None = None) -> list[Entry]:
@@ -55,7 +54,7 @@ class ControlApi:
         """
         if not self.is_needed:
             try:
-                return await self._journal.read(self._journal.subject(self._tenant, job), after, limit)
+                return await self._journal.read(self._journal.subject(JobKey(self._tenant, job)), after, limit)
             except UnauthorizedError:
                 self.is_needed = True
         found: list[Entry] = []
@@ -92,7 +91,7 @@ class ControlApi:
             ResultNotFoundError: its output is kept no longer.
             BrokerTimeoutError: NATS did not give it within a minute.
         """
-        if not isinstance(result.object, str):
+        if result.object is None:
             return result
         try:
             async with asyncio.timeout(OUTPUT_S):

@@ -4,19 +4,16 @@ A live event can be lost with the connection, a Result can come and go unheard, 
 Used by client/poller for handles that hear nothing, and by client/client for an id that was submitted before.
 """
 
-import time
 from collections.abc import Awaitable
-from typing import Any, TypeVar
+from typing import TypeVar
 
-from mesh.broker.stores.journal import Journal, events_of
-from mesh.broker.stores.queue import RequestQueue
-from mesh.broker.stores.results import ResultStore
-from mesh.broker.transport.connection import Connection
+from mesh.broker.broker import Broker
+from mesh.broker.stores.journal import events_of
 from mesh.client.control_api import ControlApi
 from mesh.errors import BrokerTimeoutError, ResultNotFoundError, UnauthorizedError, UnavailableError
+from mesh.job_key import JobKey
 from mesh.protocol import codec, headers
-from mesh.protocol.messages import Result
-from mesh.protocol.subjects import Names
+from mesh.protocol.messages import JobStatus, Result
 
 STATUS_S = 5.0  # for a worker to say where a job stands
 TRY_S = 3.0  # for one worker to answer; one that was just suspended never does, and the next question goes to another
@@ -27,14 +24,15 @@ T = TypeVar("T")
 class Lookup:
     """Asks the queue, the workers, the store and the journal of one tenant's jobs."""
 
-    def __init__(self, connection: Connection, names: Names, tenant: str, control_api: ControlApi) -> None:
-        self._connection = connection
-        self._names = names
+    def __init__(self, broker: Broker, tenant: str, control_api: ControlApi) -> None:
+        self._clock = broker.clock
+        self._connection = broker.connection
+        self._names = broker.names
         self._tenant = tenant
         self._control_api = control_api
-        self._queue = RequestQueue(connection, names)
-        self._journal = Journal(connection, names)
-        self._store = ResultStore(connection, names)
+        self._queue = broker.queue
+        self._journal = broker.journal
+        self._store = broker.results
 
     async def ask(self, job: str, sequence: int = 0) -> Result | None:
         """The Result of a job that ended; None: it waits or runs.
@@ -67,7 +65,7 @@ class Lookup:
         if self._control_api.is_needed:
             events = events_of(await self._control_api.read_journal(job))
             return events[-1] if events and isinstance(events[-1], Result) else None
-        last = await _if_allowed(self._journal.last(self._journal.subject(self._tenant, job)))
+        last = await _if_allowed(self._journal.last(self._journal.subject(JobKey(self._tenant, job))))
         return last.event if last is not None and isinstance(last.event, Result) else None
 
     async def stored(self, job: str) -> Result | None:
@@ -79,40 +77,45 @@ class Lookup:
         try:
             if self._control_api.is_needed:  # a tenant's account may not ask the leader; a worker does for it
                 return await self._control_api.output(job)
-            stored = await self._store.get_written(self._tenant, job)
+            stored = await self._store.get_written(JobKey(self._tenant, job))
         except ResultNotFoundError:
             return None
         except (UnauthorizedError, UnavailableError):
-            stored = await self._store.get(self._tenant, job)
+            stored = await self._store.get(JobKey(self._tenant, job))
         return stored.result if stored is not None else None
 
     async def _is_alive(self, job: str) -> bool:
         """Whether the job waits or runs, by what the workers say; by the queue itself where there are none."""
         try:
-            return (await self.status(job, STATUS_S)).get("status") in ("queued", "running")
+            return (await self.status(job, STATUS_S)).status in ("queued", "running")
         except UnavailableError:
             if self._control_api.is_needed:
                 raise  # it cannot be told: the queue is not ours to read
-            return await self._queue.find(self._tenant, job) is not None
+            return await self._queue.find(JobKey(self._tenant, job)) is not None
 
-    async def status(self, job: str, timeout_s: float) -> dict[str, Any]:
+    async def status(self, job: str, timeout_s: float) -> JobStatus:
         """Where the job stands, as a worker says.
 
         Raises:
             UnavailableError: no worker is there, or it refused. BrokerError: no answer.
+            ProtocolError: the answer is no status.
         """
-        return await self.steer("status", job, timeout_s)
+        return codec.decode_status(await self._steer("status", job, timeout_s))
 
-    async def steer(self, verb: str, job: str, timeout_s: float) -> dict[str, Any]:
-        """A worker's answer to `status` or `cancel`; asked again where none comes, which does no harm.
+    async def cancel(self, job: str, timeout_s: float) -> str:
+        """The status of a job after a worker was asked to cancel it.
 
         Raises:
             As `status`.
         """
+        return codec.decode_status(await self._steer("cancel", job, timeout_s)).status
+
+    async def _steer(self, verb: str, job: str, timeout_s: float) -> bytes:
+        """A worker's answer to `status` or `cancel`; asked again where none comes, which does no harm."""
         subject = self._names.control(self._tenant, verb, job)
-        end_s = time.monotonic() + timeout_s
+        end_s = self._clock.monotonic_s() + timeout_s
         while True:
-            left_s = end_s - time.monotonic()
+            left_s = end_s - self._clock.monotonic_s()
             try:
                 header, payload = await self._connection.request(subject, timeout_s=min(TRY_S, left_s))
                 break
@@ -126,8 +129,7 @@ class Lookup:
         refusal = headers.parse(header).get("Nats-Service-Error")
         if refusal is not None:
             raise UnavailableError(f"{verb} of job {job}: {refusal}")
-        answer = codec.decode_json(payload)
-        return answer if isinstance(answer, dict) else {}
+        return payload
 
 
 async def _if_allowed(read: Awaitable[T | None]) -> T | None:

@@ -9,17 +9,16 @@ import asyncio
 
 import msgspec
 
+from mesh.broker.broker import Broker
 from mesh.broker.stores.delivery import StoredRequest
-from mesh.broker.stores.journal import Journal, events_of
-from mesh.broker.stores.queue import RequestQueue
-from mesh.broker.transport.connection import Connection
+from mesh.broker.stores.journal import events_of
 from mesh.broker.transport.mapping import PubAck
 from mesh.client.requests import difference, is_same
 from mesh.errors import BrokerTimeoutError, DisconnectedError, InvalidRequestError, UnavailableError
+from mesh.job_key import JobKey
 from mesh.protocol import codec
 from mesh.protocol.codec import Encoding
 from mesh.protocol.messages import Result, Started
-from mesh.protocol.subjects import Names
 
 TRY_S = 2.0  # one try; repeated with the same id, which cannot run twice
 PAUSE_S = 0.1
@@ -70,10 +69,10 @@ class SentRequest(msgspec.Struct, frozen=True):
 class Submission:
     """Stores the requests of one tenant, and compares those of one id."""
 
-    def __init__(self, connection: Connection, names: Names, tenant: str) -> None:
+    def __init__(self, broker: Broker, tenant: str) -> None:
         self._tenant = tenant
-        self._queue = RequestQueue(connection, names)
-        self._journal = Journal(connection, names)
+        self._queue = broker.queue
+        self._journal = broker.journal
         self._loop = asyncio.get_running_loop()
 
     async def store(
@@ -116,8 +115,8 @@ class Submission:
         if stored is not None:
             return stored
         for subject in (
-            self._journal.subject(self._tenant, job),
-            self._journal.attempts_subject(self._tenant, job),
+            self._journal.subject(JobKey(self._tenant, job)),
+            self._journal.attempts_subject(JobKey(self._tenant, job)),
         ):
             begun = events_of(await self._journal.read(subject, 0, 1))
             if begun and isinstance(begun[0], Started) and begun[0].sequence not in (0, sequence):

@@ -6,44 +6,42 @@ A client that nobody uses is only a few objects, and the longest unused go first
 import asyncio
 from dataclasses import dataclass
 
-from mesh.broker.transport.connection import Connection
+from mesh.broker.broker import Broker
 from mesh.client.catalog import Catalog
-from mesh.client.client import Client
+from mesh.client.internal import ClientCore
 from mesh.protocol.codec import Encoding
-from mesh.protocol.subjects import Names
 
 MAX_IDLE = 256
 
 
 @dataclass(slots=True)
 class _Kept:
-    client: Client
-    watch: asyncio.Task[None]
+    client: ClientCore
+    polling: asyncio.Task[None]
     users: int = 0
 
 
 class Clients:
     """See the module's docstring; until `close`."""
 
-    def __init__(self, connection: Connection, names: Names) -> None:
-        self._connection = connection
-        self._names = names
-        self._catalog = Catalog(connection, names)
+    def __init__(self, broker: Broker) -> None:
+        self._broker = broker
+        self._catalog = Catalog(broker)
         self._kept: dict[tuple[str, Encoding], _Kept] = {}  # the longest unused first
-        self._unlisten = connection.listen(self._connection_changed)
+        self._unlisten = broker.connection.listen(self._connection_changed)
 
     def __len__(self) -> int:
         return len(self._kept)
 
-    def get(self, tenant: str, encoding: Encoding) -> Client:
+    def get(self, tenant: str, encoding: Encoding) -> ClientCore:
         """The client of a tenant; it is kept until `release`, once for each `get`."""
         key: tuple[str, Encoding] = (tenant, encoding)
         kept = self._kept.pop(key, None)
         if kept is None:
             self._thin_out()
             where, shared = "the front door's NATS", self._catalog
-            client = Client(self._connection, self._names, tenant, encoding, where, catalog=shared, has_neighbours=True)
-            kept = _Kept(client, asyncio.create_task(client.watch.run(), name=f"mesh-frontdoor-watch-{tenant}"))
+            client = ClientCore(self._broker, tenant, encoding, where, catalog=shared, has_neighbours=True)
+            kept = _Kept(client, asyncio.create_task(client.poller.run(), name=f"mesh-frontdoor-poller-{tenant}"))
         kept.users += 1
         self._kept[key] = kept
         return kept.client
@@ -56,17 +54,17 @@ class Clients:
         """End every wait on every handle."""
         self._unlisten()
         for kept in self._kept.values():
-            kept.watch.cancel()
-        await asyncio.gather(*(kept.watch for kept in self._kept.values()), return_exceptions=True)
+            kept.polling.cancel()
+        await asyncio.gather(*(kept.polling for kept in self._kept.values()), return_exceptions=True)
         for kept in self._kept.values():
-            await kept.client.watch.close()
+            await kept.client.close()
         self._kept.clear()
 
     def _thin_out(self) -> None:
         idle = [key for key, kept in self._kept.items() if not kept.users]
         for key in idle[: max(0, len(self._kept) - MAX_IDLE + 1)]:
-            self._kept.pop(key).watch.cancel()
+            self._kept.pop(key).polling.cancel()
 
     def _connection_changed(self, connected: bool) -> None:
         for kept in self._kept.values():
-            kept.client.watch.connection_changed(connected)
+            kept.client.poller.connection_changed(connected)

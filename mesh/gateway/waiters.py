@@ -7,12 +7,12 @@ first requester went away is noticed only then.
 
 import contextlib
 
-from mesh.broker.stores.journal import Journal, events_of
-from mesh.broker.stores.queue import RequestQueue
-from mesh.broker.transport.connection import Connection, Subscription
+from mesh.broker.broker import Broker
+from mesh.broker.stores.journal import events_of
+from mesh.broker.transport.connection import Subscription
 from mesh.errors import BrokerTimeoutError, DisconnectedError, UnauthorizedError, UnavailableError
+from mesh.job_key import JobKey
 from mesh.protocol.messages import Started
-from mesh.protocol.subjects import Names
 
 ANSWER_S = 1.0
 
@@ -20,15 +20,14 @@ ANSWER_S = 1.0
 class Waiters:
     """What one requester knows of the others, until `close`."""
 
-    def __init__(self, connection: Connection, names: Names, tenant: str) -> None:
-        self._connection = connection
-        self._names = names
+    def __init__(self, broker: Broker, tenant: str) -> None:
+        self._broker = broker
         self._tenant = tenant
         self._joined: Subscription | None = None
 
     def join(self, job: str) -> None:
         """Somebody waits here for a job: say so to whoever asks, until `close`."""
-        self._joined = self._connection.subscribe(self._subject(job), self._heard)
+        self._joined = self._broker.connection.subscribe(self._subject(job), self._heard)
 
     def close(self) -> None:
         """Nobody waits here any more. Idempotent."""
@@ -44,7 +43,7 @@ class Waiters:
         """
         self.close()
         try:
-            await self._connection.request(self._subject(job), timeout_s=ANSWER_S)
+            await self._broker.connection.request(self._subject(job), timeout_s=ANSWER_S)
         except BrokerTimeoutError:
             pass  # a front door that is suspended: it is connected, and its requester may be
         except (UnavailableError, UnauthorizedError):  # not every front door may ask
@@ -56,19 +55,22 @@ class Waiters:
 
         NATS remembers message ids for a while only, so a second request of the same id may have been stored.
         """
-        journal = Journal(self._connection, self._names)
-        for subject in (journal.subject(self._tenant, job), journal.attempts_subject(self._tenant, job)):
+        journal = self._broker.journal
+        for subject in (
+            journal.subject(JobKey(self._tenant, job)),
+            journal.attempts_subject(JobKey(self._tenant, job)),
+        ):
             begun = events_of(await journal.read(subject, 0, 1))
             if begun and isinstance(begun[0], Started):
                 return begun[0].sequence
-        waiting = await RequestQueue(self._connection, self._names).find(self._tenant, job)
+        waiting = await self._broker.queue.find(JobKey(self._tenant, job))
         return waiting.sequence if waiting is not None else 0
 
     def _subject(self, job: str) -> str:
-        return self._names.system("joined", self._tenant, job)
+        return self._broker.names.system("joined", self._tenant, job)
 
     def _heard(self, subject: bytes, reply: bytes, payload: bytes, header: bytes) -> None:
         to = reply.decode("utf-8", "replace")
-        if self._names.may_answer(to):
+        if self._broker.names.may_answer(to):
             with contextlib.suppress(DisconnectedError):
-                self._connection.publish(to, b"")
+                self._broker.connection.publish(to, b"")

@@ -6,14 +6,14 @@ Called by `mesh worker`, `mesh up`, and by programs that embed a worker.
 import asyncio
 import gc
 import logging
-import time
 from collections.abc import Callable
 from dataclasses import replace
 
 from mesh.audit.writer import Auditor
 from mesh.broker import topology
-from mesh.broker.transport.connection import connect
+from mesh.broker.broker import open_broker
 from mesh.broker.transport.options import ConnectOptions
+from mesh.clock import SYSTEM
 from mesh.control.status.mesh_exporter import MeshExporter
 from mesh.engines.base import Engine
 from mesh.errors import EngineDeadError
@@ -23,7 +23,7 @@ from mesh.protocol.subjects import Names
 from mesh.signals import Observer, all_of, ignore
 from mesh.worker.worker import Worker, WorkerOptions
 
-log = logging.getLogger("mesh.control")
+log = logging.getLogger("mesh.hosting")
 
 # In a row, each soon after the engine was ready: then the process ends, and whoever started it decides. One more than
 # a request takes that kills every engine before it is found out.
@@ -58,9 +58,9 @@ async def host_worker(
         DisconnectedError, TopologyError: no NATS, or no mesh on it.
     """
     names, backoff = names or Names(), Backoff(most_quick=ENGINE_DEATHS)
-    async with connect(connect_options) as connection:
-        topology.check_server(connection.server_version)
-        await topology.read_settings(connection, names)
+    async with open_broker(connect_options, names) as broker:
+        topology.check_server(broker.connection.server_version)
+        await topology.read_settings(broker)
     workers: list[Worker] = []
 
     def ready(worker: Worker) -> None:
@@ -77,7 +77,7 @@ async def host_worker(
             gc.collect()
             gc.freeze()
             gc.set_threshold(*GC_THRESHOLDS)
-            ready_s = time.monotonic()
+            ready_s = SYSTEM.monotonic_s()
             await serve_engine(
                 engine,
                 connect_options,
@@ -89,7 +89,7 @@ async def host_worker(
             )
             return
         except EngineDeadError as error:
-            pause_s = backoff.died(0.0 if ready_s is None else time.monotonic() - ready_s)
+            pause_s = backoff.died(0.0 if ready_s is None else SYSTEM.monotonic_s() - ready_s)
             if pause_s is None or not workers or workers[-1].was_told:
                 raise
             log.error(
@@ -115,13 +115,13 @@ async def serve_engine(
     Raises:
         EngineDeadError, DisconnectedError, TopologyError: as `host_worker`.
     """
-    async with connect(connect_options) as connection, counted(mesh_exporter, connection):
-        audit = Auditor(connection, names, options.name, observer)
+    async with open_broker(connect_options, names) as broker, counted(mesh_exporter, broker):
+        audit = Auditor(broker, options.name, observer)
         told = replace(options, shows_steps=options.shows_steps and observer is not ignore)
-        worker = Worker(engine, connection, names, told, all_of(audit.observe, observer))
+        worker = Worker(engine, broker, told, all_of(audit.observe, observer))
         announcing = asyncio.create_task(_announce(worker, on_ready), name="mesh-announce")
         try:
-            async with services(connection, names, options.name, options.has_frontdoor, audit) as doors:
+            async with services(broker, options.name, options.has_frontdoor, audit) as doors:
                 resting = asyncio.create_task(_rest(worker, doors), name="mesh-rest")
                 try:
                     await worker.serve()

@@ -9,12 +9,13 @@ import contextlib
 from collections.abc import AsyncIterator
 
 from mesh.audit.writer import Auditor, auditing
-from mesh.broker.transport.connection import Connection, connect
+from mesh.broker.broker import Broker, open_broker
 from mesh.broker.transport.options import ConnectOptions
 from mesh.broker.transport.service import Service
 from mesh.control.status.mesh_exporter import MeshExporter
 from mesh.gateway.nats.jobs_api import JobsApi
 from mesh.gateway.nats.service import FrontDoor
+from mesh.hosting.clock_sync import ClockSync
 from mesh.protocol.subjects import Names
 from mesh.reconcile.expiry import Expiry
 from mesh.reconcile.failure_detector import FailureDetector
@@ -25,11 +26,11 @@ from mesh.signals import Observer, ignore
 class Doors:
     """What can be asked of a process: to steer jobs, and through the front door if it has one."""
 
-    def __init__(self, connection: Connection, names: Names, who: str, has_frontdoor: bool, audit: Auditor) -> None:
-        self._jobs_api = JobsApi(connection, names, who, audit)
-        self._frontdoor = FrontDoor(connection, names, audit=audit) if has_frontdoor else None
+    def __init__(self, broker: Broker, who: str, has_frontdoor: bool, audit: Auditor) -> None:
+        self._jobs_api = JobsApi(broker, who, audit)
+        self._frontdoor = FrontDoor(broker, audit=audit) if has_frontdoor else None
         doors = (self._frontdoor, self._jobs_api) if self._frontdoor is not None else (self._jobs_api,)
-        self._service = Service(connection, names, who, tuple(each.endpoint for each in doors))
+        self._service = Service(broker, who, tuple(each.endpoint for each in doors))
 
     def rest(self) -> None:
         """Take nothing more on at the front door; whoever came in is served."""
@@ -45,21 +46,20 @@ class Doors:
 
 
 @contextlib.asynccontextmanager
-async def doors(
-    connection: Connection, names: Names, who: str, has_frontdoor: bool, audit: Auditor | None = None
-) -> AsyncIterator[Doors]:
+async def doors(broker: Broker, who: str, has_frontdoor: bool, audit: Auditor | None = None) -> AsyncIterator[Doors]:
     """Answer requests as the micro service of this mesh. `who` tells this process from others; `audit` is its own."""
-    async with auditing(connection, names, who, audit) as told:
-        opened = Doors(connection, names, who, has_frontdoor, told)
+    async with auditing(broker, who, audit) as told:
+        opened, clock_sync = Doors(broker, who, has_frontdoor, told), ClockSync(broker)
         try:
             yield opened
         finally:
+            await clock_sync.close()
             await opened.close()
 
 
 @contextlib.asynccontextmanager
 async def services(
-    connection: Connection, names: Names, who: str, has_frontdoor: bool = False, audit: Auditor | None = None
+    broker: Broker, who: str, has_frontdoor: bool = False, audit: Auditor | None = None
 ) -> AsyncIterator[Doors]:
     """Answer requests; end unroutable and what is past its deadline; watch over workers.
 
@@ -67,11 +67,11 @@ async def services(
     What they do is told to `audit`; None: to one of their own.
     """
     async with (
-        auditing(connection, names, who, audit) as told,
-        doors(connection, names, who, has_frontdoor, told) as opened,
+        auditing(broker, who, audit) as told,
+        doors(broker, who, has_frontdoor, told) as opened,
     ):
-        ending = [kind(connection, names, who, told) for kind in (Unroutable, Expiry)]
-        hosted = [*ending, FailureDetector(connection, names, who)]
+        ending = [kind(broker, who, told) for kind in (Unroutable, Expiry)]
+        hosted = [*ending, FailureDetector(broker, who)]
         try:
             yield opened
         finally:
@@ -93,21 +93,21 @@ async def keep_watch(
         DisconnectedError: there was no NATS to begin with.
     """
     async with (
-        connect(options) as connection,
-        auditing(connection, names, who, observer=observer) as audit,
-        services(connection, names, who, audit=audit),
-        counted(mesh_exporter, connection),
+        open_broker(options, names) as broker,
+        auditing(broker, who, observer=observer) as audit,
+        services(broker, who, audit=audit),
+        counted(mesh_exporter, broker),
     ):
         await asyncio.Event().wait()
 
 
 @contextlib.asynccontextmanager
-async def counted(mesh_exporter: MeshExporter | None, connection: Connection) -> AsyncIterator[None]:
+async def counted(mesh_exporter: MeshExporter | None, broker: Broker) -> AsyncIterator[None]:
     """Take the mesh exporter on this connection, if there is one to take."""
     if mesh_exporter is None:
         yield
         return
-    running = asyncio.create_task(mesh_exporter.run(connection), name="mesh-mesh_exporter")
+    running = asyncio.create_task(mesh_exporter.run(broker), name="mesh-mesh_exporter")
     try:
         yield
     finally:

@@ -8,7 +8,8 @@ import re
 from dataclasses import dataclass
 
 from mesh.errors import InvalidRequestError
-from mesh.protocol.messages import TIERS
+from mesh.job_key import JobKey
+from mesh.protocol.messages import TIERS, Tier
 
 TOKEN = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
 DEFAULT_NAMESPACE = "mesh"
@@ -32,14 +33,15 @@ def check_token(field: str, value: object) -> str:
     raise InvalidRequestError(f"{shown} is not of the form [A-Za-z0-9_-]{{1,64}}", field=field)
 
 
-def check_tier(value: object) -> str:
+def check_tier(value: object) -> Tier:
     """Return `value` if it is a tier.
 
     Raises:
         InvalidRequestError: otherwise.
     """
-    if value in TIERS:
-        return str(value)
+    for tier in TIERS:
+        if tier == value:
+            return tier
     raise InvalidRequestError(f"{value!r} is not one of {', '.join(TIERS)}", field="tier")
 
 
@@ -120,20 +122,20 @@ class Names:
     def request(self, model: str, tier: str, tenant: str, affinity: str) -> str:
         return f"{self.ns}.req.{model}.{tier}.{tenant}.{affinity}"
 
-    def events(self, tenant: str, job: str) -> str:
-        return f"{self.ns}.out.{tenant}.{job}"
+    def events(self, key: JobKey) -> str:
+        return f"{self.ns}.out.{key.tenant}.{key.id}"
 
-    def live(self, tenant: str, job: str) -> str:
+    def live(self, key: JobKey) -> str:
         """Where a job's events are heard, once the journal has them."""
-        return f"{self.ns}.live.{tenant}.{job}"
+        return f"{self.ns}.live.{key.tenant}.{key.id}"
 
-    def attempts(self, tenant: str, job: str) -> str:
+    def attempts(self, key: JobKey) -> str:
         """Where the attempts at a job that streams nothing are counted and fenced; private to the mesh."""
-        return self.system("attempts", tenant, job)
+        return self.system("attempts", key.tenant, key.id)
 
-    def notes(self, tenant: str, job: str) -> str:
+    def notes(self, key: JobKey) -> str:
         """Where it is noted how attempts ended that left no Result; private to the mesh."""
-        return self.system("notes", tenant, job)
+        return self.system("notes", key.tenant, key.id)
 
     def liveness(self, worker: str) -> str:
         """Where a worker's signs of life are kept; private to the mesh."""
@@ -160,9 +162,9 @@ class Names:
     def system(self, *tokens: str) -> str:
         return ".".join((self.ns, "sys", *tokens))
 
-    def result_key(self, tenant: str, job: str) -> str:
+    def result_key(self, key: JobKey) -> str:
         """The stream subject of one Result."""
-        return f"$KV.{self.results_bucket}.{tenant}.{job}"
+        return f"$KV.{self.results_bucket}.{key.tenant}.{key.id}"
 
     def worker_key(self, worker: str) -> str:
         return f"$KV.{self.workers_bucket}.{worker}"

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from mesh.errors import InvalidRequestError, TooLargeError, UnsupportedError
+from mesh.job_key import JobKey
 from mesh.protocol.messages import DEFAULT_DEADLINE_MS, DEFAULT_MAX_TOKENS, Request, StructuredOutputs
 from mesh.protocol.subjects import check_token
 
@@ -103,11 +104,11 @@ def structure_of(request: Request) -> StructuredOutputs | None:
     return StructuredOutputs(json=(wanted.json_schema or {}).get("schema"))
 
 
-def seed_of(request: Request, tenant: str, job: str) -> int:
+def seed_of(request: Request, key: JobKey) -> int:
     """The seed of every attempt at this job: the request's own, or one derived from its identity."""
     if request.seed is not None:
         return request.seed
-    digest = hashlib.blake2b(f"{tenant}.{job}".encode(), digest_size=8).digest()
+    digest = hashlib.blake2b(f"{key.tenant}.{key.id}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1  # non-negative and within int64
 
 

@@ -5,7 +5,7 @@ Requests are noted once, in stream order; their deadlines come up in order of ti
 
 import heapq
 
-GRACE_MS = 1000  # the worker that runs a job ends it at its deadline; only who is left over is ended by others
+from mesh.protocol.timing import EXPIRY_GRACE_MS
 
 
 class Deadlines:
@@ -24,7 +24,7 @@ class Deadlines:
     def due(self, now_unix_ms: int, first: int, most: int) -> list[int]:
         """Up to `most` sequences whose time is over, earliest first; those before `first` are gone, and left out."""
         found: list[int] = []
-        while self._heap and len(found) < most and self._heap[0][0] + GRACE_MS <= now_unix_ms:
+        while self._heap and len(found) < most and self._heap[0][0] + EXPIRY_GRACE_MS <= now_unix_ms:
             _, sequence = heapq.heappop(self._heap)
             if sequence >= first:
                 found.append(sequence)

@@ -9,19 +9,18 @@ import logging
 
 from mesh.audit.writer import Auditor
 from mesh.broker import topology
+from mesh.broker.broker import Broker
 from mesh.broker.stores.delivery import StoredRequest
-from mesh.broker.transport.connection import Connection
 from mesh.errors import MeshError
 from mesh.protocol.messages import ErrorInfo
-from mesh.protocol.subjects import Names
+from mesh.protocol.timing import EXPIRY_SWEEP_S
 from mesh.protocol.validate import deadline_of
 from mesh.reconcile.deadlines import Deadlines
 from mesh.reconcile.leader import LeaderLease
 from mesh.reconcile.termination import Termination
 
-log = logging.getLogger("mesh.control")
+log = logging.getLogger("mesh.reconcile")
 
-SWEEP_S = 1.0
 AT_ONCE = 32  # jobs being ended at the same time
 BATCH = 1024  # jobs ended in one sweep
 SLACK = 1000  # deadlines of ended jobs that are borne with
@@ -31,12 +30,11 @@ RETRY_MS = 2000  # until a job that could not be ended is looked at again
 class Expiry:
     """Sweeps in one process, until `close`."""
 
-    def __init__(self, connection: Connection, names: Names, who: str, audit: Auditor | None = None) -> None:
+    def __init__(self, broker: Broker, who: str, audit: Auditor | None = None) -> None:
         """`who` hosts it: the name of a worker, or of another process."""
-        self._connection = connection
-        self._names = names
-        self._leadership = LeaderLease(connection, names, "expiry", who)
-        self._termination = Termination(connection, names, who, "deadline", audit)
+        self._broker = broker
+        self._leadership = LeaderLease(broker, "expiry", who)
+        self._termination = Termination(broker, who, "deadline", audit)
         self._deadlines = Deadlines()
         self._read = 0  # requests up to here are noted
         self._seen = 0  # the newest request at the last sweep
@@ -60,14 +58,14 @@ class Expiry:
                 log.debug("the sweep for deadlines was put off: %s", error)
             except Exception:  # a sweep that meets a fault is followed by others
                 log.exception("a sweep for deadlines failed", extra={"event": "sweep_failed"})
-            await asyncio.sleep(SWEEP_S)
+            await asyncio.sleep(EXPIRY_SWEEP_S)
 
     def _forget(self) -> None:
         self._deadlines, self._read, self._seen = Deadlines(), 0, 0
 
     async def _sweep(self) -> None:
         # By the server's clock: every request's age is, and one clock that is fast must not end everybody's jobs.
-        state, self._now_ms = await topology.stream_clock(self._connection, self._names.requests_stream)
+        state, self._now_ms = await topology.stream_clock(self._broker, self._broker.names.requests_stream)
         if len(self._deadlines) > 2 * state["messages"] + SLACK:  # of jobs that have long ended
             self._forget()
         await self._note(self._seen)

@@ -14,20 +14,18 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from mesh.broker.stores.liveness import LivenessStore
+from mesh.broker.broker import Broker
 from mesh.broker.stores.pulls import Leases
-from mesh.broker.stores.results import PresenceStore
-from mesh.broker.transport.connection import Connection, Subscription
+from mesh.broker.transport.connection import Subscription
 from mesh.errors import DisconnectedError, MeshError, SequenceError, UnavailableError
 from mesh.policies.peers import wards
 from mesh.protocol.messages import LivenessRecord
-from mesh.protocol.subjects import Names, is_token
-from mesh.worker.liveness import BYE, LIST, RENEW_S, WATCHED_S
+from mesh.protocol.subjects import is_token
+from mesh.protocol.timing import LEASES_ANNOUNCED_S, LIVENESS_RENEW_S, PEER_PATIENCE_S, PEER_PING_S
+from mesh.worker.liveness import BYE, LIST
 
-log = logging.getLogger("mesh.control")
+log = logging.getLogger("mesh.reconcile")
 
-PING_S = 0.25  # between pings of each ward
-PATIENCE_S = 0.3  # between the first ping nobody heard and the last: a worker that reconnects needs less
 LOOK_S = 2.0  # between looks who is there
 ABSENT_S = 60.0  # for so long one that is not seen is watched all the same
 REMEMBERED = 1000  # burials
@@ -48,21 +46,21 @@ class _Peer:
 class FailureDetector:
     """Watches over workers, in one process, until `close`."""
 
-    def __init__(self, connection: Connection, names: Names, who: str) -> None:
+    def __init__(self, broker: Broker, who: str) -> None:
         """`who` hosts it: the name of a worker, or of another process, which then watches all workers."""
-        self._connection = connection
-        self._names = names
+        self._connection = broker.connection
+        self._names = broker.names
         self._who = who
-        self._lives = LivenessStore(connection, names)
-        self._leases = Leases(connection)
-        self._presence = PresenceStore(connection, names)
+        self._lives = broker.liveness
+        self._leases = Leases(broker.connection)
+        self._presence = broker.workers
         self._wards: dict[str, _Peer] = {}
         self._loop = asyncio.get_running_loop()
         self._steady_from_s = self._loop.time()
         self._present: dict[str, float] = {}  # the workers seen, and when last (loop time)
         self._buried: dict[str, None] = {}  # by us, oldest first
-        self._unlisten = connection.listen(self._connection_changed)
-        self._subscription = connection.subscribe(names.system("hello"), self._heard_hello)
+        self._unlisten = broker.connection.listen(self._connection_changed)
+        self._subscription = broker.connection.subscribe(broker.names.system("hello"), self._heard_hello)
         self._tasks = [
             asyncio.create_task(self._look(), name="mesh-guard-look"),
             asyncio.create_task(self._watch(), name="mesh-guard-watch"),
@@ -136,8 +134,10 @@ class FailureDetector:
     async def _watch(self) -> None:
         while True:
             slept_from_s = self._loop.time()
-            await asyncio.sleep(PING_S)
-            if self._loop.time() - slept_from_s > WATCHED_S / 2:  # we were suspended, and nobody told us anything
+            await asyncio.sleep(PEER_PING_S)
+            if (
+                self._loop.time() - slept_from_s > LEASES_ANNOUNCED_S / 2
+            ):  # we were suspended, and nobody told us anything
                 self._connection_changed(True)
             if self._connection.is_connected and self._loop.time() >= self._steady_from_s:
                 for ward in list(self._wards.values()):
@@ -164,7 +164,7 @@ class FailureDetector:
         A worker that came back from an earlier burial may be one that others hear and we do not: it gets the time to
         renew its record, which then refuses us.
         """
-        patience_s = PATIENCE_S if ward.name not in self._buried else RENEW_S + 2 * PATIENCE_S
+        patience_s = PEER_PATIENCE_S if ward.name not in self._buried else LIVENESS_RENEW_S + 2 * PEER_PATIENCE_S
         try:
             record = await self._lives.last(ward.name)
             if not await self._is_gone(ward, patience_s):

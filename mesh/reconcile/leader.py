@@ -5,20 +5,19 @@ stops, the bucket forgets the key after three beats, and the next process to ask
 tokens long, so it is no worker's key.
 """
 
-from mesh.broker.transport.connection import Connection
+from mesh.broker.broker import Broker
 from mesh.broker.transport.mapping import read_puback
 from mesh.errors import MeshError, SequenceError
 from mesh.protocol import headers
-from mesh.protocol.subjects import Names
 
 
 class LeaderLease:
     """One process's claim to one role."""
 
-    def __init__(self, connection: Connection, names: Names, role: str, holder: str) -> None:
+    def __init__(self, broker: Broker, role: str, holder: str) -> None:
         """`role` is a subject token, for example `expiry`; `holder` names this process to operators."""
-        self._connection = connection
-        self._key = f"$KV.{names.workers_bucket}.leader.{role}"
+        self._connection = broker.connection
+        self._key = f"$KV.{broker.names.workers_bucket}.leader.{role}"
         self._holder = holder
         self._revision = 0
 

@@ -6,27 +6,22 @@ event that says `closing`, which a worker that finds it leaves alone for ENDING_
 """
 
 import asyncio
-import time
 
-from msgspec import UNSET
 from msgspec.structs import replace
 
 from mesh.audit.entries import ending_of
 from mesh.audit.writer import Auditor
+from mesh.broker.broker import Broker
 from mesh.broker.stores.delivery import StoredRequest
-from mesh.broker.stores.journal import Journal, events_of
-from mesh.broker.stores.queue import RequestQueue
-from mesh.broker.stores.results import ResultStore
-from mesh.broker.transport.connection import Connection
-from mesh.clock import now_unix_ms
+from mesh.broker.stores.journal import events_of
 from mesh.errors import BrokerError, SequenceError
+from mesh.job_key import JobKey
 from mesh.protocol import codec
 from mesh.protocol.codec import Encoding
 from mesh.protocol.history import History, read_history
 from mesh.protocol.messages import ErrorInfo, Result, Started, Status
 from mesh.protocol.outcome import Ending, JobFacts, result_of
-from mesh.protocol.subjects import Names
-from mesh.worker.runner import ENDING_S
+from mesh.protocol.timing import ENDING_S
 
 TRIES = 5
 LAG_S = 0.05  # between looks at a replica that lags behind its leader
@@ -35,13 +30,12 @@ LAG_S = 0.05  # between looks at a replica that lags behind its leader
 class Termination:
     """Writes the Results of jobs that no worker runs."""
 
-    def __init__(
-        self, connection: Connection, names: Names, who: str, cause: str, audit: Auditor | None = None
-    ) -> None:
+    def __init__(self, broker: Broker, who: str, cause: str, audit: Auditor | None = None) -> None:
         """`who` ends them: a worker's name, or another process'. `cause`: why, for the audit."""
-        self.journal = Journal(connection, names)
-        self.store = ResultStore(connection, names)
-        self.queue = RequestQueue(connection, names)
+        self._clock = broker.clock
+        self.journal = broker.journal
+        self.store = broker.results
+        self.queue = broker.queue
         self._who = who
         self._cause = cause
         self._audit = audit
@@ -55,22 +49,22 @@ class Termination:
             BrokerError: NATS did not answer; doing it again is safe.
         """
         assert stored.address is not None
-        tenant, began_s = stored.address.tenant, time.monotonic()
+        tenant, began_s = stored.address.tenant, self._clock.monotonic_s()
         history = await self._close(stored, status, error)
         result = history.result or self._result(stored, history, status, error)
         body = codec.encode(result, stored.encoding)
         if len(body) > self.store.max_bytes:
             name = f"{tenant}.{stored.job}.{result.attempts}"
             await self.store.put_object(name, body)
-            result = replace(result, text=UNSET, object=name)
+            result = replace(result, text="", object=name)
             body = codec.encode(result, stored.encoding)
-        left_s = began_s + ENDING_S / 2 - time.monotonic()
+        left_s = began_s + ENDING_S / 2 - self._clock.monotonic_s()
         if left_s <= 0:
             raise BrokerError(f"job {stored.job} could not be ended in time; try again")
-        if not await self.store.create(tenant, stored.job, body, self._facts(stored).result_ttl_ms, left_s):
-            found = await self.store.get_written(tenant, stored.job)
+        if not await self.store.create(JobKey(tenant, stored.job), body, self._facts(stored).result_ttl_ms, left_s):
+            found = await self.store.get_written(JobKey(tenant, stored.job))
             result = found.result if found is not None else result
-        await self.announce(tenant, stored.job, result, stored.encoding)
+        await self.announce(JobKey(tenant, stored.job), result, stored.encoding)
         await self.queue.remove(stored.sequence)
         if self._audit is not None:
             tier = stored.address.tier
@@ -85,7 +79,7 @@ class Termination:
         """
         assert stored.address is not None
         tenant, job = stored.address.tenant, stored.job
-        for subject in (self.journal.subject(tenant, job), self.journal.attempts_subject(tenant, job)):
+        for subject in (self.journal.subject(JobKey(tenant, job)), self.journal.attempts_subject(JobKey(tenant, job))):
             history = read_history(events_of(await self.journal.read(subject)))
             if history.attempts:
                 first = history.request_sequence
@@ -93,13 +87,13 @@ class Termination:
                 return is_another or stored.request is None
         return False
 
-    async def announce(self, tenant: str, job: str, result: Result, encoding: Encoding) -> None:
+    async def announce(self, key: JobKey, result: Result, encoding: Encoding) -> None:
         """Publish the Result as the job's last event, unless it is there already.
 
         Raises:
             BrokerError: not done after several tries.
         """
-        subject = self.journal.subject(tenant, job)
+        subject = self.journal.subject(key)
         body = codec.encode(result, encoding)
         for _ in range(TRIES):
             last = await self.journal.last(subject)
@@ -110,13 +104,13 @@ class Termination:
             except SequenceError:
                 continue
             return
-        raise BrokerError(f"the Result of {job} could not be announced: its journal keeps growing")
+        raise BrokerError(f"the Result of {key.id} could not be announced: its journal keeps growing")
 
     async def _close(self, stored: StoredRequest, status: Status, error: ErrorInfo) -> History:
         """Read what became of the job, and let no worker add to it."""
         assert stored.address is not None
         tenant, job = stored.address.tenant, stored.job
-        subject = self.journal.subject(tenant, job)
+        subject = self.journal.subject(JobKey(tenant, job))
         for _ in range(TRIES):
             last = await self.journal.last(subject)  # the leader's: a direct get may miss the newest
             entries = await self.journal.read(subject) if last is not None else []
@@ -134,7 +128,7 @@ class Termination:
             except SequenceError:
                 continue
             # Nobody hears what a silent job makes, so the store alone decides between us and a worker.
-            return read_history(events_of(await self.journal.read(self.journal.attempts_subject(tenant, job))))
+            return read_history(events_of(await self.journal.read(self.journal.attempts_subject(JobKey(tenant, job)))))
         raise BrokerError(f"job {job} keeps growing: a worker runs it")
 
     async def _fence(self, stored: StoredRequest, history: History, last: int) -> History:
@@ -145,11 +139,11 @@ class Termination:
             attempt=history.attempts + 1,
             index=history.index,
             worker=self._who,
-            unix_ms=now_unix_ms(),
+            unix_ms=self._clock.server_unix_ms(),
             sequence=stored.sequence,
             closing=True,
         )
-        subject = self.journal.subject(stored.address.tenant, stored.job)
+        subject = self.journal.subject(JobKey(stored.address.tenant, stored.job))
         await self.journal.append(subject, codec.encode(event, stored.encoding), last)
         history.apply(event)
         return history
@@ -162,21 +156,21 @@ class Termination:
         """
         assert stored.address is not None
         tenant = stored.address.tenant
-        found = await self.store.get_written(tenant, stored.job)
+        found = await self.store.get_written(JobKey(tenant, stored.job))
         history.result = found.result if found is not None else self._result(stored, history, status, error)
         body = codec.encode(history.result, stored.encoding)
-        await self.journal.append(self.journal.subject(tenant, stored.job), body, 0)
+        await self.journal.append(self.journal.subject(JobKey(tenant, stored.job)), body, 0)
         return history
 
     def _result(self, stored: StoredRequest, history: History, status: Status, error: ErrorInfo) -> Result:
         ending = Ending(status, error)
         if history.finish_reason is not None and history.usage is not None:
             ending = Ending("finished", usage=history.usage, finish_reason=history.finish_reason)
-        return result_of(self._facts(stored), history, ending, now_unix_ms())
+        return result_of(self._facts(stored), history, ending, self._clock.server_unix_ms())
 
     def _facts(self, stored: StoredRequest) -> JobFacts:
         assert stored.address is not None
-        now = now_unix_ms()
+        now = self._clock.server_unix_ms()
         return JobFacts(
             id=stored.job,
             tenant=stored.address.tenant,

@@ -10,14 +10,16 @@ import logging
 
 from mesh.audit.writer import Auditor
 from mesh.broker import topology
-from mesh.broker.transport.connection import Connection
+from mesh.broker.broker import Broker
 from mesh.errors import InvalidRequestError, MeshError
+from mesh.job_key import JobKey
 from mesh.protocol import headers
-from mesh.protocol.messages import TIERS, ErrorInfo
-from mesh.protocol.subjects import Names, is_token
+from mesh.protocol.messages import ErrorInfo
+from mesh.protocol.subjects import is_token
+from mesh.reconcile.address_fault import address_fault
 from mesh.reconcile.termination import Termination
 
-log = logging.getLogger("mesh.control")
+log = logging.getLogger("mesh.reconcile")
 
 QUEUE = "mesh-unroutable"
 MAX_WAITING = 10_000  # notices not yet looked at; beyond, the next sweep finds the requests
@@ -27,16 +29,15 @@ SWEEP_S = 30.0  # between looks at the whole stream, for requests stored while n
 class Unroutable:
     """Watches the notices of one mesh, in one process."""
 
-    def __init__(self, connection: Connection, names: Names, who: str, audit: Auditor | None = None) -> None:
+    def __init__(self, broker: Broker, who: str, audit: Auditor | None = None) -> None:
         """`who` hosts it: the name of a worker, or of another process."""
-        self._connection = connection
-        self._names = names
+        self._broker = broker
         self._audit = audit
-        self._termination = Termination(connection, names, who, "unserved", audit)
+        self._termination = Termination(broker, who, "unserved", audit)
         self._served: set[tuple[bytes, bytes]] = set()  # (model, tier) that have consumers
-        self._skip = len(names.system("queued")) + 1
+        self._skip = len(broker.names.system("queued")) + 1
         self._waiting: asyncio.Queue[tuple[list[bytes], int]] = asyncio.Queue(MAX_WAITING)
-        self._subscription = connection.subscribe(names.system("queued", ">"), self._heard, QUEUE)
+        self._subscription = broker.connection.subscribe(broker.names.system("queued", ">"), self._heard, QUEUE)
         self._tasks = [
             asyncio.create_task(self._work(), name="mesh-unroutable"),
             asyncio.create_task(self._sweep(), name="mesh-unroutable-sweep"),
@@ -100,14 +101,11 @@ class Unroutable:
 
     async def _reason(self, tokens: list[str]) -> ErrorInfo | None:
         """Why nobody will serve this address; None if somebody may."""
-        if len(tokens) != 4:
-            return ErrorInfo(code="invalid_request", message="the subject needs model, tier, tenant and affinity")
-        model, tier, tenant, _ = tokens
-        if not is_token(model) or not is_token(tenant):
-            return ErrorInfo(code="invalid_request", message="model and tenant must be of the form [A-Za-z0-9_-]{1,64}")
-        if tier not in TIERS:
-            return ErrorInfo(code="invalid_request", message=f"tier: {tier!r} is not one of {', '.join(TIERS)}")
-        if await topology.has_model(self._connection, self._names, model):
+        fault = address_fault(tokens)
+        if fault is not None:
+            return fault
+        model = tokens[0]
+        if await topology.has_model(self._broker, model):
             return None
         return ErrorInfo(code="model_not_found", message=f"no model {model!r} is deployed on this mesh")
 
@@ -130,7 +128,7 @@ class Unroutable:
             return
         journal = self._termination.journal
         for subject in (journal.subject, journal.attempts_subject):
-            if await journal.last(subject(stored.address.tenant, stored.job)) is not None:
+            if await journal.last(subject(JobKey(stored.address.tenant, stored.job))) is not None:
                 await self._termination.queue.remove(sequence)  # its name is that of a job which is, or was, served
                 return
         if reason.code == "model_not_found" and stored.error is not None:

@@ -10,7 +10,6 @@
 Needs OpenTelemetry (`pip install 'mesh[tracing]'`).
 """
 
-import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -18,6 +17,8 @@ from dataclasses import dataclass, field
 from opentelemetry.context import Context
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer, set_span_in_context
 
+from mesh.clock import SYSTEM
+from mesh.job_key import JobKey
 from mesh.signals import (
     AttemptStarted,
     EngineEnded,
@@ -47,11 +48,11 @@ class _Job:
 class WorkerTracing:
     """Makes the spans of one worker's jobs."""
 
-    def __init__(self, tracer: Tracer, worker: str, now_ns: Callable[[], int] = time.time_ns) -> None:
+    def __init__(self, tracer: Tracer, worker: str, now_ns: Callable[[], int] = SYSTEM.wall_ns) -> None:
         self._tracer = tracer
         self._worker = worker
         self._now_ns = now_ns
-        self._jobs: OrderedDict[tuple[str, str], _Job] = OrderedDict()
+        self._jobs: OrderedDict[JobKey, _Job] = OrderedDict()
 
     def observe(self, signal: Signal) -> None:
         """Take it into the trace of its job."""
@@ -69,9 +70,9 @@ class WorkerTracing:
                     known.attempt.add_event("dead letter", {"error.type": signal.code})
             case RequestRefused() if (known := self._known(signal)) is not None:
                 known.attempt = known.attempt or self._attempt(signal, known)
-            case JobEnded() if (known := self._jobs.pop((signal.tenant, signal.job), None)) is not None:
+            case JobEnded() if (known := self._jobs.pop(JobKey(signal.tenant, signal.job), None)) is not None:
                 self._ended(signal, known)
-            case JobReturned() if (known := self._jobs.pop((signal.tenant, signal.job), None)) is not None:
+            case JobReturned() if (known := self._jobs.pop(JobKey(signal.tenant, signal.job), None)) is not None:
                 if known.attempt is not None:
                     known.attempt.set_attribute("mesh.returned", signal.reason)
                 self._end_attempt(signal, known, signal.reason if signal.reason in ("lost", "retry") else None)
@@ -87,10 +88,10 @@ class WorkerTracing:
                 known.attempt.end()
 
     def _known(self, signal: AttemptStarted | EngineEnded | JobBuried | RequestRefused) -> _Job | None:
-        return self._jobs.get((signal.tenant, signal.job))
+        return self._jobs.get(JobKey(signal.tenant, signal.job))
 
     def _delivered(self, signal: JobDelivered) -> None:
-        key, now_ns = (signal.tenant, signal.job), self._now_ns()
+        key, now_ns = JobKey(signal.tenant, signal.job), self._now_ns()
         if key in self._jobs:  # JetStream forgot that we have it
             return
         while len(self._jobs) >= MOST_JOBS:

@@ -7,12 +7,10 @@ lease is lost. All of them may be repeated without harm.
 import asyncio
 import contextlib
 import logging
-import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar, assert_never
 
-from msgspec import UNSET
 from msgspec.structs import replace
 
 from mesh.broker.stores.deadletters import DeadLetters
@@ -21,6 +19,7 @@ from mesh.broker.stores.journal import Journal
 from mesh.broker.stores.pulls import Leases
 from mesh.broker.stores.queue import RequestQueue
 from mesh.broker.stores.results import ResultStore
+from mesh.clock import Clock
 from mesh.engines.base import Engine
 from mesh.errors import DisconnectedError, MeshError, RequestError
 from mesh.policies.retry import RetryPolicy
@@ -35,7 +34,6 @@ from mesh.signals import (
     Observer,
     RequestRefused,
     Step,
-    Tally,
     When,
 )
 from mesh.worker.attempt import (
@@ -55,7 +53,7 @@ from mesh.worker.death_check import DeathCheck
 from mesh.worker.isolation import Isolation
 from mesh.worker.lease import Lease
 from mesh.worker.liveness import Liveness
-from mesh.worker.publisher import LostError, Publisher
+from mesh.worker.publisher import LostError, Publisher, Streaming
 from mesh.worker.quota_gate import QuotaGate
 
 log = logging.getLogger("mesh.worker")
@@ -72,6 +70,7 @@ class WorkerContext:
 
     worker: str
     engine: Engine
+    clock: Clock
     journal: Journal
     store: ResultStore
     queue: RequestQueue
@@ -80,8 +79,7 @@ class WorkerContext:
     retry: RetryPolicy
     observer: Observer
     shows_steps: bool  # whether the observer is told of each step: it costs a call for each
-    window_s: float  # tokens gather for so long after each publish
-    tally: Tally | None  # counts each event and each output; None: nobody reads it
+    streaming: Streaming
     gate: QuotaGate
     isolation: Isolation
     liveness: Liveness
@@ -99,9 +97,10 @@ class Actions:
         self._lease = lease
         self._tenant = delivery.address.tenant
         self._job = delivery.job
+        self._key = delivery.key
         self._sequence = delivery.stored.sequence
         self._about = (self._job, self._tenant, delivery.address.model, delivery.address.tier)
-        self._public = context.journal.subject(self._tenant, self._job)
+        self._public = context.journal.subject(self._key)
         self.result: Result | None = None  # the one that counts: stored by us, or found
 
     def redelivered(self, delivery: Delivery) -> None:
@@ -110,7 +109,7 @@ class Actions:
 
     def is_held(self) -> bool:
         """Whether this worker may still act for the job."""
-        return self._lease.is_held(time.monotonic())
+        return self._lease.is_held(self._context.clock.monotonic_s())
 
     async def perform(self, actions: Sequence[Action], emitter: Publisher) -> None:
         """Do all of it.
@@ -184,9 +183,9 @@ class Actions:
     async def survive(self, attempt: int) -> None:
         """Note that this worker lost the job and lives: the attempt is no sign that the job kills workers."""
         note = codec.encode(Note(id=self._job, attempt=attempt, verdict="returned", reason=LOST))
-        subject = self._context.journal.notes_subject(self._tenant, self._job)
-        end_s = time.monotonic() + SURVIVED_S
-        while time.monotonic() < end_s:
+        subject = self._context.journal.notes_subject(self._key)
+        end_s = self._context.clock.monotonic_s() + SURVIVED_S
+        while self._context.clock.monotonic_s() < end_s:
             try:
                 await self._context.journal.append(subject, note)
             except MeshError:
@@ -206,12 +205,12 @@ class Actions:
         async def create() -> bool:
             if not self._context.liveness.is_confirmed:  # the job may have been given away meanwhile
                 raise DisconnectedError("the server has not confirmed yet that this worker lives")
-            return await store.create(self._tenant, self._job, body, action.ttl_ms)
+            return await store.create(self._key, body, action.ttl_ms)
 
         created = await self.until_answered(create)
         self.result = result
         if not created:  # somebody else's Result, or ours from a try whose answer was lost: the stored one counts
-            stored = await self.until_answered(lambda: store.get_written(self._tenant, self._job))
+            stored = await self.until_answered(lambda: store.get_written(self._key))
             self.result = stored.result if stored is not None else result
         self.step("store", "after")
 
@@ -222,8 +221,8 @@ class Actions:
             await self.until_answered(lambda: self._context.store.put_object(name, body))
         except MeshError as error:
             reason = ErrorInfo(code="too_large", message=f"a Result of {len(body)} bytes cannot be kept: {error}")
-            return replace(result, status="failed", text="", embeddings=UNSET, finish_reason=None, error=reason)
-        return replace(result, text=UNSET, embeddings=UNSET, object=name)
+            return replace(result, status="failed", text="", embeddings=None, finish_reason=None, error=reason)
+        return replace(result, text="", embeddings=None, object=name)
 
     async def _announce(self, result: Result, emitter: Publisher) -> None:
         self.step("announce", "before")
@@ -242,7 +241,7 @@ class Actions:
     async def _remark(self, action: NoteAttempt) -> None:
         self.step("note", "before")
         journal, note = self._context.journal, codec.encode(action.note)
-        await self.until_answered(lambda: journal.append(journal.notes_subject(self._tenant, self._job), note))
+        await self.until_answered(lambda: journal.append(journal.notes_subject(self._key), note))
         self.step("note", "after")
 
     async def _ack(self) -> None:

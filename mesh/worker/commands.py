@@ -9,10 +9,9 @@ from collections.abc import Callable, Mapping
 
 import msgspec
 
-from mesh.broker.transport.connection import Connection
+from mesh.broker.broker import Broker
 from mesh.errors import MeshError
 from mesh.protocol import codec
-from mesh.protocol.subjects import Names
 from mesh.worker.runner import Runner
 
 Runners = Mapping[asyncio.Task[None], Runner]
@@ -32,20 +31,19 @@ class Commands:
 
     def __init__(
         self,
-        connection: Connection,
-        names: Names,
+        broker: Broker,
         runners: Runners,
         on_drain: Callable[[], DrainAnswer],
         worker: str,
     ) -> None:
         """`on_drain` begins to drain, if that has not begun; told again, it changes nothing."""
-        self._connection = connection
-        self._names = names
+        self._connection = broker.connection
+        self._names = broker.names
         self._runners = runners
         self._on_drain = on_drain
         self._subscriptions = (
-            connection.subscribe(names.system("cancel", "*", "*"), self._cancel),
-            connection.subscribe(names.drain(worker), self._drain),
+            broker.connection.subscribe(broker.names.system("cancel", "*", "*"), self._cancel),
+            broker.connection.subscribe(broker.names.drain(worker), self._drain),
         )
 
     def close(self) -> None:
@@ -59,7 +57,7 @@ class Commands:
         if not self._names.may_answer(reply.decode("utf-8", "replace")):
             return
         for task, runner in self._runners.items():
-            if runner.job == (tenant, job):
+            if runner.key == (tenant, job):
                 runner.interrupt("cancelled")  # changes nothing where the engine is done
                 task.add_done_callback(lambda _, r=runner: self._cancelled(r, reply))  # type: ignore[misc]
 

@@ -10,16 +10,12 @@ from typing import Literal
 from mesh.broker.stores.journal import Journal
 from mesh.broker.stores.liveness import LivenessStore
 from mesh.errors import BrokerTimeoutError
+from mesh.job_key import JobKey
 from mesh.protocol import codec
 from mesh.protocol.history import History, Trial
 from mesh.protocol.messages import Note
 from mesh.protocol.subjects import is_token
-
-# For a worker that was cut off to be back and say so: its library notices a broken connection at once, and a silent
-# one within six seconds.
-OBJECTION_S = 6.0
-
-Finding = Literal["lives", "gone"]
+from mesh.protocol.timing import OBJECTION_S
 
 
 class DeathCheck:
@@ -29,7 +25,7 @@ class DeathCheck:
         self._lives = lives
         self._journal = journal
 
-    async def hold(self, tenant: str, job: str, history: History, doubts: Sequence[Trial], now_unix_ms: int) -> float:
+    async def verify(self, key: JobKey, history: History, doubts: Sequence[Trial], now_unix_ms: int) -> float:
         """Judge `history` by what becomes known of `doubts`; the seconds in which their workers may still object.
 
         What it finds, and when it first asked, is noted where the next one who asks sees it, so that the time is
@@ -41,20 +37,20 @@ class DeathCheck:
         lived = [trial for trial in doubts if await self._find(trial) == "lives"]
         if lived:
             reason = "its worker lived when the job was to be given up"
-            notes = [Note(id=job, attempt=trial.attempt, verdict="returned", reason=reason) for trial in lived]
+            notes = [Note(id=key.id, attempt=trial.attempt, verdict="returned", reason=reason) for trial in lived]
             history.judge(notes)
         elif history.asked_unix_ms is None:
-            notes = [Note(id=job, attempt=history.attempts, verdict="probing", unix_ms=now_unix_ms)]
+            notes = [Note(id=key.id, attempt=history.attempts, verdict="probing", unix_ms=now_unix_ms)]
         else:
             notes = []
         for note in notes:
-            await self._journal.append(self._journal.notes_subject(tenant, job), codec.encode(note))
+            await self._journal.append(self._journal.notes_subject(key), codec.encode(note))
         if lived:
             return 0.0
         asked_unix_ms = now_unix_ms if history.asked_unix_ms is None else history.asked_unix_ms
         return min(OBJECTION_S, max(0.0, OBJECTION_S - (now_unix_ms - asked_unix_ms) / 1000))
 
-    async def _find(self, trial: Trial) -> Finding:
+    async def _find(self, trial: Trial) -> Literal["lives", "gone"]:
         if not is_token(trial.worker):
             return "gone"
         try:

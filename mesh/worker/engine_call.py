@@ -2,13 +2,12 @@
 
 import contextlib
 import logging
-import time
 import traceback
 from collections.abc import AsyncGenerator, Callable
 
-from mesh.clock import now_unix_ms
 from mesh.engines.base import Chunk, Work
 from mesh.errors import EngineFailedError, MeshError
+from mesh.job_key import JobKey
 from mesh.protocol.messages import Request, Usage
 from mesh.protocol.validate import seed_of
 from mesh.signals import EngineEnded, Operation
@@ -69,13 +68,13 @@ class EngineCall:
 
     async def run(self, begin: Begin) -> Outcome:
         """Have the engine do it. Raises nothing but CancelledError."""
-        self._began_s = time.monotonic()
+        self._began_s = self._context.clock.monotonic_s()
         self._tokens_before = len(begin.token_ids)
         job, tenant, *_ = self._about
         work = Work(
             job=f"{tenant}.{job}",
             request=self._request,
-            seed=seed_of(self._request, tenant, job),
+            seed=seed_of(self._request, JobKey(tenant, job)),
             token_ids=begin.token_ids,
             text=begin.text,
         )
@@ -89,7 +88,7 @@ class EngineCall:
             outcome = EngineFailedError(f"{type(error).__name__}: {error}")
         finally:
             self.progressed_s = None
-            self.seconds = time.monotonic() - self._began_s
+            self.seconds = self._context.clock.monotonic_s() - self._began_s
         if isinstance(outcome, MeshError):
             self.outcome = outcome.code
         else:
@@ -120,12 +119,13 @@ class EngineCall:
 
     async def _generate(self, work: Work) -> tuple[str, Usage] | MeshError:
         """Pass the engine's output on to the journal."""
-        emitter, attempt, tally = self._emitter, self._attempt, self._context.tally
-        self.progressed_s = began_s = time.monotonic()
+        emitter, attempt, tally = self._emitter, self._attempt, self._context.streaming.tally
+        clock = self._context.clock
+        self.progressed_s = began_s = self._context.clock.monotonic_s()
         stream: AsyncGenerator[Chunk, None] = self._context.engine.generate(work)
         async with contextlib.aclosing(stream):
             async for chunk in stream:
-                before_s, self.progressed_s = self.progressed_s, time.monotonic()
+                before_s, self.progressed_s = self.progressed_s, self._context.clock.monotonic_s()
                 if self.first_token_s is None:
                     self.first_token_s = self.progressed_s - began_s
                 elif tally is not None:
@@ -133,7 +133,7 @@ class EngineCall:
                 if self.on_grown is not None and emitter.has_grown:
                     on_grown, self.on_grown = self.on_grown, None
                     on_grown()
-                attempt.produced(chunk.text, chunk.token_ids, now_unix_ms())
+                attempt.produced(chunk.text, chunk.token_ids, clock.server_unix_ms())
                 if chunk.finish_reason is None:
                     emitter.add(chunk.text, chunk.token_ids)
                     continue

@@ -8,8 +8,7 @@ finds its leases expired before it does anything else.
 
 from dataclasses import dataclass
 
-GUARD = 0.05  # of ack_wait: time for an effect to arrive before the server would redeliver
-BEATS = 4  # extensions in one ack_wait: three may be lost
+from mesh.protocol.timing import LEASE_GUARD
 
 
 @dataclass(slots=True)
@@ -22,7 +21,7 @@ class Lease:
 
     def is_held(self, now_s: float) -> bool:
         """Whether an effect that starts now is surely within the lease."""
-        return not self.is_lost and now_s < self.confirmed_s + self.ack_wait_s * (1 - GUARD)
+        return not self.is_lost and now_s < self.confirmed_s + self.ack_wait_s * (1 - LEASE_GUARD)
 
     def extended(self, sent_s: float) -> None:
         """The server confirmed an extension sent at `sent_s`."""

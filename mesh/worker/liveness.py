@@ -9,23 +9,19 @@ import asyncio
 import contextlib
 import logging
 import secrets
-import time
 from collections.abc import Callable
 
 import msgspec
 
-from mesh.broker.stores.liveness import LivenessStore
-from mesh.broker.transport.connection import Connection
+from mesh.broker.broker import Broker
 from mesh.errors import ConfigError, DisconnectedError, MeshError, SequenceError
 from mesh.protocol import codec
 from mesh.protocol.messages import LivenessRecord, Pong
-from mesh.protocol.subjects import Names
+from mesh.protocol.timing import LEASES_ANNOUNCED_S, LIVENESS_RENEW_S
 
 log = logging.getLogger("mesh.worker")
 
 RETRY_S = 0.1
-RENEW_S = 2.0  # at most between two signs: who does not hear us can still see that we live
-WATCHED_S = 3.0  # after a ping somebody listens to what we announce
 LIST = b"leases"  # the body of a ping that asks for all of them
 BYE = b"bye"
 
@@ -35,8 +31,7 @@ class Liveness:
 
     def __init__(
         self,
-        connection: Connection,
-        names: Names,
+        broker: Broker,
         worker: str,
         on_dead: Callable[[], None],
         on_sure: Callable[[], None],
@@ -45,13 +40,14 @@ class Liveness:
 
         `on_sure` is called when it is sure of itself again.
         """
-        self._connection = connection
-        self._names = names
-        self._lives = LivenessStore(connection, names)
+        self._connection = broker.connection
+        self._names = broker.names
+        self._lives = broker.liveness
+        self._clock = broker.clock
         self._worker = worker
         self._on_dead = on_dead
         self._session = ""
-        self._pong = codec.encode(Pong(born_unix_ms=time.time_ns() // 1_000_000))
+        self._born_unix_ms = broker.clock.server_unix_ms()
         self._last = 0
         self._renewed_s = 0.0  # monotonic
         self._memory_s = 0.0  # how long a record is kept for sure
@@ -61,7 +57,7 @@ class Liveness:
         self._poke = asyncio.Event()
         self._leases: dict[str, None] = {}  # acknowledgement subjects, in the order of delivery
         self._watched_until_s = 0.0
-        self._subscription = connection.subscribe(names.system("ping", worker), self._pinged)
+        self._subscription = broker.connection.subscribe(broker.names.system("ping", worker), self._pinged)
 
     @property
     def is_confirmed(self) -> bool:
@@ -74,6 +70,8 @@ class Liveness:
         Raises:
             BrokerError: NATS did not answer.
         """
+        if not self._session:  # by now the server's time was measured
+            self._born_unix_ms = self._clock.server_unix_ms()
         self._memory_s = memory_s
         self._session = secrets.token_hex(8)
         doubts = self._doubts
@@ -94,7 +92,7 @@ class Liveness:
         Raises:
             ConfigError: another process took this worker's name.
         """
-        period_s = min(period_s, RENEW_S)
+        period_s = min(period_s, LIVENESS_RENEW_S)
         while True:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(period_s):
@@ -126,7 +124,7 @@ class Liveness:
         self._announce(b"-", ack_subject)
 
     def _announce(self, sign: bytes, ack_subject: str) -> None:
-        if time.monotonic() < self._watched_until_s:
+        if self._clock.monotonic_s() < self._watched_until_s:
             with contextlib.suppress(DisconnectedError):
                 self._connection.publish(self._names.leases(self._worker), sign + ack_subject.encode())
 
@@ -134,9 +132,10 @@ class Liveness:
         to = reply.decode("utf-8", "replace")
         if not self._names.may_answer(to):
             return
-        self._watched_until_s = time.monotonic() + WATCHED_S
+        self._watched_until_s = self._clock.monotonic_s() + LEASES_ANNOUNCED_S
+        pong = codec.encode(Pong(born_unix_ms=self._born_unix_ms))
         with contextlib.suppress(DisconnectedError):
-            self._connection.publish(to, msgspec.json.encode(list(self._leases)) if payload == LIST else self._pong)
+            self._connection.publish(to, msgspec.json.encode(list(self._leases)) if payload == LIST else pong)
 
     async def _renew(self) -> None:
         doubts = self._doubts
@@ -161,7 +160,7 @@ class Liveness:
         record = await self._lives.last(self._worker)
         if record is None:  # forgotten by the stream; a record that says we are dead would be kept for longer
             self._last = 0
-            return time.monotonic() - self._renewed_s > self._memory_s
+            return self._clock.monotonic_s() - self._renewed_s > self._memory_s
         self._last = record.sequence
         if record.sign is not None and record.sign.is_alive and record.sign.session != self._session:
             self._on_dead()
@@ -171,7 +170,7 @@ class Liveness:
         return record.sign != self._sign()
 
     def _confirmed(self, doubts: int) -> None:
-        self._renewed_s = time.monotonic()
+        self._renewed_s = self._clock.monotonic_s()
         if doubts == self._doubts and not self._sure.is_set():
             self._sure.set()
             self._on_sure()

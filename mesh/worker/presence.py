@@ -2,13 +2,11 @@
 
 import os
 import socket
-import time
 from dataclasses import dataclass
 from typing import Literal
 
 import mesh
-from mesh.broker.stores.results import PresenceStore
-from mesh.clock import now_unix_ms
+from mesh.broker.broker import Broker
 from mesh.engines.base import EngineInfo
 from mesh.errors import BrokerError, DisconnectedError
 from mesh.policies.affinity import owned_lanes
@@ -34,13 +32,14 @@ class WorkerLoad:
 class PresenceBoard:
     """Publishes one worker's presence, and reads the others'."""
 
-    def __init__(self, store: PresenceStore, worker: str, model: str, info: EngineInfo, lanes: int) -> None:
-        self._store = store
+    def __init__(self, broker: Broker, worker: str, model: str, info: EngineInfo, lanes: int) -> None:
+        self._store = broker.workers
+        self._clock = broker.clock
         self._worker = worker
         self._model = model
         self._info = info
         self._lanes = lanes
-        self._started_unix_ms = now_unix_ms()
+        self._started_unix_ms = self._clock.wall_unix_ms()
         self._look_s = float("-inf")  # no look before; monotonic
         self.owned: frozenset[int] = frozenset(range(lanes))
 
@@ -62,7 +61,7 @@ class PresenceBoard:
             finished=load.finished,
             tokens=load.tokens,
             started_unix_ms=self._started_unix_ms,
-            beat_unix_ms=now_unix_ms(),
+            beat_unix_ms=self._clock.wall_unix_ms(),
         )
         try:
             self._store.put(presence)
@@ -74,13 +73,13 @@ class PresenceBoard:
 
         Where there are many, only some calls look: a lane whose owner came or went is pulled by all the others.
         """
-        if time.monotonic() < self._look_s:
+        if self._clock.monotonic_s() < self._look_s:
             return
         try:
             everyone = await self._store.all()
         except BrokerError:
             return  # we keep the lanes we had: ownership is a preference
-        self._look_s = time.monotonic() + LOOK_EACH_S * len(everyone)
+        self._look_s = self._clock.monotonic_s() + LOOK_EACH_S * len(everyone)
         peers = [each.worker for each in everyone if each.model == self._model and each.state == "ready"]
         self.owned = frozenset(owned_lanes(self._worker, peers, self._lanes))
 

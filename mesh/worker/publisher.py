@@ -9,13 +9,15 @@ the operator wants. The first token and the end never wait for it.
 
 import asyncio
 import logging
-import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from mesh.broker.stores.journal import Entry, Journal
 from mesh.broker.transport.mapping import read_puback
+from mesh.clock import Clock
 from mesh.errors import MeshError, SequenceError, TooLargeError
+from mesh.job_key import JobKey
 from mesh.policies import pacing
 from mesh.protocol import codec
 from mesh.protocol.codec import Encoding
@@ -35,42 +37,50 @@ class LostError(Exception):
     """The job is not this worker's any more: its lease ran out, or its journal was written by another."""
 
 
+@dataclass(frozen=True, slots=True)
+class Streaming:
+    """How output travels."""
+
+    streams: bool = True  # False: readers get the result event alone, and progress is kept every CHECKPOINT_S
+    window_s: float = 0.0  # tokens gather at least so long after each publish
+    tally: Tally | None = None  # counts each event and each output; None: nobody reads it
+
+
+@dataclass(frozen=True, slots=True)
+class PublisherHooks:
+    """What a publisher asks and tells its runner."""
+
+    is_held: Callable[[], bool]  # asked before every publish
+    on_lost: Callable[[], None]  # the job turned out to be another worker's; called once at most
+    on_begun: Callable[[], None]  # `started` is in the journal; called once at most
+    step: Callable[[str, When], None] | None = None  # told before and after each delta
+
+
 class Publisher:
     """Publishes one attempt's events. All methods on the loop's thread."""
 
     def __init__(
         self,
         journal: Journal,
-        job: tuple[str, str],
+        key: JobKey,
         encoding: Encoding,
-        is_held: Callable[[], bool],
-        on_lost: Callable[[], None],
-        on_begun: Callable[[], None],
-        step: Callable[[str, When], None] | None = None,
-        streams: bool = True,
+        streaming: Streaming,
+        hooks: PublisherHooks,
+        clock: Clock,
     ) -> None:
-        """`job` is (tenant, id). `is_held` is asked before every publish.
-
-        `on_begun` is called when `started` is in the journal, `on_lost` when the job turns out to be another's;
-        each once at most. `step` is told before and after each delta, if somebody watches that closely.
-
-        Without `streams` the job's readers get the result event alone; elsewhere its attempts are counted, and what it
-        made is kept every CHECKPOINT_S, so that it goes on from there.
-        """
         self._journal = journal
-        self._id = job[1]
-        self._public = journal.subject(*job)
-        self._subject = self._public if streams else journal.attempts_subject(*job)
-        self._streams = streams
-        self.tally: Tally | None = None  # counts the deltas; set by whoever reads it
-        self.window_s = 0.0  # tokens gather for so long after each publish; set by whoever wants that
+        self._id = key.id
+        self._public = journal.subject(key)
+        self._subject = self._public if streaming.streams else journal.attempts_subject(key)
+        self._streaming = streaming
+        self._clock = clock
         self._timer: asyncio.TimerHandle | None = None  # the end of a window in which output waits
         self._sent_tokens = 0  # in the delta in flight
         self._encoding: Encoding = encoding
-        self._is_held = is_held
-        self._on_lost = on_lost
-        self._on_begun = on_begun
-        self._step = step
+        self._is_held = hooks.is_held
+        self._on_lost = hooks.on_lost
+        self._on_begun = hooks.on_begun
+        self._step = hooks.step
         self._loop = asyncio.get_running_loop()
         self._last = 0  # stream sequence of the subject's last event
         self._attempt = 0
@@ -114,7 +124,7 @@ class Publisher:
 
     def finish(self, finish_reason: str, usage: Usage, text: str, token_ids: Sequence[int]) -> None:
         """Publish the last output, marked as such."""
-        if self._streams:
+        if self._streaming.streams:
             self._finish = (finish_reason, usage)
             self.add(text, token_ids)
         else:
@@ -127,7 +137,7 @@ class Publisher:
             LostError: it will never be, or is not after `patience_s`; then no more is published.
         """
         self._gathers = False
-        if self._streams and self._in_flight is None and not self._is_lost:
+        if self._streaming.streams and self._in_flight is None and not self._is_lost:
             self._send_delta()
         if not self._idle.is_set():
             timer = self._loop.call_later(patience_s, self._lose) if patience_s is not None else None
@@ -177,7 +187,7 @@ class Publisher:
 
     def _send_or_wait(self) -> None:
         """Output goes out now, or at the end of the window; of a job that streams nothing, only so often."""
-        if not self._streams:
+        if not self._streaming.streams:
             if self._loop.time() - self._sent_s >= CHECKPOINT_S:
                 self._send_delta()
         elif not (window_s := self._window()):
@@ -193,7 +203,7 @@ class Publisher:
         """How long output gathers now, in seconds from the last publish: the first token and the end do not."""
         if self._finish is not None or not self.has_grown or not self._gathers:
             return 0.0
-        return max(self.window_s, self._rest_s)
+        return max(self._streaming.window_s, self._rest_s)
 
     def _window_over(self) -> None:
         self._timer = None
@@ -238,7 +248,7 @@ class Publisher:
     def _send(self, body: bytes) -> None:
         self._idle.clear()
         self._in_flight = body
-        self._sent_s, self._asked_s = self._loop.time(), time.monotonic()
+        self._sent_s, self._asked_s = self._loop.time(), self._clock.monotonic_s()
         if not self._is_held():
             self._lose()
             return
@@ -273,14 +283,14 @@ class Publisher:
     def _landed(self, sequence: int) -> None:
         self._last = sequence
         self._in_flight = None
-        self._rest_s = pacing.window_s(time.monotonic() - self._asked_s)
+        self._rest_s = pacing.window_s(self._clock.monotonic_s() - self._asked_s)
         if self._is_beginning:
             self._is_beginning = False
             self._on_begun()
         elif not self._is_announcing:
             self.has_grown = True
-            if self.tally is not None:
-                self.tally.published(self._sent_tokens)
+            if self._streaming.tally is not None:
+                self._streaming.tally.published(self._sent_tokens)
             if self._step is not None:
                 self._step("last" if self._is_last else "delta", "after")
         self._send_or_wait()

@@ -10,14 +10,15 @@ import logging
 from collections.abc import Callable
 
 from mesh.broker import topology
+from mesh.broker.broker import Broker
 from mesh.broker.stores.delivery import Delivery
 from mesh.broker.stores.pulls import Leases, PullEnd, Pulls
-from mesh.broker.transport.connection import Connection
 from mesh.errors import BrokerError, DisconnectedError
 from mesh.policies.tiers import TierWeights
 from mesh.protocol.messages import TIERS
-from mesh.protocol.subjects import Names, is_token
+from mesh.protocol.subjects import is_token
 from mesh.worker.credits import Credits, Source
+from mesh.worker.suspension import Suspension
 
 log = logging.getLogger("mesh.worker")
 
@@ -31,8 +32,7 @@ class Puller:
 
     def __init__(
         self,
-        connection: Connection,
-        names: Names,
+        broker: Broker,
         model: str,
         capacity: int,
         is_held_up: Callable[[], bool],
@@ -42,20 +42,20 @@ class Puller:
 
         While `is_held_up`, nothing is pulled, and what still comes is handed back.
         """
-        self._connection = connection
-        self._names = names
+        self._broker = broker
         self._model = model
         self._capacity = capacity
         self._is_held_up = is_held_up
         self._start_job = start_job
-        self._leases = Leases(connection)
+        self._leases = Leases(broker.connection)
         self._loop = asyncio.get_running_loop()
         self._settings = topology.MeshSettings()
         self._credits = Credits(capacity, [], TierWeights())
         self._puller: Pulls | None = None
         self._is_stopped = False
         self._is_due = False
-        self._ticked_s = float("inf")  # when the loop was last seen to turn; until then nothing can be late
+        self._clock = broker.clock
+        self._suspension = Suspension(self._settings.ack_wait_s / 2)
         self._broken = asyncio.Event()
         self.owned: frozenset[int] = frozenset()  # lanes pulled first; the presence board keeps it
         self.emptied = asyncio.Event()  # set when no pull is open after `stop`
@@ -75,22 +75,25 @@ class Puller:
         Raises:
             TopologyError: there is no mesh on this NATS, or the server is too old.
         """
-        topology.check_server(self._connection.server_version)
-        self._settings = await topology.read_settings(self._connection, self._names)
+        topology.check_server(self._broker.connection.server_version)
+        self._settings = await topology.read_settings(self._broker)
         await self._ensure_declared()
         sources = [
-            Source(self._names.consumer(self._model, tier, lane), tier, lane)
+            Source(self._broker.names.consumer(self._model, tier, lane), tier, lane)
             for tier in TIERS
             for lane in range(self._settings.lanes)
         ]
         self._credits = Credits(self._capacity, sources, weights)
-        self._puller = Pulls(self._connection, self._names, self._delivered, self._pull_ended)
+        self._suspension = Suspension(self._settings.ack_wait_s / 2)
+        self._puller = Pulls(self._broker, self._delivered, self._pull_ended)
         return self._settings
 
     def pump(self) -> None:
         """Send the pulls that the credits allow."""
-        if self._puller is None or self._is_stopped or not self._connection.is_connected or self._is_held_up():
+        if self._puller is None or self._is_stopped or not self._broker.connection.is_connected or self._is_held_up():
             return
+        if self._suspension.is_suspected(self._clock.uptime_s()):
+            return  # what a pull brings now would be left alone
         now_s = self._loop.time()
         for ask in self._credits.plan(now_s, self.owned):
             priority = 0 if ask.source.lane in self.owned else 1
@@ -122,14 +125,19 @@ class Puller:
         if self._puller is not None:
             self._puller.close()
 
+    def ticked(self) -> None:
+        """One tick of the side task."""
+        self._suspension.ticked(self._clock.uptime_s())
+        if self._puller is not None:
+            self._puller.expire()
+        self.pump()
+
     async def tick(self) -> None:
         """Side task: give up forgotten pulls, look at consumers that were not looked at."""
+        self.ticked()
         while True:
-            self._ticked_s = self._loop.time()
             await asyncio.sleep(TICK_S)
-            if self._puller is not None:
-                self._puller.expire()
-            self.pump()
+            self.ticked()
 
     async def repair(self) -> None:
         """Side task: when pulls fail, see whether our consumers are still there."""
@@ -137,7 +145,7 @@ class Puller:
             await self._broken.wait()
             await asyncio.sleep(REPAIR_S)
             self._broken.clear()
-            if not self._connection.is_connected:
+            if not self._broker.connection.is_connected:
                 continue
             try:
                 await self._ensure_declared()
@@ -146,8 +154,8 @@ class Puller:
 
     async def _ensure_declared(self) -> None:
         """Declare what we need if it is missing; say so if it is not as the mesh was made."""
-        changes = await topology.plan_volatile(self._connection, self._names, self._settings)
-        changes += await topology.plan_consumers(self._connection, self._names, self._settings, self._model)
+        changes = await topology.plan_volatile(self._broker, self._settings)
+        changes += await topology.plan_consumers(self._broker, self._settings, self._model)
         for change in changes:
             if change.verb == "differs":
                 log.warning(
@@ -157,7 +165,7 @@ class Puller:
                     change.detail,
                     extra={"event": "topology_drift"},
                 )
-        await topology.apply(self._connection, changes)
+        await topology.apply(self._broker.connection, changes)
 
     def _pull_ended(self, consumer: str, how: PullEnd) -> None:
         broken = how == "broken"
@@ -169,9 +177,9 @@ class Puller:
         self._pump_soon()
 
     def _delivered(self, delivery: Delivery) -> None:
-        if self._loop.time() - self._ticked_s > self._settings.ack_wait_s / 2:
-            # This process was suspended: the job may have lain in the socket until its lease ended, and be another's.
-            # It is left alone, since even handing it back would disturb whoever has it; if it is ours it comes again.
+        if self._suspension.is_suspected(self._clock.uptime_s()):
+            # The job may have lain in the socket until its lease ended, and be another worker's by now.
+            # It is left alone, since even a NAK would disturb that worker; if the job is ours it comes again.
             self._credits.delivered(delivery.consumer, delivery.pending, accepted=False)
             log.warning("a delivery came late and was left alone", extra={"event": "late_delivery"})
             return

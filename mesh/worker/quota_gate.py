@@ -10,9 +10,10 @@ import logging
 from mesh.broker.stores.delivery import Delivery
 from mesh.broker.stores.quota_slots import Slot, Slots
 from mesh.broker.stores.quotas import Quotas
-from mesh.broker.topology import PRESENCE_BEAT_S
 from mesh.errors import BrokerError, MeshError, RequestError
+from mesh.job_key import JobKey
 from mesh.protocol.messages import Result
+from mesh.protocol.timing import PRESENCE_BEAT_S
 
 log = logging.getLogger("mesh.worker")
 
@@ -39,8 +40,7 @@ class QuotaGate:
         request = delivery.stored.request
         assert request is not None
         try:
-            tenant, job = delivery.address.tenant, delivery.job
-            await self._quotas.begin(tenant, job, request, delivery.stored_unix_ms, now_unix_ms)
+            await self._quotas.begin(delivery.key, request, delivery.stored_unix_ms, now_unix_ms)
         except RequestError as error:
             return error
         except BrokerError as error:
@@ -72,7 +72,7 @@ class QuotaGate:
         """Count what a job took, once."""
         tokens = result.usage.prompt_tokens + result.usage.completion_tokens
         try:
-            await self._quotas.spent(result.tenant, result.id, tokens, now_unix_ms)
+            await self._quotas.spent(JobKey(result.tenant, result.id), tokens, now_unix_ms)
         except MeshError as error:
             log.warning(
                 "%d tokens of job %s were not counted: %s", tokens, result.id, error, extra={"event": "quota_uncounted"}

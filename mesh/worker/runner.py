@@ -7,34 +7,32 @@ engine starts meanwhile, and only a refusal makes the runner read the journal an
 import asyncio
 import contextlib
 import logging
-import time
 from collections.abc import Coroutine, Iterator
+from dataclasses import replace
 from typing import Any, Literal, TypeVar
 
 from mesh.broker.stores.delivery import Delivery, refusal
 from mesh.broker.stores.journal import Entry
 from mesh.broker.stores.results import Stored
-from mesh.clock import now_unix_ms
 from mesh.errors import EngineDeadError, EngineFailedError, MeshError, RequestError
+from mesh.job_key import JobKey
 from mesh.policies.quota import pause_s
 from mesh.protocol.history import History
 from mesh.protocol.messages import Result, Usage
 from mesh.protocol.outcome import JobFacts
+from mesh.protocol.timing import ENDING_S
 from mesh.worker.actions import RETRY_S, Actions, WorkerContext
 from mesh.worker.attempt import Action, Attempt, Begin
 from mesh.worker.cancel_scope import CancelScope
 from mesh.worker.engine_call import EngineCall, Outcome
 from mesh.worker.lease import Lease
-from mesh.worker.publisher import LostError, Publisher
+from mesh.worker.publisher import LostError, Publisher, PublisherHooks
 from mesh.worker.takeover import read_takeover
 
 log = logging.getLogger("mesh.worker")
 
 # How long a job that ended keeps its slot while its last tokens cannot be journaled; then it is delivered again.
 JOURNAL_PATIENCE_S = 30.0
-
-# How long a journal that was closed to end its job is left alone: twice what its closer has to store the Result.
-ENDING_S = 4.0
 
 # Why the engine's work on a job is cut short. lost: the job is another's. found: it has a Result already.
 # stalled: it gets nowhere, while others do. dead: the engine is, as far as anybody can tell.
@@ -59,10 +57,10 @@ class Runner:
             worker=context.worker,
             sequence=delivery.stored.sequence,
             stored_unix_ms=delivery.stored_unix_ms,
-            received_unix_ms=now_unix_ms(),
+            received_unix_ms=context.clock.server_unix_ms(),
             request=self._request,
         )
-        self._public = context.journal.subject(self._facts.tenant, self._facts.id)
+        self._public = context.journal.subject(delivery.key)
         self._interrupt: Interrupt | None = None
         self._found: Stored | None = None
         self._scope = CancelScope()  # of what an interrupt cuts short
@@ -73,9 +71,9 @@ class Runner:
         self._renew()
 
     @property
-    def job(self) -> tuple[str, str]:
-        """Tenant and id."""
-        return self._facts.tenant, self._facts.id
+    def key(self) -> JobKey:
+        """The job's identity."""
+        return self._facts.key
 
     @property
     def delivery(self) -> Delivery:
@@ -113,7 +111,7 @@ class Runner:
             actions = await self._serve()
             await self._effects.perform(actions, self._emitter)
             if self.result is not None and not self._context.gate.is_open_to(self._facts.tenant):
-                self._context.afterwards(self._context.gate.spent(self.result, now_unix_ms()))
+                self._context.afterwards(self._context.gate.spent(self.result, self._now_unix_ms()))
         except LostError:
             self._effects.give_up("lost")
             if self._has_begun:
@@ -129,21 +127,27 @@ class Runner:
             self._emitter.close()
             self._context.gate.leave((self._facts.tenant, self._facts.sequence))
 
+    def _now_unix_ms(self) -> int:
+        """By the server's clock, which stamped the request."""
+        return self._context.clock.server_unix_ms()
+
     def _renew(self) -> None:
         """Start over: nothing is decided, nothing is published."""
         self._attempt = Attempt(self._facts, self._context.retry)
         self._has_begun = False
         self._emitter = Publisher(
             self._context.journal,
-            self.job,
+            self.key,
             self._delivery.stored.encoding,
-            self._effects.is_held,
-            lambda: self.interrupt("lost"),
-            self._begun,
-            self._effects.step if self._context.shows_steps else None,
-            streams=self._request is None or self._request.stream,
+            replace(self._context.streaming, streams=self._request is None or self._request.stream),
+            PublisherHooks(
+                is_held=self._effects.is_held,
+                on_lost=lambda: self.interrupt("lost"),
+                on_begun=self._begun,
+                step=self._effects.step if self._context.shows_steps else None,
+            ),
+            self._context.clock,
         )
-        self._emitter.tally, self._emitter.window_s = self._context.tally, self._context.window_s
         if self._interrupt in ("lost", "found"):
             self._interrupt = None
 
@@ -157,11 +161,11 @@ class Runner:
                 return turned_away
         actions: list[Action] | None = None
         # Past its deadline it may have been given a Result by somebody who died before storing it.
-        if self._delivery.delivered == 1 and now_unix_ms() < self._facts.deadline_unix_ms:
-            self._context.store.check(*self.job, self._result_found)
+        if self._delivery.delivered == 1 and self._now_unix_ms() < self._facts.deadline_unix_ms:
+            self._context.store.check(self.key, self._result_found)
             if await self._enter(isolated=False):
                 try:
-                    actions = await self._begin(self._attempt.first(now_unix_ms()), last=0)
+                    actions = await self._begin(self._attempt.first(self._now_unix_ms()), last=0)
                 finally:
                     self._context.isolation.leave(self._is_alone)
             elif self._interrupt != "found":
@@ -175,10 +179,10 @@ class Runner:
 
     async def _turned_away(self) -> list[Action] | None:
         """What becomes of a job that its tenant's limits keep from the engine; None: nothing keeps it."""
-        if now_unix_ms() >= self._facts.deadline_unix_ms:
+        if self._now_unix_ms() >= self._facts.deadline_unix_ms:
             return None  # it ends as such
         if not await self._has_journal():
-            error = await self._context.gate.refusal(self._delivery, now_unix_ms())
+            error = await self._context.gate.refusal(self._delivery, self._now_unix_ms())
             if error is not None:
                 return await self._refuse(error)
         if await self._context.gate.take((self._facts.tenant, self._facts.sequence)):
@@ -190,12 +194,12 @@ class Runner:
         self._effects.refused(error)
         if await self._has_journal():
             return self._attempt.repeated()
-        return self._attempt.failed(error, now_unix_ms())
+        return self._attempt.failed(error, self._now_unix_ms())
 
     async def _has_journal(self) -> bool:
         """Whether anybody began a job of this name."""
         journal = self._context.journal
-        for subject in (self._public, journal.attempts_subject(*self.job)):
+        for subject in (self._public, journal.attempts_subject(self.key)):
             if await self._effects.until_answered(lambda subject=subject: journal.last(subject)) is not None:  # type: ignore[misc]
                 return True
         return False
@@ -205,7 +209,7 @@ class Runner:
         assert self._request is not None
         context = self._context
         self._effects.step("recall", "before")
-        recalled = await read_takeover(context, self._effects, self.job, self._request.stream, bool(self._awaited_end))
+        recalled = await read_takeover(context, self._effects, self.key, self._request.stream, bool(self._awaited_end))
         if recalled.stored is not None:
             return self._settle_found(recalled.stored, recalled.last)
         history, last = recalled.history, recalled.last.sequence if recalled.last is not None else 0
@@ -229,15 +233,15 @@ class Runner:
             self._emitter.follow(last if self._request.stream else 0)
             return await self._conclude(None)
         try:
-            return await self._begin(self._attempt.taken_over(index, is_queued, now_unix_ms()), last)
+            return await self._begin(self._attempt.taken_over(index, is_queued, self._now_unix_ms()), last)
         finally:
             context.isolation.leave(self._is_alone)
 
     async def _may_be_buried(self, history: History) -> bool:
         """Ask after the workers that left no word, and judge those attempts. False: give them time to object."""
         doubts = self._context.retry.unproven(history.trials)
-        hold, now = self._context.death_check.hold, now_unix_ms()
-        left_s = await self._effects.until_answered(lambda: hold(*self.job, history, doubts, now)) if doubts else 0.0
+        verify, now = self._context.death_check.verify, self._now_unix_ms()
+        left_s = await self._effects.until_answered(lambda: verify(self.key, history, doubts, now)) if doubts else 0.0
         if not left_s or self.waits_for_objections:  # waited itself it has, whatever a clock elsewhere says
             return True
         self.waits_for_objections = True
@@ -266,7 +270,7 @@ class Runner:
     @contextlib.contextmanager
     def _until_deadline(self) -> Iterator[None]:
         """Meanwhile, the job's deadline interrupts it."""
-        left_s = (self._facts.deadline_unix_ms - now_unix_ms()) / 1000
+        left_s = (self._facts.deadline_unix_ms - self._now_unix_ms()) / 1000
         timer = asyncio.get_running_loop().call_later(max(0.0, left_s), self.interrupt, "expired")
         try:
             yield
@@ -321,7 +325,7 @@ class Runner:
             if self._emitter.is_refused_first:
                 return None
             raise
-        now = now_unix_ms()
+        now = self._now_unix_ms()
         match outcome:
             case (str() as reason, Usage() as usage):
                 return self._attempt.finished(reason, usage, now)
@@ -362,7 +366,7 @@ class Runner:
             return False
         self._delivery = delivery
         self._effects.redelivered(delivery)
-        self._lease.extended(time.monotonic())
+        self._lease.extended(self._context.clock.monotonic_s())
         return True
 
     def _begun(self) -> None:

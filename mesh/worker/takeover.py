@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from mesh.broker.stores.journal import Entry, events_of, notes_in
 from mesh.broker.stores.results import Stored
+from mesh.job_key import JobKey
 from mesh.protocol.history import History, read_history
 from mesh.worker.actions import Actions, WorkerContext
 
@@ -18,22 +19,22 @@ class Takeover:
 
 
 async def read_takeover(
-    context: WorkerContext, effects: Actions, job: tuple[str, str], streams: bool, must_be_newest: bool
+    context: WorkerContext, effects: Actions, key: JobKey, streams: bool, must_be_newest: bool
 ) -> Takeover:
-    """Read it. `job`: tenant and id. `must_be_newest`: the Result as the bucket's leader knows it.
+    """Read it. `must_be_newest`: the Result as the bucket's leader knows it.
 
     Raises:
         LostError: the lease ended before NATS answered.
     """
     journal, until_answered = context.journal, effects.until_answered
     look = context.store.get_written if must_be_newest else context.store.get
-    stored = await until_answered(lambda: look(*job))
-    entries = await until_answered(lambda: journal.read(journal.subject(*job)))
+    stored = await until_answered(lambda: look(key))
+    entries = await until_answered(lambda: journal.read(journal.subject(key)))
     history = read_history(events_of(entries))
     if stored is None and history.result is None and not streams:
-        entries = await until_answered(lambda: journal.read(journal.attempts_subject(*job)))
+        entries = await until_answered(lambda: journal.read(journal.attempts_subject(key)))
         history = read_history(events_of(entries))
     if stored is None and history.attempts:
-        notes = await until_answered(lambda: journal.read(journal.notes_subject(*job)))
+        notes = await until_answered(lambda: journal.read(journal.notes_subject(key)))
         history.judge(notes_in(notes))
     return Takeover(stored, history, entries[-1] if entries else None)

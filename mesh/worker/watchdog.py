@@ -1,9 +1,9 @@
 """Watches the engine from outside: does it answer, and does it get anywhere? A worker's side tasks."""
 
 import asyncio
-import time
 from collections.abc import Callable, Iterable
 
+from mesh.clock import Clock
 from mesh.engines.base import Engine
 from mesh.errors import EngineDeadError
 from mesh.policies.progress import ProgressPolicy
@@ -22,28 +22,30 @@ class Watchdog:
         policy: ProgressPolicy,
         runners: Callable[[], Iterable[Runner]],
         engine_died: Callable[[str], None],
+        clock: Clock,
     ) -> None:
         """`runners` tells who runs now; `engine_died` is told why, once at most by each task."""
         self._engine = engine
         self._policy = policy
         self._runners = runners
         self._engine_died = engine_died
+        self._clock = clock
         self._asked_s: float | None = None  # since when the engine owes an answer; monotonic
 
     def owes_s(self) -> float:
         """For how long the engine has not answered the last probe; 0: it has."""
-        return time.monotonic() - self._asked_s if self._asked_s is not None else 0.0
+        return self._clock.monotonic_s() - self._asked_s if self._asked_s is not None else 0.0
 
     def silent_s(self) -> float:
         """For how long no running job has got anywhere; 0: none runs."""
         running = [since_s for each in self._runners() if (since_s := each.progressed_s) is not None]
-        return time.monotonic() - max(running) if running else 0.0
+        return self._clock.monotonic_s() - max(running) if running else 0.0
 
     async def probe(self) -> None:
         """Ask the engine for a sign of life."""
         while True:
             await asyncio.sleep(PROBE_EVERY_S)
-            self._asked_s = time.monotonic()
+            self._asked_s = self._clock.monotonic_s()
             try:
                 await self._engine.probe(PROBE_TIMEOUT_S)
                 self._asked_s = None
@@ -54,10 +56,10 @@ class Watchdog:
     async def watch(self) -> None:
         """See that tokens come, whatever the engine says of itself."""
         policy = self._policy
-        looked_s = time.monotonic()
+        looked_s = self._clock.monotonic_s()
         while True:
             await asyncio.sleep(policy.look_s)
-            now_s = time.monotonic()
+            now_s = self._clock.monotonic_s()
             was_away, looked_s = now_s - looked_s > 2 * policy.look_s + 1.0, now_s
             if was_away:  # this process was suspended or busy: what the engine made meanwhile is not read yet
                 continue

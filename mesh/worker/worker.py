@@ -8,34 +8,28 @@ tasks. A side task that dies ends the worker.
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from mesh.broker.stores.deadletters import DeadLetters
+from mesh.broker.broker import Broker
 from mesh.broker.stores.delivery import Delivery
-from mesh.broker.stores.journal import Journal
-from mesh.broker.stores.liveness import LivenessStore
 from mesh.broker.stores.pulls import Leases
-from mesh.broker.stores.queue import RequestQueue
 from mesh.broker.stores.quota_slots import Slots
 from mesh.broker.stores.quotas import Quotas
-from mesh.broker.stores.results import PresenceStore, ResultStore
-from mesh.broker.topology import PRESENCE_BEAT_S
-from mesh.broker.transport.connection import Connection
-from mesh.clock import now_unix_ms
 from mesh.engines.base import Engine
 from mesh.errors import DisconnectedError, EngineDeadError, MeshError
-from mesh.protocol.subjects import Names
+from mesh.job_key import JobKey
+from mesh.protocol.timing import HAND_BACK_S, LEASE_BEATS, PRESENCE_BEAT_S
 from mesh.signals import ConnectionChanged, EngineDied, JobDelivered, JobEnded, JobReturned, Observer, Signal, ignore
 from mesh.worker.actions import WorkerContext
 from mesh.worker.commands import Commands, DrainAnswer
 from mesh.worker.death_check import DeathCheck
 from mesh.worker.isolation import Isolation
-from mesh.worker.lease import BEATS, Lease
+from mesh.worker.lease import Lease
 from mesh.worker.liveness import Liveness
 from mesh.worker.options import WorkerHealth, WorkerOptions, WorkerStatistics
 from mesh.worker.presence import PresenceBoard, State, WorkerLoad
+from mesh.worker.publisher import Streaming
 from mesh.worker.puller import Puller
 from mesh.worker.quota_gate import QuotaGate
 from mesh.worker.runner import Runner
@@ -45,25 +39,21 @@ __all__ = ["WorkerHealth", "Worker", "WorkerOptions", "WorkerStatistics"]
 
 log = logging.getLogger("mesh.worker")
 
-HAND_BACK_S = 2.0  # for jobs to be handed back once the grace period is over
-
 
 class Worker:
     """See the module's docstring. `serve` once; `drain` at any time, also twice."""
 
-    def __init__(
-        self, engine: Engine, connection: Connection, names: Names, options: WorkerOptions, observer: Observer
-    ) -> None:
+    def __init__(self, engine: Engine, broker: Broker, options: WorkerOptions, observer: Observer) -> None:
         """`engine` is started; the caller stops it after `serve` returned."""
         self._engine = engine
-        self._connection = connection
-        self._names = names
+        self._broker = broker
+        self._clock = broker.clock
         self._options = options
         self._observer = observer
         self._capacity = options.capacity or engine.info.capacity
         self._loop = asyncio.get_running_loop()
         self._runners: dict[asyncio.Task[None], Runner] = {}
-        self._by_job: dict[tuple[str, str], Runner] = {}  # the newest of each job
+        self._by_job: dict[JobKey, Runner] = {}  # the newest of each job
         self._afterwork: set[asyncio.Task[None]] = set()
         self._state: State = "starting"
         self._finished = self._returned = self._tokens = 0
@@ -75,30 +65,30 @@ class Worker:
         self._idle.set()
         self._engine_fault: str | None = None
         self._isolation = Isolation()
-        self._watchdog = Watchdog(engine, options.progress, self._runners.values, self._engine_died)
-        self._liveness = Liveness(connection, names, options.name, self._declared_dead, self._confirmed_again)
-        self._puller = Puller(connection, names, options.model, self._capacity, self._is_held_up, self._start_job)
+        self._watchdog = Watchdog(engine, options.progress, self._runners.values, self._engine_died, self._clock)
+        self._liveness = Liveness(broker, options.name, self._declared_dead, self._confirmed_again)
+        self._puller = Puller(broker, options.model, self._capacity, self._is_held_up, self._start_job)
         self._board: PresenceBoard | None = None
         self.ready = asyncio.Event()  # set once the worker pulls
-        self._leases = Leases(connection)
-        self._gate = QuotaGate(Quotas(connection, names), Slots(connection, names, options.name))
+        self._leases = Leases(broker.connection)
+        self._gate = QuotaGate(Quotas(broker), Slots(broker, options.name))
         self._context = WorkerContext(
             worker=options.name,
             engine=engine,
-            journal=Journal(connection, names),
-            store=ResultStore(connection, names),
-            queue=RequestQueue(connection, names),
+            clock=self._clock,
+            journal=broker.journal,
+            store=broker.results,
+            queue=broker.queue,
             leases=self._leases,
-            dead=DeadLetters(connection, names),
+            dead=broker.dead_letters,
             retry=options.retry,
             observer=self._observe,
             shows_steps=options.shows_steps and observer is not ignore,
-            window_s=options.window_s,
-            tally=options.tally,
+            streaming=Streaming(window_s=options.window_s, tally=options.tally),
             gate=self._gate,
             isolation=self._isolation,
             liveness=self._liveness,
-            death_check=DeathCheck(LivenessStore(connection, names), Journal(connection, names)),
+            death_check=DeathCheck(broker.liveness, broker.journal),
             afterwards=self._afterwards,
             engine_died=self._engine_died,
         )
@@ -128,7 +118,7 @@ class Worker:
         """Whether it is well."""
         return WorkerHealth(
             state=self._state,
-            is_connected=self._connection.is_connected,
+            is_connected=self._broker.connection.is_connected,
             is_confirmed=self._liveness.is_confirmed,
             owes_s=self._watchdog.owes_s(),
             silent_s=self._watchdog.silent_s(),
@@ -171,8 +161,8 @@ class Worker:
             EngineDeadError: the engine died; every job was handed back.
         """
         await self._prepare()
-        unlisten = self._connection.listen(self._connection_changed)
-        orders = Commands(self._connection, self._names, self._runners, self._asked_to_drain, self.name)
+        unlisten = self._broker.connection.listen(self._connection_changed)
+        orders = Commands(self._broker, self._runners, self._asked_to_drain, self.name)
         dog, pump = self._watchdog, self._puller
         runs = (self._beat, self._live, self._show, pump.tick, pump.repair, dog.probe, dog.watch, self._gate.run)
         side = [self._side(run) for run in runs]
@@ -213,8 +203,9 @@ class Worker:
         self._ack_wait_s = settings.ack_wait_s
         await self._gate.prepare()
         await self._liveness.begin(memory_s=settings.events_age_s / 2)
-        store = PresenceStore(self._connection, self._names)
-        self._board = PresenceBoard(store, self._options.name, self._options.model, self._engine.info, settings.lanes)
+        self._board = PresenceBoard(
+            self._broker, self._options.name, self._options.model, self._engine.info, settings.lanes
+        )
         await self._board.look()
         self._puller.owned = self._board.owned
 
@@ -258,12 +249,12 @@ class Worker:
                 model=delivery.address.model,
                 tier=delivery.address.tier,
                 delivered=delivery.delivered,
-                queued_ms=max(0, now_unix_ms() - delivery.stored_unix_ms),
+                queued_ms=max(0, self._clock.server_unix_ms() - delivery.stored_unix_ms),
                 traceparent=delivery.stored.traceparent,
                 sequence=delivery.stored.sequence,
             )
         )
-        running = self._by_job.get((delivery.address.tenant, delivery.job))
+        running = self._by_job.get(delivery.key)
         if running is not None:
             before = running.delivery.ack_subject
             if running.redelivered(delivery):
@@ -271,17 +262,17 @@ class Worker:
                 self._liveness.took(delivery.ack_subject)
                 self._puller.released()
                 return
-        runner = Runner(self._context, delivery, Lease(self._ack_wait_s, time.monotonic()))
+        runner = Runner(self._context, delivery, Lease(self._ack_wait_s, self._clock.monotonic_s()))
         task = self._loop.create_task(runner.run(), name=f"mesh-job-{delivery.job}")
-        self._runners[task] = self._by_job[runner.job] = runner
+        self._runners[task] = self._by_job[runner.key] = runner
         self._liveness.took(delivery.ack_subject)
         self._idle.clear()
         task.add_done_callback(self._job_over)
 
     def _job_over(self, task: asyncio.Task[None]) -> None:
         runner = self._runners.pop(task)
-        if self._by_job.get(runner.job) is runner:
-            del self._by_job[runner.job]
+        if self._by_job.get(runner.key) is runner:
+            del self._by_job[runner.key]
         self._liveness.gave(runner.delivery.ack_subject)
         self._tokens += runner.tokens
         if not self._runners:
@@ -337,11 +328,11 @@ class Worker:
 
     async def _beat(self) -> None:
         """Renew every lease in flight; end the jobs whose lease could not be renewed in time."""
-        period_s = self._ack_wait_s / BEATS
+        period_s = self._ack_wait_s / LEASE_BEATS
         while True:
             await asyncio.sleep(period_s)
             for runner in list(self._runners.values()):
-                sent_s = time.monotonic()
+                sent_s = self._clock.monotonic_s()
                 if not runner.lease.is_held(sent_s):
                     runner.interrupt("lost")
                 elif self._liveness.is_confirmed:
@@ -363,7 +354,7 @@ class Worker:
             return  # the lease runs on without us, and we stop when it ends
 
     async def _live(self) -> None:
-        await self._liveness.run(self._ack_wait_s / BEATS)
+        await self._liveness.run(self._ack_wait_s / LEASE_BEATS)
 
     async def _show(self) -> None:
         while True:

@@ -10,8 +10,10 @@ import sys
 import time
 from dataclasses import dataclass
 
-from mesh.broker.stores.results import PresenceStore
+from mesh.broker.broker import Broker
+from mesh.broker.stores.workers import PresenceStore
 from mesh.broker.transport.connection import Connection
+from mesh.client.internal import core_of
 from mesh.protocol import codec
 from mesh.protocol.messages import Delta, Request, Result
 from mesh.protocol.subjects import Names
@@ -58,13 +60,13 @@ async def measure(rounds: int, sizes: Sizes | None = None) -> Report:
     """Both sides in turn; who goes first alternates."""
     sizes = sizes or Sizes()
     async with running_mesh("mesh") as (client, worker, broker_pid):
-        connection = client._connection
+        connection = core_of(client).connection
         report = Report("front door", [DOOR, CLIENT])
         sides = [
             Side(DOOR, DoorAsker(connection), worker, broker_pid),
             Side(CLIENT, MeshAsker(client), worker, broker_pid),
         ]
-        [presence] = await PresenceStore(connection, Names()).all()
+        [presence] = await PresenceStore(Broker(connection, Names())).all()
         for side in sides:
             await Round(Report("warm-up", []), sizes).unary_many(side)
         for number in range(rounds):

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import mesh
+from mesh.broker.broker import Broker
 from mesh.broker.topology import MeshSettings
 from mesh.broker.transport.connection import connect
 from mesh.broker.transport.options import ConnectOptions
@@ -63,7 +64,7 @@ async def _side(profile: str, replicas: int) -> AsyncIterator[Side]:
             await servers.start()
             options = ConnectOptions(servers=servers.urls, name="bench-init", connect_timeout_s=20.0)
             async with connect(options) as connection:
-                await servers.declare(connection, Names(), settings, MODEL)
+                await servers.declare(Broker(connection, Names()), settings, MODEL)
             process = servers.all[0].process
             assert process is not None
             async with (

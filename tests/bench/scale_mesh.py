@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mesh.broker import topology
+from mesh.broker.broker import Broker
 from mesh.broker.transport.connection import Connection, connect
 from mesh.broker.transport.options import ConnectOptions
 from mesh.protocol.subjects import Names
@@ -86,7 +87,9 @@ async def scale_mesh(*squads: Squad, queue_limit: int = 1_000_000) -> AsyncItera
         options = ConnectOptions(servers=(server.url,), name="bench-scale")
         connection = await stack.enter_async_context(connect(options))
         models = [MODEL, *{workers.model for workers in squads} - {MODEL}]
-        changes = await topology.plan(connection, Names(), topology.MeshSettings(queue_limit=queue_limit), models)
+        changes = await topology.plan(
+            Broker(connection, Names()), topology.MeshSettings(queue_limit=queue_limit), models
+        )
         await topology.apply(connection, changes)
         client = await stack.enter_async_context(child("tests.bench.scale_client", server.url))
         workers = await _start(stack, server.url, squads)

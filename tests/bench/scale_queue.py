@@ -4,6 +4,7 @@ import asyncio
 import time
 from dataclasses import dataclass
 
+from mesh.broker.broker import Broker
 from mesh.broker.topology.pause import Lanes
 from mesh.protocol.subjects import Names
 from tests.bench.cpu import Meter
@@ -112,7 +113,7 @@ async def _work_off(mesh: ScaleMesh, costs: Costs, side: str, jobs: int) -> int:
 
 async def _pause(mesh: ScaleMesh, ms: int) -> None:
     """Have the parked model's queue deliver nothing for so long; 0: deliver."""
-    lanes = Lanes(mesh.connection, Names())
+    lanes = Lanes(Broker(mesh.connection, Names()))
     for lane in await lanes.all():
         if lane.model == PARKED:
             if ms:

@@ -13,6 +13,7 @@ from typing import Protocol
 
 import mesh
 from mesh.broker import topology
+from mesh.broker.broker import Broker
 from mesh.broker.transport.connection import connect
 from mesh.broker.transport.options import ConnectOptions
 from mesh.client.client import Client
@@ -125,7 +126,7 @@ async def running_mesh(
     """A mesh of its own: client, worker process of `kind` (see tests.bench.worker), and the broker's pid."""
     async with embedded_server() as server:
         async with connect(ConnectOptions(servers=(server.url,), name="bench-init")) as connection:
-            changes = await topology.plan(connection, Names(), settings or topology.MeshSettings(), [MODEL])
+            changes = await topology.plan(Broker(connection, Names()), settings or topology.MeshSettings(), [MODEL])
             await topology.apply(connection, changes)
         async with (
             child("tests.bench.worker", kind, server.url, *arguments) as worker,

@@ -27,8 +27,8 @@ ENDING_S = 0.5
 
 def hurry() -> None:
     """Wait no longer than that in this process."""
-    death_check.OBJECTION_S = OBJECTION_S
-    runners.ENDING_S = ENDING_S
+    death_check.OBJECTION_S = OBJECTION_S  # type: ignore[attr-defined]  # its own name for a constant of timing
+    runners.ENDING_S = ENDING_S  # type: ignore[attr-defined]  # the same
 
 
 class CrashAt:

@@ -18,6 +18,7 @@ from mesh.broker.stores.results import ResultStore
 from mesh.broker.transport.calls import OnReply
 from mesh.broker.transport.mapping import read_puback
 from mesh.cli.main import main
+from mesh.job_key import JobKey
 from mesh.protocol.messages import Started
 from mesh.worker.actions import Actions
 from mesh.worker.attempt import Ack, Action
@@ -66,9 +67,9 @@ def unconfirmed_ack() -> None:
 def put_instead_of_create() -> None:
     """The last writer wins: a Result that was read changes afterwards."""
 
-    async def put(self: ResultStore, tenant: str, job: str, body: bytes, ttl_ms: int, timeout_s: float = 5.0) -> bool:
-        key = self._names.result_key(tenant, job)
-        _, payload = await self._connection.request(key, body, timeout_s=timeout_s)
+    async def put(self: ResultStore, key: JobKey, body: bytes, ttl_ms: int, timeout_s: float = 5.0) -> bool:
+        subject = self._names.result_key(key)
+        _, payload = await self._connection.request(subject, body, timeout_s=timeout_s)
         read_puback(payload, "put")
         return True
 
@@ -117,7 +118,7 @@ def ignored_cancel() -> None:
 
     def nod(self: Commands, subject: bytes, reply: bytes, payload: bytes, header: bytes) -> None:
         tenant, job = subject.decode().split(".")[-2:]
-        if reply and (tenant, job) in {runner.job for runner in self._runners.values()}:
+        if reply and (tenant, job) in {runner.key for runner in self._runners.values()}:
             self._connection.publish(reply.decode(), b"cancelled")
 
     Commands._cancel = nod

@@ -11,8 +11,6 @@ from pathlib import Path
 import pytest
 
 import mesh as mesh_api
-from mesh.broker.stores.liveness import LivenessStore
-from mesh.broker.stores.results import PresenceStore
 from mesh.broker.topology import MeshSettings
 from mesh.engines.simulator.settings import SimulatorSettings
 from mesh.errors import ConfigError, UnavailableError
@@ -52,7 +50,7 @@ async def watched(mesh: RunningMesh, n_workers: int) -> None:
 
 
 async def presences(mesh: RunningMesh) -> list[Presence]:
-    return await PresenceStore(mesh.connection, mesh.names).all()
+    return await mesh.broker.workers.all()
 
 
 async def has_listener(mesh: RunningMesh, subject: str) -> bool:
@@ -155,7 +153,7 @@ async def test_a_restarted_server_makes_nobody_take_anybody_for_dead(patient_mes
         await mesh.server.stop(kill=True)
         await mesh.server.start()
         results = [await job.result(timeout=ACK_WAIT_S / 2) for job in jobs]
-        signs = [await LivenessStore(mesh.connection, mesh.names).last(each.worker) for each in await presences(mesh)]
+        signs = [await mesh.broker.liveness.last(each.worker) for each in await presences(mesh)]
     assert {result.status for result in results} == {"finished"}  # the server itself may have forgotten deliveries
     assert [present(present(record).sign).is_alive for record in signs] == [True] * 3
 
@@ -168,7 +166,7 @@ async def test_a_worker_that_was_taken_for_dead_gives_up_what_it_held(patient_me
         job = await client.submit("simulator", "Tell me of the sea", max_tokens=TOKENS, temperature=0, id="victim")
         async for _ in job:
             break
-        lives = LivenessStore(mesh.connection, mesh.names)
+        lives = mesh.broker.liveness
         record = await lives.last(worker.name)
         assert record is not None
         await lives.write(LivenessRecord(worker=worker.name, session="", is_alive=False, by="test"), record.sequence)

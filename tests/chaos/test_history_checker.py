@@ -136,7 +136,6 @@ def an_old_attempt_that_still_writes(history: RunHistory) -> None:
 
 @breaks(rules_journal.RESULT_SAYS)
 def a_result_with_other_text(history: RunHistory) -> None:
-    assert isinstance(RESULT.text, str)
     end(history, text=RESULT.text[:-1])
 
 

@@ -9,6 +9,7 @@ import pytest
 
 import mesh as library
 from mesh.broker import topology
+from mesh.broker.broker import Broker
 from mesh.broker.topology import MeshSettings
 from mesh.broker.transport.connection import Connection, connect
 from mesh.broker.transport.options import ConnectOptions
@@ -39,7 +40,7 @@ async def declared(server: ConfServer) -> AsyncIterator[ConfServer]:
     """The mesh, declared by the operator."""
     async with connect(as_user(server, "operator")) as connection:
         settings = MeshSettings(lanes=1)
-        await topology.apply(connection, await topology.plan(connection, Names(), settings))
+        await topology.apply(connection, await topology.plan(Broker(connection, Names()), settings))
         yield server
 
 

@@ -12,6 +12,7 @@ import mesh as mesh_api
 from mesh import errors
 from mesh.client.client import Client
 from mesh.engines.vllm.engine import VllmEngine
+from mesh.protocol.messages import Message, ResponseFormat, StructuredOutputs
 from mesh.worker.worker import WorkerOptions
 from tests.running import RunningMesh, running_mesh, wait_until
 
@@ -33,8 +34,8 @@ async def client(mesh: RunningMesh) -> AsyncIterator[Client]:
         yield connected
 
 
-def ask(question: str) -> list[dict[str, str]]:
-    return [{"role": "user", "content": question}]
+def ask(question: str) -> list[Message]:
+    return [Message(role="user", content=question)]
 
 
 async def test_a_chat_is_streamed_and_stored(mesh: RunningMesh, client: Client) -> None:
@@ -43,7 +44,6 @@ async def test_a_chat_is_streamed_and_stored(mesh: RunningMesh, client: Client) 
     result = await job
     assert result.status == "finished"
     assert result.finish_reason == "stop"
-    assert isinstance(result.text, str)
     assert "12" in result.text
     assert "".join(delta.text for delta in deltas) == result.text
     assert sum(len(delta.token_ids) for delta in deltas) == result.usage.completion_tokens
@@ -72,7 +72,7 @@ async def test_sixty_four_streams_at_once(client: Client) -> None:
 
 
 async def test_a_seeded_draw_is_the_same_twice_and_of_one_job_for_ever(client: Client) -> None:
-    fields = {"max_tokens": 30, "temperature": 0.9, "seed": 7}
+    fields: dict[str, Any] = {"max_tokens": 30, "temperature": 0.9, "seed": 7}
     one = await client.generate(MODEL, "Once upon a time", **fields)
     two = await client.generate(MODEL, "Once upon a time", **fields)
     assert one.text == two.text
@@ -86,18 +86,16 @@ async def test_structured_output_is_what_was_asked_for(client: Client) -> None:
         "required": ["animal", "mood"],
         "additionalProperties": False,
     }
-    wanted = {"type": "json_schema", "json_schema": {"name": "record", "schema": schema}}
+    wanted = ResponseFormat(type="json_schema", json_schema={"name": "record", "schema": schema})
     record = await client.generate(MODEL, question, max_tokens=120, temperature=0, response_format=wanted)
-    assert isinstance(record.text, str)
     assert msgspec.json.decode(record.text).keys() == {"animal", "mood"}
-    choice = {"choice": ["yes", "no"]}
+    choice = StructuredOutputs(choice=["yes", "no"])
     answer = await client.generate(MODEL, question, max_tokens=20, temperature=0, structured_outputs=choice)
     assert answer.text in ("yes", "no")
 
 
 async def test_stop_strings_end_the_text_before_them(client: Client) -> None:
     whole = await client.generate(MODEL, "Once upon a time", max_tokens=40, temperature=0)
-    assert isinstance(whole.text, str)
     stop = whole.text.split()[6]
     cut = await client.generate(MODEL, "Once upon a time", max_tokens=40, temperature=0, stop=[stop])
     assert cut.finish_reason == "stop"

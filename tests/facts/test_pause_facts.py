@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from mesh.broker import topology
+from mesh.broker.broker import Broker
 from mesh.broker.topology import MeshSettings
 from mesh.broker.transport.connection import Connection
 from mesh.protocol.subjects import Names
@@ -62,7 +63,7 @@ def soon(seconds: float) -> datetime:
 
 @pytest.fixture
 async def paused(server: EmbeddedServer, connection: Connection) -> Paused:
-    plan = await topology.plan(connection, NAMES, MeshSettings(lanes=1), ["m"])
+    plan = await topology.plan(Broker(connection, NAMES), MeshSettings(lanes=1), ["m"])
     await topology.apply(connection, plan)
     found = Paused(connection)
     await found.pause(soon(3600))

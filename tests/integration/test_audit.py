@@ -15,6 +15,7 @@ from mesh.audit import reader, writer
 from mesh.audit.reader import AuditFilter, AuditLog
 from mesh.audit.writer import Auditor, auditing
 from mesh.broker import topology
+from mesh.broker.broker import Broker
 from mesh.broker.stores.reads import StoredMessage, get_batch
 from mesh.broker.topology import MeshSettings
 from mesh.broker.transport.connection import Connection, connect
@@ -144,7 +145,7 @@ async def test_the_front_door_tells_what_it_takes_and_what_it_refuses(mesh: Runn
 async def test_a_front_door_tells_of_what_no_worker_has_seen_yet(tmp_path: Path) -> None:
     async with (
         running_mesh(tmp_path / "nats") as bare,
-        services(bare.connection, bare.names, "door", has_frontdoor=True),
+        services(bare.broker, "door", has_frontdoor=True),
     ):
         body = b'{"id": "waits", "prompt": "Hello", "tier": "batch"}'
         asking = asyncio.create_task(bare.connection.request(f"mesh.rpc.acme.{MODEL}", body, timeout_s=30.0))
@@ -156,7 +157,7 @@ async def test_a_front_door_tells_of_what_no_worker_has_seen_yet(tmp_path: Path)
 
 
 async def test_who_ends_a_job_that_no_worker_runs_is_told(tmp_path: Path) -> None:
-    async with running_mesh(tmp_path / "nats") as bare, services(bare.connection, bare.names, "watcher"):
+    async with running_mesh(tmp_path / "nats") as bare, services(bare.broker, "watcher"):
         submit = bare.connection.request
         await submit(f"mesh.req.{MODEL}.batch.acme.any", b'{"id": "late", "prompt": "x", "deadline_unix_ms": 1}')
         await submit(f"mesh.req.{MODEL}.batch.acme.any", b'{"id": "unwanted", "prompt": "x"}')
@@ -186,7 +187,7 @@ def told(number: int) -> AuditEntry:
 async def test_what_nats_did_not_take_is_written_when_it_is_back_and_once(
     mesh_server: EmbeddedServer, connection: Connection
 ) -> None:
-    async with auditing(connection, NAMES, "w") as audit:
+    async with auditing(Broker(connection, NAMES), "w") as audit:
         audit.tell(told(1))
         await wait_until(lambda: audit.written == 1)
         audit.tell(told(1))  # once more: whoever tells it cannot know
@@ -207,7 +208,7 @@ async def test_what_finds_no_room_is_counted_and_the_audit_says_that_it_has_a_ga
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setattr(writer, "MAX_WAITING", 10)
-    async with auditing(connection, NAMES, "w") as audit:
+    async with auditing(Broker(connection, NAMES), "w") as audit:
         for number in range(1, 26):
             audit.tell(told(number))
         assert audit.dropped == 15
@@ -223,7 +224,7 @@ async def test_a_mesh_without_an_audit_writes_none(tmp_path: Path) -> None:
         async with mesh_api.connect(mesh.url) as client:
             await client.generate(MODEL, "Hello", max_tokens=2)
         assert (await topology.stream_state(mesh.connection, "MESH_AUDIT"))["last_seq"] == 0
-        async with auditing(mesh.connection, mesh.names, "w") as audit:
+        async with auditing(mesh.broker, "w") as audit:
             audit.tell(told(1))
             await wait_until(lambda: not audit.is_on)
             audit.tell(told(2))
@@ -241,7 +242,7 @@ async def test_a_worker_without_the_audit_stream_serves_its_jobs_all_the_same(tm
 
 async def test_what_is_left_at_the_end_is_written(mesh_server: EmbeddedServer, connection: Connection) -> None:
     async with connect(ConnectOptions(servers=(mesh_server.url,))) as ending:
-        audit = Auditor(ending, NAMES, "w")
+        audit = Auditor(Broker(ending, NAMES), "w")
         for number in range(1, 200):
             audit.tell(told(number))
         await audit.close()
@@ -256,8 +257,10 @@ async def test_an_operator_is_told_as_nats_knows_the_user(tmp_path: Path) -> Non
     try:
         options = ConnectOptions(servers=(guarded.url,), name="context", user="alice", password="b")
         async with connect(options) as connection:
-            await topology.apply(connection, await topology.plan(connection, NAMES, MeshSettings(lanes=1), [MODEL]))
-            await pause.pause(connection, NAMES, pause.read_target(MODEL), None)
+            await topology.apply(
+                connection, await topology.plan(Broker(connection, NAMES), MeshSettings(lanes=1), [MODEL])
+            )
+            await pause.pause(Broker(connection, NAMES), pause.read_target(MODEL), None)
             (paused,) = await entries_of(connection)
         found = (paused.event, paused.model, paused.by, paused.user, paused.host, paused.for_s)
         assert found == ("paused", MODEL, "context", "alice", socket.gethostname(), None)
@@ -269,7 +272,7 @@ async def test_what_cannot_be_told_is_done_all_the_same(
     mesh_server: EmbeddedServer, connection: Connection, caplog: pytest.LogCaptureFixture
 ) -> None:
     await connection.request("$JS.API.STREAM.DELETE.MESH_AUDIT")
-    outcome = await pause.pause(connection, NAMES, pause.read_target(MODEL), 60)
+    outcome = await pause.pause(Broker(connection, NAMES), pause.read_target(MODEL), 60)
     assert all(queue.pause_s for queue in outcome.after)
     assert "not in the audit" in caplog.text
 
@@ -279,13 +282,13 @@ async def test_the_newest_are_found_however_far_back_they_are(
 ) -> None:
     monkeypatch.setattr(reader, "WINDOW", 10)
     monkeypatch.setattr(reader, "PAGE", 7)
-    async with auditing(connection, NAMES, "w") as audit:
+    async with auditing(Broker(connection, NAMES), "w") as audit:
         for number in range(1, 301):
             audit.tell(told(number) if number != 20 else msgspec.structs.replace(told(20), job="rare", tenant="rare"))
         await wait_until(lambda: audit.written == 300)
 
     async def jobs(limit: int, **selected: Any) -> list[str]:
-        found, last = await AuditLog(connection, NAMES, AuditFilter(**selected)).newest(limit)
+        found, last = await AuditLog(Broker(connection, NAMES), AuditFilter(**selected)).newest(limit)
         assert last == 300
         return [kept.entry.job for kept in found]
 
@@ -293,7 +296,7 @@ async def test_the_newest_are_found_however_far_back_they_are(
     assert len(await jobs(1000)) == 300
     assert await jobs(50, tenant="rare") == await jobs(50, job="rare") == ["rare"]
     assert await jobs(1000, event="ended") == await jobs(5, model="x") == []
-    found, _ = await AuditLog(connection, NAMES, AuditFilter()).newest(300)
+    found, _ = await AuditLog(Broker(connection, NAMES), AuditFilter()).newest(300)
     middle = found[150].unix_ms
     later = [kept.entry.job for kept in found if kept.unix_ms >= middle]
     assert await jobs(1000, since_unix_ms=middle) == later

@@ -10,13 +10,7 @@ from typing import Any
 
 import pytest
 
-from mesh.broker.transport.connection import (
-    MAX_OUTSTANDING_PINGS,
-    PING_INTERVAL_S,
-    Connection,
-    connect,
-    open_connection,
-)
+from mesh.broker.transport.connection import Connection, connect, open_connection
 from mesh.broker.transport.options import ConnectOptions
 from mesh.errors import (
     BrokerTimeoutError,
@@ -27,6 +21,7 @@ from mesh.errors import (
     UnauthorizedError,
     UnavailableError,
 )
+from mesh.protocol.timing import CONNECTION_PING_S, CONNECTION_PINGS
 from mesh.server import EmbeddedServer, free_port
 from tests.proxy import proxied
 from tests.running import wait_until
@@ -292,9 +287,9 @@ async def test_a_server_that_is_frozen_is_noticed_within_three_pings(
     try:
         for _ in range(40):  # more than the sockets hold: nats-py would wait for ever for the rest to be taken
             connection.publish("news", b"x" * 500_000)
-        bound_s = PING_INTERVAL_S * (MAX_OUTSTANDING_PINGS + 1) + 2
+        bound_s = CONNECTION_PING_S * (CONNECTION_PINGS + 1) + 2
         await wait_until(lambda: changes == [False], bound_s)
-        assert time.monotonic() - began > PING_INTERVAL_S
+        assert time.monotonic() - began > CONNECTION_PING_S
         with pytest.raises(DisconnectedError):
             connection.publish("news", b"")
     finally:

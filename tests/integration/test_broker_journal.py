@@ -4,11 +4,13 @@ import asyncio
 
 import pytest
 
+from mesh.broker.broker import Broker
 from mesh.broker.stores.journal import PAGE, Entry, Journal
 from mesh.broker.transport.connection import Connection, connect
 from mesh.broker.transport.mapping import read_puback
 from mesh.broker.transport.options import ConnectOptions
 from mesh.errors import BrokerError, SequenceError, TooLargeError
+from mesh.job_key import JobKey
 from mesh.protocol import codec
 from mesh.protocol.codec import Encoding
 from mesh.protocol.messages import Delta, Event, Result, Started
@@ -21,7 +23,7 @@ NAMES = Names()
 
 @pytest.fixture
 def journal(mesh_server: EmbeddedServer, connection: Connection) -> Journal:
-    return Journal(connection, NAMES)
+    return Journal(Broker(connection, NAMES))
 
 
 def delta(index: int, text: str = "x") -> Delta:
@@ -82,7 +84,7 @@ async def test_the_fence_is_the_jobs_own(journal: Journal) -> None:
 
 async def test_one_publish_is_live_and_kept(journal: Journal, connection: Connection) -> None:
     heard: list[Event] = []
-    subscription = journal.subscribe("t", "j", heard.append)
+    subscription = journal.subscribe(JobKey("t", "j"), heard.append)
     connection.publish("mesh.out.t.j2", codec.encode(STARTED))
     await append(journal, STARTED, 0)
     await wait_until(lambda: heard == [STARTED])
@@ -91,7 +93,7 @@ async def test_one_publish_is_live_and_kept(journal: Journal, connection: Connec
 
 async def test_what_is_no_event_is_not_heard(journal: Journal, connection: Connection) -> None:
     heard: list[Event] = []
-    subscription = journal.subscribe("t", "j", heard.append)
+    subscription = journal.subscribe(JobKey("t", "j"), heard.append)
     connection.publish("mesh.out.t.j", b"not an event")
     connection.publish("mesh.out.t.j", codec.encode(STARTED))
     await wait_until(lambda: heard == [STARTED])
@@ -144,9 +146,9 @@ async def test_the_last_event_is_read_from_the_leader(journal: Journal, encoding
 
 async def test_attempts_of_a_job_that_streams_nothing_are_out_of_its_readers_sight(journal: Journal) -> None:
     heard: list[Event] = []
-    subscription = journal.subscribe("t", "j", heard.append)
-    await append(journal, STARTED, 0, journal.attempts_subject("t", "j"))
-    assert present(await journal.last(journal.attempts_subject("t", "j"))).event == STARTED
+    subscription = journal.subscribe(JobKey("t", "j"), heard.append)
+    await append(journal, STARTED, 0, journal.attempts_subject(JobKey("t", "j")))
+    assert present(await journal.last(journal.attempts_subject(JobKey("t", "j")))).event == STARTED
     assert await journal.last("mesh.out.t.j") is None
     assert heard == []
     subscription.close()
@@ -160,7 +162,7 @@ async def test_an_event_too_large_is_refused_before_it_is_sent(journal: Journal)
 
 async def test_without_an_events_stream_nothing_can_be_read(server: EmbeddedServer) -> None:
     async with connect(ConnectOptions(servers=(server.url,))) as connection:
-        journal = Journal(connection, NAMES)
+        journal = Journal(Broker(connection, NAMES))
         with pytest.raises(BrokerError):
             await journal.last("mesh.out.t.j")
         with pytest.raises(BrokerError):

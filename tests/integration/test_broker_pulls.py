@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from mesh.broker import topology
+from mesh.broker.broker import Broker
 from mesh.broker.stores.delivery import Delivery
 from mesh.broker.stores.pulls import Leases, Pulls
 from mesh.broker.topology import MeshSettings
@@ -28,7 +29,7 @@ class Worker:
     def __init__(self, connection: Connection) -> None:
         self.deliveries: list[Delivery] = []
         self.ends: list[tuple[str, str]] = []
-        self.puller = Pulls(connection, NAMES, self.deliveries.append, self.ended)
+        self.puller = Pulls(Broker(connection, NAMES), self.deliveries.append, self.ended)
         self.leases = Leases(connection)
 
     def ended(self, consumer: str, how: str) -> None:
@@ -303,7 +304,7 @@ def has(found: Sized, count: int) -> bool:
 
 async def test_a_lease_that_is_renewed_keeps_the_job(server: EmbeddedServer, connection: Connection) -> None:
     settings = MeshSettings(lanes=1, ack_wait_s=1)
-    await topology.apply(connection, await topology.plan(connection, NAMES, settings, ["simulator"]))
+    await topology.apply(connection, await topology.plan(Broker(connection, NAMES), settings, ["simulator"]))
     worker = Worker(connection)
     delivery = await pulled(worker, connection)
     began = time.monotonic()

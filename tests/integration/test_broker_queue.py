@@ -7,6 +7,7 @@ import msgspec
 import pytest
 
 from mesh.broker import topology
+from mesh.broker.broker import Broker
 from mesh.broker.stores.delivery import Delivery
 from mesh.broker.stores.pulls import Pulls
 from mesh.broker.stores.queue import PAGE, RequestQueue
@@ -14,6 +15,7 @@ from mesh.broker.topology import MeshSettings
 from mesh.broker.transport.connection import Connection
 from mesh.broker.transport.mapping import PubAck
 from mesh.errors import QuotaExceededError, TooLargeError, UnavailableError
+from mesh.job_key import JobKey
 from mesh.protocol import headers
 from mesh.protocol.messages import Request
 from mesh.protocol.subjects import Names, RequestAddress
@@ -26,7 +28,7 @@ SUBJECT = NAMES.request("simulator", "standard", "acme", "x")
 
 @pytest.fixture
 def queue(mesh_server: EmbeddedServer, connection: Connection) -> RequestQueue:
-    return RequestQueue(connection, NAMES)
+    return RequestQueue(Broker(connection, NAMES))
 
 
 async def submit(queue: RequestQueue, job: str, tenant: str = "acme", body: bytes | None = None, **more: Any) -> PubAck:
@@ -42,7 +44,7 @@ async def messages(connection: Connection) -> int:
 async def test_a_request_is_stored_and_found(queue: RequestQueue) -> None:
     ack = await submit(queue, "j1")
     assert (ack.stream, ack.duplicate) == ("MESH_REQUESTS", False)
-    found = await queue.find("acme", "j1")
+    found = await queue.find(JobKey("acme", "j1"))
     assert found is not None
     assert (found.job, found.sequence, found.request) == ("j1", ack.seq, Request(id="j1", prompt="a"))
     assert found.address == RequestAddress("simulator", "standard", "acme", "0"), "the affinity became a lane"
@@ -66,20 +68,20 @@ async def test_of_fifty_submits_at_once_one_is_stored(queue: RequestQueue, conne
 
 async def test_only_the_tenants_own_job_is_found(queue: RequestQueue) -> None:
     await submit(queue, "j1", tenant="acme")
-    assert await queue.find("other", "j1") is None
-    assert await queue.find("acme", "j2") is None
+    assert await queue.find(JobKey("other", "j1")) is None
+    assert await queue.find(JobKey("acme", "j2")) is None
 
 
 async def test_a_job_named_by_its_sequence_is_found_by_its_tenant_alone(queue: RequestQueue) -> None:
     ack = await submit(queue, "", body=b'{"prompt":"a"}')
-    assert present(await queue.find("acme", f"s{ack.seq}")).job == f"s{ack.seq}"
-    assert await queue.find("other", f"s{ack.seq}") is None
-    assert await queue.find("acme", f"s{ack.seq + 1}") is None
+    assert present(await queue.find(JobKey("acme", f"s{ack.seq}"))).job == f"s{ack.seq}"
+    assert await queue.find(JobKey("other", f"s{ack.seq}")) is None
+    assert await queue.find(JobKey("acme", f"s{ack.seq + 1}")) is None
 
 
 async def test_an_id_that_looks_like_a_sequence_is_found_too(queue: RequestQueue) -> None:
     await submit(queue, "story")
-    assert present(await queue.find("acme", "story")).job == "story"
+    assert present(await queue.find(JobKey("acme", "story"))).job == "story"
 
 
 async def test_a_job_behind_many_others_is_found(queue: RequestQueue, connection: Connection) -> None:
@@ -90,12 +92,12 @@ async def test_a_job_behind_many_others_is_found(queue: RequestQueue, connection
     for number in range(PAGE + 1):
         connection.publish(SUBJECT, body, headers.block(("A", number)))
     ack = await submit(queue, "last")
-    assert present(await queue.find("acme", "last")).sequence == ack.seq
-    assert await queue.find("acme", "nobody") is None
+    assert present(await queue.find(JobKey("acme", "last"))).sequence == ack.seq
+    assert await queue.find(JobKey("acme", "nobody")) is None
 
 
 async def test_an_empty_queue_holds_nothing(queue: RequestQueue) -> None:
-    assert await queue.find("acme", "j1") is None
+    assert await queue.find(JobKey("acme", "j1")) is None
     assert await queue.get(1) is None
 
 
@@ -104,29 +106,29 @@ async def test_a_job_taken_out_is_gone_and_can_be_taken_once(queue: RequestQueue
     await submit(queue, "j2")
     assert await queue.remove(ack.seq) is True
     assert await queue.remove(ack.seq) is False
-    assert await queue.find("acme", "j1") is None
-    assert await queue.find("acme", "j2") is not None
+    assert await queue.find(JobKey("acme", "j1")) is None
+    assert await queue.find(JobKey("acme", "j2")) is not None
     assert await messages(connection) == 1
 
 
 async def test_a_packed_request_says_so(queue: RequestQueue) -> None:
     await submit(queue, "j1", body=msgspec.msgpack.encode({"id": "j1", "prompt": "a"}), encoding="msgpack")
-    found = await queue.find("acme", "j1")
+    found = await queue.find(JobKey("acme", "j1"))
     assert found is not None
     assert (found.encoding, found.error) == ("msgpack", None)
 
 
 async def test_a_full_queue_refuses_at_once(server: EmbeddedServer, connection: Connection) -> None:
     settings = MeshSettings(lanes=1, queue_limit=2)
-    await topology.apply(connection, await topology.plan(connection, NAMES, settings, ["simulator"]))
-    queue = RequestQueue(connection, NAMES)
+    await topology.apply(connection, await topology.plan(Broker(connection, NAMES), settings, ["simulator"]))
+    queue = RequestQueue(Broker(connection, NAMES))
     for number in range(2):
         await submit(queue, f"j{number}")
     with pytest.raises(QuotaExceededError, match="try again later"):
         await submit(queue, "j2")
     await submit(queue, "j3", tenant="other")
     await submit(queue, "j4", tier="batch")
-    ack = await queue.find("acme", "j0")
+    ack = await queue.find(JobKey("acme", "j0"))
     assert ack is not None
     await queue.remove(ack.sequence)
     await submit(queue, "j2")
@@ -134,7 +136,7 @@ async def test_a_full_queue_refuses_at_once(server: EmbeddedServer, connection: 
 
 async def test_without_a_mesh_the_refusal_says_how_to_make_one(connection: Connection) -> None:
     with pytest.raises(UnavailableError, match="mesh init"):
-        await submit(RequestQueue(connection, NAMES), "j1")
+        await submit(RequestQueue(Broker(connection, NAMES)), "j1")
 
 
 async def test_a_request_too_large_for_a_message_is_refused(queue: RequestQueue, connection: Connection) -> None:
@@ -172,9 +174,9 @@ async def test_a_delivery_has_a_name_to_be_answered_under(
     await connection.request(SUBJECT, body, headers.block(*pairs))
     deliveries: list[Delivery] = []
     ends: list[tuple[str, str]] = []
-    puller = Pulls(connection, NAMES, deliveries.append, lambda *end: ends.append(end))
-    puller.pull("simulator-standard-0", 1, None, 0)
-    await wait_until(lambda: ends)
+    puller = Pulls(Broker(connection, NAMES), deliveries.append, lambda *end: ends.append(end))
+    puller.pull("simulator-standard-0", 1, 5.0, 0)  # waits: the consumer may hear of the request a moment after the ack
+    await wait_until(lambda: deliveries)
     (delivery,) = deliveries
     assert delivery.job == job
     assert delivery.address.tenant == "acme", "the tenant is the subject's, never one in a body or a header"

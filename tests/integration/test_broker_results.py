@@ -5,13 +5,16 @@ from typing import Any
 
 import pytest
 
+from mesh.broker.broker import Broker
 from mesh.broker.stores.deadletters import DeadLetters
 from mesh.broker.stores.delivery import read_delivery
 from mesh.broker.stores.journal import Journal
-from mesh.broker.stores.results import PresenceStore, ResultStore
+from mesh.broker.stores.results import ResultStore
+from mesh.broker.stores.workers import PresenceStore
 from mesh.broker.transport.connection import Connection
 from mesh.broker.transport.mapping import read_api
 from mesh.errors import BrokerError, MeshError, TopologyError
+from mesh.job_key import JobKey
 from mesh.protocol import codec, headers
 from mesh.protocol.codec import Encoding
 from mesh.protocol.messages import ErrorInfo, Presence, Result
@@ -24,7 +27,7 @@ NAMES = Names()
 
 @pytest.fixture
 def store(mesh_server: EmbeddedServer, connection: Connection) -> ResultStore:
-    return ResultStore(connection, NAMES)
+    return ResultStore(Broker(connection, NAMES))
 
 
 def result(text: str = "done") -> Result:
@@ -33,43 +36,42 @@ def result(text: str = "done") -> Result:
 
 @pytest.mark.parametrize("encoding", ["json", "msgpack"])
 async def test_a_result_is_kept_as_it_was_written(store: ResultStore, encoding: Encoding) -> None:
-    assert await store.get("t", "j") is None
+    assert await store.get(JobKey("t", "j")) is None
     body = codec.encode(result("\x00\U0001f99c"), encoding)
-    assert await store.create("t", "j", body, 60_000) is True
-    found = await store.get("t", "j")
-    assert found is not None
+    assert await store.create(JobKey("t", "j"), body, 60_000) is True
+    found = present(await store.get(JobKey("t", "j")))
     assert (found.result, found.body) == (result("\x00\U0001f99c"), body)
 
 
 async def test_of_fifty_who_end_a_job_at_once_one_does(store: ResultStore) -> None:
     bodies = [codec.encode(result(f"by {n}")) for n in range(50)]
-    won = await asyncio.gather(*(store.create("t", "j", body, 60_000) for body in bodies))
+    won = await asyncio.gather(*(store.create(JobKey("t", "j"), body, 60_000) for body in bodies))
     assert won.count(True) == 1
-    assert present(await store.get("t", "j")).result.text == f"by {won.index(True)}"
+    assert present(await store.get(JobKey("t", "j"))).result.text == f"by {won.index(True)}"
 
 
 async def test_a_result_is_never_overwritten(store: ResultStore) -> None:
-    assert await store.create("t", "j", codec.encode(result("first")), 60_000)
-    assert not await store.create("t", "j", codec.encode(result("second")), 60_000)
-    assert present(await store.get("t", "j")).result.text == "first"
-    assert await store.create("t", "k", codec.encode(result()), 60_000)
-    assert await store.create("u", "j", codec.encode(result()), 60_000)
+    assert await store.create(JobKey("t", "j"), codec.encode(result("first")), 60_000)
+    assert not await store.create(JobKey("t", "j"), codec.encode(result("second")), 60_000)
+    assert present(await store.get(JobKey("t", "j"))).result.text == "first"
+    assert await store.create(JobKey("t", "k"), codec.encode(result()), 60_000)
+    assert await store.create(JobKey("u", "j"), codec.encode(result()), 60_000)
 
 
 async def test_a_result_is_kept_no_longer_than_was_asked(store: ResultStore) -> None:
-    assert await store.create("t", "j", codec.encode(result()), 1000)
-    assert await store.create("t", "k", codec.encode(result()), 60_000)
+    assert await store.create(JobKey("t", "j"), codec.encode(result()), 1000)
+    assert await store.create(JobKey("t", "k"), codec.encode(result()), 60_000)
 
     async def gone() -> bool:
-        return await store.get("t", "j") is None
+        return await store.get(JobKey("t", "j")) is None
 
     await wait_until(gone, 8.0)
-    assert await store.get("t", "k") is not None
+    assert await store.get(JobKey("t", "k")) is not None
 
 
 async def test_nats_own_key_value_client_reads_a_result(store: ResultStore, connection: Connection) -> None:
     body = codec.encode(result())
-    await store.create("t", "j", body, 60_000)
+    await store.create(JobKey("t", "j"), body, 60_000)
     bucket = await connection.link.jetstream().key_value("mesh_results")
     assert (await bucket.get("t.j")).value == body
 
@@ -78,24 +80,24 @@ async def test_a_check_tells_of_a_result_and_of_nothing_else(
     store: ResultStore, mesh_server: EmbeddedServer, connection: Connection
 ) -> None:
     found: list[Any] = []
-    store.check("t", "j", found.append)
+    store.check(JobKey("t", "j"), found.append)
     await connection.request("$JS.API.INFO")
-    await store.create("t", "j", codec.encode(result()), 60_000)
-    store.check("t", "j", found.append)
+    await store.create(JobKey("t", "j"), codec.encode(result()), 60_000)
+    store.check(JobKey("t", "j"), found.append)
     await wait_until(lambda: found)
     assert [each.result for each in found] == [result()]
     await mesh_server.stop(kill=True)
     await wait_until(lambda: not connection.is_connected)
-    store.check("t", "j", found.append)
+    store.check(JobKey("t", "j"), found.append)
     assert len(found) == 1
 
 
 async def test_without_a_bucket_no_result_is_taken(connection: Connection) -> None:
-    store = ResultStore(connection, NAMES)
+    store = ResultStore(Broker(connection, NAMES))
     with pytest.raises(BrokerError):
-        await store.create("t", "j", codec.encode(result()), 60_000)
+        await store.create(JobKey("t", "j"), codec.encode(result()), 60_000)
     with pytest.raises(BrokerError):
-        await store.get("t", "j")
+        await store.get(JobKey("t", "j"))
 
 
 @pytest.mark.parametrize("size", [0, 1, 128 * 1024, 3_000_000])
@@ -136,7 +138,7 @@ def presence(worker: str, **more: Any) -> Presence:
 
 @pytest.fixture
 def board(mesh_server: EmbeddedServer, connection: Connection) -> PresenceStore:
-    return PresenceStore(connection, NAMES)
+    return PresenceStore(Broker(connection, NAMES))
 
 
 async def test_workers_are_seen_while_they_beat_and_not_after_they_left(board: PresenceStore) -> None:
@@ -169,7 +171,7 @@ async def test_a_hundred_workers_are_seen(board: PresenceStore) -> None:
 
 async def test_without_a_mesh_nobody_can_be_seen(connection: Connection) -> None:
     with pytest.raises(TopologyError, match="mesh init"):
-        await PresenceStore(connection, NAMES).all()
+        await PresenceStore(Broker(connection, NAMES)).all()
 
 
 # Dead letters.
@@ -184,7 +186,7 @@ async def test_a_dead_letter_is_the_request_with_its_reason_and_kept_once(
         b"$JS.ACK.MESH_REQUESTS.simulator-batch-0.3.17.4.1790000000123456789.0",
     )
     delivery = read_delivery(NAMES, subject, reply, body, b"")
-    letters = DeadLetters(connection, NAMES)
+    letters = DeadLetters(Broker(connection, NAMES))
     reason = ErrorInfo(code="attempts_exhausted", message="given up\r\nNats-Rollup: all")
     await letters.bury(present(delivery), reason, 3)
     await letters.bury(present(delivery), reason, 3)
@@ -200,25 +202,25 @@ async def test_a_dead_letter_is_the_request_with_its_reason_and_kept_once(
 
 async def test_a_journal_and_a_result_of_one_job_do_not_meet(store: ResultStore, connection: Connection) -> None:
     """Their subjects are of different streams: the fence of one says nothing about the other."""
-    await store.create("t", "j", codec.encode(result()), 60_000)
-    assert await Journal(connection, NAMES).last("mesh.out.t.j") is None
+    await store.create(JobKey("t", "j"), codec.encode(result()), 60_000)
+    assert await Journal(Broker(connection, NAMES)).last("mesh.out.t.j") is None
 
 
 async def test_what_was_written_is_read_from_the_leader(connection: Connection, mesh_server: EmbeddedServer) -> None:
-    store = ResultStore(connection, Names())
-    assert await store.get_written("t", "j") is None
+    store = ResultStore(Broker(connection, Names()))
+    assert await store.get_written(JobKey("t", "j")) is None
     body = codec.encode(Result(id="j", tenant="t", model="m", status="finished", text="x"))
-    assert await store.create("t", "j", body, 60_000)
-    assert present(await store.get_written("t", "j")).body == body
+    assert await store.create(JobKey("t", "j"), body, 60_000)
+    assert present(await store.get_written(JobKey("t", "j"))).body == body
 
 
 async def test_a_result_can_be_created_anew_where_an_operator_deleted_one(
     store: ResultStore, connection: Connection
 ) -> None:
-    assert await store.create("t", "j", codec.encode(result("a")), 60_000)
-    await connection.request(NAMES.result_key("t", "j"), b"", headers.block(("KV-Operation", "DEL")))
-    assert await store.get("t", "j") is None
-    assert await store.get_written("t", "j") is None
-    assert await store.create("t", "j", codec.encode(result("b")), 60_000)
-    assert not await store.create("t", "j", codec.encode(result("c")), 60_000)
-    assert present(await store.get_written("t", "j")).result == result("b")
+    assert await store.create(JobKey("t", "j"), codec.encode(result("a")), 60_000)
+    await connection.request(NAMES.result_key(JobKey("t", "j")), b"", headers.block(("KV-Operation", "DEL")))
+    assert await store.get(JobKey("t", "j")) is None
+    assert await store.get_written(JobKey("t", "j")) is None
+    assert await store.create(JobKey("t", "j"), codec.encode(result("b")), 60_000)
+    assert not await store.create(JobKey("t", "j"), codec.encode(result("c")), 60_000)
+    assert present(await store.get_written(JobKey("t", "j"))).result == result("b")

@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from mesh.broker import topology
+from mesh.broker.broker import Broker
 from mesh.broker.stores.queue import RequestQueue
 from mesh.broker.stores.reads import StoredMessage, get_batch
 from mesh.broker.topology import Change, MeshSettings
@@ -26,7 +27,7 @@ MODELS = ["demo", "other"]
 async def planned(
     connection: Connection, settings: MeshSettings = SETTINGS, models: Sequence[str] = MODELS, names: Names = NAMES
 ) -> list[Change]:
-    return await topology.plan(connection, names, settings, models)
+    return await topology.plan(Broker(connection, names), settings, models)
 
 
 async def config_of(connection: Connection, stream: str) -> dict[str, Any]:
@@ -52,7 +53,7 @@ async def test_an_empty_server_needs_everything_in_the_order_of_dependence(conne
 async def test_a_plan_changes_nothing(connection: Connection) -> None:
     await planned(connection)
     with pytest.raises(TopologyError, match="no mesh on this NATS"):
-        await topology.read_settings(connection, NAMES)
+        await topology.read_settings(Broker(connection, NAMES))
 
 
 async def test_what_was_applied_is_kept_by_the_next_plan(connection: Connection) -> None:
@@ -66,7 +67,7 @@ async def test_what_was_applied_is_kept_by_the_next_plan(connection: Connection)
 
 async def test_what_the_operator_chose_is_read_back(connection: Connection) -> None:
     await topology.apply(connection, await planned(connection))
-    found = await topology.read_settings(connection, NAMES)
+    found = await topology.read_settings(Broker(connection, NAMES))
     assert (found.lanes, found.ack_wait_s, found.max_deliver, found.queue_limit) == (2, 7.5, 500, 123)
 
 
@@ -81,7 +82,7 @@ async def test_what_differs_is_told_and_left_alone(connection: Connection) -> No
     before = await config_of(connection, "MESH_REQUESTS")
     assert await topology.apply(connection, changes) == 0
     assert await config_of(connection, "MESH_REQUESTS") == before
-    found = await topology.read_settings(connection, NAMES)
+    found = await topology.read_settings(Broker(connection, NAMES))
     assert (found.ack_wait_s, found.queue_limit) == (7.5, 123)
 
 
@@ -114,8 +115,8 @@ async def test_two_meshes_live_on_one_server(connection: Connection) -> None:
     lab = Names("lab")
     await topology.apply(connection, await planned(connection))
     await topology.apply(connection, await planned(connection, MeshSettings(lanes=1), ["demo"], lab))
-    assert (await topology.read_settings(connection, NAMES)).lanes == 2
-    assert (await topology.read_settings(connection, lab)).lanes == 1
+    assert (await topology.read_settings(Broker(connection, NAMES))).lanes == 2
+    assert (await topology.read_settings(Broker(connection, lab))).lanes == 1
     assert {change.verb for change in await planned(connection)} == {"keep"}
 
 
@@ -124,7 +125,7 @@ async def test_a_stream_that_was_not_made_by_mesh_is_told_so(connection: Connect
     _, payload = await connection.request("$JS.API.STREAM.CREATE.MESH_REQUESTS", body)
     read_api(payload, "create")
     with pytest.raises(TopologyError, match="was not made by `mesh init`"):
-        await topology.read_settings(connection, NAMES)
+        await topology.read_settings(Broker(connection, NAMES))
     requests = (await planned(connection))[0]
     assert requests.verb == "differs"
     assert "retention: limits, wanted workqueue" in requests.detail
@@ -141,13 +142,13 @@ async def test_what_stood_before_a_refusal_stays(connection: Connection) -> None
 
 async def test_a_model_is_known_once_its_queue_is_declared(connection: Connection) -> None:
     await topology.apply(connection, await planned(connection, models=["demo"]))
-    assert await topology.has_model(connection, NAMES, "demo")
-    assert not await topology.has_model(connection, NAMES, "demos")
+    assert await topology.has_model(Broker(connection, NAMES), "demo")
+    assert not await topology.has_model(Broker(connection, NAMES), "demos")
 
 
 async def test_without_a_mesh_no_model_can_be_asked_for(connection: Connection) -> None:
     with pytest.raises(TopologyError):
-        await topology.has_model(connection, NAMES, "demo")
+        await topology.has_model(Broker(connection, NAMES), "demo")
     with pytest.raises(TopologyError):
         await topology.stream_state(connection, "MESH_REQUESTS")
     assert await topology.consumer_states(connection, "MESH_REQUESTS") == {}
@@ -217,7 +218,7 @@ async def test_recording_is_turned_on_and_off_on_a_mesh_that_exists(connection: 
     assert "republish: {'headers_only': True}, wanted {'headers_only': False}" in changes[0].detail
     assert "mesh.lanes" not in changes[0].detail
     assert await topology.apply(connection, changes) == 1
-    assert await topology.read_settings(connection, NAMES) == RECORDING
+    assert await topology.read_settings(Broker(connection, NAMES)) == RECORDING
     assert {change.verb for change in await planned(connection, RECORDING)} == {"keep"}
     kept = await config_of(connection, "MESH_RECORD")
     assert (kept["max_age"], kept["max_bytes"]) == (2 * 86_400 * topology.NS, 5 << 20)
@@ -227,7 +228,7 @@ async def test_recording_is_turned_on_and_off_on_a_mesh_that_exists(connection: 
     assert (await config_of(connection, "MESH_RECORD"))["max_age"] == 3 * 86_400 * topology.NS
 
     await topology.apply(connection, await planned(connection))
-    assert (await topology.read_settings(connection, NAMES)).record_days == 0
+    assert (await topology.read_settings(Broker(connection, NAMES))).record_days == 0
     assert {change.verb for change in await planned(connection)} == {"keep"}
     assert (await config_of(connection, "MESH_RECORD"))["subjects"] == ["mesh.sys.unrecorded"]
 
@@ -237,7 +238,7 @@ async def test_every_request_is_recorded_with_its_body_and_only_while_that_is_on
     for number in range(200):
         header = headers.block(("Nats-Msg-Id", f"acme.{number}"))
         await connection.request("mesh.req.demo.batch.acme.any", b"body %d" % number, header)
-        await RequestQueue(connection, NAMES).remove(number + 1)  # it ends as soon as it began
+        await RequestQueue(Broker(connection, NAMES)).remove(number + 1)  # it ends as soon as it began
 
     async def recorded() -> list[StoredMessage]:
         ask = {"seq": 1, "next_by_subj": "mesh.sys.queued.>", "batch": 1000}
@@ -262,9 +263,9 @@ async def test_a_mesh_declared_before_there_was_an_audit_has_one(connection: Con
     _, payload = await connection.request("$JS.API.STREAM.UPDATE.MESH_REQUESTS", msgspec.json.encode(config))
     read_api(payload, "update")
     assert {change.verb for change in await planned(connection)} == {"keep"}
-    assert (await topology.read_settings(connection, NAMES)).audit
+    assert (await topology.read_settings(Broker(connection, NAMES))).audit
     await topology.apply(connection, await planned(connection, replace(SETTINGS, audit=False)))
-    assert not (await topology.read_settings(connection, NAMES)).audit
+    assert not (await topology.read_settings(Broker(connection, NAMES))).audit
 
 
 async def test_turning_something_on_changes_nothing_else_that_differs(connection: Connection) -> None:

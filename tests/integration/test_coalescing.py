@@ -9,7 +9,7 @@ import pytest
 
 import mesh as mesh_api
 from mesh.broker.topology import MeshSettings
-from mesh.clock import now_unix_ms
+from mesh.clock import SYSTEM
 from mesh.engines.simulator.settings import SimulatorSettings
 from mesh.protocol.messages import Delta
 from mesh.worker.options import WorkerOptions
@@ -60,7 +60,7 @@ async def test_neither_the_first_token_nor_the_end_waits_for_the_window(bare: Ru
 async def test_what_gathered_is_in_the_journal_however_the_attempt_ends(bare: RunningMesh, how: str) -> None:
     worker = await bare.start_worker(PACED, options(LONG_S))
     async with mesh_api.connect(bare.url) as client:
-        deadline: dict[str, Any] = {"deadline_unix_ms": now_unix_ms() + 1500} if how == "expire" else {}
+        deadline: dict[str, Any] = {"deadline_unix_ms": SYSTEM.wall_unix_ms() + 1500} if how == "expire" else {}
         job = await client.submit(MODEL, "Tell me of the sea", max_tokens=4000, temperature=0, id="cut", **deadline)
         await wait_until(lambda: worker.statistics().tokens >= 30)
         if how == "cancel":

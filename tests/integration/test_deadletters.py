@@ -14,11 +14,11 @@ import mesh as mesh_api
 from mesh.broker import topology
 from mesh.broker.stores.deadletters import DeadLetter, DeadLetterFilter
 from mesh.broker.stores.purge import purge_subject
-from mesh.broker.stores.results import ResultStore
 from mesh.broker.topology import MeshSettings
 from mesh.control.deadletters.service import DeadLetterService
 from mesh.engines.simulator.settings import SimulatorSettings
 from mesh.errors import ConfigError, QuotaExceededError, ResultNotFoundError, TopologyError
+from mesh.job_key import JobKey
 from mesh.protocol import codec, headers
 from mesh.protocol.codec import Encoding
 from mesh.protocol.messages import Result, Started
@@ -95,7 +95,7 @@ class Scene:
 async def still(tmp_path: Path) -> AsyncIterator[Scene]:
     """A mesh without a worker."""
     async with running_mesh(tmp_path / "nats") as running:
-        yield Scene(running, DeadLetterService(running.connection, running.names))
+        yield Scene(running, DeadLetterService(running.broker))
 
 
 @pytest.fixture
@@ -173,7 +173,7 @@ async def test_a_redrive_that_was_cut_off_is_completed_by_the_next(scene: Scene,
 
 async def test_many_who_redrive_the_same_letter_at_once_run_it_once(scene: Scene) -> None:
     letter = await scene.bury("j")
-    others = [DeadLetterService(scene.mesh.connection, scene.mesh.names) for _ in range(8)]
+    others = [DeadLetterService(scene.mesh.broker) for _ in range(8)]
     await asyncio.gather(*(dead_letters.redrive(letter) for dead_letters in others))
     await scene.wait_status("j", "finished")
     assert scene.attempts("j") == 4
@@ -293,8 +293,8 @@ async def test_a_job_for_a_model_nobody_deployed_is_skipped(still: Scene) -> Non
 async def test_a_job_that_finished_after_all_is_not_run_again(still: Scene) -> None:
     letter = await still.forge(b'{"id": "forged", "prompt": "Hi"}')
     finished = Result(id="forged", tenant="default", model="m", status="finished", text="!", created_unix_ms=1)
-    store = ResultStore(still.mesh.connection, still.mesh.names)
-    await store.create("default", "forged", codec.encode(finished), 60_000)
+    store = still.mesh.broker.results
+    await store.create(JobKey("default", "forged"), codec.encode(finished), 60_000)
     assert (await still.dead_letters.redrive(letter)).verb == "settle"
     assert await still.mesh.result("forged") == finished
     assert await still.letters() == []
@@ -303,7 +303,7 @@ async def test_a_job_that_finished_after_all_is_not_run_again(still: Scene) -> N
 
 async def test_the_marker_of_a_deleted_result_does_not_stop_the_next(scene: Scene) -> None:
     letter = await scene.bury("j")
-    key = scene.mesh.names.result_key("default", "j")
+    key = scene.mesh.names.result_key(JobKey("default", "j"))
     await scene.mesh.connection.request(key, b"", headers.block(("KV-Operation", "DEL")))
     assert (await scene.dead_letters.redrive(letter)).verb == "redrive"
     await scene.wait_status("j", "finished")
@@ -350,7 +350,7 @@ async def test_dropping_keeps_the_result(scene: Scene) -> None:
 
 async def test_a_full_queue_refuses_and_the_letter_stays(tmp_path: Path) -> None:
     async with running_mesh(tmp_path / "nats", MeshSettings(lanes=1, queue_limit=1)) as running:
-        scene = Scene(running, DeadLetterService(running.connection, running.names))
+        scene = Scene(running, DeadLetterService(running.broker))
         await running.connection.request("mesh.req.simulator.standard.default.x", b'{"id": "other", "prompt": "Hi"}')
         letter = await scene.forge(b'{"id": "forged", "prompt": "Hi"}', Nats_Msg_Id="dead-9")
         with pytest.raises(QuotaExceededError):

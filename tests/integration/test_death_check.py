@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 import mesh as mesh_api
-from mesh.broker.stores.journal import Journal, notes_in
+from mesh.broker.stores.journal import notes_in
 from mesh.broker.topology import MeshSettings
-from mesh.clock import now_unix_ms
+from mesh.clock import SYSTEM
+from mesh.job_key import JobKey
 from mesh.protocol import codec
 from mesh.protocol.messages import Note, Result, Started
 from mesh.worker import death_check
@@ -48,8 +49,8 @@ async def run(mesh: RunningMesh, **fields: Any) -> Result:
 
 
 async def notes(mesh: RunningMesh) -> list[tuple[int, str]]:
-    journal = Journal(mesh.connection, mesh.names)
-    entries = await journal.read(journal.notes_subject("default", "suspect"))
+    journal = mesh.broker.journal
+    entries = await journal.read(journal.notes_subject(JobKey("default", "suspect")))
     return [(note.attempt, note.verdict) for note in notes_in(entries)]
 
 
@@ -74,7 +75,7 @@ async def test_a_job_is_not_buried_for_a_worker_that_is_suspended(bare: RunningM
 
 async def test_a_job_is_not_buried_for_a_worker_that_lives(bare: RunningMesh, quick: None) -> None:
     worker = await bare.start_worker()
-    await suspect(bare, (GONE, 1), (worker.name, now_unix_ms()))
+    await suspect(bare, (GONE, 1), (worker.name, SYSTEM.wall_unix_ms()))
     assert (await run(bare)).status == "finished"
 
 
@@ -92,9 +93,9 @@ async def test_a_worker_that_was_cut_off_gets_the_time_to_object(
     await suspect(bare, (GONE, 1), (GONE, 1))
     running = asyncio.create_task(run(bare))
     await wait_until(lambda: any(each.waits_for_objections for each in worker._runners.values()))
-    journal = Journal(bare.connection, bare.names)
+    journal = bare.broker.journal
     note = Note(id="suspect", attempt=4, verdict="returned", reason="lost")
-    await journal.append(journal.notes_subject("default", "suspect"), codec.encode(note))
+    await journal.append(journal.notes_subject(JobKey("default", "suspect")), codec.encode(note))
     assert (await running).status == "finished"
 
 
@@ -124,9 +125,9 @@ async def test_a_cancel_reaches_a_job_that_waits_for_objections(bare: RunningMes
 async def test_the_time_to_object_is_counted_once_whoever_counts_it(bare: RunningMesh) -> None:
     await bare.start_worker()
     await suspect(bare, (GONE, 1), (GONE, 1))
-    journal = Journal(bare.connection, bare.names)
-    asked = Note(id="suspect", attempt=4, verdict="probing", unix_ms=now_unix_ms() - 60_000)
-    await journal.append(journal.notes_subject("default", "suspect"), codec.encode(asked))
+    journal = bare.broker.journal
+    asked = Note(id="suspect", attempt=4, verdict="probing", unix_ms=SYSTEM.wall_unix_ms() - 60_000)
+    await journal.append(journal.notes_subject(JobKey("default", "suspect")), codec.encode(asked))
     result = await run(bare)
     assert result.error is not None
     assert (result.status, result.error.code) == ("failed", "attempts_exhausted")
@@ -136,7 +137,7 @@ async def test_the_time_to_object_is_counted_once_whoever_counts_it(bare: Runnin
 async def test_a_clock_that_is_ahead_does_not_make_a_job_wait_for_ever(bare: RunningMesh, quick: None) -> None:
     await bare.start_worker()
     await suspect(bare, (GONE, 1), (GONE, 1))
-    journal = Journal(bare.connection, bare.names)
-    asked = Note(id="suspect", attempt=4, verdict="probing", unix_ms=now_unix_ms() + 3_600_000)
-    await journal.append(journal.notes_subject("default", "suspect"), codec.encode(asked))
+    journal = bare.broker.journal
+    asked = Note(id="suspect", attempt=4, verdict="probing", unix_ms=SYSTEM.wall_unix_ms() + 3_600_000)
+    await journal.append(journal.notes_subject(JobKey("default", "suspect")), codec.encode(asked))
     assert present((await run(bare)).error).code == "attempts_exhausted"

@@ -12,6 +12,7 @@ import pytest
 
 import mesh as library
 from mesh.broker import topology
+from mesh.broker.broker import Broker
 from mesh.broker.topology import MeshSettings
 from mesh.broker.transport.connection import Connection, connect
 from mesh.broker.transport.options import ConnectOptions
@@ -133,7 +134,7 @@ async def test_a_stream_of_that_name_which_is_no_mesh(tmp_path: Path) -> None:
 async def test_consumers_that_drifted_are_missing_or_belong_to_nobody(mesh: RunningMesh) -> None:
     await mesh.start_worker()
     await topology.apply(
-        mesh.connection, await topology.plan_consumers(mesh.connection, NAMES, MeshSettings(), "lonely")
+        mesh.connection, await topology.plan_consumers(Broker(mesh.connection, NAMES), MeshSettings(), "lonely")
     )
     name = f"{MODEL}-batch-0"
     config = (await api(mesh.connection, f"CONSUMER.INFO.MESH_REQUESTS.{name}", {}))["config"]
@@ -169,7 +170,7 @@ async def test_the_monitoring_port_shows_how_nats_syncs_and_its_disk(tmp_path: P
     await server.start()
     try:
         async with connect(ConnectOptions(servers=(server.url,))) as connection:
-            await topology.apply(connection, await topology.plan(connection, NAMES, MeshSettings()))
+            await topology.apply(connection, await topology.plan(Broker(connection, NAMES), MeshSettings()))
         monitor = f"http://127.0.0.1:{port}"
         facts = await examined(server.url, monitor)
         assert facts.monitor is not None
@@ -230,7 +231,7 @@ async def test_a_cluster_that_loses_its_servers(tmp_path: Path) -> None:
     try:
         first, second, third = servers.all
         async with connect(ConnectOptions(servers=(first.url,))) as connection:
-            await servers.declare(connection, NAMES, MeshSettings(replicas=3, lanes=1), MODEL)
+            await servers.declare(Broker(connection, NAMES), MeshSettings(replicas=3, lanes=1), MODEL)
             assert {"unserved": "note", "sync_unseen": "note"}.items() >= (await codes(first.url)).items()
             await servers.kill(third)
 
@@ -250,7 +251,7 @@ async def test_one_copy_in_a_cluster_is_warned_of(tmp_path: Path) -> None:
     try:
         url = servers.urls[0]
         async with connect(ConnectOptions(servers=(url,))) as connection:
-            await servers.declare(connection, NAMES, MeshSettings(replicas=1, lanes=1), MODEL)
+            await servers.declare(Broker(connection, NAMES), MeshSettings(replicas=1, lanes=1), MODEL)
         assert (await codes(url))["one_copy"] == "warning"
     finally:
         await servers.stop()

@@ -13,6 +13,7 @@ from mesh.broker.topology import MeshSettings
 from mesh.engines.base import Chunk, Work
 from mesh.engines.simulator.engine import SimulatorEngine
 from mesh.engines.simulator.settings import SimulatorSettings
+from mesh.job_key import JobKey
 from tests.running import MODEL, running_mesh
 
 WAIT_S = 10.0
@@ -53,7 +54,7 @@ def listen(url: str, subject: str, ready: threading.Event, heard: threading.Even
 async def test_what_begins_is_on_the_wire_before_the_engine_has_it(tmp_path: Path, stream: bool) -> None:
     ready, heard, over = threading.Event(), threading.Event(), threading.Event()
     async with running_mesh(tmp_path / "nats", MeshSettings(lanes=1)) as mesh:
-        journal = mesh.names.events("default", "j1") if stream else mesh.names.attempts("default", "j1")
+        journal = mesh.names.events(JobKey("default", "j1")) if stream else mesh.names.attempts(JobKey("default", "j1"))
         thread = threading.Thread(target=listen, args=(mesh.url, journal, ready, heard, over))
         thread.start()
         try:

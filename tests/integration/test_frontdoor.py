@@ -17,8 +17,9 @@ import mesh as mesh_api
 from mesh.broker.topology import MeshSettings
 from mesh.engines.simulator.settings import SimulatorSettings
 from mesh.gateway.admission import Admission, Limits
+from mesh.protocol import codec
 from mesh.protocol.messages import Delta
-from tests.running import RunningMesh, running_mesh, wait_until
+from tests.running import RunningMesh, present, running_mesh, wait_until
 
 RPC = "mesh.rpc.default.simulator"
 SLOW = SimulatorSettings(model="simulator", between_tokens_ms=20)
@@ -75,8 +76,8 @@ async def test_one_request_has_the_result_for_its_one_reply(mesh: RunningMesh, a
     result = json.loads((await asker.request(RPC, body, timeout=10)).data)
     assert (result["type"], result["status"], result["usage"]["completion_tokens"]) == ("result", "finished", 16)
     assert result["metadata"] == {"team": "search"}
-    stored = await mesh.result(result["id"])
-    assert json.loads(msgspec.json.encode(stored)) == result, "what the store has is the same object"
+    stored = present(await mesh.result(result["id"]))
+    assert json.loads(codec.encode(stored)) == result, "what the store has is the same object"
 
 
 async def test_with_stream_the_events_come_and_then_an_empty_message(mesh: RunningMesh, asker: nats.NATS) -> None:
@@ -86,7 +87,7 @@ async def test_with_stream_the_events_come_and_then_an_empty_message(mesh: Runni
     assert events[0]["type"] == "started"
     assert text_of(events) == events[-1]["text"]
     history = await mesh.history(events[-1]["id"])
-    assert events == [json.loads(msgspec.json.encode(event)) for event in history], "event by event as in the journal"
+    assert events == [json.loads(codec.encode(event)) for event in history], "event by event as in the journal"
 
 
 async def test_messagepack_is_answered_in_messagepack(asker: nats.NATS) -> None:

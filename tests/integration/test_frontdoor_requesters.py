@@ -11,6 +11,7 @@ import nats
 import pytest
 from nats.aio.msg import Msg
 
+from mesh.broker.broker import Broker
 from mesh.broker.topology import MeshSettings
 from mesh.broker.transport.connection import Connection, connect
 from mesh.broker.transport.options import ConnectOptions
@@ -114,7 +115,7 @@ async def test_an_answer_that_is_ready_before_its_requester_is_back_waits_for_it
     async with connect(ConnectOptions(servers=(server.url,), name="test")) as connection:
         requests: list[ServiceRequest] = []
         endpoint = Endpoint("generate", "mesh.rpc.>", "q", requests.append, {})
-        service = Service(connection, Names(), "w", (endpoint,))
+        service = Service(Broker(connection, Names()), "w", (endpoint,))
         client = await nats.connect(server.url, reconnect_time_wait=1.5, max_reconnect_attempts=-1)
         asking = [asyncio.create_task(client.request("mesh.rpc.a.b", b"", timeout=20)) for _ in range(2)]
         await wait_until(lambda: len(requests) == 2)
@@ -161,7 +162,7 @@ async def test_a_slow_server_makes_no_requester_go_away(
 ) -> None:
     """No answer within the time is no proof that somebody heard the question."""
     monkeypatch.setattr(requester_module, "LOOK_S", 0.05)
-    monkeypatch.setattr(requester_module, "GONE_S", 0.2)
+    monkeypatch.setattr(requester_module, "REQUESTER_GONE_S", 0.2)
     async with connect(ConnectOptions(servers=(server.url,), name="test")) as connection:
         client = await nats.connect(server.url)
         await client.subscribe("_INBOX.mine.1")
@@ -195,7 +196,7 @@ async def test_a_reply_subject_that_is_too_long_costs_nobody_the_connection(tmp_
 
 async def test_a_client_that_is_in_use_is_not_put_away(connection: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(clients_module, "MAX_IDLE", 2)
-    clients = Clients(connection, Names())
+    clients = Clients(Broker(connection, Names()))
     used = clients.get("used", "json")
     for number in range(5):
         clients.get(f"t{number}", "json")

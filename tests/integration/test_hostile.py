@@ -10,12 +10,12 @@ import pytest
 import mesh as mesh_api
 from mesh import errors
 from mesh.broker import topology
-from mesh.broker.stores.queue import RequestQueue
 from mesh.client.client import Client
 from mesh.client.job import Job
+from mesh.job_key import JobKey
 from mesh.protocol import codec
 from mesh.protocol.messages import Delta, Started
-from tests.running import RunningMesh, running_mesh, wait_until
+from tests.running import RunningMesh, present, running_mesh, wait_until
 
 
 @pytest.fixture
@@ -122,9 +122,8 @@ async def test_a_job_named_like_a_sequence_is_found_by_its_name(tmp_path: Path) 
     async with running_mesh(tmp_path / "nats") as mesh, mesh_api.connect(mesh.url) as client:
         await client.submit("simulator", "Keep me", id="important")
         await client.submit("simulator", "Cancel me", id="s1")
-        queue = RequestQueue(mesh.connection, mesh.names)
-        found = await queue.find("default", "s1")
-        assert found is not None
+        queue = mesh.broker.queue
+        found = present(await queue.find(JobKey("default", "s1")))
         assert (found.job, found.sequence) == ("s1", 2)
 
 

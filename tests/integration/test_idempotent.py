@@ -12,12 +12,13 @@ import pytest
 import mesh as mesh_api
 from mesh import errors
 from mesh.broker import topology
-from mesh.broker.stores.journal import Journal, events_of
-from mesh.broker.stores.results import ResultStore
+from mesh.broker.stores.journal import events_of
 from mesh.broker.topology import MeshSettings
 from mesh.client.client import Client
+from mesh.client.internal import core_of, handle_of
 from mesh.client.job import Job
 from mesh.engines.simulator.settings import SimulatorSettings
+from mesh.job_key import JobKey
 from mesh.protocol import codec
 from mesh.protocol.codec import Encoding
 from mesh.protocol.messages import Event, Result, Started
@@ -39,7 +40,7 @@ async def executions(mesh: RunningMesh, job: str) -> int:
 
 
 async def read_events(mesh: RunningMesh, subject: str) -> list[Event]:
-    return events_of(await Journal(mesh.connection, mesh.names).read(subject))
+    return events_of(await mesh.broker.journal.read(subject))
 
 
 async def stored(mesh: RunningMesh) -> int:
@@ -103,7 +104,7 @@ async def test_the_same_id_after_its_result_is_answered_at_once(
 ) -> None:
     first = await client.generate(MODEL, **ASKED, id="ended", stream=stream)
     again = await client.submit(MODEL, **ASKED, id="ended", stream=stream)
-    assert again.is_closed, "submit itself brought the Result"
+    assert handle_of(again).is_closed, "submit itself brought the Result"
     assert await again == first
     assert await read(await client.submit(MODEL, **ASKED, id="ended")) == first.text
     assert await executions(mesh, "ended") == 1
@@ -114,13 +115,13 @@ async def test_the_same_id_between_its_result_and_the_end_of_its_request_is_answ
     async with mesh_of(tmp_path / "nats") as (mesh, client):
         first = await client.submit(MODEL, **ASKED, id="between")
         result = Result(id="between", tenant="default", model=MODEL, status="finished", text="done")
-        store = ResultStore(mesh.connection, mesh.names)
-        assert await store.create("default", "between", codec.encode(result), ttl_ms=60_000)
+        store = mesh.broker.results
+        assert await store.create(JobKey("default", "between"), codec.encode(result), ttl_ms=60_000)
         await mesh.append("between", result, last=0)
         assert await first == result
         assert await mesh.queued() == 1, "its request is still there"
         again = await client.submit(MODEL, **ASKED, id="between")
-        assert again.is_closed, "submit itself brought the Result"
+        assert handle_of(again).is_closed, "submit itself brought the Result"
         assert await again == result
         assert await read(again) == "done"
 
@@ -173,7 +174,7 @@ async def test_the_same_id_after_the_duplicate_window_is_not_run_again(tmp_path:
             assert await (await client.submit(MODEL, **ASKED, id="ended", stream=stream)) == ended
         again = await client.submit(MODEL, **long)
         assert await stored(mesh) == before + 2, "both were stored anew"
-        assert not running.is_closed, "the job ended too soon for this test"
+        assert not handle_of(running).is_closed, "the job ended too soon for this test"
         texts = await asyncio.gather(read(again), read(running))
         assert await again == await running
         assert list(texts) == [(await running).text] * 2
@@ -209,7 +210,7 @@ async def test_the_same_id_for_something_else_is_refused(
 
 async def test_another_model_under_the_same_id_is_refused(tmp_path: Path) -> None:
     async with mesh_of(tmp_path / "nats") as (mesh, client):
-        more = await topology.plan(mesh.connection, mesh.names, MeshSettings(lanes=1), ["other"])
+        more = await topology.plan(mesh.broker, MeshSettings(lanes=1), ["other"])
         await topology.apply(mesh.connection, more)
         await client.submit(MODEL, **ASKED, id="taken")
         with pytest.raises(errors.InvalidRequestError, match="another model"):
@@ -222,7 +223,7 @@ async def test_a_retry_may_count_its_deadline_anew_and_be_read_in_another_way(tm
         first = await client.submit(MODEL, **ASKED, id="retry")
         soon: dict[str, Any] = {"deadline_unix_ms": 1_000, "result_ttl_ms": 60_000, "stream": False, "session": "s"}
         again = await client.submit(MODEL, **ASKED, id="retry", tier="interactive", **soon)
-        assert again._timer.when() - asyncio.get_running_loop().time() > 600
+        assert handle_of(again).statistics().bound_in_s > 600
         await mesh.start_worker()
         assert await again.result(timeout=10) == await first
         assert await executions(mesh, "retry") == 1
@@ -294,13 +295,14 @@ async def test_a_first_submit_asks_nats_for_one_thing(client: Client, monkeypatc
     """The comparison costs only those who send an id twice."""
     await client.generate(MODEL, "Warm up", max_tokens=1)
     sent = []
-    publish = client._connection.publish
+    connection = core_of(client).connection
+    publish = connection.publish
 
     def recorded(subject: str, *arguments: Any, **more: Any) -> None:
         sent.append(subject)
         publish(subject, *arguments, **more)
 
-    monkeypatch.setattr(client._connection, "publish", recorded)
+    monkeypatch.setattr(connection, "publish", recorded)
     job = await client.submit(MODEL, **ASKED)
     assert [each.split(".")[1] for each in sent] == ["req"]
     assert (await job).status == "finished"

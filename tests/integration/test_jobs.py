@@ -13,8 +13,9 @@ from mesh.control.jobs.job_detail import JobDetail, JobDetailReader
 from mesh.control.jobs.listing import JobLister, JobSelection
 from mesh.engines.simulator.settings import SimulatorSettings
 from mesh.errors import InvalidRequestError, ResultNotFoundError
+from mesh.job_key import JobKey
 from mesh.protocol import codec
-from mesh.protocol.messages import TIERS, Started
+from mesh.protocol.messages import TIERS, Started, Tier
 from mesh.worker.worker import WorkerOptions
 from tests.running import MODEL, RunningMesh, running_mesh, wait_until
 
@@ -30,16 +31,17 @@ async def empty(tmp_path: Path) -> AsyncIterator[RunningMesh]:
 
 
 async def listed(mesh: RunningMesh, limit: int = 50, **selection: Any) -> list[tuple[str, str]]:
-    found = await JobLister(mesh.connection, mesh.names).listing(JobSelection(**selection), limit)
+    found = await JobLister(mesh.broker).listing(JobSelection(**selection), limit)
     return [(each.job, each.state) for each in found.jobs]
 
 
 async def test_jobs_that_wait_are_listed_oldest_first_and_counted_by_tenant(empty: RunningMesh) -> None:
-    for tenant, tier in (("a", "standard"), ("b", "batch"), ("b", "standard")):
+    places: tuple[tuple[str, Tier], ...] = (("a", "standard"), ("b", "batch"), ("b", "standard"))
+    for tenant, tier in places:
         async with api.connect(empty.url, tenant=tenant) as client:
             for number in range(2):
                 await client.submit(MODEL, f"{number}", id=f"{tenant}-{tier}-{number}", tier=tier)
-    found = await JobLister(empty.connection, empty.names).listing(JobSelection(), 4)
+    found = await JobLister(empty.broker).listing(JobSelection(), 4)
     assert [each.job for each in found.jobs] == ["a-standard-0", "a-standard-1", "b-batch-0", "b-batch-1"]
     assert {each.state for each in found.jobs} == {"queued"}
     assert (found.total, found.delivered, found.waiting, found.truncated) == (6, 0, 6, True)
@@ -62,14 +64,14 @@ async def test_jobs_that_run_come_first_with_worker_attempt_and_tokens(empty: Ru
             return len(await listed(empty, state="running")) == 2
 
         await wait_until(two_run)
-        found = await JobLister(empty.connection, empty.names).listing(JobSelection(), 50)
+        found = await JobLister(empty.broker).listing(JobSelection(), 50)
         assert [each.state for each in found.jobs] == ["running"] * 2 + ["queued"] * 5
         assert {(each.worker, each.attempt) for each in found.jobs[:2]} == {("w-one", 1)}
         assert {(each.worker, each.attempt, each.tokens) for each in found.jobs[2:]} == {("", 0, 0)}
         assert (found.total, found.delivered + found.waiting, found.truncated) == (7, 7, False)
 
         async def have_tokens() -> bool:
-            found = await JobLister(empty.connection, empty.names).listing(JobSelection(state="running"), 50)
+            found = await JobLister(empty.broker).listing(JobSelection(state="running"), 50)
             return [each.worker for each in found.jobs] == ["w-one"] * 2 and all(each.tokens for each in found.jobs)
 
         await wait_until(have_tokens)
@@ -93,10 +95,10 @@ async def test_a_job_whose_worker_is_gone_is_said_to_wait_for_another(empty: Run
     async with api.connect(empty.url) as client:
         job = await client.submit(MODEL, "x", id="orphan", **LONG)
         gone = Started(id="orphan", attempt=1, index=0, worker="w-gone", unix_ms=1, sequence=job.sequence)
-        await empty.connection.request(empty.names.events("default", "orphan"), codec.encode(gone))
+        await empty.connection.request(empty.names.events(JobKey("default", "orphan")), codec.encode(gone))
         # As if it had been given to that worker, which holds it until its lease ends.
         await take_each(empty)
-        found = await JobLister(empty.connection, empty.names).listing(JobSelection(), 50)
+        found = await JobLister(empty.broker).listing(JobSelection(), 50)
         assert [(each.state, each.worker, each.reason) for each in found.jobs] == [
             ("retrying", "w-gone", "worker w-gone is gone")
         ]
@@ -128,7 +130,7 @@ async def test_ten_thousand_queued_jobs_cost_what_is_shown_of_them(empty: Runnin
 
     await wait_until(all_there)
     began = time.monotonic()
-    found = await JobLister(empty.connection, empty.names).listing(JobSelection(tenant="t1"), 20)
+    found = await JobLister(empty.broker).listing(JobSelection(tenant="t1"), 20)
     assert time.monotonic() - began < 2.0
     assert (len(found.jobs), found.total, found.waiting, found.truncated) == (20, 3333, 3333, True)
     assert {each.tenant for each in found.jobs} == {"t1"}
@@ -154,7 +156,7 @@ async def take(mesh: RunningMesh, consumer: str) -> None:
 
 
 async def told(mesh: RunningMesh, job: str, tenant: str = "default", **more: bool) -> JobDetail:
-    return await JobDetailReader(mesh.connection, mesh.names).tell(tenant, job, **more)
+    return await JobDetailReader(mesh.broker).tell(JobKey(tenant, job), **more)
 
 
 async def test_a_finished_job_is_told_with_attempts_moments_and_result(mesh: RunningMesh) -> None:

@@ -35,14 +35,14 @@ def pulls_of(mesh: RunningMesh) -> str:
 
 
 async def queue_of(mesh: RunningMesh, tier: str) -> pause.PausableQueue:
-    queues = pause.queues_of(await Lanes(mesh.connection, mesh.names).all())
+    queues = pause.queues_of(await Lanes(mesh.broker).all())
     return next(each for each in queues if (each.model, each.tier) == (MODEL, tier))
 
 
 async def test_nothing_of_a_paused_model_starts_and_all_of_it_once_it_is_resumed(
     mesh: RunningMesh, client: Client
 ) -> None:
-    outcome = await pause.pause(mesh.connection, mesh.names, PauseTarget(MODEL), None)
+    outcome = await pause.pause(mesh.broker, PauseTarget(MODEL), None)
     assert [each.tier for each in outcome.after] == ["interactive", "standard", "batch"]
     assert all(each.is_for_ever and each.paused_lanes == each.lanes == 4 for each in outcome.after)
     assert not any(each.pause_s for each in outcome.before)
@@ -63,7 +63,7 @@ async def test_nothing_of_a_paused_model_starts_and_all_of_it_once_it_is_resumed
     assert [(await queue_of(mesh, tier)).waiting for tier in ("interactive", "batch")] == [4, 4]
 
     began_s = time.monotonic()
-    resumed = await pause.resume(mesh.connection, mesh.names, PauseTarget(MODEL))
+    resumed = await pause.resume(mesh.broker, PauseTarget(MODEL))
     assert all(each.pause_s for each in resumed.before)
     assert not any(each.pause_s for each in resumed.after)
     await wait_until(lambda: worker.statistics().finished == len(jobs), SOON_S + 2)
@@ -84,12 +84,12 @@ async def test_a_resumed_job_is_served_by_the_pull_that_waits(
             waiting.add(subject)
 
     listening = mesh.connection.subscribe(pulls_of(mesh), heard)
-    await pause.pause(mesh.connection, mesh.names, PauseTarget(MODEL), None)
+    await pause.pause(mesh.broker, PauseTarget(MODEL), None)
     job = await client.submit(MODEL, "Hello", max_tokens=2)
     await wait_until(lambda: has_waiting(mesh, 1))
     await wait_until(lambda: len(waiting) == CONSUMERS, 30)
     listening.close()
-    await pause.resume(mesh.connection, mesh.names, PauseTarget(MODEL))
+    await pause.resume(mesh.broker, PauseTarget(MODEL))
     assert (await job.result(timeout=30)).status == "finished"
 
 
@@ -99,7 +99,7 @@ async def has_waiting(mesh: RunningMesh, count: int) -> bool:
 
 async def test_one_tier_is_paused_and_the_others_are_not(mesh: RunningMesh, client: Client) -> None:
     """Nor does it cost them the worker's slots: what asks a paused consumer is told that nothing is there."""
-    await pause.pause(mesh.connection, mesh.names, PauseTarget(MODEL, "batch"), None)
+    await pause.pause(mesh.broker, PauseTarget(MODEL, "batch"), None)
     kept = [await client.submit(MODEL, f"Hello {number}", tier="batch", max_tokens=2) for number in range(20)]
     began_s = time.monotonic()
     results = await asyncio.gather(*(client.generate(MODEL, f"Hi {number}", max_tokens=2) for number in range(20)))
@@ -107,7 +107,7 @@ async def test_one_tier_is_paused_and_the_others_are_not(mesh: RunningMesh, clie
     assert time.monotonic() - began_s < 5
     await wait_until(lambda: mesh.workers[0].statistics().finished == 20)
     assert (await queue_of(mesh, "batch")).waiting == 20
-    await pause.resume(mesh.connection, mesh.names, PauseTarget(MODEL, "batch"))
+    await pause.resume(mesh.broker, PauseTarget(MODEL, "batch"))
     assert {(await job).status for job in kept} == {"finished"}
 
 
@@ -116,14 +116,14 @@ async def test_what_runs_goes_on_and_ends(mesh: RunningMesh, client: Client) -> 
     job = await client.submit(MODEL, "Tell me of the sea", max_tokens=80)
     async for _ in job:
         break
-    await pause.pause(mesh.connection, mesh.names, PauseTarget(MODEL), None)
+    await pause.pause(mesh.broker, PauseTarget(MODEL), None)
     assert (await queue_of(mesh, "standard")).running == 1
     result = await job
     assert (result.status, result.attempts) == ("finished", 1)
 
 
 async def test_a_deadline_that_passes_meanwhile_ends_the_job(mesh: RunningMesh, client: Client) -> None:
-    await pause.pause(mesh.connection, mesh.names, PauseTarget(MODEL), None)
+    await pause.pause(mesh.broker, PauseTarget(MODEL), None)
     deadline = int(time.time() * 1000) + 500
     result = await client.generate(MODEL, "Hello", deadline_unix_ms=deadline)
     assert result.status == "expired"
@@ -131,7 +131,7 @@ async def test_a_deadline_that_passes_meanwhile_ends_the_job(mesh: RunningMesh, 
 
 
 async def test_a_pause_of_some_time_ends_by_itself(mesh: RunningMesh, client: Client) -> None:
-    outcome = await pause.pause(mesh.connection, mesh.names, PauseTarget(MODEL), 1.5)
+    outcome = await pause.pause(mesh.broker, PauseTarget(MODEL), 1.5)
     assert all(0 < each.pause_s <= 1.5 and not each.is_for_ever for each in outcome.after)
     began_s = time.monotonic()
     assert (await client.generate(MODEL, "Hello", max_tokens=2)).status == "finished"
@@ -139,17 +139,17 @@ async def test_a_pause_of_some_time_ends_by_itself(mesh: RunningMesh, client: Cl
 
 
 async def test_pausing_again_sets_the_time_anew_and_resuming_again_does_nothing(mesh: RunningMesh) -> None:
-    first = await pause.pause(mesh.connection, mesh.names, PauseTarget(MODEL), 3600)
-    again = await pause.pause(mesh.connection, mesh.names, PauseTarget(MODEL), 60)
+    first = await pause.pause(mesh.broker, PauseTarget(MODEL), 3600)
+    again = await pause.pause(mesh.broker, PauseTarget(MODEL), 60)
     assert all(each.pause_s > 3000 for each in first.after)
     assert all(50 < each.pause_s <= 60 for each in again.after)
     for _ in range(2):
-        await pause.resume(mesh.connection, mesh.names, PauseTarget(MODEL))
+        await pause.resume(mesh.broker, PauseTarget(MODEL))
     assert (await queue_of(mesh, "standard")).paused_lanes == 0
 
 
 async def test_a_pause_outlives_the_server(mesh: RunningMesh, client: Client) -> None:
-    await pause.pause(mesh.connection, mesh.names, PauseTarget(MODEL), 3600)
+    await pause.pause(mesh.broker, PauseTarget(MODEL), 3600)
     await mesh.server.stop(kill=True)
     await mesh.server.start()
     await mesh.connection.wait_connected(10)
@@ -157,21 +157,21 @@ async def test_a_pause_outlives_the_server(mesh: RunningMesh, client: Client) ->
 
 
 async def test_a_model_nobody_declared_is_refused_with_those_that_are_there(mesh: RunningMesh) -> None:
-    for act in (pause.resume(mesh.connection, mesh.names, PauseTarget("other")), _pause(mesh, "other")):
+    for act in (pause.resume(mesh.broker, PauseTarget("other")), _pause(mesh, "other")):
         with pytest.raises(ModelNotFoundError, match=f"no queue of other is declared; there are models: {MODEL}"):
             await act
 
 
 async def _pause(mesh: RunningMesh, model: str) -> None:
-    await pause.pause(mesh.connection, mesh.names, PauseTarget(model), None)
+    await pause.pause(mesh.broker, PauseTarget(model), None)
 
 
 async def test_a_consumer_of_somebody_else_is_no_queue(mesh: RunningMesh) -> None:
-    before = await Lanes(mesh.connection, mesh.names).all()
+    before = await Lanes(mesh.broker).all()
     foreign = b'{"stream_name":"MESH_REQUESTS","config":{"durable_name":"foreign","ack_policy":"explicit",'
     foreign += b'"filter_subject":"mesh.req.foreign.>"},"action":"create"}'
     await mesh.connection.request("$JS.API.CONSUMER.CREATE.MESH_REQUESTS.foreign", foreign)
-    assert await Lanes(mesh.connection, mesh.names).all() == before
+    assert await Lanes(mesh.broker).all() == before
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from mesh.broker.stores.results import PresenceStore
+from mesh.broker.broker import Broker
+from mesh.broker.stores.workers import PresenceStore
 from mesh.engines.base import EngineInfo
 from mesh.protocol.messages import Presence
 from mesh.worker.presence import LOOK_EACH_S, PresenceBoard, WorkerLoad
@@ -22,6 +23,10 @@ class CountingStore(PresenceStore):
 
     asked = 0
 
+    def __init__(self, broker: Broker) -> None:
+        super().__init__(broker)
+        self.broker = broker
+
     async def all(self) -> list[Presence]:
         self.asked += 1
         return await super().all()
@@ -30,13 +35,15 @@ class CountingStore(PresenceStore):
 @pytest.fixture
 async def store(tmp_path: Path) -> AsyncIterator[CountingStore]:
     async with running_mesh(tmp_path / "nats") as mesh:
-        yield CountingStore(mesh.connection, mesh.names)
+        store = CountingStore(mesh.broker)
+        vars(mesh.broker)["workers"] = store
+        yield store
 
 
 async def meet(store: CountingStore, count: int) -> PresenceBoard:
     """The board of one of `count` workers, that has looked once."""
     info = EngineInfo(name="e", version="1", model=MODEL, capacity=1, max_model_len=8)
-    boards = [PresenceBoard(store, f"w-{number}", MODEL, info, LANES) for number in range(count)]
+    boards = [PresenceBoard(store.broker, f"w-{number}", MODEL, info, LANES) for number in range(count)]
     for each in boards:
         each.beat(WorkerLoad("ready", running=0, finished=0, tokens=0), capacity=1)
 

@@ -34,7 +34,7 @@ def _knows(worker: Worker, tenant: str, wanted: QuotaLimits | None) -> bool:
 
 async def allow(mesh: RunningMesh, tenant: str | None, **limits: Any) -> Allowed:
     """Set limits, and wait until every worker has heard of them."""
-    allowed = await limit(mesh.connection, mesh.names, tenant, limits, is_cleared=True)
+    allowed = await limit(mesh.broker, tenant, limits, is_cleared=True)
     wanted = None if allowed.limits.is_empty else allowed.limits
     for worker in mesh.workers:
         await wait_until(partial(_knows, worker, tenant or "anybody", wanted))
@@ -79,7 +79,7 @@ async def test_front_doors_count_together(bare: RunningMesh) -> None:
 
 async def test_requests_straight_into_the_queue_are_held_to_the_same(bare: RunningMesh) -> None:
     """Counted by the minute in which they were stored, so that a queue that waited is not punished for it."""
-    await limit(bare.connection, bare.names, "default", {"requests_per_minute": 5}, is_cleared=True)
+    await limit(bare.broker, "default", {"requests_per_minute": 5}, is_cleared=True)
     async with mesh_api.connect(bare.url) as client:
         jobs = [await client.submit(MODEL, f"Hello {number}", max_tokens=2) for number in range(15)]
         await bare.start_worker()
@@ -96,7 +96,7 @@ async def test_requests_straight_into_the_queue_are_held_to_the_same(bare: Runni
 
 async def test_a_job_that_is_handed_out_again_is_counted_once(bare: RunningMesh) -> None:
     """It waits for its turn, and is handed out and back meanwhile."""
-    await limit(bare.connection, bare.names, "default", {"requests_per_minute": 2, "running": 1}, is_cleared=True)
+    await limit(bare.broker, "default", {"requests_per_minute": 2, "running": 1}, is_cleared=True)
     await bare.start_worker(SimulatorSettings(model=MODEL, between_tokens_ms=10))
     async with mesh_api.connect(bare.url) as client:
         asked = [client.generate(MODEL, text, max_tokens=100) for text in ("First", "Second")]
@@ -207,14 +207,14 @@ async def test_defaults_hold_for_those_without_limits_of_their_own(mesh: Running
     await allow(mesh, "large", max_tokens=500)
     assert (await at_the_door(mesh, tenant="anybody", max_tokens=6))[0] == 413
     assert (await at_the_door(mesh, tenant="large", max_tokens=6))[0] == 200
-    shown = {each.tenant: each.limits for each in await all_limits(mesh.connection, mesh.names)}
+    shown = {each.tenant: each.limits for each in await all_limits(mesh.broker)}
     assert shown == {None: QuotaLimits(max_tokens=5), "large": QuotaLimits(max_tokens=500)}
 
 
 async def test_limits_that_cannot_be_read_limit_nobody(mesh: RunningMesh) -> None:
     await allow(mesh, "default", max_tokens=5)
     await mesh.connection.request(mesh.names.limits_key("garbled"), b"{not json")
-    await write_limits(mesh.connection, mesh.names, "other", QuotaLimits(max_tokens=1))
+    await write_limits(mesh.broker, "other", QuotaLimits(max_tokens=1))
     await wait_until(lambda: mesh.workers[0]._gate._quotas.of("other") is not None)
     assert mesh.workers[0]._gate._quotas.of("garbled") is None
     assert (await at_the_door(mesh, max_tokens=6))[0] == 413
@@ -223,4 +223,4 @@ async def test_limits_that_cannot_be_read_limit_nobody(mesh: RunningMesh) -> Non
 async def test_a_limit_out_of_range_is_refused(mesh: RunningMesh) -> None:
     for key, value in (("running", 0), ("running", 1001), ("queued", -1), ("tokens_per_day", -1), ("max_tokens", 0)):
         with pytest.raises(errors.ConfigError, match=f"{key.replace('_', '-')} = {value} is not between"):
-            await limit(mesh.connection, mesh.names, "default", {key: value}, is_cleared=False)
+            await limit(mesh.broker, "default", {key: value}, is_cleared=False)

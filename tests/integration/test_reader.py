@@ -20,13 +20,13 @@ import pytest
 import mesh as mesh_api
 from mesh import errors
 from mesh.broker import topology
-from mesh.broker.stores.results import ResultStore
 from mesh.broker.topology import MeshSettings
-from mesh.client import client as client_module
 from mesh.client.assembly import Restarted
 from mesh.client.client import Client
-from mesh.client.job import INBOX_EVENTS, PAGE_EVENTS, Job
+from mesh.client.internal import INBOX_EVENTS, PAGE_EVENTS, ClientCore, core_of, handle_of
+from mesh.client.job import Job
 from mesh.engines.simulator.settings import SimulatorSettings
+from mesh.job_key import JobKey
 from mesh.protocol import codec
 from mesh.protocol.messages import Result
 from tests.proxy import proxied
@@ -53,8 +53,18 @@ async def read_strictly(job: Job, index: int = 0) -> tuple[str, list[int]]:
     return text, ids
 
 
+def shown_tokens(job: Job) -> int:
+    return handle_of(job).statistics().shown_tokens
+
+
 def is_beyond(job: Job, index: int) -> bool:
-    return job._assembly.index > index
+    return shown_tokens(job) > index
+
+
+def held_events(job: Job) -> int:
+    """Events and deltas in memory that its reader has not taken."""
+    found = handle_of(job).statistics()
+    return found.inbox_events + found.ready
 
 
 async def purge_events(mesh: RunningMesh) -> None:
@@ -97,9 +107,9 @@ async def test_a_reader_whose_connection_goes_silent_finds_out_and_goes_on(tmp_p
     ):
         job = await client.submit(MODEL, "A long one", max_tokens=100)
         reading = asyncio.create_task(read_strictly(job))
-        await wait_until(lambda: job._assembly.index > 10)
+        await wait_until(lambda: shown_tokens(job) > 10)
         proxy.hold_answers()
-        await wait_until(lambda: not client._connection.is_connected, 10)
+        await wait_until(lambda: not core_of(client).connection.is_connected, 10)
         proxy.release()
         text, _ = await asyncio.wait_for(reading, 10)
         assert text == (await job).text
@@ -193,14 +203,14 @@ async def test_a_slow_reader_holds_little_slows_nobody_and_misses_nothing(tmp_pa
         first = await anext(slow)
         most = 0
         while not quick.done():
-            most = max(most, len(job._inbox) + len(job._ready))
+            most = max(most, held_events(job))
             await asyncio.sleep(0.01)
         assert len((await quick)[1]) == 1500, "the other reader was not held up"
-        assert job._sequence == 0, "the slow one has read nothing back yet"
+        assert handle_of(job).statistics().journal_sequence == 0, "the slow one has read nothing back yet"
         text = first.text
         async for delta in slow:
             text += delta.text
-            most = max(most, len(job._inbox) + len(job._ready))
+            most = max(most, held_events(job))
         assert text == (await job).text
         assert most <= INBOX_EVENTS + PAGE_EVENTS
 
@@ -224,7 +234,7 @@ async def test_a_reader_that_leaves_and_comes_back_goes_on_where_it_was(tmp_path
                     texts += [delta.text for delta in [await anext(job.deltas())]]
             with contextlib.suppress(errors.WaitTimeoutError):
                 texts += [delta.text for delta in [await anext(job.deltas(timeout=0.001))]]
-        assert not job._is_complete
+        assert not handle_of(job).statistics().is_complete
         rest = await read(job)
         assert "".join(texts) + rest == (await job).text
 
@@ -233,7 +243,7 @@ async def test_two_iterations_of_one_handle_do_not_share_its_tokens_in_silence(t
     async with mesh_of(tmp_path / "nats", SLOWLY) as (_, client):
         job = await client.submit(MODEL, "A story", max_tokens=50)
         older = asyncio.create_task(read(job))
-        await wait_until(lambda: job._reader is not None)
+        await wait_until(lambda: handle_of(job).statistics().has_reader)
         newer = asyncio.create_task(read(job))
         with pytest.raises(RuntimeError, match=r"client\.job"):
             await older
@@ -273,8 +283,8 @@ async def test_a_job_that_waits_for_a_worker_is_not_called_unknown(tmp_path: Pat
         await client.submit(MODEL, "Wait", max_tokens=3, id="waits")
         async with mesh_api.connect(mesh.url) as other:
             job = other.job("waits")
-            await wait_until(lambda: not job.is_doubtful)
-            assert not job.is_closed
+            await wait_until(lambda: not handle_of(job).is_doubtful)
+            assert not handle_of(job).is_closed
             await mesh.start_worker(SLOWLY)
             assert (await job.result(timeout=10)).status == "finished"
 
@@ -282,12 +292,12 @@ async def test_a_job_that_waits_for_a_worker_is_not_called_unknown(tmp_path: Pat
 async def test_a_job_that_ends_while_it_is_asked_for_is_not_called_unknown(tmp_path: Path) -> None:
     """A worker looks into journal, store and queue one after the other; the job may end between two looks."""
     async with mesh_of(tmp_path / "nats") as (mesh, client):
-        store = ResultStore(mesh.connection, mesh.names)
+        store = mesh.broker.results
         result = Result(id="ends", tenant="default", model=MODEL, status="finished", text="There it is.")
         answers = []
 
         async def end_and_answer(to: str) -> None:
-            await store.create("default", "ends", codec.encode(result), 60_000)
+            await store.create(JobKey("default", "ends"), codec.encode(result), 60_000)
             mesh.connection.publish(to, b'{"id": "ends", "status": "unknown"}')
 
         def asked(subject: bytes, reply: bytes, payload: bytes, header: bytes) -> None:
@@ -307,7 +317,7 @@ async def test_a_job_that_a_server_lost_with_its_store_is_an_error_and_not_a_wai
         await mesh.server.start()
         await wait_until(lambda: mesh.connection.is_connected)
         settings = MeshSettings(lanes=1)
-        await topology.apply(mesh.connection, await topology.plan(mesh.connection, mesh.names, settings, [MODEL]))
+        await topology.apply(mesh.connection, await topology.plan(mesh.broker, settings, [MODEL]))
         with pytest.raises(errors.ResultNotFoundError, match="unknown"):
             await job.result(timeout=20)
 
@@ -317,9 +327,9 @@ async def test_a_job_whose_reader_was_cut_off_while_it_waits_is_not_called_unkno
         job = await client.submit(MODEL, "Kept", max_tokens=3)
         await mesh.server.stop(kill=True)
         await mesh.server.start()
-        await wait_until(lambda: job.is_doubtful)
-        await wait_until(lambda: not job.is_doubtful)
-        assert not job.is_closed
+        await wait_until(lambda: handle_of(job).is_doubtful)
+        await wait_until(lambda: not handle_of(job).is_doubtful)
+        assert not handle_of(job).is_closed
         await wait_until(lambda: mesh.connection.is_connected)
         await mesh.start_worker(SLOWLY)
         assert (await job.result(timeout=10)).status == "finished"
@@ -396,14 +406,14 @@ async def test_without_a_bound_of_the_callers_the_jobs_deadline_counts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Worker and server are killed: nobody is left to end the job as expired."""
-    monkeypatch.setattr(client_module, "BOUND_MARGIN_S", 0.5)
+    monkeypatch.setattr(ClientCore, "margin_s", 0.5)
     async with running_mesh(tmp_path / "nats", MeshSettings(lanes=1)) as mesh:
         worker = await mesh.start_child(CRASHING_WORKER)
         async with mesh_api.connect(mesh.url) as client:
             soon: dict[str, Any] = {"deadline_unix_ms": time.time_ns() // 1_000_000 + 1500}
             job = await client.submit(MODEL, "For ever", max_tokens=5000, **soon)
             reading = asyncio.create_task(read(job))
-            await wait_until(lambda: job._assembly.index > 0)
+            await wait_until(lambda: shown_tokens(job) > 0)
             worker.kill()
             await mesh.server.stop(kill=True)
             async with asyncio.timeout(5):
@@ -416,7 +426,7 @@ async def test_without_a_bound_of_the_callers_the_jobs_deadline_counts(
 async def test_a_deadline_that_nobody_is_there_to_keep_ends_the_wait(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(client_module, "BOUND_MARGIN_S", 0.3)
+    monkeypatch.setattr(ClientCore, "margin_s", 0.3)
     async with mesh_of(tmp_path / "nats") as (mesh, client):
         soon: dict[str, Any] = {"deadline_unix_ms": time.time_ns() // 1_000_000 + 500}
         job = await client.submit(MODEL, "Nobody is there", id="late", **soon)
@@ -427,7 +437,7 @@ async def test_a_deadline_that_nobody_is_there_to_keep_ends_the_wait(
 
 
 async def test_the_margin_is_longer_than_a_dead_workers_lease() -> None:
-    assert 2 * MeshSettings().ack_wait_s < client_module.BOUND_MARGIN_S
+    assert 2 * MeshSettings().ack_wait_s < ClientCore.margin_s
 
 
 async def test_connecting_to_a_port_that_says_nothing_ends(tmp_path: Path) -> None:
@@ -450,7 +460,7 @@ async def test_leaving_the_client_ends_every_wait(tmp_path: Path) -> None:
         async with mesh_api.connect(mesh.url) as client:
             job = await client.submit(MODEL, "Nobody is there")
             waits = [asyncio.create_task(each) for each in (job.result(), read(job), read(client.job(job.id)))]
-            await wait_until(lambda: len(job._waiters) == 2)
+            await wait_until(lambda: handle_of(job).statistics().waits == 2)
         async with asyncio.timeout(2):
             outcomes = await asyncio.gather(*waits, return_exceptions=True)
         assert [type(each) for each in outcomes] == [errors.DisconnectedError] * 3
@@ -516,7 +526,7 @@ def test_closing_a_blocking_client_ends_the_waits_of_other_threads(tmp_path: Pat
             threads = [threading.Thread(target=wait, args=(each,)) for each in (job.result, read_all, submit_for_ever)]
             for thread in threads:
                 thread.start()
-            while not job._job._waiters:
+            while not handle_of(job).statistics().waits:
                 time.sleep(0.01)
         for thread in threads:
             thread.join(5)

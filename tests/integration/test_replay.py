@@ -11,7 +11,6 @@ import pytest
 import mesh as mesh_api
 from mesh.broker import topology
 from mesh.broker.stores.delivery import StoredRequest
-from mesh.broker.stores.queue import RequestQueue
 from mesh.broker.stores.recordings import Recording, TimeRange
 from mesh.broker.topology import MeshSettings
 from mesh.control.replay.plan import ReplayMapping
@@ -32,7 +31,7 @@ async def recorded(tmp_path: Path) -> AsyncIterator[RunningMesh]:
 
 
 async def read(mesh: RunningMesh, **span: Any) -> list[StoredRequest]:
-    recording = Recording(mesh.connection, mesh.names)
+    recording = Recording(mesh.broker)
     return [stored async for page in recording.pages(TimeRange(**span)) for stored in page]
 
 
@@ -44,9 +43,7 @@ async def wait_recorded(mesh: RunningMesh, count: int) -> None:
 
 
 def replay_of(mesh: RunningMesh, target: ReplayMapping | None = None, pace: Pace | None = None, **span: Any) -> Replay:
-    return Replay(
-        (mesh.connection, mesh.names), TimeRange(**span), target or ReplayMapping("abcdef"), pace or Pace(speed=None)
-    )
+    return Replay(mesh.broker, TimeRange(**span), target or ReplayMapping("abcdef"), pace or Pace(speed=None))
 
 
 async def test_a_request_is_recorded_as_it_was_submitted(recorded: RunningMesh) -> None:
@@ -99,7 +96,7 @@ async def test_a_replay_gives_the_same_answers_under_ids_of_its_own(recorded: Ru
         replay = replay_of(recorded)
         outline = await replay.outline()
         assert (outline.total, outline.missing, dict(outline.skipped)) == (20, 0, {"unreadable": 1})
-        await replay.run(recorded.connection, recorded.names)
+        await replay.run(recorded.broker)
         report = replay.report
         assert (report.submitted, dict(report.ended), dict(report.refused)) == (20, {"finished": 20}, {})
         for job, text in texts.items():
@@ -129,10 +126,10 @@ async def test_a_replay_goes_to_another_mesh_as_another_tenant_for_another_model
         await other.start_worker()
         lost = replay_of(recorded, ReplayMapping("abcdef", {MODEL: "no-such"}))
         with pytest.raises(ModelNotFoundError, match="no-such"):
-            await check_models(other.connection, other.names, await lost.outline())
+            await check_models(other.broker, await lost.outline())
         replay = replay_of(recorded, ReplayMapping("abcdef", {}, MODEL, "trial"))
-        await check_models(other.connection, other.names, await replay.outline())
-        await replay.run(other.connection, other.names)
+        await check_models(other.broker, await replay.outline())
+        await replay.run(other.broker)
         assert dict(replay.report.ended) == {"finished": 1}
         assert present(await other.result("replay-abcdef-one", "trial")).status == "finished"
         assert (await topology.stream_state(recorded.connection, "MESH_REQUESTS"))["last_seq"] == 1
@@ -147,12 +144,12 @@ async def test_the_pace_is_the_recorded_one_over_the_speed_and_the_limit_holds(r
     first, *_, last = await read(recorded)
     replay = replay_of(recorded, pace=Pace(speed=2.0))
     began_s = time.monotonic()
-    await replay.run(recorded.connection, recorded.names)
+    await replay.run(recorded.broker)
     assert time.monotonic() - began_s >= (last.stored_unix_ms - first.stored_unix_ms) / 2000
     assert dict(replay.report.ended) == {"finished": 4}
     limited = replay_of(recorded, ReplayMapping("123456"), Pace(speed=None, limit=2))
     assert (await limited.outline()).total == 2
-    await limited.run(recorded.connection, recorded.names)
+    await limited.run(recorded.broker)
     assert limited.report.submitted == 2
 
 
@@ -162,7 +159,7 @@ async def test_no_more_jobs_are_open_at_once_than_allowed(tmp_path: Path) -> Non
             await client.submit(MODEL, "x", id=f"j{n}", max_tokens=1)
         await wait_recorded(mesh, 6)
         replay = replay_of(mesh, pace=Pace(speed=None, at_once=3))
-        running = asyncio.create_task(replay.run(mesh.connection, mesh.names))
+        running = asyncio.create_task(replay.run(mesh.broker))
         await wait_until(lambda: replay.report.open == 3)
         assert await mesh.queued() == 9, "no worker is there, so none ends"
         await mesh.start_worker()
@@ -175,7 +172,7 @@ async def test_a_replay_that_is_cancelled_leaves_its_jobs_to_go_on(tmp_path: Pat
         await client.submit(MODEL, "x", id="one", max_tokens=1)
         await wait_recorded(mesh, 1)
         replay = replay_of(mesh)
-        running = asyncio.create_task(replay.run(mesh.connection, mesh.names))
+        running = asyncio.create_task(replay.run(mesh.broker))
         await wait_until(lambda: replay.report.open == 1)
         running.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -191,7 +188,7 @@ async def test_recording_holds_while_the_recording_stream_is_away(recorded: Runn
     await recorded.connection.request("$JS.API.STREAM.DELETE.MESH_RECORD")
     async with mesh_api.connect(recorded.url) as client:
         assert (await client.generate(MODEL, "x", max_tokens=1)).status == "finished"
-    await topology.apply(recorded.connection, await topology.plan(recorded.connection, recorded.names, RECORDING))
+    await topology.apply(recorded.connection, await topology.plan(recorded.broker, RECORDING))
     async with mesh_api.connect(recorded.url) as client:
         await client.generate(MODEL, "x", id="kept", max_tokens=1)
     await wait_recorded(recorded, 1)
@@ -201,7 +198,7 @@ async def test_recording_holds_while_the_recording_stream_is_away(recorded: Runn
 
 async def test_a_killed_server_costs_no_request_and_what_it_did_not_record_is_counted(tmp_path: Path) -> None:
     async with running_mesh(tmp_path / "recorded", RECORDING) as mesh:
-        queue = RequestQueue(mesh.connection, mesh.names)
+        queue = mesh.broker.queue
 
         async def submit(number: int) -> object:
             body = b'{"id": "j%d", "prompt": "x"}' % number

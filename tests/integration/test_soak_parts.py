@@ -5,9 +5,11 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from mesh.broker.broker import Broker
 from mesh.broker.stores.results import ResultStore
 from mesh.broker.transport.connection import Connection, connect
 from mesh.broker.transport.options import ConnectOptions
+from mesh.job_key import JobKey
 from mesh.protocol import codec, headers
 from mesh.protocol.messages import Result, Started
 from mesh.protocol.subjects import Names
@@ -28,7 +30,7 @@ async def watched(mesh_server: EmbeddedServer) -> AsyncIterator[tuple[RunHistory
     history = RunHistory()
     clock = asyncio.get_running_loop().time
     async with connect(ConnectOptions(servers=(mesh_server.url,), name="watcher")) as ears:
-        watcher = Watcher(ears, NAMES, history, clock)
+        watcher = Watcher(Broker(ears, NAMES), history, clock)
         watcher.start()
         watcher.deaf(clock())
         watcher.again()
@@ -41,7 +43,7 @@ async def test_the_watcher_sees_what_is_refused_and_under_which_fence(
     watched: tuple[RunHistory, Watcher], connection: Connection
 ) -> None:
     history, _ = watched
-    subject = NAMES.events("t", "j")
+    subject = NAMES.events(JobKey("t", "j"))
     for fence in (0, 7):
         _, payload = await connection.request(subject, STARTED, headers.expecting(fence))
         assert (b"error" in payload) == (fence == 7)
@@ -60,7 +62,7 @@ async def test_the_watcher_sees_results_with_their_fence_and_acks_with_their_rep
     watched: tuple[RunHistory, Watcher], connection: Connection
 ) -> None:
     history, watcher = watched
-    assert await ResultStore(connection, NAMES).create("t", "j", RESULT, 60_000)
+    assert await ResultStore(Broker(connection, NAMES)).create(JobKey("t", "j"), RESULT, 60_000)
     consumer = f"$JS.ACK.{NAMES.requests_stream}.c.1.42.1.1700000000000000000.0"
     connection.publish(consumer, b"+WPI")
     connection.publish(consumer, b"-NAK {}")

@@ -8,12 +8,14 @@ from pathlib import Path
 import pytest
 
 import mesh as api
+from mesh.broker.broker import Broker
 from mesh.broker.transport.connection import connect
 from mesh.broker.transport.options import ConnectOptions
 from mesh.control.jobs import tail as tail_module
 from mesh.control.jobs.tail import EventTail, TailEvent
 from mesh.engines.simulator.settings import SimulatorSettings
 from mesh.errors import ResultNotFoundError
+from mesh.job_key import JobKey
 from mesh.protocol import codec
 from mesh.protocol.messages import Delta, Result, Started
 from mesh.worker.worker import WorkerOptions
@@ -33,7 +35,7 @@ async def slow(tmp_path: Path) -> AsyncIterator[RunningMesh]:
 
 @contextlib.asynccontextmanager
 async def tailing(mesh: RunningMesh, tenant: str, job: str = "*") -> AsyncIterator[EventTail]:
-    tail = EventTail(mesh.connection, mesh.names, tenant, job)
+    tail = EventTail(mesh.broker, tenant, job)
     try:
         yield tail
     finally:
@@ -108,7 +110,7 @@ async def test_what_was_lost_with_the_connection_is_read_back(slow: RunningMesh)
         connect(ConnectOptions(servers=(proxy.url,), name="tail")) as connection,
         api.connect(slow.url) as client,
     ):
-        tail, told = EventTail(connection, slow.names, "default"), list[TailEvent]()
+        tail, told = EventTail(Broker(connection, slow.names), "default"), list[TailEvent]()
         job = await client.submit(MODEL, "x", id="cut", max_tokens=60, ignore_eos=True)
         async with asyncio.timeout(20), contextlib.aclosing(tail.follow()) as events:
             while not told or not isinstance(told[-1].event, Result):
@@ -126,7 +128,7 @@ async def test_one_job_is_followed_to_its_result_and_no_further(slow: RunningMes
     async with tailing(slow, "default", "it") as tail, api.connect(slow.url) as client:
         await client.submit(MODEL, "x", id="it", max_tokens=10, ignore_eos=True)
         async with asyncio.timeout(15):
-            told = [each async for each in tail.follow_job("default", "it") if each is not None]
+            told = [each async for each in tail.follow_job(JobKey("default", "it")) if each is not None]
     check_whole(told)
 
 
@@ -135,7 +137,7 @@ async def test_a_queued_job_is_waited_for(tmp_path: Path) -> None:
         await client.submit(MODEL, "x", id="later", max_tokens=3, ignore_eos=True)
         async with tailing(mesh, "default", "later") as tail, asyncio.timeout(15):
             told, is_served = [], False
-            async for each in tail.follow_job("default", "later"):
+            async for each in tail.follow_job(JobKey("default", "later")):
                 if each is not None:
                     told.append(each)
                 elif not is_served:  # nothing came for a while
@@ -148,7 +150,7 @@ async def test_a_job_that_streams_nothing_ends_with_its_result(slow: RunningMesh
     async with api.connect(slow.url) as client:
         await client.submit(MODEL, "x", id="quiet", max_tokens=20, ignore_eos=True, stream=False)
         async with tailing(slow, "default", "quiet") as tail, asyncio.timeout(15):
-            told = [each async for each in tail.follow_job("default", "quiet") if each is not None]
+            told = [each async for each in tail.follow_job(JobKey("default", "quiet")) if each is not None]
     assert [type(each.event) for each in told] == [Result]
 
 
@@ -158,14 +160,14 @@ async def test_a_job_whose_events_are_gone_is_told_by_its_result(slow: RunningMe
     await slow.wait_queue_empty()
     await slow.connection.request("$JS.API.STREAM.PURGE.MESH_EVENTS")
     async with tailing(slow, "default", "old") as tail, asyncio.timeout(15):
-        told = [each async for each in tail.follow_job("default", "old") if each is not None]
+        told = [each async for each in tail.follow_job(JobKey("default", "old")) if each is not None]
     assert [isinstance(each.event, Result) and each.event.status for each in told] == ["finished"]
 
 
 async def test_an_unknown_job_is_refused(slow: RunningMesh) -> None:
     async with tailing(slow, "default", "nobody") as tail:
         with pytest.raises(ResultNotFoundError, match="nobody"):
-            await anext(tail.follow_job("default", "nobody"))
+            await anext(tail.follow_job(JobKey("default", "nobody")))
 
 
 async def test_a_takeover_is_told_where_it_happens(slow: RunningMesh) -> None:
@@ -178,7 +180,7 @@ async def test_a_takeover_is_told_where_it_happens(slow: RunningMesh) -> None:
     ]
     async with tailing(slow, "t") as tail:
         for event in events:
-            await slow.connection.request(slow.names.events("t", "moved"), codec.encode(event))
+            await slow.connection.request(slow.names.events(JobKey("t", "moved")), codec.encode(event))
         told = await until_ended(tail, 1)
     assert [each.event for each in told["moved"]] == events
 

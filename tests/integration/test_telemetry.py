@@ -13,6 +13,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import SpanKind, StatusCode
 
 import mesh as mesh_api
+from mesh.broker.broker import Broker
 from mesh.broker.topology import MeshSettings
 from mesh.broker.transport.connection import connect
 from mesh.control.status import mesh_exporter
@@ -162,9 +163,9 @@ def quick_exporter(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_of_all_that_are_scraped_one_shows_the_mesh_and_another_after_it(
     bare: RunningMesh, quick_exporter: None
 ) -> None:
-    exporters = [MeshExporter(bare.names, f"process-{n}") for n in range(3)]
+    exporters = [MeshExporter(f"process-{n}") for n in range(3)]
     async with connect(bare.options()) as connection:
-        tasks = [asyncio.create_task(each.run(connection)) for each in exporters]
+        tasks = [asyncio.create_task(each.run(Broker(connection, bare.names))) for each in exporters]
         async with mesh_api.connect(bare.url) as client:
             await client.submit(MODEL, "It waits", tier="batch")
 
@@ -197,9 +198,9 @@ async def test_nothing_is_polled_while_nobody_scrapes(
 
     monkeypatch.setattr(mesh_exporter, "snapshot", look)
     monkeypatch.setattr(mesh_exporter, "IDLE_S", 0.3)
-    exporter = MeshExporter(bare.names, "process")
+    exporter = MeshExporter("process")
     async with connect(bare.options()) as connection:
-        task = asyncio.create_task(exporter.run(connection))
+        task = asyncio.create_task(exporter.run(Broker(connection, bare.names)))
         assert looks == []
         exporter.asked()
         await wait_until(lambda: looks)
@@ -211,9 +212,9 @@ async def test_nothing_is_polled_while_nobody_scrapes(
 async def test_models_that_clients_invent_are_counted_and_not_named(bare: RunningMesh, quick_exporter: None) -> None:
     for number in range(3):
         await bare.connection.request(bare.names.request(f"invented-{number}", "standard", "default", "a"), b"{}")
-    mesh_exporter = MeshExporter(bare.names, "process")
+    mesh_exporter = MeshExporter("process")
     async with connect(bare.options()) as connection:
-        task = asyncio.create_task(mesh_exporter.run(connection))
+        task = asyncio.create_task(mesh_exporter.run(Broker(connection, bare.names)))
         await wait_until(lambda: mesh_exporter.asked() is not None)
         reading = mesh_exporter.asked()
         task.cancel()
@@ -256,7 +257,6 @@ async def test_one_trace_goes_from_the_client_through_the_queue_to_the_engine(
     assert delivered.traceparent.split("-")[2] == f"{send.context.span_id:016x}"
     told = " ".join(span.to_json() for span in exporter.get_finished_spans())
     assert "PROMPT-CANARY" not in told
-    assert isinstance(result.text, str)
     assert result.text.strip() not in told
 
 

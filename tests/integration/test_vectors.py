@@ -18,6 +18,7 @@ import pytest_asyncio
 from nats.aio.msg import Msg
 
 from mesh.engines.simulator.settings import SimulatorSettings
+from mesh.job_key import JobKey
 from mesh.worker.worker import WorkerOptions
 from tests.running import MODEL, running_mesh, wait_until
 
@@ -246,7 +247,7 @@ def ended(vector: dict[str, Any]) -> str:
         refusal = vector["refusal"]
         return f"refused, {refusal['Nats-Service-Error-Code']}: {part_of(refusal['Nats-Service-Error'])}"
     result = vector.get("result") or vector.get("reply") or vector["replies"][-1]
-    status, error = result.get("status", "finished"), result.get("error")
+    status, error = result.get(JobKey("status", "finished")), result.get("error")
     if error:
         return f"{status}, `{error['code']}`: {part_of(error['message'])}"
     if "embeddings" in result:

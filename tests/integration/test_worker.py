@@ -10,10 +10,11 @@ import pytest
 
 import mesh as mesh_api
 from mesh.broker import topology
-from mesh.broker.stores.journal import Journal, notes_in
+from mesh.broker.stores.journal import notes_in
 from mesh.broker.topology import MeshSettings
 from mesh.broker.transport.connection import connect
 from mesh.engines.simulator.settings import SimulatorSettings
+from mesh.job_key import JobKey
 from mesh.signals import AttemptStarted, JobDelivered, JobEnded, Signal
 from mesh.worker.credits import WAIT_IDLE_S
 from mesh.worker.worker import Worker, WorkerOptions
@@ -281,10 +282,10 @@ async def test_a_worker_that_loses_a_job_and_lives_says_so(bare: RunningMesh) ->
         async for _ in job:
             break
         next(iter(worker._runners.values())).lease.is_lost = True
-        journal = Journal(bare.connection, bare.names)
+        journal = bare.broker.journal
 
         async def is_noted() -> bool:
-            entries = await journal.read(journal.notes_subject("default", "victim"))
+            entries = await journal.read(journal.notes_subject(JobKey("default", "victim")))
             return [(note.attempt, note.verdict) for note in notes_in(entries)] == [(1, "returned")]
 
         await wait_until(is_noted)

@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 from hypothesis.strategies import DataObject
 
 from mesh.control.deadletters.redrive import Decision, RedrivePlan, Traces, decide, read_request, submission
+from mesh.job_key import JobKey
 from mesh.protocol import codec
 from mesh.protocol.codec import Encoding
 from mesh.protocol.messages import Delta, Event, Request, Result, Started
@@ -56,7 +57,7 @@ def test_what_is_stored_again_is_the_same_request_under_the_same_id(
     job: str, prompt: str, encoding: Encoding, deadline: int | None
 ) -> None:
     body = codec.encode({"prompt": prompt, "temperature": 0.5}, encoding)
-    again = submission(BURIAL, ("t", job), body, encoding, deadline)
+    again = submission(BURIAL, JobKey("t", job), body, encoding, deadline)
     request, why = read_request(again.body, encoding)
     assert why == ""
     assert request == Request(id=job, prompt=prompt, temperature=0.5, deadline_unix_ms=deadline)

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mesh.errors import InvalidRequestError
+from mesh.job_key import JobKey
 from mesh.protocol.messages import TIERS
 from mesh.protocol.subjects import Names, RequestAddress, check_token, is_token, to_token
 
@@ -30,11 +31,11 @@ def test_whatever_passes_keeps_the_number_of_tokens_in_every_subject(value: str)
     names = Names(value)
     subjects = {
         names.request(value, "batch", value, value): 6,
-        names.events(value, value): 4,
-        names.attempts(value, value): 5,
+        names.events(JobKey(value, value)): 4,
+        names.attempts(JobKey(value, value)): 5,
         names.dead(RequestAddress(value, "batch", value, value)): 6,
         names.control(value, "cancel", value): 5,
-        names.result_key(value, value): 4,
+        names.result_key(JobKey(value, value)): 4,
         names.worker_key(value): 3,
     }
     for subject, tokens in subjects.items():

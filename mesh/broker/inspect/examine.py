@@ -4,7 +4,6 @@ Used by control/doctor/examine; what everybody asks is in broker/inspect/inspect
 """
 
 import asyncio
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -14,8 +13,9 @@ from mesh.broker import topology
 from mesh.broker.inspect.server_info import AccountFacts, GreetingFacts, read_account, read_greeting
 from mesh.broker.transport.connection import Connection
 from mesh.broker.transport.mapping import NO_STREAM, read_api
+from mesh.broker.transport.mesh_link import MeshLink
+from mesh.clock import SYSTEM
 from mesh.errors import BrokerError, BrokerTimeoutError, TopologyError, UnavailableError
-from mesh.protocol.subjects import Names
 
 LEADER_S = 2.0  # JetStream says nothing at all where a stream has no leader
 PING_S = 1.5  # far above what a busy worker takes
@@ -58,9 +58,9 @@ async def clock_samples(connection: Connection, count: int) -> list[ClockSample]
     streams: list[str] = read_api(payload, "streams").get("streams") or []
     samples = []
     for _ in range(count if streams else 0):
-        sent = time.time() * 1000
+        sent = SYSTEM.wall_ns() / 1e6
         _, payload = await connection.request(f"$JS.API.STREAM.INFO.{streams[0]}", timeout_s=LEADER_S)
-        heard = time.time() * 1000
+        heard = SYSTEM.wall_ns() / 1e6
         answer = read_api(payload, f"stream {streams[0]}")
         samples.append(ClockSample(sent, heard, datetime.fromisoformat(answer["ts"]).timestamp() * 1000))
     return samples
@@ -82,21 +82,21 @@ async def exists(connection: Connection, stream: str) -> bool:
     return True
 
 
-async def leaderless(connection: Connection, names: Names) -> list[str]:
+async def leaderless(link: MeshLink) -> list[str]:
     """Streams and buckets of the mesh that are there and have no leader; if the requests have one, consumers too."""
-    streams = [names.requests_stream, names.events_stream, names.dead_stream, names.audit_stream]
-    streams += [f"KV_{names.results_bucket}", f"KV_{names.workers_bucket}"]
-    lost = await asyncio.gather(*(_is_leaderless(connection, each) for each in streams))
+    streams = [link.names.requests_stream, link.names.events_stream, link.names.dead_stream, link.names.audit_stream]
+    streams += [f"KV_{link.names.results_bucket}", f"KV_{link.names.workers_bucket}"]
+    lost = await asyncio.gather(*(_is_leaderless(link.connection, each) for each in streams))
     found = [name for name, is_lost in zip(streams, lost, strict=True) if is_lost]
-    if names.requests_stream not in found:
-        states = await topology.consumer_states(connection, names.requests_stream)
+    if link.names.requests_stream not in found:
+        states = await topology.consumer_states(link.connection, link.names.requests_stream)
         found += [name for name, state in sorted(states.items()) if _lacks_leader(state)]
     return found
 
 
-async def silent(connection: Connection, names: Names, workers: Sequence[str]) -> list[str]:
+async def silent(link: MeshLink, workers: Sequence[str]) -> list[str]:
     """Those of the workers that do not answer."""
-    answers = await asyncio.gather(*(_answers(connection, names, each) for each in workers))
+    answers = await asyncio.gather(*(_answers(link, each) for each in workers))
     return [name for name, is_there in zip(workers, answers, strict=True) if not is_there]
 
 
@@ -116,9 +116,9 @@ def _lacks_leader(answer: dict[str, Any]) -> bool:
     return bool(cluster) and not cluster.get("leader")
 
 
-async def _answers(connection: Connection, names: Names, worker: str) -> bool:
+async def _answers(link: MeshLink, worker: str) -> bool:
     try:
-        await connection.request(names.system("ping", worker), timeout_s=PING_S)
+        await link.connection.request(link.names.system("ping", worker), timeout_s=PING_S)
     except BrokerError:
         return False
     return True

@@ -5,7 +5,6 @@ Used by control/status/snapshot and whatever else shows an operator how a mesh i
 
 import asyncio
 import contextlib
-import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,12 +23,11 @@ from mesh.broker.inspect.facts import (
 )
 from mesh.broker.stores.reads import get_batch, get_from_leader
 from mesh.broker.topology.streams import streams
-from mesh.broker.transport.connection import Connection
 from mesh.broker.transport.mapping import NO_STREAM, mapped, read_api
+from mesh.broker.transport.mesh_link import MeshLink
 from mesh.errors import BrokerTimeoutError, ProtocolError, TopologyError, UnavailableError
 from mesh.protocol import codec
 from mesh.protocol.messages import Presence
-from mesh.protocol.subjects import Names
 
 PING_S = 5.0
 STORE_S = 2.0  # for a stream's leader to answer; one without a leader never does
@@ -48,9 +46,10 @@ class Beat:
 class Inspector:
     """Reads one mesh over one connection."""
 
-    def __init__(self, connection: Connection, names: Names) -> None:
-        self._connection = connection
-        self._names = names
+    def __init__(self, link: MeshLink) -> None:
+        self._link = link
+        self._connection = link.connection
+        self._names = link.names
 
     async def server(self) -> ServerFacts:
         """The server we are connected to.
@@ -59,12 +58,12 @@ class Inspector:
             UnavailableError: it has no JetStream for this account. BrokerError: it did not answer.
         """
         link = self._connection.link
-        began = time.perf_counter()
+        began = self._link.clock.monotonic_s()
         try:
             await link.rtt(PING_S)
         except (nats.errors.Error, OSError, TimeoutError) as error:
             raise mapped(error) from error
-        rtt_ms = (time.perf_counter() - began) * 1000
+        rtt_ms = (self._link.clock.monotonic_s() - began) * 1000
         _, payload = await self._connection.request("$JS.API.INFO")
         return read_server(link._server_info, read_api(payload, "account information"), rtt_ms)
 
@@ -74,7 +73,7 @@ class Inspector:
         Raises:
             TopologyError: there is no mesh on this NATS. BrokerError: NATS did not answer.
         """
-        _, unix_ms = await topology.stream_clock(self._connection, self._names.requests_stream)
+        _, unix_ms = await topology.stream_clock(self._link, self._names.requests_stream)
         return unix_ms
 
     async def stores(self) -> tuple[list[StoreFacts], list[str]]:
@@ -86,7 +85,7 @@ class Inspector:
         Raises:
             TopologyError: there is no mesh on this NATS. BrokerError: NATS did not answer.
         """
-        settings = await topology.read_settings(self._connection, self._names)
+        settings = await topology.read_settings(self._link)
         needed = [str(config["name"]) for _, config in streams(self._names, settings)]
         more = [f"OBJ_{self._names.objects_bucket}", self._names.record_stream]  # made on first use; left from before
         more = [stream for stream in more if stream not in needed]

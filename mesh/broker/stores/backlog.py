@@ -10,19 +10,18 @@ from dataclasses import dataclass
 
 from mesh.broker.stores.delivery import StoredRequest, read_stored
 from mesh.broker.stores.reads import StoredMessage, get_batch
-from mesh.broker.transport.connection import Connection
+from mesh.broker.transport.mesh_link import MeshLink
 from mesh.errors import BrokerError, ProtocolError
+from mesh.job_key import JobKey
 from mesh.protocol import codec, headers
 from mesh.protocol.messages import Event, Note
-from mesh.protocol.subjects import Names, RequestAddress
+from mesh.protocol.subjects import RequestAddress
 
 PAGE = 256  # requests read at once
 PAGE_BYTES = 8 << 20  # of bodies in one page
 ASKED = 300  # jobs whose newest events are asked for at once: three subjects each, and JetStream answers 1024
 EVENTS = 500  # events read at once
 MOST_TENANTS = 20  # that are named where an id is one of several
-
-Name = tuple[str, str]  # tenant and id of a job
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +45,9 @@ class Newest:
 class Backlog:
     """The request and events streams of one mesh, read only."""
 
-    def __init__(self, connection: Connection, names: Names) -> None:
-        self._connection = connection
-        self._names = names
+    def __init__(self, link: MeshLink) -> None:
+        self._connection = link.connection
+        self._names = link.names
 
     async def requests(self, at: RequestAddress, after: int, most: int = PAGE) -> list[StoredRequest]:
         """The next `most` requests (PAGE at most) after stream sequence `after`, in stream order; none at the end.
@@ -83,7 +82,7 @@ class Backlog:
             raise BrokerError("a direct get answered without Nats-Num-Pending")
         return 1 + int(pending)
 
-    async def newest(self, jobs: Sequence[Name]) -> dict[Name, Newest]:
+    async def newest(self, jobs: Sequence[JobKey]) -> dict[JobKey, Newest]:
         """What was written last about each of these jobs. Names must be subject tokens.
 
         Raises:
@@ -96,7 +95,7 @@ class Backlog:
                 self._file(message, found)
         return found
 
-    async def first(self, name: Name, is_streamed: bool) -> Dated | None:
+    async def first(self, name: JobKey, is_streamed: bool) -> Dated | None:
         """The oldest event that is kept of a job.
 
         Raises:
@@ -105,13 +104,13 @@ class Backlog:
         page = await self._events(self._journal(name, is_streamed), 0, 1)
         return page[0] if page else None
 
-    async def story(self, name: Name) -> list[Dated]:
+    async def story(self, name: JobKey) -> list[Dated]:
         """All events and notes of a job that are kept, in the order in which they were stored.
 
         Raises:
             BrokerError: NATS did not answer.
         """
-        subjects = (self._journal(name, True), self._journal(name, False), self._names.notes(*name))
+        subjects = (self._journal(name, True), self._journal(name, False), self._names.notes(name))
         parts = await asyncio.gather(*(self._all(subject) for subject in subjects))
         return sorted((each for part in parts for each in part), key=lambda each: each.sequence)
 
@@ -123,8 +122,8 @@ class Backlog:
         """
         names = self._names
         asks = (
-            (names.events_stream, [names.events("*", job), names.attempts("*", job)]),
-            (f"KV_{names.results_bucket}", [names.result_key("*", job)]),
+            (names.events_stream, [names.events(JobKey("*", job)), names.attempts(JobKey("*", job))]),
+            (f"KV_{names.results_bucket}", [names.result_key(JobKey("*", job))]),
         )
         found: set[str] = set()
         for stream, subjects in asks:
@@ -147,15 +146,15 @@ class Backlog:
         ask = {"seq": after + 1, "next_by_subj": subject, "batch": most}
         return _dated(await get_batch(self._connection, self._names.events_stream, ask))
 
-    async def _last(self, jobs: Sequence[Name]) -> list[StoredMessage]:
+    async def _last(self, jobs: Sequence[JobKey]) -> list[StoredMessage]:
         names = self._names
-        subjects = [each(*name) for name in jobs for each in (names.events, names.attempts, names.notes)]
+        subjects = [each(name) for name in jobs for each in (names.events, names.attempts, names.notes)]
         ask = {"multi_last": subjects, "batch": len(subjects)}
         return await get_batch(self._connection, names.events_stream, ask)
 
-    def _file(self, message: StoredMessage, found: dict[Name, Newest]) -> None:
+    def _file(self, message: StoredMessage, found: dict[JobKey, Newest]) -> None:
         tenant, job = message.subject.split(".")[-2:]
-        newest = found.get((tenant, job))
+        newest = found.get(JobKey(tenant, job))
         dated = _read(message)
         if newest is None or dated is None:
             return
@@ -164,8 +163,8 @@ class Backlog:
         elif newest.sequence < dated.sequence:
             newest.event, newest.sequence = dated.said, dated.sequence
 
-    def _journal(self, name: Name, is_streamed: bool) -> str:
-        return self._names.events(*name) if is_streamed else self._names.attempts(*name)
+    def _journal(self, name: JobKey, is_streamed: bool) -> str:
+        return self._names.events(name) if is_streamed else self._names.attempts(name)
 
     def _subject(self, at: RequestAddress) -> str:
         return self._names.request(at.model, at.tier, at.tenant, at.lane)

@@ -14,13 +14,13 @@ import msgspec
 from mesh.broker import topology
 from mesh.broker.stores.delivery import Delivery
 from mesh.broker.stores.reads import StoredMessage, get_batch, get_from_leader
-from mesh.broker.transport.connection import Connection
 from mesh.broker.transport.mapping import DELETE_FAILED, NO_SEQUENCE, read_api, read_puback
+from mesh.broker.transport.mesh_link import MeshLink
 from mesh.errors import BrokerError, UnsupportedError
 from mesh.protocol import codec, headers
 from mesh.protocol.codec import Encoding
 from mesh.protocol.messages import ErrorInfo
-from mesh.protocol.subjects import Names, RequestAddress, check_token, is_token
+from mesh.protocol.subjects import RequestAddress, check_token, is_token
 
 PAGE = 256  # letters read at once
 PAGE_BYTES = 8 << 20  # of bodies in one page, so that a reader never holds more than this
@@ -65,10 +65,10 @@ class DeadLetterFilter:
 class DeadLetters:
     """The dead-letter stream of one mesh."""
 
-    def __init__(self, connection: Connection, names: Names) -> None:
-        self._connection = connection
-        self._names = names
-        self._stream = names.dead_stream
+    def __init__(self, link: MeshLink) -> None:
+        self._connection = link.connection
+        self._names = link.names
+        self._stream = link.names.dead_stream
 
     async def bury(self, delivery: Delivery, reason: ErrorInfo, attempts: int) -> None:
         """Keep a copy of the request; the same delivery twice is kept once.

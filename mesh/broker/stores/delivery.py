@@ -6,6 +6,7 @@ Nobody above this floor sees bytes: a body that is no request arrives as a `Stor
 import msgspec
 
 from mesh.errors import InvalidRequestError, RequestError, UnsupportedError
+from mesh.job_key import JobKey
 from mesh.protocol import codec, headers
 from mesh.protocol.codec import Encoding
 from mesh.protocol.messages import Request
@@ -40,6 +41,10 @@ class Delivery(msgspec.Struct, frozen=True):
     @property
     def job(self) -> str:
         return self.stored.job
+
+    @property
+    def key(self) -> JobKey:
+        return JobKey(self.address.tenant, self.stored.job)
 
     @property
     def stored_unix_ms(self) -> int:

@@ -10,12 +10,14 @@ from dataclasses import dataclass
 from mesh.broker.stores.purge import purge_subject
 from mesh.broker.stores.reads import StoredMessage, get_batch, get_from_leader
 from mesh.broker.transport.calls import OnReply
-from mesh.broker.transport.connection import Connection, Subscription
+from mesh.broker.transport.connection import Subscription
 from mesh.broker.transport.mapping import read_puback
+from mesh.broker.transport.mesh_link import MeshLink
 from mesh.errors import ProtocolError
+from mesh.job_key import JobKey
 from mesh.protocol import codec, headers
 from mesh.protocol.messages import Event, Note
-from mesh.protocol.subjects import Names, check_token
+from mesh.protocol.subjects import check_token
 
 PAGE = 500  # events a read-back asks for at once
 SEQUENCE = "Nats-Sequence"  # the header in which a live event, a direct get and a replay say where the event stands
@@ -49,27 +51,27 @@ def notes_in(entries: Iterable[Entry]) -> list[Note]:
 class Journal:
     """The events stream of one mesh."""
 
-    def __init__(self, connection: Connection, names: Names) -> None:
-        self._connection = connection
-        self._names = names
-        self._stream = names.events_stream
+    def __init__(self, link: MeshLink) -> None:
+        self._connection = link.connection
+        self._names = link.names
+        self._stream = link.names.events_stream
 
     @property
     def max_bytes(self) -> int:
         """The most bytes of one event, headers included."""
         return self._connection.max_payload
 
-    def subject(self, tenant: str, job: str) -> str:
+    def subject(self, key: JobKey) -> str:
         """Where a job's events are published."""
-        return self._names.events(tenant, job)
+        return self._names.events(key)
 
-    def attempts_subject(self, tenant: str, job: str) -> str:
+    def attempts_subject(self, key: JobKey) -> str:
         """Where the events of a job are kept that streams nothing: its attempts, and how far they got."""
-        return self._names.attempts(tenant, job)
+        return self._names.attempts(key)
 
-    def notes_subject(self, tenant: str, job: str) -> str:
+    def notes_subject(self, key: JobKey) -> str:
         """Where it is noted how attempts ended that left no Result."""
-        return self._names.notes(tenant, job)
+        return self._names.notes(key)
 
     def publish(self, subject: str, body: bytes, last: int, on_reply: OnReply, timeout_s: float) -> None:
         """Append an event if `last` is still the subject's last sequence; `on_reply` gets the PubAck.
@@ -90,7 +92,7 @@ class Journal:
         _, payload = await self._connection.request(subject, body, header)
         read_puback(payload, subject)
 
-    def subscribe(self, tenant: str, job: str, on_event: OnEvent, on_entry: OnEntry | None = None) -> Subscription:
+    def subscribe(self, key: JobKey, on_event: OnEvent, on_entry: OnEntry | None = None) -> Subscription:
         """Hear a job's events as the journal takes them; `on_entry` first, for those who pass them on as they are.
 
         What does not decode as one is skipped (nobody but workers may publish).
@@ -108,7 +110,7 @@ class Journal:
                     on_entry(Entry(int(sequence), event, payload), int(previous))
             on_event(event)
 
-        return self._connection.subscribe(self._names.live(tenant, job), heard)
+        return self._connection.subscribe(self._names.live(key), heard)
 
     async def last(self, subject: str) -> Entry | None:
         """The last event on a subject, from the stream's leader: reads what was written, unlike a direct get.
@@ -138,7 +140,7 @@ class Journal:
             after = page[-1].sequence
         return found
 
-    async def purge(self, tenant: str, job: str, last: int) -> int:
+    async def purge(self, key: JobKey, last: int) -> int:
         """Remove the job's events and notes up to stream sequence `last`; how many there were. Later ones stay.
 
         The events go last: they tell whose the notes are, should this be cut short.
@@ -147,10 +149,10 @@ class Journal:
             InvalidRequestError: tenant or job is no subject token.
             BrokerError: NATS did not answer, or there is no events stream.
         """
-        tenant, job = check_token("tenant", tenant), check_token("id", job)
+        check_token("tenant", key.tenant), check_token("id", key.id)
         purged = 0
         subjects = (self.notes_subject, self.attempts_subject, self.subject)
-        for subject in (each(tenant, job) for each in subjects):
+        for subject in (each(key) for each in subjects):
             purged += await purge_subject(self._connection, self._stream, subject, last)
         return purged
 

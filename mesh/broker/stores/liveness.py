@@ -7,12 +7,11 @@ one of the two learns from the server that it was too late. Kept in the events s
 from dataclasses import dataclass
 
 from mesh.broker.stores.reads import get_from_leader
-from mesh.broker.transport.connection import Connection
 from mesh.broker.transport.mapping import read_puback
+from mesh.broker.transport.mesh_link import MeshLink
 from mesh.errors import ProtocolError, UnavailableError
 from mesh.protocol import codec, headers
 from mesh.protocol.messages import LivenessRecord, Pong
-from mesh.protocol.subjects import Names
 
 PING_S = 1.0  # a worker that works answers within milliseconds
 
@@ -28,9 +27,9 @@ class LivenessEntry:
 class LivenessStore:
     """The records of one mesh."""
 
-    def __init__(self, connection: Connection, names: Names) -> None:
-        self._connection = connection
-        self._names = names
+    def __init__(self, link: MeshLink) -> None:
+        self._connection = link.connection
+        self._names = link.names
 
     async def write(self, sign: LivenessRecord, last: int | None) -> int:
         """Write a worker's sign if its last one is at `last`, or whatever there is if None; the new fence.

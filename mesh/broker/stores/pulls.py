@@ -18,9 +18,9 @@ from mesh.broker.stores.delivery import Delivery, read_delivery
 from mesh.broker.topology.streams import GROUP, NS
 from mesh.broker.transport.calls import OnReply
 from mesh.broker.transport.connection import Connection
+from mesh.broker.transport.mesh_link import MeshLink
 from mesh.errors import BrokerError, DisconnectedError
 from mesh.protocol import headers
-from mesh.protocol.subjects import Names
 
 log = logging.getLogger("mesh.broker")
 
@@ -45,18 +45,18 @@ class _Pull:
 class Pulls:
     """The pulls of one worker: at most one open for each consumer."""
 
-    def __init__(self, connection: Connection, names: Names, on_delivery: OnDelivery, on_end: OnEnd) -> None:
-        self._connection = connection
-        self._names = names
+    def __init__(self, link: MeshLink, on_delivery: OnDelivery, on_end: OnEnd) -> None:
+        self._connection = link.connection
+        self._names = link.names
         self._on_delivery = on_delivery
         self._on_end = on_end
         self._open: dict[str, _Pull] = {}
         self._number = 0
         self._loop = asyncio.get_running_loop()
-        self._inbox = connection.new_inbox()
+        self._inbox = link.connection.new_inbox()
         self._skip = len(self._inbox) + 1
-        self._subscription = connection.subscribe(self._inbox + ".*", self._heard)
-        self._next = f"$JS.API.CONSUMER.MSG.NEXT.{names.requests_stream}."
+        self._subscription = link.connection.subscribe(self._inbox + ".*", self._heard)
+        self._next = f"$JS.API.CONSUMER.MSG.NEXT.{link.names.requests_stream}."
 
     @property
     def open_pulls(self) -> int:

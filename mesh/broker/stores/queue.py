@@ -9,12 +9,12 @@ import msgspec
 
 from mesh.broker.stores.delivery import StoredRequest, read_stored
 from mesh.broker.stores.reads import StoredMessage, get_batch, get_from_leader
-from mesh.broker.transport.connection import Connection
 from mesh.broker.transport.mapping import PubAck, read_api, read_puback
+from mesh.broker.transport.mesh_link import MeshLink
 from mesh.errors import UnavailableError
+from mesh.job_key import JobKey
 from mesh.protocol import headers
 from mesh.protocol.codec import Encoding
-from mesh.protocol.subjects import Names
 
 PAGE = 256  # stored requests a search reads at once
 SEARCH_BYTES = 8 << 20  # of bodies in one page, so that a search never holds more than this
@@ -23,10 +23,10 @@ SEARCH_BYTES = 8 << 20  # of bodies in one page, so that a search never holds mo
 class RequestQueue:
     """The request stream of one mesh."""
 
-    def __init__(self, connection: Connection, names: Names) -> None:
-        self._connection = connection
-        self._names = names
-        self._stream = names.requests_stream
+    def __init__(self, link: MeshLink) -> None:
+        self._connection = link.connection
+        self._names = link.names
+        self._stream = link.names.requests_stream
 
     async def submit(
         self,
@@ -68,17 +68,17 @@ class RequestQueue:
         message = await get_from_leader(self._connection, self._stream, {"seq": sequence})
         return self._read(message) if message is not None else None
 
-    async def find(self, tenant: str, job: str) -> StoredRequest | None:
+    async def find(self, key: JobKey) -> StoredRequest | None:
         """The stored request of a job, None if it is not in the queue. Reads the tenant's queue: rare use only.
 
         Raises:
             BrokerError: NATS did not answer.
         """
-        if job[:1] == "s" and job[1:].isdigit():
-            found = await self.get(int(job[1:]))
-            if found and found.job == job and found.address and found.address.tenant == tenant:
+        if key.id[:1] == "s" and key.id[1:].isdigit():
+            found = await self.get(int(key.id[1:]))
+            if found and found.job == key.id and found.address and found.address.tenant == key.tenant:
                 return found
-        subject, after = self._names.request("*", "*", tenant, "*"), 0
+        subject, after = self._names.request("*", "*", key.tenant, "*"), 0
         while True:
             page = await self._page(after, subject)
             if not page:  # the end, or a replica that lags: its leader knows
@@ -89,7 +89,7 @@ class RequestQueue:
                 page = [message]
             for message in page:
                 stored = self._read(message)
-                if stored.job == job:
+                if stored.job == key.id:
                     return stored
             after = page[-1].sequence
 

@@ -10,11 +10,10 @@ import random
 from dataclasses import dataclass
 
 from mesh.broker.stores.reads import get_batch
-from mesh.broker.transport.connection import Connection
 from mesh.broker.transport.mapping import read_puback
+from mesh.broker.transport.mesh_link import MeshLink
 from mesh.errors import DisconnectedError, MeshError, SequenceError
 from mesh.protocol import headers
-from mesh.protocol.subjects import Names
 
 log = logging.getLogger("mesh.broker")
 
@@ -33,10 +32,10 @@ class Slot:
 class Slots:
     """The places of every tenant of one mesh."""
 
-    def __init__(self, connection: Connection, names: Names, worker: str) -> None:
-        self._connection = connection
-        self._names = names
-        self._stream = f"KV_{names.workers_bucket}"
+    def __init__(self, link: MeshLink, worker: str) -> None:
+        self._connection = link.connection
+        self._names = link.names
+        self._stream = f"KV_{link.names.workers_bucket}"
         self._worker = worker.encode()
 
     async def take(self, tenant: str, most: int) -> Slot | None:

@@ -12,13 +12,13 @@ import msgspec
 
 from mesh.broker.stores.queue import RequestQueue
 from mesh.broker.stores.reads import StoredMessage, get_batch
-from mesh.broker.transport.connection import Connection
 from mesh.broker.transport.mapping import read_api
+from mesh.broker.transport.mesh_link import MeshLink
 from mesh.errors import MeshError, ProtocolError, UnauthorizedError, UnavailableError
+from mesh.job_key import JobKey
 from mesh.policies.quota import QuotaLimits, QuotaUsage, day_of, decide, minute_of
 from mesh.protocol import headers
 from mesh.protocol.messages import Request
-from mesh.protocol.subjects import Names
 
 log = logging.getLogger("mesh.broker")
 
@@ -29,16 +29,17 @@ _LIMITS = msgspec.json.Decoder(QuotaLimits)
 class Quotas:
     """The limits of one mesh as this process knows them, until `close`."""
 
-    def __init__(self, connection: Connection, names: Names) -> None:
-        self._connection = connection
-        self._names = names
-        self._queue = RequestQueue(connection, names)
+    def __init__(self, link: MeshLink) -> None:
+        self._link = link
+        self._connection = link.connection
+        self._names = link.names
+        self._queue = RequestQueue(link)
         self._limits: dict[str, QuotaLimits] = {}
         self._default: QuotaLimits | None = None
         self._is_loaded = False
         self._loading: asyncio.Task[None] | None = None
-        self._unlisten = connection.listen(self._connection_changed)
-        self._subscription = connection.subscribe(names.system("quota"), self._heard)
+        self._unlisten = link.connection.listen(self._connection_changed)
+        self._subscription = link.connection.subscribe(link.names.system("quota"), self._heard)
 
     def close(self) -> None:
         """Hear of no more changes. Idempotent."""
@@ -54,7 +55,7 @@ class Quotas:
     async def load(self) -> None:
         """Read the limits anew. Where that is not possible, those known before count."""
         try:
-            self._limits, self._default = await read_limits(self._connection, self._names)
+            self._limits, self._default = await read_limits(self._link)
         except UnauthorizedError as error:
             log.warning("limits of tenants are not known here: %s", error, extra={"event": "quota_unknown"})
         except MeshError as error:
@@ -83,31 +84,34 @@ class Quotas:
         if refusal is not None:
             raise refusal
 
-    async def begin(self, tenant: str, job: str, request: Request, stored_unix_ms: int, now_unix_ms: int) -> None:
+    async def begin(self, key: JobKey, request: Request, stored_unix_ms: int, now_unix_ms: int) -> None:
         """Let a job begin that was stored then. Asked again for the same job it counts once.
 
         Raises:
             As `admit`.
         """
-        limits = self.of(tenant)
+        limits = self.of(key.tenant)
         if limits is None:
             return
-        tokens, requests = await self._tokens(tenant, limits, now_unix_ms), 0
+        tokens, requests = await self._tokens(key.tenant, limits, now_unix_ms), 0
         if limits.requests_per_minute is not None:
-            requests = await self._count(tenant, "stored", minute_of(stored_unix_ms), 1, f"{tenant}.{job}.request") or 0
+            requests = (
+                await self._count(key.tenant, "stored", minute_of(stored_unix_ms), 1, f"{key.tenant}.{key.id}.request")
+                or 0
+            )
         refusal = decide(limits, QuotaUsage(requests=requests, tokens=tokens), request, now_unix_ms)
         if refusal is not None:
             raise refusal
 
-    async def spent(self, tenant: str, job: str, tokens: int, now_unix_ms: int) -> None:
+    async def spent(self, key: JobKey, tokens: int, now_unix_ms: int) -> None:
         """A job has ended that took so many tokens of prompt and output.
 
         Raises:
             BrokerError: NATS did not take it.
         """
-        limits = self.of(tenant)
+        limits = self.of(key.tenant)
         if limits is not None and limits.tokens_per_day is not None and tokens:
-            await self._count(tenant, "tokens", day_of(now_unix_ms), tokens, f"{tenant}.{job}.tokens")
+            await self._count(key.tenant, "tokens", day_of(now_unix_ms), tokens, f"{key.tenant}.{key.id}.tokens")
 
     async def _tokens(self, tenant: str, limits: QuotaLimits, now_unix_ms: int) -> int:
         if limits.tokens_per_day is None:
@@ -139,23 +143,23 @@ class Quotas:
         self._loading = asyncio.get_running_loop().create_task(self.load(), name="mesh-quota-load")
 
 
-async def read_limits(connection: Connection, names: Names) -> tuple[dict[str, QuotaLimits], QuotaLimits | None]:
+async def read_limits(link: MeshLink) -> tuple[dict[str, QuotaLimits], QuotaLimits | None]:
     """The limits of every tenant that has some, and of all others.
 
     Raises:
         BrokerError: NATS did not answer.
     """
     found: dict[str, QuotaLimits] = {}
-    after, skip, default = 0, len(names.limits_key("")), None
+    after, skip, default = 0, len(link.names.limits_key("")), None
     while True:
-        ask = {"seq": after + 1, "next_by_subj": f"$KV.{names.tenants_bucket}.>", "batch": PAGE}
+        ask = {"seq": after + 1, "next_by_subj": f"$KV.{link.names.tenants_bucket}.>", "batch": PAGE}
         try:
-            page = await get_batch(connection, f"KV_{names.tenants_bucket}", ask)
+            page = await get_batch(link.connection, f"KV_{link.names.tenants_bucket}", ask)
         except UnavailableError:
             return {}, None  # nobody has limited anybody
         for message in page:
             limits = _limits_in(message)
-            if limits is not None and message.subject == names.default_limits_key:
+            if limits is not None and message.subject == link.names.default_limits_key:
                 default = limits
             elif limits is not None:
                 found[message.subject[skip:]] = limits
@@ -164,19 +168,19 @@ async def read_limits(connection: Connection, names: Names) -> tuple[dict[str, Q
         after = page[-1].sequence
 
 
-async def write_limits(connection: Connection, names: Names, tenant: str | None, limits: QuotaLimits) -> None:
+async def write_limits(link: MeshLink, tenant: str | None, limits: QuotaLimits) -> None:
     """Set the limits of a tenant, or of all that have none of their own if it is None; empty ones are removed.
 
     Raises:
         BrokerError: NATS did not take them.
     """
-    key = names.default_limits_key if tenant is None else names.limits_key(tenant)
+    key = link.names.default_limits_key if tenant is None else link.names.limits_key(tenant)
     body, header = msgspec.json.encode(limits), b""
     if limits.is_empty:
         body, header = b"", headers.block(("KV-Operation", "DEL"))  # as `nats kv del` does it (ADR-8)
-    _, payload = await connection.request(key, body, header)
+    _, payload = await link.connection.request(key, body, header)
     read_api(payload, f"store {key}")
-    connection.publish(names.system("quota"), b"")
+    link.connection.publish(link.names.system("quota"), b"")
 
 
 def _limits_in(message: StoredMessage) -> QuotaLimits | None:

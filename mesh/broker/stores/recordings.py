@@ -12,9 +12,9 @@ from typing import Any
 from mesh.broker import topology
 from mesh.broker.stores.delivery import StoredRequest, read_stored
 from mesh.broker.stores.reads import StoredMessage, get_batch
-from mesh.broker.transport.connection import Connection
+from mesh.broker.transport.mesh_link import MeshLink
 from mesh.errors import TopologyError
-from mesh.protocol.subjects import Names, check_token
+from mesh.protocol.subjects import check_token
 
 PAGE = 256  # requests read at once
 PAGE_BYTES = 8 << 20  # of bodies in one page, so that a reader never holds more than this
@@ -34,10 +34,10 @@ class TimeRange:
 class Recording:
     """The recorded requests of one mesh."""
 
-    def __init__(self, connection: Connection, names: Names) -> None:
-        self._connection = connection
-        self._names = names
-        self._stream = names.record_stream
+    def __init__(self, link: MeshLink) -> None:
+        self._connection = link.connection
+        self._names = link.names
+        self._stream = link.names.record_stream
 
     async def pages(self, span: TimeRange) -> AsyncIterator[list[StoredRequest]]:
         """What was recorded by now, oldest first, in lists of one or more. `sequence` is the request's own.

@@ -6,7 +6,6 @@
 import asyncio
 import contextlib
 from collections.abc import Callable, Collection
-from typing import Any
 
 import msgspec
 import nats.errors
@@ -15,12 +14,13 @@ from nats.js.api import ObjectMeta, ObjectMetaOptions
 from mesh.broker.stores.purge import purge_subject
 from mesh.broker.stores.reads import StoredMessage, get_batch, get_from_leader
 from mesh.broker.topology.declaration import read_settings
-from mesh.broker.transport.connection import Connection
 from mesh.broker.transport.mapping import mapped, read_puback
-from mesh.errors import BrokerError, MeshError, ProtocolError, SequenceError, TopologyError, UnavailableError
+from mesh.broker.transport.mesh_link import MeshLink
+from mesh.errors import BrokerError, MeshError, ProtocolError, SequenceError
+from mesh.job_key import JobKey
 from mesh.protocol import codec, headers
-from mesh.protocol.messages import MAX_RESULT_TTL_MS, Presence, Result
-from mesh.protocol.subjects import Names, check_token
+from mesh.protocol.messages import MAX_RESULT_TTL_MS, Result
+from mesh.protocol.subjects import check_token
 
 MARGIN_BYTES = 4096  # headers and framing beside a value
 MOST_AT_ONCE = 256  # Results of one question: JetStream answers with 1024 at most
@@ -39,35 +39,36 @@ class Stored(msgspec.Struct, frozen=True):
 class ResultStore:
     """The results of one mesh."""
 
-    def __init__(self, connection: Connection, names: Names) -> None:
-        self._connection = connection
-        self._names = names
-        self._direct = f"$JS.API.DIRECT.GET.KV_{names.results_bucket}."
+    def __init__(self, link: MeshLink) -> None:
+        self._link = link
+        self._connection = link.connection
+        self._names = link.names
+        self._direct = f"$JS.API.DIRECT.GET.KV_{link.names.results_bucket}."
 
     @property
     def max_bytes(self) -> int:
         """The largest value that fits a message; a larger Result goes to the object store."""
         return self._connection.max_payload - MARGIN_BYTES
 
-    async def create(self, tenant: str, job: str, body: bytes, ttl_ms: int, timeout_s: float = 5.0) -> bool:
+    async def create(self, key: JobKey, body: bytes, ttl_ms: int, timeout_s: float = 5.0) -> bool:
         """Store a job's Result if it has none yet; whether this call stored it.
 
         Raises:
             DisconnectedError, BrokerTimeoutError: unknown whether it was stored; `create` again says.
             BrokerError: the bucket is missing or full.
         """
-        key = self._names.result_key(tenant, job)
+        subject = self._names.result_key(key)
         rest = b"Nats-TTL: %dms\r\n" % ttl_ms
         if codec.sniff(body) == "msgpack":
             rest += _MSGPACK
         try:
-            await self._write(key, body, headers.expecting(0, rest), timeout_s)
+            await self._write(subject, body, headers.expecting(0, rest), timeout_s)
         except SequenceError:
-            found = await self.read_last(tenant, job)
+            found = await self.read_last(key)
             if found is None or not _is_marker(found):
                 return False
             try:  # an operator deleted the Result of an earlier run
-                await self._write(key, body, headers.expecting(found.sequence, rest), timeout_s)
+                await self._write(subject, body, headers.expecting(found.sequence, rest), timeout_s)
             except SequenceError:
                 return False
         return True
@@ -76,19 +77,19 @@ class ResultStore:
         _, payload = await self._connection.request(key, body, header, timeout_s)
         read_puback(payload, f"store {key}")
 
-    async def get(self, tenant: str, job: str, timeout_s: float = 5.0) -> Stored | None:
+    async def get(self, key: JobKey, timeout_s: float = 5.0) -> Stored | None:
         """A job's Result, None if it has none (or no longer). May lag by a moment on a replicated bucket.
 
         Raises:
             BrokerError: NATS did not answer, or the bucket is missing.
         """
-        subject = self._direct + self._names.result_key(tenant, job)
+        subject = self._direct + self._names.result_key(key)
         header, payload = await self._connection.request(subject, timeout_s=timeout_s)
         if not payload:
             status = headers.status(header)
             if status == 404 or b"KV-Operation:" in header:
                 return None
-            raise BrokerError(f"read the Result of {job}: status {status or 'missing'}")
+            raise BrokerError(f"read the Result of {key.id}: status {status or 'missing'}")
         return Stored(codec.decode_result(payload), payload)
 
     async def get_many(self, tenant: str, jobs: Collection[str]) -> dict[str, Result]:
@@ -97,7 +98,7 @@ class ResultStore:
         Raises:
             BrokerError: as `get`; UnauthorizedError where this user may read one at a time only.
         """
-        ids = {self._names.result_key(tenant, job): job for job in jobs}
+        ids = {self._names.result_key(JobKey(tenant, job)): job for job in jobs}
         ask = {"multi_last": list(ids), "batch": len(ids)}
         found: dict[str, Result] = {}
         for message in await get_batch(self._connection, f"KV_{self._names.results_bucket}", ask, MANY_S):
@@ -105,27 +106,27 @@ class ResultStore:
                 found[ids[message.subject]] = codec.decode_result(message.body)
         return found
 
-    async def get_written(self, tenant: str, job: str) -> Stored | None:
+    async def get_written(self, key: JobKey) -> Stored | None:
         """The same from the bucket's leader: sees what was written, also a moment ago on a replicated bucket.
 
         Raises:
             BrokerError: as `get`.
         """
-        message = await self.read_last(tenant, job)
+        message = await self.read_last(key)
         if message is None or _is_marker(message):
             return None
         return Stored(codec.decode_result(message.body), message.body)
 
-    async def read_last(self, tenant: str, job: str) -> StoredMessage | None:
+    async def read_last(self, key: JobKey) -> StoredMessage | None:
         """What stands under a job's key, a Result or the marker of a deleted one, from the bucket's leader.
 
         Raises:
             BrokerError: as `get`.
         """
-        ask = {"last_by_subj": self._names.result_key(tenant, job)}
+        ask = {"last_by_subj": self._names.result_key(key)}
         return await get_from_leader(self._connection, f"KV_{self._names.results_bucket}", ask)
 
-    async def remove(self, tenant: str, job: str, last: int) -> bool:
+    async def remove(self, key: JobKey, last: int) -> bool:
         """Make room for another Result: remove what stands under the job's key at `last`; whether it was there.
 
         What was stored later stays. A deletion's marker would make the next `create` fail, so none is left.
@@ -134,10 +135,11 @@ class ResultStore:
             InvalidRequestError: tenant or job is no subject token.
             BrokerError: as `get`.
         """
-        key = self._names.result_key(check_token("tenant", tenant), check_token("id", job))
-        return await purge_subject(self._connection, f"KV_{self._names.results_bucket}", key, last) > 0
+        check_token("tenant", key.tenant), check_token("id", key.id)
+        subject = self._names.result_key(key)
+        return await purge_subject(self._connection, f"KV_{self._names.results_bucket}", subject, last) > 0
 
-    def check(self, tenant: str, job: str, on_found: Callable[[Stored], None]) -> None:
+    def check(self, key: JobKey, on_found: Callable[[Stored], None]) -> None:
         """Call `on_found` if the job has a Result; whatever goes wrong is as if it had none. Never raises."""
 
         def answered(error: MeshError | None, header: bytes, payload: bytes) -> None:
@@ -145,7 +147,7 @@ class ResultStore:
                 on_found(Stored(codec.decode_result(payload), payload))
 
         with contextlib.suppress(MeshError):
-            self._connection.call(self._direct + self._names.result_key(tenant, job), b"", b"", answered, timeout_s=2.0)
+            self._connection.call(self._direct + self._names.result_key(key), b"", b"", answered, timeout_s=2.0)
 
     async def put_object(self, name: str, body: bytes) -> None:
         """Store a large value; the bucket is made on first use. Readable with `nats object get`.
@@ -160,7 +162,7 @@ class ResultStore:
                 try:
                     store = await context.object_store(bucket)
                 except nats.js.errors.NotFoundError:
-                    settings = await read_settings(self._connection, self._names)
+                    settings = await read_settings(self._link)
                     store = await context.create_object_store(
                         bucket,
                         description="Results too large for one message",
@@ -191,54 +193,3 @@ class ResultStore:
 def _is_marker(message: StoredMessage) -> bool:
     """Whether it says that a value was deleted, as `nats kv del` writes it. Source: ADR-8."""
     return not message.body and b"KV-Operation:" in message.header
-
-
-class PresenceStore:
-    """Which workers are alive: each keeps one value here, which disappears when it stops beating."""
-
-    def __init__(self, connection: Connection, names: Names) -> None:
-        self._connection = connection
-        self._names = names
-        self._stream = f"KV_{names.workers_bucket}"
-
-    def put(self, presence: Presence) -> None:
-        """Beat once; lost beats are made good by the next.
-
-        Raises:
-            DisconnectedError: no connection.
-        """
-        self._connection.publish(self._names.worker_key(presence.worker), codec.encode(presence))
-
-    def remove(self, worker: str) -> None:
-        """Leave: the value goes at once, as `nats kv del` does it (ADR-8).
-
-        Raises:
-            DisconnectedError: no connection.
-        """
-        header = headers.block(("KV-Operation", "DEL"))
-        self._connection.publish(self._names.worker_key(worker), b"", header)
-
-    async def all(self) -> list[Presence]:
-        """Every worker alive, by id.
-
-        Raises:
-            TopologyError: there is no mesh on this NATS.
-            BrokerError: NATS did not answer.
-        """
-        ask: dict[str, Any] = {"multi_last": [self._names.worker_key("*")], "batch": 10_000}
-        try:
-            answers = await self._connection.collect(
-                f"$JS.API.DIRECT.GET.{self._stream}",
-                msgspec.json.encode(ask),
-                lambda header, payload: headers.status(header) != 0,
-            )
-        except UnavailableError:
-            raise TopologyError(
-                f"bucket {self._names.workers_bucket} is missing; declare it with `mesh init --apply`"
-            ) from None
-        found: list[Presence] = []
-        for _, payload in answers:
-            with contextlib.suppress(ProtocolError):  # a worker of another version, or nobody of ours
-                if payload:
-                    found.append(codec.decode_presence(payload))
-        return sorted(found, key=lambda presence: presence.worker)

@@ -14,12 +14,11 @@ from mesh.broker.topology.declaration import (
     stream_clock,
     stream_state,
 )
-from mesh.broker.topology.streams import GROUP, NS, PRESENCE_BEAT_S, MeshSettings
+from mesh.broker.topology.streams import GROUP, NS, MeshSettings
 
 __all__ = [
     "GROUP",
     "NS",
-    "PRESENCE_BEAT_S",
     "Change",
     "MeshSettings",
     "apply",

@@ -26,9 +26,9 @@ from mesh.broker.topology.streams import (
 )
 from mesh.broker.transport.connection import Connection
 from mesh.broker.transport.mapping import NO_CONSUMER, NO_STREAM, read_api
+from mesh.broker.transport.mesh_link import MeshLink
 from mesh.errors import TopologyError
 from mesh.protocol.messages import TIERS
-from mesh.protocol.subjects import Names
 
 MIN_SERVER = (2, 12, 0)  # the first with prioritized consumers
 
@@ -47,16 +47,16 @@ class Change:
     request: tuple[str, dict[str, Any]] | None = field(default=None, repr=False)  # API subject, body
 
 
-async def read_settings(connection: Connection, names: Names) -> MeshSettings:
+async def read_settings(link: MeshLink) -> MeshSettings:
     """What the operator chose, from the request stream.
 
     Raises:
         TopologyError: there is no mesh here; the message says how to make one.
     """
-    live = await _stream(connection, names.requests_stream)
+    live = await _stream(link, link.names.requests_stream)
     if live is None:
         raise TopologyError(
-            f"no mesh on this NATS: stream {names.requests_stream} is missing; "
+            f"no mesh on this NATS: stream {link.names.requests_stream} is missing; "
             "declare it with `mesh init --nats URL --apply`, or start everything with `mesh up`"
         )
     metadata = _UNSET | (live.get("metadata") or {})
@@ -78,47 +78,45 @@ async def read_settings(connection: Connection, names: Names) -> MeshSettings:
         )
     except (KeyError, ValueError) as error:
         raise TopologyError(
-            f"stream {names.requests_stream} was not made by `mesh init`: its metadata lacks or garbles {error}"
+            f"stream {link.names.requests_stream} was not made by `mesh init`: its metadata lacks or garbles {error}"
         ) from None
 
 
-async def plan(
-    connection: Connection, names: Names, settings: MeshSettings, models: Iterable[str] = ()
-) -> list[Change]:
+async def plan(link: MeshLink, settings: MeshSettings, models: Iterable[str] = ()) -> list[Change]:
     """What `apply` would do, and what differs from `settings`, in the order of dependence."""
     changes = []
-    for kind, wanted in streams(names, settings):
-        changes += _changes(kind, wanted, await _stream(connection, wanted["name"]))
+    for kind, wanted in streams(link.names, settings):
+        changes += _changes(kind, wanted, await _stream(link, wanted["name"]))
     if not settings.record_days:
-        left = await _stream(connection, names.record_stream)
-        changes += _changes("stream", idle_record(names), left) if left is not None else []
-    changes += [change for change in await plan_quota(connection, names, settings) if change.verb != "create"]
+        left = await _stream(link, link.names.record_stream)
+        changes += _changes("stream", idle_record(link.names), left) if left is not None else []
+    changes += [change for change in await plan_quota(link, settings) if change.verb != "create"]
     for model in models:
-        changes += await plan_consumers(connection, names, settings, model)
+        changes += await plan_consumers(link, settings, model)
     return changes
 
 
-async def plan_quota(connection: Connection, names: Names, settings: MeshSettings) -> list[Change]:
+async def plan_quota(link: MeshLink, settings: MeshSettings) -> list[Change]:
     """The same for what limits of tenants need, which a mesh has only once somebody limits one."""
     changes = []
-    for kind, wanted in quota(names, settings):
-        changes += _changes(kind, wanted, await _stream(connection, wanted["name"]))
+    for kind, wanted in quota(link.names, settings):
+        changes += _changes(kind, wanted, await _stream(link, wanted["name"]))
     return changes
 
 
-async def plan_volatile(connection: Connection, names: Names, settings: MeshSettings) -> list[Change]:
+async def plan_volatile(link: MeshLink, settings: MeshSettings) -> list[Change]:
     """What a restart of a lone server has taken away: a stream in memory goes with it, configuration and all."""
     if settings.events_storage != "memory":
         return []
-    return _changes("stream", events(names, settings), await _stream(connection, names.events_stream))
+    return _changes("stream", events(link.names, settings), await _stream(link, link.names.events_stream))
 
 
-async def plan_consumers(connection: Connection, names: Names, settings: MeshSettings, model: str) -> list[Change]:
+async def plan_consumers(link: MeshLink, settings: MeshSettings, model: str) -> list[Change]:
     """The same for one model's consumers."""
-    stream = names.requests_stream
-    live = {name: each["config"] for name, each in (await consumer_states(connection, stream)).items()}
+    stream = link.names.requests_stream
+    live = {name: each["config"] for name, each in (await consumer_states(link.connection, stream)).items()}
     changes = []
-    for wanted in consumers(names, model, settings):
+    for wanted in consumers(link.names, model, settings):
         name = wanted["durable_name"]
         found = live.get(name)
         if found is None:
@@ -210,11 +208,28 @@ def _brief(value: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "…"
 
 
-async def _stream(connection: Connection, name: str) -> dict[str, Any] | None:
+async def _info(link: MeshLink, name: str) -> dict[str, Any]:
+    """What JetStream says of a stream. The clock learns the server's time from the answer.
+
+    Raises:
+        TopologyError: there is no such stream.
+    """
+    sent_s = link.clock.uptime_s()
+    _, payload = await link.connection.request(f"$JS.API.STREAM.INFO.{name}")
+    heard_s = link.clock.uptime_s()
+    answer: dict[str, Any] = read_api(payload, f"stream {name}")
+    link.clock.observe(_unix_ms(answer), sent_s, heard_s)
+    return answer
+
+
+def _unix_ms(answer: dict[str, Any]) -> float:
+    return datetime.fromisoformat(answer["ts"]).timestamp() * 1000
+
+
+async def _stream(link: MeshLink, name: str) -> dict[str, Any] | None:
     """A stream's live configuration, None if there is none."""
-    _, payload = await connection.request(f"$JS.API.STREAM.INFO.{name}")
     try:
-        return dict(read_api(payload, f"stream {name}")["config"])
+        return dict((await _info(link, name))["config"])
     except TopologyError as error:
         if error.err_code == NO_STREAM:
             return None
@@ -257,25 +272,24 @@ async def stream_state(connection: Connection, name: str) -> dict[str, Any]:
     return dict(read_api(payload, f"stream {name}")["state"])
 
 
-async def stream_clock(connection: Connection, name: str) -> tuple[dict[str, Any], int]:
+async def stream_clock(link: MeshLink, name: str) -> tuple[dict[str, Any], int]:
     """A stream's counters as `stream_state`, and what the server's clock says, in Unix ms.
 
     Raises:
         TopologyError: there is no such stream.
     """
-    _, payload = await connection.request(f"$JS.API.STREAM.INFO.{name}")
-    answer = read_api(payload, f"stream {name}")
-    return dict(answer["state"]), int(datetime.fromisoformat(answer["ts"]).timestamp() * 1000)
+    answer = await _info(link, name)
+    return dict(answer["state"]), int(_unix_ms(answer))
 
 
-async def has_model(connection: Connection, names: Names, model: str) -> bool:
+async def has_model(link: MeshLink, model: str) -> bool:
     """Whether anybody declared this model's queue.
 
     Raises:
         UnavailableError: this account cannot ask JetStream; then the mesh itself refuses the job.
     """
-    subject = f"$JS.API.CONSUMER.INFO.{names.requests_stream}.{names.consumer(model, TIERS[0], 0)}"
-    _, payload = await connection.request(subject)
+    subject = f"$JS.API.CONSUMER.INFO.{link.names.requests_stream}.{link.names.consumer(model, TIERS[0], 0)}"
+    _, payload = await link.connection.request(subject)
     try:
         read_api(payload, f"model {model}")
     except TopologyError as error:

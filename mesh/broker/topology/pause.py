@@ -14,9 +14,8 @@ import msgspec
 
 from mesh.broker.topology.declaration import consumer_states, stream_clock
 from mesh.broker.topology.streams import NS
-from mesh.broker.transport.connection import Connection
 from mesh.broker.transport.mapping import read_api
-from mesh.protocol.subjects import Names
+from mesh.broker.transport.mesh_link import MeshLink
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +34,11 @@ class Lane:
 class Lanes:
     """The consumers of one mesh."""
 
-    def __init__(self, connection: Connection, names: Names) -> None:
-        self._connection = connection
-        self._names = names
-        self._stream = names.requests_stream
+    def __init__(self, link: MeshLink) -> None:
+        self._link = link
+        self._connection = link.connection
+        self._names = link.names
+        self._stream = link.names.requests_stream
 
     async def all(self) -> list[Lane]:
         """Every lane of every model, in the order of the consumers' names.
@@ -76,7 +76,7 @@ class Lanes:
         Raises:
             TopologyError: there is no mesh on this NATS.
         """
-        return (await stream_clock(self._connection, self._stream))[1]
+        return (await stream_clock(self._link, self._stream))[1]
 
     async def _set(self, consumer: str, body: dict[str, Any]) -> dict[str, Any]:
         subject = f"$JS.API.CONSUMER.PAUSE.{self._stream}.{consumer}"

@@ -9,12 +9,11 @@ from typing import Any, Literal
 from mesh.errors import ConfigError
 from mesh.protocol.messages import MAX_RESULT_TTL_MS, TIERS
 from mesh.protocol.subjects import Names
+from mesh.protocol.timing import PRESENCE_BEAT_S, PRESENCE_BEATS
 
 GROUP = "w"  # the one priority group of every consumer (ADR-42)
 NS = 1_000_000_000
-PRESENCE_BEAT_S = 2.0
 RECORD_BYTES = 1 << 30
-PRESENCE_BEATS = 3  # a worker is gone after missing this many
 
 Kind = Literal["stream", "bucket"]
 

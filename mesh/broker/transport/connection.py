@@ -32,12 +32,10 @@ from mesh.errors import (
     TooLargeError,
     UnauthorizedError,
 )
+from mesh.protocol.timing import CONNECTION_PING_S, CONNECTION_PINGS
 
 log = logging.getLogger("mesh.broker")
 
-# A frozen server is noticed after three of these; nats-py's default would take six minutes.
-PING_INTERVAL_S = 2
-MAX_OUTSTANDING_PINGS = 2
 RECONNECT_WAIT_S = 0.1
 REVIVE_MAX_WAIT_S = 2.0
 FIRST_CONNECT_S = 5.0
@@ -284,8 +282,8 @@ class Connection:
             "nkeys_seed": str(options.nkey_seed) if options.nkey_seed else None,
             "tls": tls_context(options),
             "inbox_prefix": options.inbox_prefix.encode(),
-            "ping_interval": PING_INTERVAL_S,
-            "max_outstanding_pings": MAX_OUTSTANDING_PINGS,
+            "ping_interval": CONNECTION_PING_S,
+            "max_outstanding_pings": CONNECTION_PINGS,
             "max_reconnect_attempts": -1,
             "reconnect_time_wait": RECONNECT_WAIT_S,
             "error_cb": on_error,

@@ -6,7 +6,6 @@ end with a link that has to be replaced. Source: ADR-32 (service API), the schem
 
 import asyncio
 import contextlib
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -16,16 +15,17 @@ import msgspec
 
 from mesh import __version__
 from mesh.broker.transport.connection import Connection
+from mesh.broker.transport.mesh_link import MeshLink
 from mesh.broker.transport.nats_client import Handler
+from mesh.clock import SYSTEM
 from mesh.errors import BrokerTimeoutError, DisconnectedError, MeshError, UnavailableError
 from mesh.protocol import headers
-from mesh.protocol.subjects import Names
+from mesh.protocol.timing import REQUESTER_BACK_S
 
 PREFIX = "$SRV"
 DESCRIPTION = "The mesh's front door: ask a model, and steer the jobs that come of it"
 MAX_REASON_CHARS = 500
 HEARD_S = 0.3  # in which NATS says that nobody heard a message, if so
-BACK_S = 5.0  # for a requester to be back after a server was away: libraries wait two seconds before they try
 _TYPE = "io.nats.micro.v1."
 
 
@@ -59,7 +59,7 @@ class ServiceRequest:
     payload: bytes
     header: bytes
     _counts: _Counts
-    _began_ns: int = field(default_factory=time.perf_counter_ns)
+    _began_s: float = field(default_factory=SYSTEM.monotonic_s)
     _is_done: bool = False
     _reconnects: int = 0
 
@@ -77,12 +77,12 @@ class ServiceRequest:
     async def respond_last(self, body: bytes, header: bytes = b"") -> None:
         """Send one of the last messages. If the connection broke since the request came, until somebody hears it.
 
-        The requester may have lost its own, and be back later than we are; it has BACK_S.
+        The requester may have lost its own, and be back later than we are; it has REQUESTER_BACK_S.
 
         Raises:
             DisconnectedError, TooLargeError: it was not sent.
         """
-        end_s = time.monotonic() + BACK_S
+        end_s = SYSTEM.monotonic_s() + REQUESTER_BACK_S
         while True:
             try:
                 if self.connection.reconnects == self._reconnects:
@@ -93,11 +93,11 @@ class ServiceRequest:
             except BrokerTimeoutError:
                 return  # somebody heard it
             except UnavailableError:
-                if time.monotonic() >= end_s:
+                if SYSTEM.monotonic_s() >= end_s:
                     return
                 await asyncio.sleep(HEARD_S)
             except DisconnectedError:
-                await self.connection.wait_connected(max(0.0, end_s - time.monotonic()))
+                await self.connection.wait_connected(max(0.0, end_s - SYSTEM.monotonic_s()))
 
     def refuse(self, code: int, reason: str, extra: tuple[tuple[str, str], ...] = ()) -> None:
         """End the request with a service error; never raises. `extra`: further headers."""
@@ -124,27 +124,32 @@ class ServiceRequest:
         """Nothing more is sent. Idempotent."""
         if not self._is_done:
             self._is_done = True
-            self._counts.spent_ns += time.perf_counter_ns() - self._began_ns
+            self._counts.spent_ns += int((SYSTEM.monotonic_s() - self._began_s) * 1e9)
 
 
 class Service:
     """The endpoints of one process, until `close`."""
 
-    def __init__(self, connection: Connection, names: Names, id: str, endpoints: tuple[Endpoint, ...]) -> None:
+    def __init__(self, link: MeshLink, id: str, endpoints: tuple[Endpoint, ...]) -> None:
         """`id` tells this process from others that serve the same: a worker's name."""
-        self._connection = connection
-        self._names = names
-        self._identity = {"name": names.ns, "id": id, "version": __version__, "metadata": {"namespace": names.ns}}
-        self._started = datetime.now(UTC).isoformat()
+        self._connection = link.connection
+        self._names = link.names
+        self._identity = {
+            "name": link.names.ns,
+            "id": id,
+            "version": __version__,
+            "metadata": {"namespace": link.names.ns},
+        }
+        self._started = datetime.fromtimestamp(SYSTEM.wall_unix_ms() / 1000, UTC).isoformat()
         self._endpoints = endpoints
         self._counts = {each.name: _Counts() for each in endpoints}
         self._heard = {
-            each.name: connection.subscribe(each.subject, self._hear(each), each.queue) for each in endpoints
+            each.name: link.connection.subscribe(each.subject, self._hear(each), each.queue) for each in endpoints
         }
         self._subscriptions = list(self._heard.values())
         for verb, answer in (("PING", self._ping), ("INFO", self._info), ("STATS", self._stats)):
-            for tail in ("", f".{names.ns}", f".{names.ns}.{id}"):
-                self._subscriptions.append(connection.subscribe(f"{PREFIX}.{verb}{tail}", self._tell(answer)))
+            for tail in ("", f".{link.names.ns}", f".{link.names.ns}.{id}"):
+                self._subscriptions.append(link.connection.subscribe(f"{PREFIX}.{verb}{tail}", self._tell(answer)))
 
     def shut(self, endpoint: str) -> None:
         """Hear no more requests to one endpoint: others of its queue group do. Idempotent."""

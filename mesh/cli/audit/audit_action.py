@@ -9,6 +9,7 @@ from mesh.audit.reader import AuditFilter, AuditLog, StoredEntry
 from mesh.cli.connecting import open_mesh
 from mesh.cli.option_values import Nats
 from mesh.cli.terminal import figures, render
+from mesh.clock import SYSTEM
 from mesh.protocol.messages import AuditEntry
 from mesh.protocol.subjects import check_token, is_token, to_token
 
@@ -35,8 +36,8 @@ async def show(nats: Nats, asked: AuditQuery, limit: int, is_followed: bool, as_
         TopologyError, BrokerError: there is no mesh, or NATS did not answer.
     """
     selection = _selection(asked)
-    async with open_mesh(nats) as (connection, names):
-        log = AuditLog(connection, names, selection)
+    async with open_mesh(nats) as broker:
+        log = AuditLog(broker, selection)
         found, last = await log.newest(limit)
         printer = Printer(as_json)
         printer.show(found)
@@ -129,7 +130,7 @@ def _plain(text: str) -> str:
 
 
 def _selection(asked: AuditQuery) -> AuditFilter:
-    now_s = time.time()
+    now_s = SYSTEM.wall_unix_ms() / 1000
     model = asked.model
     if model is not None and not is_token(model):  # MESH_MODEL may hold what `mesh up` loads
         model = to_token(model)

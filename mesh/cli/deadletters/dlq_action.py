@@ -1,18 +1,18 @@
 """`mesh dlq`: from the options to `control/deadletters/service`, one letter after the other."""
 
 import contextlib
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 
 from mesh.broker import topology
+from mesh.broker.broker import open_broker
 from mesh.broker.stores.deadletters import DeadLetter, DeadLetterFilter
-from mesh.broker.transport.connection import connect
 from mesh.cli.connecting import connect_options
 from mesh.cli.deadletters import dlq_output
 from mesh.cli.deadletters.dlq_output import Treated
 from mesh.cli.option_values import Filters, Nats
 from mesh.cli.terminal import render
+from mesh.clock import SYSTEM
 from mesh.control.deadletters.redrive import Decision
 from mesh.control.deadletters.service import DeadLetterService
 from mesh.protocol.subjects import Names, check_token, is_token, to_token
@@ -130,13 +130,13 @@ async def _open(nats: Nats) -> AsyncIterator[DeadLetterService]:
         TopologyError: there is none.
     """
     names = Names(nats.namespace)
-    async with connect(connect_options(nats)) as connection:
-        await topology.read_settings(connection, names)
-        yield DeadLetterService(connection, names)
+    async with open_broker(connect_options(nats), names) as broker:
+        await topology.read_settings(broker)
+        yield DeadLetterService(broker)
 
 
 def _selection(filters: Filters) -> DeadLetterFilter:
-    since_unix_ms = None if filters.since is None else int((time.time() - filters.since) * 1000)
+    since_unix_ms = None if filters.since is None else int((SYSTEM.wall_unix_ms() / 1000 - filters.since) * 1000)
     # MESH_MODEL may hold what `mesh up` loads; it is served under this name.
     model = filters.model if filters.model is None or is_token(filters.model) else to_token(filters.model)
     return DeadLetterFilter(model, filters.tier, filters.tenant, filters.code, since_unix_ms)

@@ -14,8 +14,10 @@ import msgspec
 from mesh.broker.stores.deadletters import DeadLetter
 from mesh.cli.terminal import render
 from mesh.cli.terminal.render import TableColumn
+from mesh.clock import SYSTEM
 from mesh.control.deadletters.redrive import Decision, Verb, as_json, read_request
 from mesh.control.deadletters.service import DeadLetterDetail
+from mesh.protocol import codec
 
 MOST_ROWS = 20  # of what was or would be done; the counts below say the rest
 # What the attempts column says already.
@@ -142,7 +144,7 @@ def _whole(letter: DeadLetter, story: DeadLetterDetail) -> dict[str, Any]:
         "request_error": read_request(letter.body, letter.encoding)[1] or None,
         "body_base64": base64.b64encode(letter.body).decode() if shown is None else None,
         "journal": [asdict(each) for each in story.attempts],
-        "result": None if story.result is None else msgspec.to_builtins(story.result),
+        "result": None if story.result is None else msgspec.to_builtins(codec.as_sent(story.result)),
         "redrive": {"verb": story.decision.verb, "why": story.decision.why},
     }
 
@@ -204,7 +206,7 @@ def _reason(letter: DeadLetter) -> str:
 
 
 def _ago(letter: DeadLetter) -> str:
-    return f"{render.duration(time.time() - letter.buried_unix_ms / 1000)} ago"
+    return f"{render.duration(SYSTEM.wall_unix_ms() / 1000 - letter.buried_unix_ms / 1000)} ago"
 
 
 def _instant(unix_ms: int) -> str:

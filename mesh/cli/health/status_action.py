@@ -67,16 +67,16 @@ async def show(nats: Nats, is_measured: bool, as_json: bool) -> bool:
     Raises:
         TopologyError: there is no mesh on this NATS.
     """
-    async with open_mesh(nats) as (connection, names):
-        seen = await status.snapshot(connection, names)
+    async with open_mesh(nats) as broker:
+        seen = await status.snapshot(broker)
         rates = None
         if is_measured:
             before = seen
             is_busy = any(each.presence.running for each in before.workers) or any(q.jobs for q in before.queues)
             await asyncio.sleep(BEAT_S if is_busy and before.workers else LOOK_S)
-            seen = await status.snapshot(connection, names)
-            rates = status.rates(before, seen, names)
-    report = StatusReport(snapshot=seen, rates=rates, findings=findings(seen, names))
+            seen = await status.snapshot(broker)
+            rates = status.rates(before, seen, broker.names)
+    report = StatusReport(snapshot=seen, rates=rates, findings=findings(seen, broker.names))
     if as_json:
         render.say(msgspec.json.encode(report).decode())
     else:

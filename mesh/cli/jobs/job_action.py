@@ -13,6 +13,7 @@ from mesh.cli.terminal import figures, render
 from mesh.cli.terminal.panes import wrap
 from mesh.control.jobs.job_detail import JobDetail, JobDetailReader
 from mesh.control.jobs.timeline import AttemptSummary, TimelineEntry, folded
+from mesh.job_key import JobKey
 from mesh.protocol.messages import Result
 
 FEW = 12  # moments that are shown one by one also where runs of tokens are folded
@@ -29,8 +30,8 @@ async def show(nats: Nats, tenant: str, job: str, has_prompt: bool, has_events: 
     Raises:
         ResultNotFoundError: nothing is.
     """
-    async with open_mesh(nats) as (connection, names):
-        told = await JobDetailReader(connection, names).tell(tenant, job, has_prompt)
+    async with open_mesh(nats) as broker:
+        told = await JobDetailReader(broker).tell(JobKey(tenant, job), has_prompt)
     if as_json:
         render.say(msgspec.json.encode(told, enc_hook=str).decode())
         return

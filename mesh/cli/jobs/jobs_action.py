@@ -37,8 +37,8 @@ async def show(nats: Nats, selection: JobSelection, limit: int, as_json: bool) -
     model = selection.model
     if model is not None and not is_token(model):  # MESH_MODEL may hold what `mesh up` loads
         selection = JobSelection(to_token(model), selection.tier, selection.tenant, selection.state)
-    async with open_mesh(nats) as (connection, names):
-        listing = await JobLister(connection, names).listing(selection, limit)
+    async with open_mesh(nats) as broker:
+        listing = await JobLister(broker).listing(selection, limit)
     if as_json:
         render.say(msgspec.json.encode(listing).decode())
         return

@@ -8,6 +8,7 @@ from mesh.cli.option_values import Nats
 from mesh.cli.terminal import figures, render
 from mesh.cli.terminal.lines import Lines
 from mesh.control.jobs.tail import EventTail, TailEvent
+from mesh.job_key import JobKey
 from mesh.protocol import codec
 from mesh.protocol.messages import Delta, Result, Started
 from mesh.protocol.subjects import check_token
@@ -25,10 +26,10 @@ async def follow_job(nats: Nats, tenant: str, job: str, as_json: bool) -> None:
     check_token("id", job)
     check_token("tenant", tenant)
     result: Result | None = None
-    async with open_mesh(nats) as (connection, names):
-        tail = EventTail(connection, names, tenant, job)
+    async with open_mesh(nats) as broker:
+        tail = EventTail(broker, tenant, job)
         try:
-            events = tail.follow_job(tenant, job)
+            events = tail.follow_job(JobKey(tenant, job))
             result = await (_print_json(events) if as_json else _print_text(events))
         finally:
             tail.close()
@@ -42,8 +43,8 @@ async def follow_all(nats: Nats, tenant: str, as_json: bool) -> None:
     """Print the output of all jobs of a tenant from now on; "*" for all tenants. Ends with a signal."""
     if tenant != "*":
         check_token("tenant", tenant)
-    async with open_mesh(nats) as (connection, names):
-        tail = EventTail(connection, names, tenant)
+    async with open_mesh(nats) as broker:
+        tail = EventTail(broker, tenant)
         try:
             whose = "all tenants" if tenant == "*" else f"tenant {tenant}"
             render.note(f"following the jobs of {whose}; Ctrl-C ends this")
@@ -141,4 +142,4 @@ def _ended(result: Result) -> str:
 
 def _unshown(result: Result) -> str:
     """The output of a job that streams nothing, or whose events are kept no longer."""
-    return result.text if isinstance(result.text, str) else ""
+    return result.text

@@ -12,6 +12,7 @@ import msgspec
 from mesh.cli.connecting import choose_model, connect_options
 from mesh.cli.option_values import Nats
 from mesh.cli.terminal import render
+from mesh.clock import SYSTEM
 from mesh.errors import ConfigError
 from mesh.protocol.subjects import Names
 from mesh.verify.bench import plot, report
@@ -133,13 +134,13 @@ def _percentiles(text: str) -> list[int]:
 @contextlib.contextmanager
 def _progress(total: int) -> Iterator[Progress]:
     """How far it is: a bar where a person watches, else a line every few seconds."""
-    began_s = told_s = time.monotonic()
+    began_s = told_s = SYSTEM.monotonic_s()
     is_watched = render.is_watched()
     show: Callable[[str], None] = render.progress if is_watched else render.event
 
     def told(sent: int, ended: int, tokens: int) -> None:
         nonlocal told_s
-        now_s = time.monotonic()
+        now_s = SYSTEM.monotonic_s()
         if now_s - told_s < (0.1 if is_watched else TELL_S):
             return
         told_s = now_s

@@ -4,20 +4,19 @@ import asyncio
 import contextlib
 import json
 import secrets
-import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
 from mesh.broker import topology
+from mesh.broker.broker import Broker, open_broker
 from mesh.broker.stores.recordings import TimeRange
-from mesh.broker.transport.connection import Connection
-from mesh.broker.transport.connection import connect as connect_broker
 from mesh.cli.connecting import connect_options, open_mesh
 from mesh.cli.load.replay_values import ReplayOptions, ReplayTarget
 from mesh.cli.option_values import Nats
 from mesh.cli.terminal import figures, render
 from mesh.cli.terminal.render import TableColumn
+from mesh.clock import SYSTEM
 from mesh.control.replay.plan import SHARES, Outline, ReplayMapping, ReplayReport, percentile
 from mesh.control.replay.runner import Pace, Replay, check_models
 from mesh.errors import ConfigError
@@ -53,23 +52,23 @@ async def run(asked: ReplayOptions, whither: ReplayTarget, nats: Nats, is_applie
     async with open_mesh(nats) as source:
         replay = Replay(source, _span(asked), target, pace)
         outline = await replay.outline()
-        async with _open_target(source, whither, nats) as (connection, names):
-            await check_models(connection, names, outline)
+        async with _open_target(source, whither, nats) as broker:
+            await check_models(broker, outline)
             if not is_applied:
                 _show_outline(outline, asked, as_json)
                 return True
             try:
-                await _submit(replay, connection, names, outline, as_json)
+                await _submit(replay, broker, outline, as_json)
                 await replay.compare()
             finally:  # also when a signal ends it: what was done is told
                 _show_report(replay.report, target.run, outline, as_json)
     return not (replay.report.refused or replay.report.ended["lost"])
 
 
-async def _submit(replay: Replay, connection: Connection, names: Names, outline: Outline, as_json: bool) -> None:
+async def _submit(replay: Replay, broker: Broker, outline: Outline, as_json: bool) -> None:
     telling = asyncio.create_task(_tell(replay.report, outline), name="mesh-replay-tell") if not as_json else None
     try:
-        await replay.run(connection, names)
+        await replay.run(broker)
     finally:
         if telling is not None:
             telling.cancel()
@@ -80,7 +79,7 @@ async def _submit(replay: Replay, connection: Connection, names: Names, outline:
 
 async def _tell(report: ReplayReport, outline: Outline) -> None:
     """How it goes, until cancelled."""
-    told_s = time.monotonic()
+    told_s = SYSTEM.monotonic_s()
     while True:
         await asyncio.sleep(LOOK_S)
         text = f"{report.submitted:,} of {outline.total:,} submitted, {report.open:,} open"
@@ -88,9 +87,9 @@ async def _tell(report: ReplayReport, outline: Outline) -> None:
             text += f", {report.refused.total():,} refused"
         if render.is_watched():
             render.progress(text)
-        elif time.monotonic() - told_s >= TELL_S:
+        elif SYSTEM.monotonic_s() - told_s >= TELL_S:
             render.note(text)
-            told_s = time.monotonic()
+            told_s = SYSTEM.monotonic_s()
 
 
 def _show_outline(outline: Outline, asked: ReplayOptions, as_json: bool) -> None:
@@ -179,9 +178,7 @@ def _report_as_json(report: ReplayReport, run: str, outline: Outline) -> dict[st
 
 
 @contextlib.asynccontextmanager
-async def _open_target(
-    source: tuple[Connection, Names], whither: ReplayTarget, nats: Nats
-) -> AsyncIterator[tuple[Connection, Names]]:
+async def _open_target(source: Broker, whither: ReplayTarget, nats: Nats) -> AsyncIterator[Broker]:
     """Where they are submitted: the mesh they come from, or another one, which gets none of our credentials.
 
     Raises:
@@ -191,11 +188,12 @@ async def _open_target(
     if whither.to_nats is None:
         if whither.to_creds is not None:
             raise ConfigError("--to-creds is for --to-nats, which is not given", key="to-creds")
-        if names != source[1]:
-            await topology.read_settings(source[0], names)
-        yield source[0], names
+        there = Broker(source.connection, names)
+        if names != source.names:
+            await topology.read_settings(there)
+        yield there
         return
-    there = replace(
+    target = replace(
         connect_options(replace(nats, nats=(whither.to_nats,)), "mesh-replay"),
         user=None,
         password=None,
@@ -204,9 +202,9 @@ async def _open_target(
         tls_cert=None,
         tls_key=None,
     )
-    async with connect_broker(there) as connection:
-        await topology.read_settings(connection, names)
-        yield connection, names
+    async with open_broker(target, names) as broker:
+        await topology.read_settings(broker)
+        yield broker
 
 
 def _models(given: Sequence[str]) -> tuple[dict[str, str], str | None]:
@@ -230,7 +228,7 @@ def _models(given: Sequence[str]) -> tuple[dict[str, str], str | None]:
 
 
 def _span(asked: ReplayOptions) -> TimeRange:
-    now_s = time.time()
+    now_s = SYSTEM.wall_unix_ms() / 1000
     model = asked.model
     if model is not None and not is_token(model):  # MESH_MODEL may hold what `mesh up` loads
         model = to_token(model)

@@ -26,8 +26,8 @@ async def pause(nats: Nats, target: str, for_s: float | None, as_json: bool) -> 
         InvalidRequestError, ModelNotFoundError: there are no such queues.
     """
     meant = pausing.read_target(target)
-    async with open_mesh(nats) as (connection, names):
-        outcome = await pausing.pause(connection, names, meant, for_s)
+    async with open_mesh(nats) as broker:
+        outcome = await pausing.pause(broker, meant, for_s)
     _show(outcome, as_json)
     if not as_json:
         render.note(f"what runs goes on; what waits is kept, and its deadlines still count. `mesh resume {meant}`")
@@ -40,8 +40,8 @@ async def resume(nats: Nats, target: str, as_json: bool) -> None:
         InvalidRequestError, ModelNotFoundError: there are no such queues.
     """
     meant = pausing.read_target(target)
-    async with open_mesh(nats) as (connection, names):
-        outcome = await pausing.resume(connection, names, meant)
+    async with open_mesh(nats) as broker:
+        outcome = await pausing.resume(broker, meant)
     _show(outcome, as_json)
     if not as_json:
         paused = sum(1 for each in outcome.before if each.pause_s)

@@ -34,7 +34,7 @@ class Monitoring:
         self._model = model
         is_open = watching.telemetry_port is not None
         self.tally = Tally() if is_open and model else None
-        self.mesh_exporter = MeshExporter(names, who) if is_open else None
+        self.mesh_exporter = MeshExporter(who) if is_open else None
         self.worker: Worker | None = None  # the newest; kept by the command
         self.condition: Callable[[], Condition] = self._worker_condition
         self.observer: Observer = all_of()  # set once it is open

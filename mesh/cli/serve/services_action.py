@@ -8,7 +8,7 @@ from contextlib import AbstractAsyncContextManager
 
 from mesh.audit.writer import auditing
 from mesh.broker import topology
-from mesh.broker.transport.connection import connect
+from mesh.broker.broker import open_broker
 from mesh.cli.connecting import connect_options
 from mesh.cli.option_values import Nats
 from mesh.cli.serve.monitoring import Monitoring, of_process
@@ -41,14 +41,14 @@ async def _serve(nats: Nats, watching: MonitoringOptions, kind: str, host: Host,
     ended = asyncio.Event()
     loop.on_signals(lambda number: ended.set())
     station = Monitoring(watching, names, who)
-    async with station.opened(f"mesh-{kind}"), connect(connect_options(nats, f"mesh-{kind}")) as connection:
-        topology.check_server(connection.server_version)
-        await topology.read_settings(connection, names)
-        station.condition = lambda: of_process(connection, ended)
+    async with station.opened(f"mesh-{kind}"), open_broker(connect_options(nats, f"mesh-{kind}"), names) as broker:
+        topology.check_server(broker.connection.server_version)
+        await topology.read_settings(broker)
+        station.condition = lambda: of_process(broker.connection, ended)
         async with (
-            auditing(connection, names, who, observer=station.observer) as audit,
-            host(connection, names, who, audit=audit),
-            counted(station.mesh_exporter, connection),
+            auditing(broker, who, observer=station.observer) as audit,
+            host(broker, who, audit=audit),
+            counted(station.mesh_exporter, broker),
         ):
             render.say(f"{who} ready: {says.format(ns=names.ns)}")
             await ended.wait()

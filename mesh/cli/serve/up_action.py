@@ -8,17 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mesh.broker import topology
-from mesh.broker.transport.connection import connect
+from mesh.broker.broker import open_broker
 from mesh.broker.transport.options import ConnectOptions
 from mesh.cli.option_values import DEFAULT_NATS, EngineChoice, TopologyOptions
 from mesh.cli.serve.model_names import served_name
 from mesh.cli.serve.monitoring import Monitoring
 from mesh.cli.serve.monitoring_options import MonitoringOptions
-from mesh.cli.serve.supervisor import Supervisor, WorkerSpec, describe
+from mesh.cli.serve.worker_processes import WorkerSpec, restart_with_backoff
 from mesh.cli.setup.settings import wanted
 from mesh.cli.terminal import loop, render
 from mesh.errors import ConfigError, UnavailableError
 from mesh.hosting.services import keep_watch
+from mesh.hosting.supervisor import Supervisor, describe
 from mesh.policies.restart import Backoff
 from mesh.protocol.subjects import Names
 from mesh.server import EmbeddedServer
@@ -53,8 +54,9 @@ async def serve(order: UpOptions) -> None:
             render.say(f"nats-server ready: {server.url}, data in {order.data}")
             await declare(server.url, Names(order.namespace), order.shape, name)
             station = Monitoring(order.watching, Names(order.namespace), "mesh-up")
-            post = WorkerSpec(server.url, order.choice, name, order.namespace, order.grace_s, order.watching)
-            supervisor = Supervisor(post, order.workers, render.say)
+            spec = WorkerSpec(server.url, order.choice, name, order.namespace, order.grace_s, order.watching)
+            restart = restart_with_backoff(render.say)
+            supervisor = Supervisor(order.workers, spec.argv, restart, report=render.say)
             station.condition = lambda: Condition("ready" if supervisor.ready.is_set() else "starting")
             async with station.opened("mesh-up"):
                 await _keep(server, supervisor, station, name, order)
@@ -65,10 +67,10 @@ async def serve(order: UpOptions) -> None:
 
 async def declare(url: str, names: Names, shape: TopologyOptions, model: str) -> None:
     """Create what the mesh lacks, and say what differs; nothing that exists is changed."""
-    async with connect(ConnectOptions(servers=(url,), name="mesh-up")) as connection:
-        settings = await wanted(connection, names, shape)
-        changes = await topology.plan(connection, names, settings, [model])
-        created = await topology.apply(connection, changes)
+    async with open_broker(ConnectOptions(servers=(url,), name="mesh-up"), names) as broker:
+        settings = await wanted(broker, shape)
+        changes = await topology.plan(broker, settings, [model])
+        created = await topology.apply(broker.connection, changes)
     for change in changes:
         if change.verb == "differs":
             render.event(f"{change.kind} {change.name} is kept as it is: {change.detail}")

@@ -7,10 +7,8 @@ from dataclasses import replace
 
 import click
 
-from mesh.broker.stores.queue import RequestQueue
-from mesh.broker.stores.results import PresenceStore
+from mesh.broker.broker import Broker, open_broker
 from mesh.broker.topology.pause import Lanes
-from mesh.broker.transport.connection import Connection, connect
 from mesh.cli.connecting import connect_options
 from mesh.cli.option_values import DEFAULT_NATS, Nats
 from mesh.errors import MeshError
@@ -18,7 +16,7 @@ from mesh.protocol.subjects import Names, is_token
 
 BOUND_S = 1.0  # whoever pressed Tab waits
 
-Look = Callable[[Connection, Names], Awaitable[set[str]]]
+Look = Callable[[Broker], Awaitable[set[str]]]
 
 
 def ask(context: click.Context, kind: str) -> list[str]:
@@ -40,8 +38,8 @@ def ask(context: click.Context, kind: str) -> list[str]:
 
 async def _names_of(nats: Nats, look: Look) -> list[str]:
     options = replace(connect_options(nats, "mesh-complete"), connect_timeout_s=BOUND_S)
-    async with asyncio.timeout(BOUND_S), connect(options) as connection:
-        return sorted(filter(is_token, await look(connection, Names(nats.namespace))))
+    async with asyncio.timeout(BOUND_S), open_broker(options, Names(nats.namespace)) as broker:
+        return sorted(filter(is_token, await look(broker)))
 
 
 def _nats_of(context: click.Context) -> Nats:
@@ -61,17 +59,17 @@ def _nats_of(context: click.Context) -> Nats:
     )
 
 
-async def _models(connection: Connection, names: Names) -> set[str]:
-    return {each.model for each in await Lanes(connection, names).all()}
+async def _models(broker: Broker) -> set[str]:
+    return {each.model for each in await Lanes(broker).all()}
 
 
-async def _workers(connection: Connection, names: Names) -> set[str]:
-    return {each.worker for each in await PresenceStore(connection, names).all()}
+async def _workers(broker: Broker) -> set[str]:
+    return {each.worker for each in await broker.workers.all()}
 
 
-async def _tenants(connection: Connection, names: Names) -> set[str]:
+async def _tenants(broker: Broker) -> set[str]:
     """Of the jobs that wait or run; those of all Results would be too many to list at the press of a key."""
-    addresses = map(names.read_request, await RequestQueue(connection, names).subjects())
+    addresses = map(broker.names.read_request, await broker.queue.subjects())
     return {"default"} | {each.tenant for each in addresses if each is not None}
 
 

@@ -10,16 +10,17 @@ from pathlib import Path
 from typing import NoReturn
 
 from mesh.broker import topology
-from mesh.broker.transport.connection import connect as connect_broker
+from mesh.broker.broker import open_broker
 from mesh.broker.transport.options import ConnectOptions
 from mesh.cli.option_values import EngineChoice
 from mesh.cli.serve.model_names import DEMO_NAME, demo_model
-from mesh.cli.serve.supervisor import Supervisor, WorkerSpec
+from mesh.cli.serve.worker_processes import WorkerSpec, restart_with_backoff
 from mesh.cli.setup.demo_output import ask_all, show_commands, show_results
 from mesh.cli.terminal import loop, render
 from mesh.client.client import connect
 from mesh.engines.vllm import install
 from mesh.errors import ConfigError, EngineDeadError, MeshError
+from mesh.hosting.supervisor import Supervisor
 from mesh.protocol.subjects import Names
 from mesh.server import EmbeddedServer
 
@@ -76,7 +77,8 @@ async def run(order: DemoOptions) -> None:
             await _declare(server.url)
             render.say(f"nats-server ready: {server.url} (temporary)")
             log = Path(folder) / "worker.log"
-            supervisor = Supervisor(WorkerSpec(server.url, order.choice, DEMO_NAME, log_file=log), 1, lambda _: None)
+            spec = WorkerSpec(server.url, order.choice, DEMO_NAME)
+            supervisor = Supervisor(1, spec.argv, restart_with_backoff(lambda _: None), log_file=log)
             async with _running(supervisor) as running:
                 await _await_ready(supervisor, running, order.choice, log)
                 await _perform(server.url, order)
@@ -88,8 +90,8 @@ async def run(order: DemoOptions) -> None:
 
 async def _declare(url: str) -> None:
     names, settings = Names(), topology.MeshSettings()
-    async with connect_broker(ConnectOptions(servers=(url,), name="mesh-demo")) as connection:
-        await topology.apply(connection, await topology.plan(connection, names, settings))
+    async with open_broker(ConnectOptions(servers=(url,), name="mesh-demo"), names) as broker:
+        await topology.apply(broker.connection, await topology.plan(broker, settings))
 
 
 @contextlib.asynccontextmanager

@@ -4,8 +4,8 @@ import json
 from collections.abc import Sequence
 
 from mesh.broker import topology
+from mesh.broker.broker import open_broker
 from mesh.broker.topology import Change
-from mesh.broker.transport.connection import connect
 from mesh.cli.connecting import connect_options
 from mesh.cli.option_values import Nats, TopologyOptions
 from mesh.cli.setup.settings import wanted
@@ -24,13 +24,13 @@ async def run(nats: Nats, models: Sequence[str], shape: TopologyOptions, is_appl
     names = Names(nats.namespace)
     for model in models:
         check_token("model", model)
-    async with connect(connect_options(nats)) as connection:
-        topology.check_server(connection.server_version)
-        settings = await wanted(connection, names, shape)
-        changes = await topology.plan(connection, names, settings, models)
+    async with open_broker(connect_options(nats), names) as broker:
+        topology.check_server(broker.connection.server_version)
+        settings = await wanted(broker, shape)
+        changes = await topology.plan(broker, settings, models)
         _show(changes, is_applied, as_json)
         if is_applied:
-            await topology.apply(connection, changes)
+            await topology.apply(broker.connection, changes)
     missing, changing, differing = (
         sum(1 for each in changes if each.verb == verb) for verb in ("create", "change", "differs")
     )

@@ -4,11 +4,10 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from mesh.broker import topology
+from mesh.broker.broker import Broker
 from mesh.broker.topology import MeshSettings
-from mesh.broker.transport.connection import Connection
 from mesh.cli.option_values import TopologyOptions
 from mesh.errors import ConfigError, TopologyError
-from mesh.protocol.subjects import Names
 
 RECORD_DAYS = 1  # prompts are kept no longer than somebody asks for
 
@@ -30,14 +29,14 @@ def of_profile(shape: TopologyOptions, profile: str | None) -> TopologyOptions:
     return replace(shape, events_storage=shape.events_storage or ("memory" if profile == "strict" else "file"))
 
 
-async def wanted(connection: Connection, names: Names, shape: TopologyOptions) -> MeshSettings:
+async def wanted(broker: Broker, shape: TopologyOptions) -> MeshSettings:
     """The settings to plan with.
 
     Raises:
         ConfigError: a setting is out of range.
     """
     try:
-        base = await topology.read_settings(connection, names)
+        base = await topology.read_settings(broker)
     except TopologyError:
         base = MeshSettings()
     given: dict[str, Any] = {key: value for key, value in asdict(shape).items() if value is not None}

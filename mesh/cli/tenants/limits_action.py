@@ -35,11 +35,11 @@ async def run(
     """
     if tenant is not None:
         check_token("tenant", tenant)
-    async with open_mesh(nats) as (connection, names):
+    async with open_mesh(nats) as broker:
         if changes or is_cleared:
-            shown = [await limit(connection, names, tenant, changes, is_cleared)]
+            shown = [await limit(broker, tenant, changes, is_cleared)]
         else:
-            shown = await all_limits(connection, names)
+            shown = await all_limits(broker)
             if tenant is not None or is_default:
                 shown = [each for each in shown if each.tenant == tenant]
     _show(shown, as_json)

@@ -7,12 +7,12 @@ from typing import Literal
 from mesh.cli.terminal import figures
 from mesh.control.status.checks import FAR_MS
 from mesh.control.status.depth import QueueDepth, Rates, Snapshot, WorkerSeen
+from mesh.protocol.timing import PRESENCE_SILENT_S
 
 View = Literal["queues", "workers", "tenants"]
 VIEWS: tuple[View, ...] = ("queues", "workers", "tenants")
 
 BAR = 10  # columns of a load bar, without its brackets
-SILENT_MS = 4500  # two beats missed
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +164,7 @@ def _worker(seen: WorkerSeen, rates: Rates | None) -> Row:
         seen.age_ms,
         worker.host,
     )
-    return Row(worker.worker, cells, order, worker.model, is_bad=seen.age_ms > SILENT_MS)
+    return Row(worker.worker, cells, order, worker.model, is_bad=seen.age_ms > PRESENCE_SILENT_S * 1000)
 
 
 def _tenants(queues: Sequence[QueueDepth]) -> list[Row]:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from mesh.broker.transport.connection import Connection
+from mesh.broker.broker import Broker
 from mesh.cli.connecting import open_mesh
 from mesh.cli.option_values import Nats
 from mesh.cli.terminal import failure
@@ -18,7 +18,6 @@ from mesh.control.status import snapshot as status
 from mesh.control.status.depth import Snapshot
 from mesh.control.workers import drain
 from mesh.errors import ConfigError, MeshError
-from mesh.protocol.subjects import Names
 
 LOOK_S = 1.0
 RATE_S = 3.5  # rates are over so long at most: workers tell every two seconds what they did
@@ -34,9 +33,9 @@ async def run(nats: Nats) -> None:
     """
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise ConfigError("mesh top needs a terminal; `mesh status --json` tells programs the same", key="top")
-    async with open_mesh(nats) as (connection, names):
-        first = await status.snapshot(connection, names)
-        await _Top(connection, names, first).run()
+    async with open_mesh(nats) as broker:
+        first = await status.snapshot(broker)
+        await _Top(broker, first).run()
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +47,8 @@ class _Seen:
 class _Top:
     """One run of it."""
 
-    def __init__(self, connection: Connection, names: Names, first: Snapshot) -> None:
-        self._connection = connection
-        self._names = names
+    def __init__(self, broker: Broker, first: Snapshot) -> None:
+        self._broker = broker
         self._loop = asyncio.get_running_loop()
         self._history = [_Seen(first, self._loop.time())]
         self._trouble = ""
@@ -85,7 +83,7 @@ class _Top:
             await self._wait()
             try:
                 async with asyncio.timeout(LIMIT_S):
-                    seen = await status.snapshot(self._connection, self._names)
+                    seen = await status.snapshot(self._broker)
             except TimeoutError:
                 self._trouble = "NATS does not answer"
             except MeshError as error:
@@ -119,9 +117,9 @@ class _Top:
 
     def _sight(self) -> Sight:
         first, last = self._history[0], self._history[-1]
-        rates = status.rates(first.snapshot, last.snapshot, self._names) if first is not last else None
+        rates = status.rates(first.snapshot, last.snapshot, self._broker.names) if first is not last else None
         return Sight(
-            namespace=self._names.ns,
+            namespace=self._broker.names.ns,
             seen=last.snapshot,
             rates=rates,
             age_s=self._loop.time() - last.at_s,
@@ -176,13 +174,13 @@ class _Top:
 
     async def _done(self, deed: Deed) -> str:
         if isinstance(deed, Drain):
-            (told,) = await drain.drain(self._connection, self._names, [deed.worker])
+            (told,) = await drain.drain(self._broker, [deed.worker])
             if told.answer is None:
                 return f"{deed.worker}: {told.why}"
             return f"{deed.worker} takes no more jobs; {told.answer.running} have {told.answer.grace_s:g} s to finish"
         target = pause.read_target(deed.target)
         if isinstance(deed, Pause):
-            await pause.pause(self._connection, self._names, target, None)
+            await pause.pause(self._broker, target, None)
             return f"{target} is paused; deadlines still count"
-        await pause.resume(self._connection, self._names, target)
+        await pause.resume(self._broker, target)
         return f"{target} is open"

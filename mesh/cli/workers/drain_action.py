@@ -26,12 +26,12 @@ async def run(nats: Nats, workers: Sequence[str], model: str | None, is_waiting:
     Raises:
         ConfigError: one of them is not there; none was told.
     """
-    async with open_mesh(nats) as (connection, names):
-        chosen = await drain.choose(connection, names, workers, model)
-        told = await drain.drain(connection, names, chosen)
+    async with open_mesh(nats) as broker:
+        chosen = await drain.choose(broker, workers, model)
+        told = await drain.drain(broker, chosen)
         if not as_json:
             _show(told, is_waiting)
-        left = await drain.wait_gone(connection, names, told, _progress) if is_waiting else []
+        left = await drain.wait_gone(broker, told, _progress) if is_waiting else []
     if is_waiting and render.is_watched():
         render.progress("")
     if as_json:

@@ -1,7 +1,6 @@
 """`mesh workers`: who is alive."""
 
 import json
-import time
 from collections.abc import Sequence
 
 import msgspec
@@ -10,6 +9,7 @@ from mesh.cli.connecting import open_client
 from mesh.cli.option_values import Nats
 from mesh.cli.terminal import render
 from mesh.cli.terminal.render import TableColumn
+from mesh.clock import SYSTEM
 from mesh.protocol.messages import Presence
 
 _COLUMNS = (
@@ -52,7 +52,7 @@ def _row(worker: Presence) -> Sequence[str]:
         _count(worker.tokens),
         worker.host,
         str(worker.pid),
-        render.duration(time.time() - worker.started_unix_ms / 1000),
+        render.duration(SYSTEM.wall_unix_ms() / 1000 - worker.started_unix_ms / 1000),
     )
 
 

@@ -13,6 +13,7 @@ import msgspec
 from msgspec.structs import replace
 
 from mesh.errors import RequestError
+from mesh.job_key import JobKey
 from mesh.policies.affinity import affinity_token
 from mesh.protocol import codec
 from mesh.protocol.codec import Encoding
@@ -107,7 +108,7 @@ def decide(
 
 
 def submission(
-    burial: RedrivePlan, name: tuple[str, str], body: bytes, encoding: Encoding, deadline_unix_ms: int | None
+    burial: RedrivePlan, key: JobKey, body: bytes, encoding: Encoding, deadline_unix_ms: int | None
 ) -> Resubmission:
     """The request of a letter, to be stored again.
 
@@ -115,10 +116,9 @@ def submission(
     window, and neither the first submit nor a later burial of the job has the same.
 
     Args:
-        name: tenant and id of the job.
         deadline_unix_ms: None: as in the body.
     """
-    tenant, job = name
+    tenant, job = key
     request, _ = read_request(body, encoding)
     affinity = affinity_token(request) if request is not None else ANY_LANE
     message_id = f"redrive-{burial.request_sequence}"

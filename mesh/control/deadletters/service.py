@@ -6,18 +6,15 @@ done by two at once, the job runs once.
 """
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from mesh.audit.operator import Operator
 from mesh.broker import topology
-from mesh.broker.stores.deadletters import DeadLetter, DeadLetterFilter, DeadLetters
-from mesh.broker.stores.journal import Entry, Journal, events_of, notes_in
-from mesh.broker.stores.queue import RequestQueue
-from mesh.broker.stores.results import ResultStore
-from mesh.broker.transport.connection import Connection
+from mesh.broker.broker import Broker
+from mesh.broker.stores.deadletters import DeadLetter, DeadLetterFilter
+from mesh.broker.stores.journal import Entry, events_of, notes_in
 from mesh.control.deadletters.redrive import (
     AttemptSeen,
     Decision,
@@ -29,9 +26,10 @@ from mesh.control.deadletters.redrive import (
     submission,
 )
 from mesh.errors import BrokerError, ConfigError, ProtocolError, ResultNotFoundError
+from mesh.job_key import JobKey
 from mesh.protocol import codec
 from mesh.protocol.messages import Result
-from mesh.protocol.subjects import Names, is_token
+from mesh.protocol.subjects import is_token
 
 SUBMIT_S = 10.0  # for the request queue to take one
 
@@ -48,14 +46,13 @@ class DeadLetterDetail:
 class DeadLetterService:
     """The dead letters of one mesh, and the way back into its queue."""
 
-    def __init__(self, connection: Connection, names: Names) -> None:
-        self._connection = connection
-        self._names = names
-        self._letters = DeadLetters(connection, names)
-        self._queue = RequestQueue(connection, names)
-        self._journal = Journal(connection, names)
-        self._store = ResultStore(connection, names)
-        self._operator = Operator(connection, names)
+    def __init__(self, broker: Broker) -> None:
+        self._broker = broker
+        self._letters = broker.dead_letters
+        self._queue = broker.queue
+        self._journal = broker.journal
+        self._store = broker.results
+        self._operator = Operator(broker)
         self._deployed: set[str] = set()  # models whose queue exists
 
     def pages(self, selection: DeadLetterFilter) -> AsyncIterator[list[DeadLetter]]:
@@ -114,7 +111,7 @@ class DeadLetterService:
             return Decision("gone", "somebody else redrove or removed it")
         request, _ = read_request(letter.body, letter.encoding)
         traces = await self._traces(letter)
-        return decide(_burial(letter), request, traces, time.time_ns() // 1_000_000, has_deadline)
+        return decide(_burial(letter), request, traces, self._broker.clock.server_unix_ms(), has_deadline)
 
     async def redrive(self, letter: DeadLetter, deadline_s: float | None = None) -> Decision:
         """Have the job run again under its id, if that can be; what was decided and done.
@@ -143,20 +140,20 @@ class DeadLetterService:
     async def clear_result(self, letter: DeadLetter, decision: Decision) -> None:
         """Remove the Result that the buried run left."""
         if decision.result_last:
-            await self._store.remove(letter.address.tenant, letter.job, decision.result_last)
+            await self._store.remove(JobKey(letter.address.tenant, letter.job), decision.result_last)
 
     async def clear_journal(self, letter: DeadLetter, decision: Decision) -> None:
         """Remove the notes and events that the buried run left."""
         if decision.journal_last:
-            await self._journal.purge(letter.address.tenant, letter.job, decision.journal_last)
+            await self._journal.purge(JobKey(letter.address.tenant, letter.job), decision.journal_last)
 
     async def submit(self, letter: DeadLetter, deadline_s: float | None) -> None:
         """Store the request again, once."""
         at = letter.address
-        deadline_unix_ms = None if deadline_s is None else time.time_ns() // 1_000_000 + int(deadline_s * 1000)
-        name = (at.tenant, letter.job)
+        deadline_unix_ms = None if deadline_s is None else self._broker.clock.server_unix_ms() + int(deadline_s * 1000)
+        name = JobKey(at.tenant, letter.job)
         again = submission(_burial(letter), name, letter.body, letter.encoding, deadline_unix_ms)
-        subject = self._names.request(at.model, at.tier, at.tenant, again.affinity)
+        subject = self._broker.names.request(at.model, at.tier, at.tenant, again.affinity)
         ack = await self._queue.submit(
             subject, again.body, again.message_id, letter.encoding, letter.traceparent, SUBMIT_S
         )
@@ -194,14 +191,14 @@ class DeadLetterService:
         )
 
     async def _is_deployed(self, model: str) -> bool:
-        if model not in self._deployed and await topology.has_model(self._connection, self._names, model):
+        if model not in self._deployed and await topology.has_model(self._broker, model):
             self._deployed.add(model)
         return model in self._deployed
 
     async def _read_journal(self, letter: DeadLetter) -> list[Entry]:
         """The job's events and notes, in the order of the stream they share."""
-        journal, name = self._journal, (letter.address.tenant, letter.job)
-        subjects = (journal.subject(*name), journal.attempts_subject(*name), journal.notes_subject(*name))
+        journal, key = self._journal, JobKey(letter.address.tenant, letter.job)
+        subjects = (journal.subject(key), journal.attempts_subject(key), journal.notes_subject(key))
         parts = await asyncio.gather(*(self._read_subject(subject) for subject in subjects))
         return sorted((entry for part in parts for entry in part), key=lambda entry: entry.sequence)
 
@@ -215,7 +212,7 @@ class DeadLetterService:
 
     async def _read_result(self, letter: DeadLetter) -> tuple[int, int, Result | None]:
         """Sequence and time of what stands under the job's key, and the Result if it is one; 0 for nothing."""
-        message = await self._store.read_last(letter.address.tenant, letter.job)
+        message = await self._store.read_last(JobKey(letter.address.tenant, letter.job))
         if message is None:
             return 0, 0, None
         try:

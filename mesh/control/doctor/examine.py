@@ -11,10 +11,11 @@ from urllib.parse import urlsplit
 from msgspec.structs import replace
 
 from mesh.broker import topology
+from mesh.broker.broker import Broker, open_broker
 from mesh.broker.inspect import examine
 from mesh.broker.inspect.inspector import Inspector
 from mesh.broker.topology import Change, MeshSettings
-from mesh.broker.transport.connection import Connection, connect
+from mesh.broker.transport.connection import Connection
 from mesh.broker.transport.options import ConnectOptions
 from mesh.broker.transport.tls import is_loopback
 from mesh.control.doctor import local as local_machine
@@ -62,8 +63,8 @@ async def _examine_nats(options: ConnectOptions, names: Names, monitor_url: str 
         ),
     )
     try:
-        async with connect(options) as connection:
-            return await _examine(connection, names, known, monitor_url)
+        async with open_broker(options, names) as broker:
+            return await _examine(broker, known, monitor_url)
     except UnauthorizedError as error:
         return replace(known, unreachable=str(error), is_refused=True)
     except ConfigError as error:
@@ -72,41 +73,41 @@ async def _examine_nats(options: ConnectOptions, names: Names, monitor_url: str 
         return replace(known, unreachable=str(error))
 
 
-async def _examine(connection: Connection, names: Names, known: Facts, monitor_url: str | None) -> Facts:
-    greeting = examine.greeting(connection)
+async def _examine(broker: Broker, known: Facts, monitor_url: str | None) -> Facts:
+    greeting = examine.greeting(broker.connection)
     known = replace(known, greeting=greeting)
     if monitor_url is not None:
         monitor = await local_machine.read_monitor(monitor_url, greeting.server_id)
         known = replace(known, monitor=monitor)
     try:
-        known = replace(known, account=await examine.account(connection))
+        known = replace(known, account=await examine.account(broker.connection))
     except MeshError as error:
         is_away = isinstance(error, BrokerTimeoutError) or (
             isinstance(error, BrokerError) and error.err_code == NO_META
         )
         return replace(known, account_error=str(error), is_jetstream_away=is_away)
-    mesh = await _examine_mesh(connection, names)
-    return replace(known, mesh=mesh, clock=await _clock(connection))
+    mesh = await _examine_mesh(broker)
+    return replace(known, mesh=mesh, clock=await _clock(broker.connection))
 
 
-async def _examine_mesh(connection: Connection, names: Names) -> MeshFacts:
-    leaderless = await _or_nothing(examine.leaderless(connection, names))
+async def _examine_mesh(broker: Broker) -> MeshFacts:
+    leaderless = await _or_nothing(examine.leaderless(broker))
     try:
-        settings = await topology.read_settings(connection, names)
+        settings = await topology.read_settings(broker)
     except MeshError as error:
-        exists = await examine.exists(connection, names.requests_stream)
+        exists = await examine.exists(broker.connection, broker.names.requests_stream)
         return MeshFacts(why_not=str(error), exists=exists, leaderless=leaderless or [])
-    inspector, look_error = Inspector(connection, names), ""
+    inspector, look_error = Inspector(broker), ""
     try:
-        seen = await status.snapshot(connection, names)
+        seen = await status.snapshot(broker)
     except MeshError as error:
         seen, look_error = None, str(error)
     workers = [each.presence for each in seen.workers] if seen is not None else []
     lanes = await _or_nothing(inspector.lanes()) or []
     models = {each.model for each in workers} | {each.model for each in lanes if each.tier in TIERS}
     drifts, silent = await asyncio.gather(
-        _or_nothing(_drifts(connection, names, settings, sorted(models))),
-        examine.silent(connection, names, [each.worker for each in workers[:MOST_ASKED]]),
+        _or_nothing(_drifts(broker, settings, sorted(models))),
+        examine.silent(broker, [each.worker for each in workers[:MOST_ASKED]]),
     )
     return MeshFacts(
         settings=SettingsFacts(
@@ -125,11 +126,11 @@ async def _examine_mesh(connection: Connection, names: Names) -> MeshFacts:
     )
 
 
-async def _drifts(connection: Connection, names: Names, settings: MeshSettings, models: list[str]) -> list[DriftFacts]:
-    found = await topology.plan(connection, names, settings)
+async def _drifts(broker: Broker, settings: MeshSettings, models: list[str]) -> list[DriftFacts]:
+    found = await topology.plan(broker, settings)
     drifts = [_drift(each, "") for each in found if each.verb != "keep"]
     for model in models:
-        plan = await topology.plan_consumers(connection, names, settings, model)
+        plan = await topology.plan_consumers(broker, settings, model)
         drifts += [_drift(each, model) for each in plan if each.verb != "keep"]
     return drifts
 

@@ -11,14 +11,12 @@ import msgspec
 from msgspec.structs import replace
 
 from mesh.broker import topology
+from mesh.broker.broker import Broker
 from mesh.broker.inspect.inspector import Inspector
 from mesh.broker.stores.backlog import Backlog, Dated
 from mesh.broker.stores.deadletters import DeadLetter, DeadLetterFilter
 from mesh.broker.stores.delivery import StoredRequest
-from mesh.broker.stores.queue import RequestQueue
 from mesh.broker.stores.reads import StoredMessage
-from mesh.broker.stores.results import ResultStore
-from mesh.broker.transport.connection import Connection
 from mesh.control.deadletters.redrive import read_request
 from mesh.control.deadletters.service import DeadLetterService
 from mesh.control.jobs import timeline
@@ -29,9 +27,10 @@ from mesh.control.jobs.timeline import AttemptSummary, RequestSummary, TimelineE
 from mesh.control.status import depth
 from mesh.control.status.depth import QueueDepth, WorkerSeen
 from mesh.errors import ProtocolError, ResultNotFoundError
+from mesh.job_key import JobKey
 from mesh.protocol import codec
 from mesh.protocol.messages import Event, Note, Request, Result, Started
-from mesh.protocol.subjects import Names, RequestAddress, check_token
+from mesh.protocol.subjects import RequestAddress, check_token
 from mesh.protocol.validate import deadline_of
 
 
@@ -70,16 +69,15 @@ class JobDetail(msgspec.Struct, frozen=True, kw_only=True):
 class JobDetailReader:
     """Tells the lives of one mesh's jobs."""
 
-    def __init__(self, connection: Connection, names: Names) -> None:
-        self._connection = connection
-        self._names = names
-        self._inspector = Inspector(connection, names)
-        self._backlog = Backlog(connection, names)
-        self._queue = RequestQueue(connection, names)
-        self._store = ResultStore(connection, names)
-        self._dead_letters = DeadLetterService(connection, names)
+    def __init__(self, broker: Broker) -> None:
+        self._broker = broker
+        self._inspector = Inspector(broker)
+        self._backlog = Backlog(broker)
+        self._queue = broker.queue
+        self._store = broker.results
+        self._dead_letters = DeadLetterService(broker)
 
-    async def tell(self, tenant: str, job: str, has_prompt: bool = False) -> JobDetail:
+    async def tell(self, key: JobKey, has_prompt: bool = False) -> JobDetail:
         """The life of one job so far.
 
         Raises:
@@ -87,19 +85,19 @@ class JobDetailReader:
             InvalidRequestError: a name is no subject token.
             BrokerError: NATS did not answer.
         """
-        check_token("tenant", tenant)
-        check_token("id", job)
+        check_token("tenant", key.tenant)
+        check_token("id", key.id)
         now_ms = await self._inspector.clock()
         story, message, beats = await asyncio.gather(
-            self._backlog.story((tenant, job)), self._store.read_last(tenant, job), self._inspector.beats()
+            self._backlog.story(key), self._store.read_last(key), self._inspector.beats()
         )
         result = _result(message, story)
-        stored = await self._request(tenant, job, story, result)
-        letter = await self._letter(tenant, job) if stored is None and _may_be_buried(result) else None
+        stored = await self._request(key, story, result)
+        letter = await self._letter(key) if stored is None and _may_be_buried(result) else None
         if stored is None and result is None and letter is None and not story:
-            if await self._store.get_written(tenant, job) is not None:  # it ended while we looked
-                return await self.tell(tenant, job, has_prompt)
-            raise ResultNotFoundError(await self._unknown(tenant, job))
+            if await self._store.get_written(key) is not None:  # it ended while we looked
+                return await self.tell(key, has_prompt)
+            raise ResultNotFoundError(await self._unknown(key))
         alive = {beat.presence.worker for beat in beats}
         seen = _seen(stored, story, now_ms, alive)
         at = letter.address if letter is not None else stored.address if stored is not None else None
@@ -111,8 +109,8 @@ class JobDetailReader:
             told.append((message.unix_ms, result))
         workers = {each.said.worker for each in story if isinstance(each.said, Started)}
         return JobDetail(
-            job=job,
-            tenant=tenant,
+            job=key.id,
+            tenant=key.tenant,
             status=result.status if result is not None else seen.state if seen is not None else "unknown",
             model=at.model if at is not None else result.model if result is not None else "",
             tier=at.tier if at is not None else "",
@@ -133,16 +131,16 @@ class JobDetailReader:
             dead_letter=_as_letter(letter),
         )
 
-    async def _request(self, tenant: str, job: str, story: list[Dated], result: Result | None) -> StoredRequest | None:
+    async def _request(self, key: JobKey, story: list[Dated], result: Result | None) -> StoredRequest | None:
         """The request, while it is in the queue. One that was never begun is looked for among all of its tenant."""
         begun = [each.said.sequence for each in story if isinstance(each.said, Started) and each.said.sequence]
         if begun:
             return await self._queue.get(begun[-1])
-        return await self._queue.find(tenant, job) if result is None else None
+        return await self._queue.find(key) if result is None else None
 
-    async def _letter(self, tenant: str, job: str) -> DeadLetter | None:
+    async def _letter(self, key: JobKey) -> DeadLetter | None:
         try:
-            return (await self._dead_letters.find([job], DeadLetterFilter(tenant=tenant)))[-1]
+            return (await self._dead_letters.find([key.id], DeadLetterFilter(tenant=key.tenant)))[-1]
         except ResultNotFoundError:
             return None
 
@@ -154,9 +152,9 @@ class JobDetailReader:
             self._inspector.depths(),
             self._inspector.lanes(),
             self._inspector.beats(),
-            topology.read_settings(self._connection, self._names),
+            topology.read_settings(self._broker),
         )
-        queues = [each for each in depth.read_queues(self._names, depths, lanes)[0] if each.model == seen.model]
+        queues = [each for each in depth.read_queues(self._broker.names, depths, lanes)[0] if each.model == seen.model]
         queue = next((each for each in queues if each.tier == seen.tier), None)
         workers = [
             WorkerSeen(presence=beat.presence, beat_unix_ms=beat.unix_ms, age_ms=max(0, now_ms - beat.unix_ms))
@@ -187,9 +185,12 @@ class JobDetailReader:
             counts += max(0, waiting - behind)
         return counts
 
-    async def _unknown(self, tenant: str, job: str) -> str:
-        others = [each for each in await self._backlog.tenants_of(job) if each != tenant]
-        text = f"job {job} of tenant {tenant} is not known: it never existed, or ended longer ago than anything is kept"
+    async def _unknown(self, key: JobKey) -> str:
+        others = [each for each in await self._backlog.tenants_of(key.id) if each != key.tenant]
+        text = (
+            f"job {key.id} of tenant {key.tenant} is not known: "
+            "it never existed, or ended longer ago than anything is kept"
+        )
         return f"{text}; {', '.join(others)} has a job of that id (--tenant)" if others else text
 
 

@@ -11,14 +11,15 @@ from dataclasses import dataclass
 import msgspec
 from msgspec.structs import replace
 
+from mesh.broker.broker import Broker
 from mesh.broker.inspect.facts import LaneFacts
 from mesh.broker.inspect.inspector import Inspector
 from mesh.broker.stores.backlog import PAGE, Backlog, Newest
 from mesh.broker.stores.delivery import StoredRequest
-from mesh.broker.transport.connection import Connection
 from mesh.control.jobs.job_state import JobSeen, JobState, State, in_order, job_state, without_lost
+from mesh.job_key import JobKey
 from mesh.protocol.messages import Event, Result, Started
-from mesh.protocol.subjects import Names, RequestAddress, check_tier, check_token, is_token
+from mesh.protocol.subjects import RequestAddress, check_tier, check_token, is_token
 from mesh.protocol.validate import deadline_of
 
 MOST_GIVEN = 4096  # requests read of those that workers have, over all lanes
@@ -49,10 +50,10 @@ class Listing(msgspec.Struct, frozen=True, kw_only=True):
 class JobLister:
     """The jobs of one mesh."""
 
-    def __init__(self, connection: Connection, names: Names) -> None:
-        self._names = names
-        self._inspector = Inspector(connection, names)
-        self._backlog = Backlog(connection, names)
+    def __init__(self, broker: Broker) -> None:
+        self._names = broker.names
+        self._inspector = Inspector(broker)
+        self._backlog = Backlog(broker)
         self._gate = asyncio.Semaphore(AT_ONCE)
 
     async def listing(self, selection: JobSelection, limit: int) -> Listing:
@@ -144,9 +145,11 @@ class JobLister:
     async def _see(self, look: "_Look", page: list[StoredRequest]) -> list[JobSeen]:
         """Those of a page that are in the state meant."""
         named = [(each, each.address) for each in page]
-        keys = [(at.tenant, each.job) for each, at in named if at is not None and is_token(at.tenant)]
+        keys = [JobKey(at.tenant, each.job) for each, at in named if at is not None and is_token(at.tenant)]
         newest = await self._backlog.newest(keys)
-        known = [newest.get((at.tenant, each.job), Newest()) if at is not None else Newest() for each, at in named]
+        known = [
+            newest.get(JobKey(at.tenant, each.job), Newest()) if at is not None else Newest() for each, at in named
+        ]
         workers = await asyncio.gather(
             *(self._worker(each, at, new.event) for (each, at), new in zip(named, known, strict=True))
         )
@@ -163,7 +166,7 @@ class JobLister:
             return ""
         if isinstance(event, Started | Result):
             return event.worker
-        name = (at.tenant, stored.job)
+        name = JobKey(at.tenant, stored.job)
         async with self._gate:
             first = await self._backlog.first(name, stored.request is None or stored.request.stream)
             if event.attempt == 1 and first is not None and isinstance(first.said, Started):

@@ -11,14 +11,12 @@ from collections import OrderedDict
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 
-from mesh.broker.stores.journal import Journal
-from mesh.broker.stores.queue import RequestQueue
-from mesh.broker.stores.results import ResultStore
-from mesh.broker.transport.connection import Connection
+from mesh.broker.broker import Broker
 from mesh.errors import BrokerError, ProtocolError, ResultNotFoundError
+from mesh.job_key import JobKey
 from mesh.protocol import codec, headers
 from mesh.protocol.messages import Event, Result
-from mesh.protocol.subjects import Names, is_token
+from mesh.protocol.subjects import is_token
 
 MAX_WAITING = 20_000  # events not shown yet; what comes beyond is read back from the journal
 MAX_JOBS = 20_000  # of which is known how far they were told; beyond, the one heard of longest ago is forgotten
@@ -27,8 +25,6 @@ QUIET_TICKS = 4  # without an event of the one job that is followed, its Result 
 LAG_TRIES = 3  # a replica's journal may lag behind what is heard
 LAG_S = 0.05
 PAGE = 200  # events read at once
-
-Name = tuple[str, str]  # tenant and id of a job
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,18 +49,18 @@ class _Heard:
 class EventTail:
     """Hears jobs from its making until `close`."""
 
-    def __init__(self, connection: Connection, names: Names, tenant: str, job: str = "*") -> None:
+    def __init__(self, broker: Broker, tenant: str, job: str = "*") -> None:
         """`tenant` and `job`: "*" for any."""
-        self._names = names
-        self._journal = Journal(connection, names)
-        self._store = ResultStore(connection, names)
-        self._queue = RequestQueue(connection, names)
-        self._places: OrderedDict[Name, int] = OrderedDict()  # each job was told up to this stream sequence
-        self._open: set[Name] = set()  # those of them whose Result was not told
+        self._names = broker.names
+        self._journal = broker.journal
+        self._store = broker.results
+        self._queue = broker.queue
+        self._places: OrderedDict[JobKey, int] = OrderedDict()  # each job was told up to this stream sequence
+        self._open: set[JobKey] = set()  # those of them whose Result was not told
         self._inbox: asyncio.Queue[_Heard] = asyncio.Queue(MAX_WAITING)
-        self._late: dict[Name, None] = {}  # jobs of which events were missed, in the order in which that was noticed
-        self._subscription = connection.subscribe(names.live(tenant, job), self._heard)
-        self._unlisten = connection.listen(self._connection_changed)
+        self._late: dict[JobKey, None] = {}  # jobs of which events were missed, in the order in which that was noticed
+        self._subscription = broker.connection.subscribe(broker.names.live(JobKey(tenant, job)), self._heard)
+        self._unlisten = broker.connection.listen(self._connection_changed)
 
     def close(self) -> None:
         """Hear no more; idempotent."""
@@ -92,18 +88,18 @@ class EventTail:
             for told in await self._take(heard):
                 yield told
 
-    async def follow_job(self, tenant: str, job: str) -> AsyncGenerator[TailEvent | None, None]:
+    async def follow_job(self, key: JobKey) -> AsyncGenerator[TailEvent | None, None]:
         """The events of one job, from its first to its Result, with which this ends; None as `follow`.
 
         Raises:
             ResultNotFoundError: there is no such job.
             BrokerError: NATS did not answer.
         """
-        name = (tenant, job)
+        name = key
         for told in await self._read_on(name):
             yield told
         if name not in self._places:
-            await self._check_known(tenant, job)
+            await self._check_known(key)
             self._note(name, 0, None)
         quiet = QUIET_TICKS  # it may have ended long ago
         async with contextlib.aclosing(self.follow()) as events:
@@ -117,10 +113,10 @@ class EventTail:
                 for told in await self._look(name):
                     yield told
 
-    async def _look(self, name: Name) -> list[TailEvent]:
+    async def _look(self, name: JobKey) -> list[TailEvent]:
         """The rest of a job that has its Result, though it was not heard; nothing if it has none."""
         try:
-            stored = await self._store.get(*name)
+            stored = await self._store.get(name)
         except BrokerError:
             return []  # NATS is away; the next look is soon enough
         if stored is None:
@@ -163,11 +159,11 @@ class EventTail:
             told += self._tell(name, heard.sequence, heard.payload)
         return told
 
-    async def _read_on(self, name: Name) -> list[TailEvent]:
+    async def _read_on(self, name: JobKey) -> list[TailEvent]:
         """What the journal has of a job beyond what was told; the rest later if NATS is away."""
         found: list[TailEvent] = []
         try:
-            while page := await self._journal.read(self._names.events(*name), self._places.get(name, 0), PAGE):
+            while page := await self._journal.read(self._names.events(name), self._places.get(name, 0), PAGE):
                 for entry in page:
                     found += self._tell(name, entry.sequence, entry.body)
                 if len(page) < PAGE:
@@ -177,7 +173,7 @@ class EventTail:
             await asyncio.sleep(TICK_S)
         return found
 
-    def _tell(self, name: Name, sequence: int, body: bytes) -> list[TailEvent]:
+    def _tell(self, name: JobKey, sequence: int, body: bytes) -> list[TailEvent]:
         try:
             event = codec.decode_event(body)
         except ProtocolError:
@@ -185,7 +181,7 @@ class EventTail:
         self._note(name, sequence, event)
         return [TailEvent(*name, event)] if event is not None else []
 
-    def _note(self, name: Name, sequence: int, event: Event | None) -> None:
+    def _note(self, name: JobKey, sequence: int, event: Event | None) -> None:
         """A job was told up to here."""
         self._places[name] = sequence
         self._places.move_to_end(name)
@@ -197,19 +193,19 @@ class EventTail:
             forgotten, _ = self._places.popitem(last=False)
             self._open.discard(forgotten)
 
-    async def _check_known(self, tenant: str, job: str) -> None:
+    async def _check_known(self, key: JobKey) -> None:
         """Refuse to wait for a job that nobody knows."""
-        if await self._store.get(tenant, job) is not None or await self._queue.find(tenant, job) is not None:
+        if await self._store.get(key) is not None or await self._queue.find(key) is not None:
             return
-        is_begun = await self._journal.last(self._names.events(tenant, job)) is not None
-        if not is_begun and await self._store.get_written(tenant, job) is None:
+        is_begun = await self._journal.last(self._names.events(key)) is not None
+        if not is_begun and await self._store.get_written(key) is None:
             raise ResultNotFoundError(
-                f"job {job} of tenant {tenant} is not known: it never existed, or ended longer ago than its Result "
-                "is kept"
+                f"job {key.id} of tenant {key.tenant} is not known: "
+                "it never existed, or ended longer ago than its Result is kept"
             )
 
 
-def _name_of(subject: bytes) -> Name | None:
+def _name_of(subject: bytes) -> JobKey | None:
     """Whose event a message is; None: nobody's."""
     tenant, job = subject.decode("utf-8", "replace").split(".")[-2:]
-    return (tenant, job) if is_token(tenant) and is_token(job) else None
+    return JobKey(tenant, job) if is_token(tenant) and is_token(job) else None

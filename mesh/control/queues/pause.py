@@ -8,11 +8,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from mesh.audit.operator import Operator
+from mesh.broker.broker import Broker
 from mesh.broker.topology.pause import Lane, Lanes
-from mesh.broker.transport.connection import Connection
 from mesh.errors import InvalidRequestError, ModelNotFoundError
 from mesh.protocol.messages import TIERS
-from mesh.protocol.subjects import Names, check_token
+from mesh.protocol.subjects import check_token
 
 # JetStream knows no pause without an end; nobody's queue waits that long.
 FOR_EVER_S = 100 * 365 * 86_400.0
@@ -94,29 +94,29 @@ def queues_of(lanes: Iterable[Lane]) -> list[PausableQueue]:
     return sorted(queues, key=lambda each: (each.model, TIERS.index(each.tier) if each.tier in TIERS else len(TIERS)))
 
 
-async def pause(connection: Connection, names: Names, target: PauseTarget, for_s: float | None) -> PauseOutcome:
+async def pause(broker: Broker, target: PauseTarget, for_s: float | None) -> PauseOutcome:
     """Have no job of these queues delivered for `for_s` seconds; None: until `resume`. A new pause replaces the old.
 
     Raises:
         ModelNotFoundError: nobody declared such a queue; the message lists those that exist.
         BrokerError: NATS did not answer; some lanes may be paused, and pausing again completes it.
     """
-    lanes = Lanes(connection, names)
+    lanes = Lanes(broker)
     before = _chosen(await lanes.all(), target)
     span_s = FOR_EVER_S if for_s is None else for_s
     until_unix_ms = await lanes.clock_unix_ms() + int(span_s * 1000)
     await asyncio.gather(*(lanes.pause(each.consumer, until_unix_ms) for each in before))
-    await Operator(connection, names).did("paused", model=target.model, tier=target.tier or "", for_s=for_s)
+    await Operator(broker).did("paused", model=target.model, tier=target.tier or "", for_s=for_s)
     return await _outcome(lanes, before, target)
 
 
-async def resume(connection: Connection, names: Names, target: PauseTarget) -> PauseOutcome:
+async def resume(broker: Broker, target: PauseTarget) -> PauseOutcome:
     """Have the jobs of these queues delivered again; those that are not paused stay as they are.
 
     Raises:
         ModelNotFoundError, BrokerError: as `pause`.
     """
-    lanes = Lanes(connection, names)
+    lanes = Lanes(broker)
     before = _chosen(await lanes.all(), target)
     paused = [each.consumer for each in before if each.pause_s]
     if paused:
@@ -124,7 +124,7 @@ async def resume(connection: Connection, names: Names, target: PauseTarget) -> P
         await asyncio.gather(*(lanes.pause(each, end_unix_ms) for each in paused))
         await asyncio.sleep(END_S)
         await asyncio.gather(*(lanes.resume(each) for each in paused))
-        await Operator(connection, names).did("resumed", model=target.model, tier=target.tier or "")
+        await Operator(broker).did("resumed", model=target.model, tier=target.tier or "")
     return await _outcome(lanes, before, target)
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from msgspec.structs import replace
 
 from mesh.broker.stores.delivery import StoredRequest
+from mesh.job_key import JobKey
 from mesh.protocol.messages import Request, Result
 from mesh.protocol.subjects import is_token
 from mesh.protocol.validate import seed_of
@@ -57,7 +58,7 @@ def ask_of(stored: StoredRequest, target: ReplayMapping) -> ReplayedRequest | st
         return "replays"
     seed = stored.request.seed
     if stored.request.input is None:  # the one that the original's id gave it, so that the replay draws alike
-        seed = seed_of(stored.request, at.tenant, stored.job)
+        seed = seed_of(stored.request, JobKey(at.tenant, stored.job))
     return ReplayedRequest(
         sequence=stored.sequence,
         at_unix_ms=stored.stored_unix_ms,

@@ -7,21 +7,20 @@ long recording costs no more memory than a short one, but for a few numbers for 
 import asyncio
 import contextlib
 import logging
-import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import cast
 
 from mesh.audit.reader import AuditFilter, AuditLog
 from mesh.broker import topology
+from mesh.broker.broker import Broker
 from mesh.broker.stores.recordings import Recording, TimeRange
-from mesh.broker.transport.connection import Connection
-from mesh.client.job import Job
+from mesh.client.internal import JobHandle
+from mesh.client.requests import build_request
 from mesh.control.replay.plan import Outline, ReplayedRequest, ReplayMapping, ReplayReport, ask_of, due_s, request_now
 from mesh.errors import BrokerError, MeshError, ModelNotFoundError, TopologyError
 from mesh.gateway.clients import Clients
 from mesh.protocol.codec import Encoding
-from mesh.protocol.subjects import Names
 
 log = logging.getLogger("mesh.control")
 
@@ -41,9 +40,9 @@ class Pace:
 class Replay:
     """One replay: `outline` looks, `run` submits, `compare` asks how the originals did."""
 
-    def __init__(self, source: tuple[Connection, Names], span: TimeRange, target: ReplayMapping, pace: Pace) -> None:
-        self._connection, self._names = source
-        self._recording = Recording(*source)
+    def __init__(self, source: Broker, span: TimeRange, target: ReplayMapping, pace: Pace) -> None:
+        self._broker = source
+        self._recording = Recording(source)
         self._span = span
         self._target = target
         self._pace = pace
@@ -63,7 +62,7 @@ class Replay:
                 found.note(stored, ask_of(stored, self._target))
         return found
 
-    async def run(self, connection: Connection, names: Names) -> None:
+    async def run(self, broker: Broker) -> None:
         """Submit them to the mesh there, and wait until the jobs have ended. `report` is kept up to date meanwhile.
 
         Cancelled, it submits no more; what it submitted goes on.
@@ -71,7 +70,7 @@ class Replay:
         Raises:
             BrokerError: the recording could not be read on; what was submitted goes on.
         """
-        clients, gate = Clients(connection, names), asyncio.Semaphore(self._pace.at_once)
+        clients, gate = Clients(broker), asyncio.Semaphore(self._pace.at_once)
         try:
             async with asyncio.TaskGroup() as jobs:
                 async for ask in self._due():
@@ -93,9 +92,7 @@ class Replay:
             return
         since = self._span.since_unix_ms
         until = None if self._span.until_unix_ms is None else self._span.until_unix_ms + ORIGINALS_MS
-        log_of = AuditLog(
-            self._connection, self._names, AuditFilter(event="ended", since_unix_ms=since, until_unix_ms=until)
-        )
+        log_of = AuditLog(self._broker, AuditFilter(event="ended", since_unix_ms=since, until_unix_ms=until))
         with contextlib.suppress(TopologyError):  # no audit, so nobody knows
             async for page in log_of.pages():
                 for kept in page:
@@ -105,7 +102,7 @@ class Replay:
 
     async def _due(self) -> AsyncIterator[ReplayedRequest]:
         """Each request when it is due."""
-        began_s, first_unix_ms, count = time.monotonic(), 0, 0
+        began_s, first_unix_ms, count = self._broker.clock.monotonic_s(), 0, 0
         async for page in self._recording.pages(self._span):
             for stored in page:
                 ask = ask_of(stored, self._target)
@@ -115,7 +112,7 @@ class Replay:
                     return
                 count += 1
                 first_unix_ms = first_unix_ms or ask.at_unix_ms
-                left_s = began_s + due_s(ask, first_unix_ms, self._pace.speed) - time.monotonic()
+                left_s = began_s + due_s(ask, first_unix_ms, self._pace.speed) - self._broker.clock.monotonic_s()
                 if left_s > 0:
                     await asyncio.sleep(left_s)
                 elif self._pace.speed is not None:
@@ -124,11 +121,11 @@ class Replay:
 
     async def _one(self, clients: Clients, ask: ReplayedRequest, gate: asyncio.Semaphore) -> None:
         """One request, from its submission to its end."""
-        job: Job | None = None
+        job: JobHandle | None = None
         try:
             client = clients.get(ask.tenant, cast("Encoding", ask.encoding))
-            request = request_now(ask, time.time_ns() // 1_000_000)
-            job = await client.submit(ask.model, request, tier=ask.tier, timeout=SUBMIT_S)
+            request = build_request(request_now(ask, self._broker.clock.server_unix_ms()), {})
+            job = await client.submit(ask.model, request, tier=ask.tier, timeout_s=SUBMIT_S)
             self.report.submitted += 1
             self.report.note(ask, await job.ended())
         except MeshError as error:
@@ -143,7 +140,7 @@ class Replay:
             gate.release()
 
 
-async def check_models(connection: Connection, names: Names, outline: Outline) -> None:
+async def check_models(broker: Broker, outline: Outline) -> None:
     """Refuse a replay for models that the target does not have.
 
     Raises:
@@ -152,7 +149,7 @@ async def check_models(connection: Connection, names: Names, outline: Outline) -
     missing = []
     for model in sorted({model for _, model, _ in outline.asks}):
         try:
-            if not await topology.has_model(connection, names, model):
+            if not await topology.has_model(broker, model):
                 missing.append(model)
         except BrokerError:
             return  # it does not say; each request will be told

@@ -8,9 +8,9 @@ import msgspec
 from mesh.broker.inspect.facts import PeerFacts, StoreFacts
 from mesh.control.status.depth import QueueDepth, Snapshot, WorkerSeen
 from mesh.protocol.subjects import Names
+from mesh.protocol.timing import PRESENCE_SILENT_S
 
 ADVISED_SERVER = (2, 14, 3)
-SILENT_MS = 4500  # a worker beats every 2 s, and is gone from the bucket after 6
 FULL = 0.9  # of a limit
 FAR_MS = 365 * 86_400_000  # a pause longer than this has no end of its own
 SLOW_MS = 250.0  # a round trip that every token has to make
@@ -142,7 +142,7 @@ def _service(queue: QueueDepth, name: str, workers: list[WorkerSeen]) -> Iterato
 def _of_workers(workers: Iterable[WorkerSeen]) -> Iterator[Finding]:
     workers = list(workers)
     for each in workers:
-        if each.age_ms > SILENT_MS:
+        if each.age_ms > PRESENCE_SILENT_S * 1000:
             text = f"worker {each.presence.worker} was last heard {each.age_ms / 1000:.1f} s ago"
             yield Finding(level="notice", code="silent", text=text, next="mesh workers")
     newest = max((version_key(each.presence.version) for each in workers), default=())

@@ -7,15 +7,14 @@ Hosted by every process that has a telemetry port.
 
 import asyncio
 import logging
-import time
 from collections import Counter
 
-from mesh.broker.topology import PRESENCE_BEAT_S
-from mesh.broker.transport.connection import Connection
+from mesh.broker.broker import Broker
+from mesh.clock import SYSTEM, Clock
 from mesh.control.status.depth import QueueDepth, Snapshot
 from mesh.control.status.snapshot import snapshot
 from mesh.errors import MeshError
-from mesh.protocol.subjects import Names
+from mesh.protocol.timing import PRESENCE_BEAT_S
 from mesh.reconcile.leader import LeaderLease
 from mesh.telemetry.readings import MeshReading, QueueReading, StoreReading
 
@@ -31,10 +30,10 @@ PATIENT_S = 2 * PRESENCE_BEAT_S  # between asks for a lease that another holds
 class MeshExporter:
     """`run` it on a connection; `asked` gives what it knows. One object outlives many connections."""
 
-    def __init__(self, names: Names, who: str) -> None:
+    def __init__(self, who: str, clock: Clock = SYSTEM) -> None:
         """`who` tells this process from others."""
-        self._names = names
         self._who = who
+        self._clock = clock
         self._asked_s = float("-inf")
         self._asked = asyncio.Event()
         self._reading: MeshReading | None = None
@@ -42,27 +41,27 @@ class MeshExporter:
 
     def asked(self) -> MeshReading | None:
         """The mesh, if this process is the one that shows it. Called for every scrape: it is what keeps us looking."""
-        self._asked_s = time.monotonic()
+        self._asked_s = self._clock.monotonic_s()
         self._asked.set()
-        return self._reading if time.monotonic() - self._read_s < STALE_S else None
+        return self._reading if self._clock.monotonic_s() - self._read_s < STALE_S else None
 
     @property
     def is_asked(self) -> bool:
         """Whether somebody scrapes, and so whether it looks."""
         return self._asked.is_set()
 
-    async def run(self, connection: Connection) -> None:
+    async def run(self, broker: Broker) -> None:
         """Look, while somebody asks and the lease is ours, until cancelled."""
-        lease = LeaderLease(connection, self._names, "mesh_exporter", self._who)
+        lease = LeaderLease(broker, "mesh_exporter", self._who)
         try:
             while True:
                 await self._asked.wait()
                 is_ours = await lease.hold()
                 if not is_ours:
                     self._reading = None
-                elif time.monotonic() - self._read_s >= POLL_S:
-                    await self._look(connection)
-                if time.monotonic() - self._asked_s > IDLE_S:
+                elif self._clock.monotonic_s() - self._read_s >= POLL_S:
+                    await self._look(broker)
+                if self._clock.monotonic_s() - self._asked_s > IDLE_S:
                     self._asked.clear()
                 await asyncio.sleep(PRESENCE_BEAT_S if is_ours else PATIENT_S)
         except Exception:  # the outermost frame: the process serves on, and its scrapers see no mesh
@@ -70,11 +69,11 @@ class MeshExporter:
         finally:
             self._reading = None
 
-    async def _look(self, connection: Connection) -> None:
+    async def _look(self, broker: Broker) -> None:
         try:
             async with asyncio.timeout(LOOK_S):
-                self._reading = reading_of(await snapshot(connection, self._names))
-            self._read_s = time.monotonic()
+                self._reading = reading_of(await snapshot(broker))
+            self._read_s = self._clock.monotonic_s()
         except (MeshError, TimeoutError) as error:
             log.debug("the mesh could not be looked at: %r", error, extra={"event": "mesh_exporter_failed"})
 

@@ -4,35 +4,35 @@ import asyncio
 
 from msgspec.structs import replace
 
+from mesh.broker.broker import Broker
 from mesh.broker.inspect.facts import LaneFacts
 from mesh.broker.inspect.inspector import Beat, Inspector
-from mesh.broker.transport.connection import Connection
 from mesh.control.status import depth
 from mesh.control.status.depth import QueueDepth, Rates, Snapshot, WorkerSeen
 from mesh.errors import TopologyError
 from mesh.protocol.subjects import Names, is_token
 
 
-async def snapshot(connection: Connection, names: Names) -> Snapshot:
+async def snapshot(broker: Broker) -> Snapshot:
     """The mesh as it is now: some reads at once, then the ages of what waits.
 
     Raises:
         TopologyError: there is no mesh on this NATS.
         BrokerError: NATS did not answer.
     """
-    inspector = Inspector(connection, names)
+    inspector = Inspector(broker)
     now_ms = await inspector.clock()
     server, (stores, missing), depths, lanes, beats = await asyncio.gather(
         inspector.server(), inspector.stores(), inspector.depths(), inspector.lanes(), _beats(inspector)
     )
-    queues, unroutable = depth.read_queues(names, depths, lanes)
-    dead = next((each.messages for each in stores if each.name == names.dead_stream), 0)
+    queues, unroutable = depth.read_queues(broker.names, depths, lanes)
+    dead = next((each.messages for each in stores if each.name == broker.names.dead_stream), 0)
     return Snapshot(
         unix_ms=now_ms,
         server=server,
         stores=stores,
         missing=missing,
-        queues=await _aged(inspector, names, queues, now_ms),
+        queues=await _aged(inspector, broker.names, queues, now_ms),
         unroutable=unroutable,
         workers=[_seen(beat, now_ms) for beat in beats],
         dead_letters=dead,

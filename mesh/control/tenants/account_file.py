@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mesh.errors import ConfigError
+from mesh.job_key import JobKey
 from mesh.protocol.subjects import Names, is_token
 
 OWN = ("mesh", "sys", "$g")  # accounts that nats/tenants.conf and the server have already; compared without case
@@ -59,13 +60,13 @@ def publishes(names: Names, tenant: str) -> list[str]:
         names.request("*", "*", tenant, "*"),
         f"{names.ns}.rpc.{tenant}.*",
         names.control(tenant, "*", "*"),
-        f"$JS.API.DIRECT.GET.KV_{bucket}.{names.result_key(tenant, '*')}",
+        f"$JS.API.DIRECT.GET.KV_{bucket}.{names.result_key(JobKey(tenant, '*'))}",
     ]
 
 
 def hears(names: Names, tenant: str) -> list[str]:
     """The subjects of the mesh that a tenant may subscribe to: each is imported as a stream."""
-    return [names.live(tenant, "*"), names.events(tenant, "*")]
+    return [names.live(JobKey(tenant, "*")), names.events(JobKey(tenant, "*"))]
 
 
 def account(names: Names, tenant: str, keys: Sequence[str], limits: AccountLimits) -> str:

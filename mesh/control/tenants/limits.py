@@ -8,11 +8,10 @@ from dataclasses import dataclass
 import msgspec
 
 from mesh.broker import topology
+from mesh.broker.broker import Broker
 from mesh.broker.stores.quotas import read_limits, write_limits
-from mesh.broker.transport.connection import Connection
 from mesh.errors import TopologyError
 from mesh.policies.quota import QuotaLimits, check_limits
-from mesh.protocol.subjects import Names
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,20 +22,18 @@ class Allowed:
     limits: QuotaLimits
 
 
-async def all_limits(connection: Connection, names: Names) -> list[Allowed]:
+async def all_limits(broker: Broker) -> list[Allowed]:
     """Every tenant that has limits, by name, and first what holds for the others, if anything does.
 
     Raises:
         BrokerError: NATS did not answer.
     """
-    own, default = await read_limits(connection, names)
+    own, default = await read_limits(broker)
     found = [] if default is None else [Allowed(None, default)]
     return found + [Allowed(tenant, own[tenant]) for tenant in sorted(own)]
 
 
-async def limit(
-    connection: Connection, names: Names, tenant: str | None, changes: dict[str, int | None], is_cleared: bool
-) -> Allowed:
+async def limit(broker: Broker, tenant: str | None, changes: dict[str, int | None], is_cleared: bool) -> Allowed:
     """Change limits of a tenant, or of all that have none of their own if it is None; they hold at once.
 
     Args:
@@ -50,17 +47,17 @@ async def limit(
     """
     before = QuotaLimits()
     if not is_cleared:
-        own, default = await read_limits(connection, names)
+        own, default = await read_limits(broker)
         before = (default if tenant is None else own.get(tenant)) or before
     limits = check_limits(msgspec.structs.replace(before, **changes))
-    settings = await topology.read_settings(connection, names)
-    plan = await topology.plan_quota(connection, names, settings)
+    settings = await topology.read_settings(broker)
+    plan = await topology.plan_quota(broker, settings)
     differing = next((change for change in plan if change.verb == "differs"), None)
     if differing is not None:
         raise TopologyError(
             f"{differing.kind} {differing.name} differs: {differing.detail}; change it with `nats stream edit`, "
             "or delete it and set the limits again"
         )
-    await topology.apply(connection, plan)
-    await write_limits(connection, names, tenant, limits)
+    await topology.apply(broker.connection, plan)
+    await write_limits(broker, tenant, limits)
     return Allowed(tenant, limits)

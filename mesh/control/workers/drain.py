@@ -10,16 +10,14 @@ from dataclasses import dataclass
 import msgspec
 
 from mesh.audit.operator import Operator
-from mesh.broker.stores.results import PresenceStore
-from mesh.broker.transport.connection import Connection
+from mesh.broker.broker import Broker
 from mesh.errors import BrokerError, BrokerTimeoutError, ConfigError, UnavailableError
 from mesh.protocol.messages import Presence
-from mesh.protocol.subjects import Names
+from mesh.protocol.timing import DRAIN_MARGIN_S
 from mesh.worker.commands import DrainAnswer
 
 ANSWER_S = 2.0
 LOOK_S = 0.25  # between looks whether they are gone; a worker that is killed meanwhile tells nobody
-MARGIN_S = 15.0  # beyond the grace period: to hand back what is left, and for the presence of one that died to lapse
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,14 +29,14 @@ class DrainReply:
     why: str = ""  # it did not
 
 
-async def choose(connection: Connection, names: Names, workers: Collection[str], model: str | None) -> list[str]:
+async def choose(broker: Broker, workers: Collection[str], model: str | None) -> list[str]:
     """The workers that are meant: those named, and all of `model`.
 
     Raises:
         ConfigError: one is not there, or the model has none; the message lists those that are.
         TopologyError, BrokerError: there is no mesh, or NATS did not answer.
     """
-    present = await PresenceStore(connection, names).all()
+    present = await broker.workers.all()
     return chosen(present, workers, model)
 
 
@@ -54,14 +52,14 @@ def chosen(present: Sequence[Presence], workers: Collection[str], model: str | N
     return found
 
 
-async def drain(connection: Connection, names: Names, workers: Sequence[str]) -> list[DrainReply]:
+async def drain(broker: Broker, workers: Sequence[str]) -> list[DrainReply]:
     """Tell them, all at once. Those that drain already go on as they were.
 
     Raises:
         BrokerError: NATS itself is away.
     """
-    told = list(await asyncio.gather(*(_tell(connection, names, each) for each in workers)))
-    operator = Operator(connection, names)
+    told = list(await asyncio.gather(*(_tell(broker, each) for each in workers)))
+    operator = Operator(broker)
     for each in told:
         if each.answer is not None and not each.answer.was_draining:
             await operator.did("drained", worker=each.worker)
@@ -69,17 +67,17 @@ async def drain(connection: Connection, names: Names, workers: Sequence[str]) ->
 
 
 async def wait_gone(
-    connection: Connection, names: Names, told: Sequence[DrainReply], on_look: Callable[[Sequence[Presence]], None]
+    broker: Broker, told: Sequence[DrainReply], on_look: Callable[[Sequence[Presence]], None]
 ) -> list[str]:
-    """Wait for those that answered to end; the ones that have not, once their grace period and MARGIN_S are over.
+    """Wait for those that answered to end; the ones that have not, once their grace period and DRAIN_MARGIN_S are over.
 
     `on_look` gets those still there, now and then.
     """
     loop = asyncio.get_running_loop()
     answers = [each.answer for each in told if each.answer is not None]
     left = {each.worker for each in answers}
-    end_s = loop.time() + max((each.grace_s for each in answers), default=0.0) + MARGIN_S
-    store = PresenceStore(connection, names)
+    end_s = loop.time() + max((each.grace_s for each in answers), default=0.0) + DRAIN_MARGIN_S
+    store = broker.workers
     while left and loop.time() < end_s:
         try:
             there = [each for each in await store.all() if each.worker in left]
@@ -93,9 +91,9 @@ async def wait_gone(
     return sorted(left)
 
 
-async def _tell(connection: Connection, names: Names, worker: str) -> DrainReply:
+async def _tell(broker: Broker, worker: str) -> DrainReply:
     try:
-        _, payload = await connection.request(names.drain(worker), timeout_s=ANSWER_S)
+        _, payload = await broker.connection.request(broker.names.drain(worker), timeout_s=ANSWER_S)
         return DrainReply(worker, msgspec.json.decode(payload, type=DrainAnswer))
     except UnavailableError:
         return DrainReply(worker, None, "it is gone, or its engine is being started again")

@@ -12,11 +12,11 @@ instead. Nothing wakes up while nothing runs. Jobs over `capacity` wait their tu
 import asyncio
 import logging
 import os
-import time
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 
+from mesh.clock import SYSTEM
 from mesh.engines.base import Chunk, Embedding, EngineGauges, EngineInfo, Work
 from mesh.engines.simulator.batch import Batch, BatchedJob
 from mesh.engines.simulator.request import SimulatedFault, count_tokens, fault_of, inputs_of, plan_of, prompt_ids
@@ -220,11 +220,11 @@ class SimulatorEngine:
         return fault
 
     def _enter(self, job: BatchedJob) -> None:
-        self._batch.enter(job, time.monotonic())
+        self._batch.enter(job, SYSTEM.monotonic_s())
         self._tick.set()
 
     def _leave(self, job: BatchedJob) -> None:
-        self._batch.leave(job, time.monotonic())
+        self._batch.leave(job, SYSTEM.monotonic_s())
         self._tick.set()  # another may have got the slot
 
     async def _wait(self, job: BatchedJob, changed: asyncio.Event) -> None:
@@ -280,7 +280,7 @@ class SimulatorEngine:
             if not self._is_hung:
                 self._answer_probes()
                 due_s = self._batch.next_due_s()
-            now_s = time.monotonic()
+            now_s = SYSTEM.monotonic_s()
             if due_s is not None and due_s <= now_s:
                 self._batch.step(due_s, now_s)
                 await asyncio.sleep(0)  # the readers' turn

@@ -6,24 +6,24 @@ Source: nats/PROTOCOL.md, "Steering a job".
 
 import asyncio
 import logging
-from typing import Any
 
 import msgspec
 
 from mesh.audit.writer import Auditor
+from mesh.broker.broker import Broker
 from mesh.broker.stores.journal import SEQUENCE, events_of
-from mesh.broker.transport.connection import Connection
 from mesh.broker.transport.service import Endpoint, ServiceRequest
 from mesh.client.catalog import Catalog
 from mesh.errors import BrokerError, InvalidRequestError, MeshError, ResultNotFoundError, TopologyError
+from mesh.job_key import JobKey
 from mesh.protocol import codec, headers
 from mesh.protocol.history import read_history
-from mesh.protocol.messages import Delta, ErrorInfo, Result
+from mesh.protocol.messages import Delta, ErrorInfo, JobStatus, Result
 from mesh.protocol.refusals import BAD_REQUEST, INTERNAL, NOT_FOUND, UNAVAILABLE, details_of, service_code
-from mesh.protocol.subjects import Names, is_token
+from mesh.protocol.subjects import is_token
 from mesh.reconcile.termination import Termination
 
-log = logging.getLogger("mesh.control")
+log = logging.getLogger("mesh.gateway")
 
 QUEUE = "mesh-ctl"
 MAX_AT_ONCE = 256  # requests being answered; more are refused with 503, so a flood costs no memory
@@ -51,15 +51,15 @@ class ReplayQuery(msgspec.Struct, frozen=True):
 class JobsApi:
     """The control service of one process, until `close`."""
 
-    def __init__(self, connection: Connection, names: Names, who: str, audit: Auditor | None = None) -> None:
+    def __init__(self, broker: Broker, who: str, audit: Auditor | None = None) -> None:
         """`who` hosts it: the name of a worker, or of another process."""
-        self._connection = connection
-        self._names = names
-        self._skip = len(names.ns) + len(".ctl.")
-        self._termination = Termination(connection, names, who, "cancel", audit)
-        self._catalog = Catalog(connection, names)
+        self._connection = broker.connection
+        self._names = broker.names
+        self._skip = len(broker.names.ns) + len(".ctl.")
+        self._termination = Termination(broker, who, "cancel", audit)
+        self._catalog = Catalog(broker)
         self._tasks: set[asyncio.Task[None]] = set()
-        self.endpoint = Endpoint("control", f"{names.ns}.ctl.>", QUEUE, self._heard, _USE)
+        self.endpoint = Endpoint("control", f"{broker.names.ns}.ctl.>", QUEUE, self._heard, _USE)
 
     async def close(self) -> None:
         """What is being answered is cut off. Whoever serves the endpoint stops it first."""
@@ -85,13 +85,13 @@ class JobsApi:
         try:
             match verb:
                 case "cancel":
-                    request.respond(codec.encode({"id": job, "status": await self._cancel(tenant, job)}))
+                    request.respond(codec.encode({"id": job, "status": await self._cancel(JobKey(tenant, job))}))
                 case "status":
-                    request.respond(codec.encode(await self._status(tenant, job)))
+                    request.respond(codec.encode(await self._status(JobKey(tenant, job))))
                 case "replay":
-                    await self._replay(request, tenant, job)
+                    await self._replay(request, JobKey(tenant, job))
                 case "output":
-                    await self._output(request, tenant, job)
+                    await self._output(request, JobKey(tenant, job))
                 case _:
                     await self._model(request, job)
             request.done()
@@ -101,23 +101,23 @@ class JobsApi:
             log.exception("%s of job %s failed", verb, job, extra={"event": "control_failed", "job": job})
             request.refuse(INTERNAL, "internal error; see the worker's log")
 
-    async def _cancel(self, tenant: str, job: str) -> str:
+    async def _cancel(self, key: JobKey) -> str:
         """End the job wherever it is; its terminal status, or `unknown`."""
-        subject = self._names.system("cancel", tenant, job)
+        subject = self._names.system("cancel", key.tenant, key.id)
         for look in range(1, CANCEL_LOOKS + 1):
-            found = await self._termination.store.get(tenant, job)
+            found = await self._termination.store.get(key)
             if found is not None:
                 return found.result.status
             try:
-                _, payload = await self._connection.request(subject, timeout_s=await self._patience(tenant, job))
+                _, payload = await self._connection.request(subject, timeout_s=await self._patience(key))
                 return payload.decode()
             except BrokerError:
                 pass  # nobody runs it, or nobody ended it in time
-            stored = await self._termination.queue.find(tenant, job)
+            stored = await self._termination.queue.find(key)
             if stored is None:
-                found = await self._termination.store.get(tenant, job)
+                found = await self._termination.store.get(key)
                 return found.result.status if found is not None else "unknown"
-            began = await self._is_running(tenant, job)
+            began = await self._is_running(key)
             if began and look < CANCEL_LOOKS:
                 continue  # it may be on its way to another worker
             reason = "cancelled on request" if began else "cancelled before it started"
@@ -125,49 +125,48 @@ class JobsApi:
             return ended.status
         raise AssertionError("the last look ends it")
 
-    async def _patience(self, tenant: str, job: str) -> float:
+    async def _patience(self, key: JobKey) -> float:
         """How long to wait for a worker: hardly, if the job never started."""
-        return WORKER_ANSWER_S if await self._is_running(tenant, job) else 0.2
+        return WORKER_ANSWER_S if await self._is_running(key) else 0.2
 
-    async def _is_running(self, tenant: str, job: str) -> bool:
+    async def _is_running(self, key: JobKey) -> bool:
         journal = self._termination.journal
-        if await journal.last(journal.subject(tenant, job)) is not None:
+        if await journal.last(journal.subject(key)) is not None:
             return True
-        return await journal.last(journal.attempts_subject(tenant, job)) is not None
+        return await journal.last(journal.attempts_subject(key)) is not None
 
-    async def _status(self, tenant: str, job: str) -> dict[str, Any]:
+    async def _status(self, key: JobKey) -> JobStatus:
         journal = self._termination.journal
-        entries = await journal.read(journal.subject(tenant, job))
+        entries = await journal.read(journal.subject(key))
         if not entries:
-            entries = await journal.read(journal.attempts_subject(tenant, job))
+            entries = await journal.read(journal.attempts_subject(key))
         history = read_history(events_of(entries))
-        answer = {"id": job, "attempt": history.attempts, "index": history.index, "worker": history.worker}
-        found = await self._termination.store.get(tenant, job)
+        found = await self._termination.store.get(key)
         result = found.result if found is not None else history.result
         if result is not None:
-            status: str = result.status
-            answer |= {
-                "attempt": result.attempts,
-                "index": result.usage.completion_tokens,
-                "worker": result.worker,
-            }
-        elif history.attempts:
-            status = "running"
-        elif await self._termination.queue.find(tenant, job) is not None:
+            return JobStatus(
+                id=key.id,
+                status=result.status,
+                attempt=result.attempts,
+                index=result.usage.completion_tokens,
+                worker=result.worker,
+            )
+        status = "running"
+        if not history.attempts:
             status = "queued"
-        else:  # unknown, unless it ended while we looked
-            found = await self._termination.store.get_written(tenant, job)
-            status = found.result.status if found is not None else "unknown"
-        return {**answer, "status": status}
+            if await self._termination.queue.find(key) is None:  # unknown, unless it ended while we looked
+                found = await self._termination.store.get_written(key)
+                status = found.result.status if found is not None else "unknown"
+        return JobStatus(id=key.id, status=status, attempt=history.attempts, index=history.index, worker=history.worker)
 
-    async def _replay(self, request: ServiceRequest, tenant: str, job: str) -> None:
+    async def _replay(self, request: ServiceRequest, key: JobKey) -> None:
         """The events from output token `index` on, then an empty message."""
         try:
             asked = msgspec.json.decode(request.payload, type=ReplayQuery) if request.payload else ReplayQuery()
         except msgspec.MsgspecError as error:
             raise InvalidRequestError(f'must be {{"index": n}}: {error}', field="body") from None
         journal, after, index = self._termination.journal, 0, asked.index
-        subject = journal.subject(tenant, job)
+        subject = journal.subject(key)
         if asked.after is not None:
             for entry in await journal.read(subject, max(0, asked.after), max(1, min(PAGE, asked.limit))):
                 request.respond(entry.body, headers.block((SEQUENCE, entry.sequence)))
@@ -184,23 +183,23 @@ class JobsApi:
             if len(page) < PAGE:
                 break
         if not after:
-            found = await self._termination.store.get(tenant, job)
+            found = await self._termination.store.get(key)
             if found is not None:
                 request.respond(found.body)
         request.respond(b"")
 
-    async def _output(self, request: ServiceRequest, tenant: str, job: str) -> None:
+    async def _output(self, request: ServiceRequest, key: JobKey) -> None:
         """The whole Result in pieces, each with the size of the whole, then an empty message."""
         store = self._termination.store
-        found = await store.get(tenant, job) or await store.get_written(tenant, job)
+        found = await store.get(key) or await store.get_written(key)
         if found is None:
-            raise ResultNotFoundError(f"job {job} has no Result, or it is kept no longer")
+            raise ResultNotFoundError(f"job {key.id} has no Result, or it is kept no longer")
         body = found.body
-        if isinstance(found.result.object, str):
+        if found.result.object is not None:
             try:
                 body = await store.get_object(found.result.object)
             except TopologyError:
-                raise ResultNotFoundError(f"the output of job {job} is kept no longer") from None
+                raise ResultNotFoundError(f"the output of job {key.id} is kept no longer") from None
         size = headers.block(("Mesh-Bytes", len(body)))
         for start in range(0, len(body), PIECE_BYTES):
             request.respond(body[start : start + PIECE_BYTES], size)

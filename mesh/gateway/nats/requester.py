@@ -17,14 +17,13 @@ import secrets
 from collections.abc import Callable
 
 from mesh.broker.transport.connection import Connection
-from mesh.broker.transport.service import BACK_S
 from mesh.errors import MeshError, UnavailableError
+from mesh.protocol.timing import REQUESTER_BACK_S, REQUESTER_GONE_S
 
 ASK_S = 0.25  # at most so often it is asked whether anybody hears what is sent
 FIRST_LOOK_S = 0.25  # most answers are there by then, and nobody needs to be asked after
 LOOK_S = 1.0
 ANSWER_S = 0.3  # in which NATS says that nobody listens, if so
-GONE_S = 2.5  # not heard for so long it is gone: libraries wait two seconds before they connect again
 PROBE = "mesh-probe"
 MIN_TOKENS = 3  # of a reply subject whose neighbour is heard by the same client: `_INBOX.<client>.<request>`
 
@@ -104,12 +103,12 @@ class Requester:
         """Whether anybody heard what was sent at `sent_s`; that they did shows by no answer at all."""
         if self._reconnects != self._connection.reconnects:  # the server was away, and the requester may still be
             self._reconnects = self._connection.reconnects
-            self._patient_s = self._loop.time() + BACK_S
+            self._patient_s = self._loop.time() + REQUESTER_BACK_S
         if not is_missing:
             if self._missing_s is not None and sent_s > self._missing_s:
                 self._missing_s = None
         elif self._missing_s is None or sent_s < self._patient_s:
             self._missing_s = sent_s
-        elif sent_s - self._missing_s >= GONE_S and not self._is_over:
+        elif sent_s - self._missing_s >= REQUESTER_GONE_S and not self._is_over:
             self.close()
             self._on_gone()

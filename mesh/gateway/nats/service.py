@@ -12,20 +12,18 @@ from collections.abc import Callable
 from typing import Any
 
 from mesh.audit.writer import Auditor
-from mesh.broker.stores.queue import RequestQueue
+from mesh.broker.broker import Broker
 from mesh.broker.stores.quotas import Quotas
-from mesh.broker.transport.connection import Connection
 from mesh.broker.transport.service import Endpoint, ServiceRequest
-from mesh.clock import now_unix_ms
 from mesh.errors import BrokerError, InvalidRequestError, MeshError, QuotaExceededError, UnavailableError
 from mesh.gateway.admission import Admission
 from mesh.gateway.clients import Clients
 from mesh.gateway.session import Session
 from mesh.gateway.waiters import Waiters
 from mesh.protocol.refusals import INTERNAL, details_of, service_code
-from mesh.protocol.subjects import Names, check_token, is_token
+from mesh.protocol.subjects import check_token, is_token
 
-log = logging.getLogger("mesh.control")
+log = logging.getLogger("mesh.gateway")
 
 QUEUE = "mesh-rpc"
 CLOSE_S = 5.0  # for answers that are almost there
@@ -42,25 +40,25 @@ class FrontDoor:
 
     def __init__(
         self,
-        connection: Connection,
-        names: Names,
+        broker: Broker,
         admission: Admission | None = None,
         audit: Auditor | None = None,
     ) -> None:
-        self._names = names
-        self._queue = RequestQueue(connection, names)
-        self._skip = len(names.ns) + len(".rpc.")
+        self._clock = broker.clock
+        self._names = broker.names
+        self._queue = broker.queue
+        self._skip = len(broker.names.ns) + len(".rpc.")
         self._admission = admission or Admission()
         self._audit = audit
-        self._clients = Clients(connection, names)
-        self._quotas = Quotas(connection, names)
+        self._clients = Clients(broker)
+        self._quotas = Quotas(broker)
         self._tasks: set[asyncio.Task[None]] = set()
         self._visits: set[Session] = set()
         self._refused: Counter[str] = Counter()  # by number
         self._answered: Counter[str] = Counter()  # by status
         self._left = 0  # requesters that went away
-        self._unlisten = connection.listen(self._connection_changed)
-        self.endpoint = Endpoint("generate", f"{names.ns}.rpc.>", QUEUE, self._heard, _USE, self._statistics)
+        self._unlisten = broker.connection.listen(self._connection_changed)
+        self.endpoint = Endpoint("generate", f"{broker.names.ns}.rpc.>", QUEUE, self._heard, _USE, self._statistics)
 
     async def close(self) -> None:
         """Let what is almost done end, and tell the other requesters that their jobs go on.
@@ -110,10 +108,10 @@ class FrontDoor:
         """One request, from its arrival to its end. Raises nothing."""
         pending_bytes, visit = len(request.payload), None
         try:
-            company = Waiters(request.connection, self._names, tenant)
+            company = Waiters(Broker(request.connection, self._names), tenant)
             visit = Session(request, model, lambda encoding: self._clients.get(tenant, encoding), company)
             self._visits.add(visit)
-            await self._quotas.admit(tenant, visit.asked, now_unix_ms())
+            await self._quotas.admit(tenant, visit.asked, self._clock.server_unix_ms())
             await visit.submit()
             request.payload = b""  # the queue has it
             if not visit.is_named:

@@ -6,15 +6,15 @@ that ends lets the next begin. Both: at its time, but no more than `concurrency`
 
 import asyncio
 import contextlib
-import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from mesh.broker.transport.options import ConnectOptions
 from mesh.client.client import Client, connect
+from mesh.clock import SYSTEM
 from mesh.errors import MeshError
 from mesh.protocol.messages import Delta, Result
-from mesh.protocol.subjects import Names
+from mesh.protocol.subjects import Names, check_tier
 from mesh.verify.bench.figures import Sample
 from mesh.verify.bench.plan import PlannedRequest
 
@@ -41,7 +41,7 @@ class BenchLoad:
         room = asyncio.Semaphore(self.concurrency) if self.concurrency is not None else None
         samples: list[Sample] = []
         ended = tokens = 0
-        began_s = time.monotonic()
+        began_s = SYSTEM.monotonic_s()
 
         async def one(ask: PlannedRequest, sample: Sample) -> None:
             nonlocal ended, tokens
@@ -55,12 +55,12 @@ class BenchLoad:
 
         async with asyncio.TaskGroup() as group:
             for ask in asks:
-                due_s = time.monotonic() if ask.at_s is None else began_s + ask.at_s
-                if (wait_s := due_s - time.monotonic()) > 0:
+                due_s = SYSTEM.monotonic_s() if ask.at_s is None else began_s + ask.at_s
+                if (wait_s := due_s - SYSTEM.monotonic_s()) > 0:
                     await asyncio.sleep(wait_s)
                 if room is not None:
                     await room.acquire()
-                now_s = time.monotonic()
+                now_s = SYSTEM.monotonic_s()
                 sample = Sample(ask.tenant, ask.tier, now_s if ask.at_s is None else due_s, now_s)
                 samples.append(sample)
                 group.create_task(one(ask, sample), name=f"bench-{len(samples)}")
@@ -72,10 +72,10 @@ class BenchLoad:
     async def _ask(self, ask: PlannedRequest, sample: Sample) -> None:
         job = None
         try:
-            job = await self.clients[ask.tenant].submit(self.model, tier=ask.tier, **ask.fields)
+            job = await self.clients[ask.tenant].submit(self.model, tier=check_tier(ask.tier), **ask.fields)
             async for shown in job:
                 if isinstance(shown, Delta) and shown.token_ids:
-                    sample.arrivals_s.append(time.monotonic())
+                    sample.arrivals_s.append(SYSTEM.monotonic_s())
                     sample.counts.append(len(shown.token_ids))
             _note(sample, await job.result())
         except MeshError as error:
@@ -86,7 +86,7 @@ class BenchLoad:
                     await job.cancel(2.0)
             raise
         finally:
-            sample.done_s = time.monotonic()
+            sample.done_s = SYSTEM.monotonic_s()
             if job is not None:
                 job.close()
 

@@ -6,12 +6,12 @@ Called by run, on a mesh at rest.
 import asyncio
 
 from mesh.broker import topology
+from mesh.broker.broker import Broker
 from mesh.broker.stores.reads import StoredMessage, get_batch
 from mesh.broker.transport.connection import Connection
 from mesh.errors import BrokerError, ProtocolError
 from mesh.protocol import codec, headers
 from mesh.protocol.messages import Event, Started
-from mesh.protocol.subjects import Names
 from mesh.verify.soak.history import DeadLetterSeen, Rest, RunHistory, StoredEvent
 
 PAGE = 500
@@ -20,7 +20,7 @@ TRIES = 20  # a replica may lag, and a server may have just come back
 PAUSE_S = 0.25
 
 
-async def harvest(connection: Connection, names: Names, history: RunHistory, drained_s: float | None) -> None:
+async def harvest(broker: Broker, history: RunHistory, drained_s: float | None) -> None:
     """Fill in what is kept.
 
     Args:
@@ -29,26 +29,26 @@ async def harvest(connection: Connection, names: Names, history: RunHistory, dra
     Raises:
         BrokerError: NATS does not answer.
     """
-    await _harvest_events(connection, names, history)
-    results = await _read_all(connection, f"KV_{names.results_bucket}")
+    await _harvest_events(broker, history)
+    results = await _read_all(broker.connection, f"KV_{broker.names.results_bucket}")
     for message in results:
         result = codec.decode_result(message.body)
         history.results[message.subject.rpartition(".")[2]] = result
-    for message in await _read_all(connection, names.dead_stream):
+    for message in await _read_all(broker.connection, broker.names.dead_stream):
         fields = headers.parse(message.header)
         attempts = fields.get("Mesh-Attempts", "")
         reason = f"{fields.get('Mesh-Error-Code', '?')}: {fields.get('Mesh-Error', '')}"
         letter = DeadLetterSeen(fields.get("Mesh-Job", "?"), int(attempts) if attempts.isdigit() else 0, reason)
         history.letters.append(letter)
-    history.rest = await _rest(connection, names, len(results), drained_s)
+    history.rest = await _rest(broker, len(results), drained_s)
 
 
-async def wait_drained(connection: Connection, names: Names, timeout_s: float) -> bool:
+async def wait_drained(broker: Broker, timeout_s: float) -> bool:
     """Until the queue is empty and nothing awaits an acknowledgement; whether it came to that in time."""
     end = asyncio.get_running_loop().time() + timeout_s
     while True:
         try:
-            if await queued(connection, names) == 0 and await _ack_pending(connection, names) == 0:
+            if await queued(broker) == 0 and await _ack_pending(broker) == 0:
                 return True
         except BrokerError:
             pass  # a server is just coming back
@@ -57,24 +57,24 @@ async def wait_drained(connection: Connection, names: Names, timeout_s: float) -
         await asyncio.sleep(0.1)
 
 
-async def queued(connection: Connection, names: Names) -> int:
+async def queued(broker: Broker) -> int:
     """Requests in the queue, running ones among them.
 
     Raises:
         BrokerError: NATS did not answer.
     """
-    return int((await topology.stream_state(connection, names.requests_stream))["messages"])
+    return int((await topology.stream_state(broker.connection, broker.names.requests_stream))["messages"])
 
 
-async def _ack_pending(connection: Connection, names: Names) -> int:
-    states = await topology.consumer_states(connection, names.requests_stream)
+async def _ack_pending(broker: Broker) -> int:
+    states = await topology.consumer_states(broker.connection, broker.names.requests_stream)
     return sum(int(state.get("num_ack_pending", 0)) for state in states.values())
 
 
-async def _harvest_events(connection: Connection, names: Names, history: RunHistory) -> None:
-    private = (names.system("attempts") + ".", names.system("notes") + ".")
-    journals = {f"{names.ns}.out.": history.events, **dict.fromkeys(private, history.attempts)}
-    for message in await _read_all(connection, names.events_stream):
+async def _harvest_events(broker: Broker, history: RunHistory) -> None:
+    private = (broker.names.system("attempts") + ".", broker.names.system("notes") + ".")
+    journals = {f"{broker.names.ns}.out.": history.events, **dict.fromkeys(private, history.attempts)}
+    for message in await _read_all(broker.connection, broker.names.events_stream):
         kept = next((kept for prefix, kept in journals.items() if message.subject.startswith(prefix)), None)
         if kept is None:
             continue  # of the workers, and not of a job
@@ -90,11 +90,11 @@ async def _harvest_events(connection: Connection, names: Names, history: RunHist
             history.sequences.setdefault(event.sequence, job)
 
 
-async def _rest(connection: Connection, names: Names, result_keys: int, drained_s: float | None) -> Rest:
-    bucket = await topology.stream_state(connection, f"KV_{names.results_bucket}")
+async def _rest(broker: Broker, result_keys: int, drained_s: float | None) -> Rest:
+    bucket = await topology.stream_state(broker.connection, f"KV_{broker.names.results_bucket}")
     return Rest(
-        queued=await queued(connection, names),
-        ack_pending=await _ack_pending(connection, names),
+        queued=await queued(broker),
+        ack_pending=await _ack_pending(broker),
         result_keys=result_keys,
         result_writes=int(bucket["last_seq"]),
         drained_s=drained_s,

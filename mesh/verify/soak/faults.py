@@ -12,9 +12,9 @@ from mesh.verify.soak.history import FaultKind, RunHistory, Struck
 from mesh.verify.soak.plan import Fault
 from mesh.verify.soak.servers import Servers
 from mesh.verify.soak.wire import Watcher
-from mesh.verify.soak.workers import FaultySupervisor, WorkerSlot
+from mesh.verify.soak.workers import FaultyWorkers, WorkerSlot
 
-log = logging.getLogger("mesh.soak")
+log = logging.getLogger("mesh.verify")
 
 UNDISTURBED = 2  # workers that are left alone at any moment, where there are so many
 SLOW_S = 0.1  # added each way by a slow connection
@@ -26,7 +26,7 @@ ROUTES_S = 1.0
 class Hands:
     """Strikes from `run` until it is cancelled; `heal` undoes what still lasts."""
 
-    workers: FaultySupervisor
+    workers: FaultyWorkers
     servers: Servers
     watcher: Watcher
     history: RunHistory

@@ -6,7 +6,6 @@ refused, unknown; each piece that a reader was shown; each answer to a cancel. M
 
 import asyncio
 import contextlib
-import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass, field
 
@@ -15,6 +14,7 @@ from mesh.client.assembly import Restarted
 from mesh.client.client import Client, connect
 from mesh.client.job import Job
 from mesh.client.requests import build_request
+from mesh.clock import SYSTEM
 from mesh.errors import BrokerError, MeshError, RequestError
 from mesh.protocol.messages import Delta
 from mesh.protocol.subjects import Names
@@ -82,7 +82,7 @@ class SoakLoad:
         client = clients[number % len(clients)]
         fields = dict(wish.fields, id=wish.job)
         if wish.kind == "deadline":
-            fields["deadline_unix_ms"] = time.time_ns() // 1_000_000 + int(wish.after_s * 1000)
+            fields["deadline_unix_ms"] = SYSTEM.wall_unix_ms() + int(wish.after_s * 1000)
         request = build_request(None, fields)
         asked = Requested(wish.job, wish.tenant, wish.tier, wish.kind, wish.reading, request, self.clock())
         self.history.asked[wish.job] = asked

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from mesh.engines.simulator.request import plan_of, prompt_ids
 from mesh.engines.simulator.settings import SimulatorSettings
 from mesh.engines.simulator.text import Writer
+from mesh.job_key import JobKey
 from mesh.protocol.messages import Request
 from mesh.protocol.validate import seed_of
 
@@ -29,6 +30,6 @@ def reference_of(request: Request, tenant: str, job: str, settings: SimulatorSet
         InvalidRequestError, UnsupportedError, TooLargeError: the simulator refuses such a request.
     """
     prompt = prompt_ids(request, settings)
-    writer = Writer(plan_of(request, seed_of(request, tenant, job), prompt, settings))
+    writer = Writer(plan_of(request, seed_of(request, JobKey(tenant, job)), prompt, settings))
     text, token_ids = writer.write(settings.max_model_len)
     return Reference(text, tuple(token_ids), writer.finish_reason or "")

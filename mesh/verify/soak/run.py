@@ -10,8 +10,9 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from mesh.broker.broker import Broker
 from mesh.broker.topology import MeshSettings
-from mesh.broker.transport.connection import Connection, connect
+from mesh.broker.transport.connection import connect
 from mesh.broker.transport.options import ConnectOptions
 from mesh.engines.simulator.settings import SimulatorSettings
 from mesh.errors import BrokerError
@@ -27,7 +28,7 @@ from mesh.verify.soak.report import SoakFigures, figures_of
 from mesh.verify.soak.servers import Servers
 from mesh.verify.soak.violation import Bounds, Violation
 from mesh.verify.soak.wire import Watcher
-from mesh.verify.soak.workers import WORKER, FaultySupervisor
+from mesh.verify.soak.workers import WORKER, FaultyWorkers
 
 MODEL = "soak"
 # Some 10 ms a token, so that a job lives long enough to be hit; two tokens a step, so that events are not all alike.
@@ -113,12 +114,13 @@ class _Stage:
             await self._servers.start()
             options = ConnectOptions(servers=self._servers.urls, name="soak", connect_timeout_s=20.0)
             async with connect(options) as connection:
-                await self._servers.declare(connection, self._names, self._settings(), MODEL)
+                broker = Broker(connection, self._names)
+                await self._servers.declare(broker, self._settings(), MODEL)
                 async with self._workers() as workers:
                     self._say(f"{order.servers} nats-server, {order.workers} workers, {order.requests} requests")
-                    drained_s = await self._perform(connection, workers)
+                    drained_s = await self._perform(broker, workers)
                 self._history.tracebacks = workers.tracebacks()
-                await harvest(connection, self._names, self._history, drained_s)
+                await harvest(broker, self._history, drained_s)
         finally:
             await self._servers.stop()
 
@@ -127,7 +129,7 @@ class _Stage:
         return MeshSettings(replicas=self._order.servers, lanes=1 if cluster else 2, ack_wait_s=self._order.lease_s)
 
     @contextlib.asynccontextmanager
-    async def _workers(self) -> AsyncIterator[FaultySupervisor]:
+    async def _workers(self) -> AsyncIterator[FaultyWorkers]:
         """The workers, each behind its proxy."""
         order, ports = self._order, self._servers.ports
         async with contextlib.AsyncExitStack() as stack:
@@ -139,25 +141,25 @@ class _Stage:
                 stack.push_async_callback(proxy.close)
                 proxies.append(proxy)
             log = order.folder / "workers.log"
-            workers = FaultySupervisor(proxies, order.command, _worker_options(), log, self._history, self._clock)
+            workers = FaultyWorkers(proxies, order.command, _worker_options(), log, self._history, self._clock)
             stack.push_async_callback(workers.close)
             await workers.start()
             yield workers
 
-    async def _perform(self, connection: Connection, workers: FaultySupervisor) -> float | None:
+    async def _perform(self, broker: Broker, workers: FaultyWorkers) -> float | None:
         """Load and faults; how long the queue took to drain after the last fault, None if it did not."""
         order = self._order
         options = ConnectOptions(servers=self._servers.urls, name="soak-watcher")
         async with connect(options) as ears, clients_of(self._servers.urls, self._names) as clients:
-            watcher = Watcher(ears, self._names, self._history, self._clock)
+            watcher = Watcher(Broker(ears, self._names), self._history, self._clock)
             watcher.start()
             hands = Hands(workers, self._servers, watcher, self._history, self._clock)
             load = SoakLoad(self._history, MODEL, self._clock, clients, order.open_at_once)
             progress = asyncio.create_task(self._progress(watcher, load), name="soak-progress")
             try:
-                await self._under_fire(connection, workers, hands, load)
+                await self._under_fire(broker, workers, hands, load)
                 healed_s = self._clock()
-                is_drained = await wait_drained(connection, self._names, order.drain_s)
+                is_drained = await wait_drained(broker, order.drain_s)
                 drained_s = self._clock() - healed_s
                 waiting = await load.wait_readers(order.readers_s)
                 if waiting:
@@ -168,9 +170,7 @@ class _Stage:
                 watcher.close()
         return drained_s if is_drained else None
 
-    async def _under_fire(
-        self, connection: Connection, workers: FaultySupervisor, hands: Hands, load: SoakLoad
-    ) -> None:
+    async def _under_fire(self, broker: Broker, workers: FaultyWorkers, hands: Hands, load: SoakLoad) -> None:
         """Until all is submitted, and little is left to do."""
         order = self._order
         faults = plan.faults(random.Random(f"faults {order.seed}"), order.lease_s, order.weights, order.pause_s)
@@ -183,20 +183,20 @@ class _Stage:
                 _raise_of(striking)
                 workers.check()
             await loading
-            await self._tail(connection, striking)
+            await self._tail(broker, striking)
         finally:
             for task in (striking, loading):
                 task.cancel()
             await asyncio.gather(striking, loading, return_exceptions=True)
         await hands.heal()
 
-    async def _tail(self, connection: Connection, striking: asyncio.Task[None]) -> None:
+    async def _tail(self, broker: Broker, striking: asyncio.Task[None]) -> None:
         """All is submitted: the faults go on until most of it is done."""
         end_s = self._clock() + TAIL_S
         while self._clock() < end_s:
             _raise_of(striking)
             with contextlib.suppress(BrokerError):
-                if await queued(connection, self._names) <= TAIL * self._order.requests:
+                if await queued(broker) <= TAIL * self._order.requests:
                     return
             await asyncio.sleep(0.2)
 

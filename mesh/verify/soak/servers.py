@@ -6,10 +6,9 @@ import socket
 from pathlib import Path
 
 from mesh.broker import topology
+from mesh.broker.broker import Broker
 from mesh.broker.topology import MeshSettings
-from mesh.broker.transport.connection import Connection
 from mesh.errors import BrokerError, ConfigError
-from mesh.protocol.subjects import Names
 from mesh.server import EmbeddedServer
 
 # Below the ports that outgoing connections get: a client that tries a dead server's port again and again would
@@ -55,7 +54,7 @@ class Servers:
         """
         await asyncio.gather(*(server.start() for server in self.all))
 
-    async def declare(self, connection: Connection, names: Names, settings: MeshSettings, model: str) -> None:
+    async def declare(self, broker: Broker, settings: MeshSettings, model: str) -> None:
         """Make the mesh, once the servers have found each other.
 
         Raises:
@@ -64,8 +63,8 @@ class Servers:
         end = asyncio.get_running_loop().time() + DECLARE_S
         while True:
             try:
-                changes = await topology.plan(connection, names, settings, [model])
-                await topology.apply(connection, changes)
+                changes = await topology.plan(broker, settings, [model])
+                await topology.apply(broker.connection, changes)
                 return
             except BrokerError:
                 if asyncio.get_running_loop().time() > end:

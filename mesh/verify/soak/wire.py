@@ -11,11 +11,11 @@ from collections.abc import Callable
 
 import msgspec
 
-from mesh.broker.transport.connection import Connection, Subscription
+from mesh.broker.broker import Broker
+from mesh.broker.transport.connection import Subscription
 from mesh.errors import DisconnectedError, ProtocolError
 from mesh.protocol import codec, headers
 from mesh.protocol.messages import Delta, Event, Result, Started
-from mesh.protocol.subjects import Names
 from mesh.verify.soak.history import CancelTold, Missed, RunHistory, Sent, Settled, Verb, Where
 
 _FENCE = "Nats-Expected-Last-Subject-Sequence"
@@ -26,10 +26,10 @@ NOTE_PAUSE_S = 0.05  # between tries to hear ourselves again after a reconnect
 class Watcher:
     """Writes into `history.sent`, `.settled`, `.told`, `.sequences` and `.missed`, from `start` to `close`."""
 
-    def __init__(self, connection: Connection, names: Names, history: RunHistory, clock: Callable[[], float]) -> None:
+    def __init__(self, broker: Broker, history: RunHistory, clock: Callable[[], float]) -> None:
         """`clock`: seconds since the run began."""
-        self._connection = connection
-        self._names = names
+        self._connection = broker.connection
+        self._names = broker.names
         self._history = history
         self._clock = clock
         self._order = 0
@@ -37,7 +37,7 @@ class Watcher:
         self._deaf_from: tuple[int, float] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._subscriptions: list[Subscription] = []
-        self._inbox = connection.new_inbox()
+        self._inbox = broker.connection.new_inbox()
         self._unlisten: Callable[[], None] | None = None
         self.ended: set[str] = set()  # jobs whose Result was announced, as far as was heard
 

@@ -15,6 +15,7 @@ from mesh.control.deadletters.redrive import (
     read_request,
     submission,
 )
+from mesh.job_key import JobKey
 from mesh.protocol import codec
 from mesh.protocol.messages import Delta, Event, Note, Request, Result, Started, Status
 
@@ -100,7 +101,7 @@ def test_what_cannot_run_now_is_skipped() -> None:
 @pytest.mark.parametrize("encoding", ["json", "msgpack"])
 def test_a_request_gets_what_it_lacks_and_keeps_the_rest(encoding: codec.Encoding) -> None:
     body = codec.encode({"prompt": "Hello", "later": {"a": [1, None, "ä"]}}, encoding)
-    again = submission(BURIAL, ("t", "s7"), body, encoding, 5000)
+    again = submission(BURIAL, JobKey("t", "s7"), body, encoding, 5000)
     fields = (msgspec.json if encoding == "json" else msgspec.msgpack).decode(again.body)
     assert fields == {"prompt": "Hello", "later": {"a": [1, None, "ä"]}, "id": "s7", "deadline_unix_ms": 5000}
     assert again.message_id == "redrive-7"
@@ -108,23 +109,23 @@ def test_a_request_gets_what_it_lacks_and_keeps_the_rest(encoding: codec.Encodin
 
 def test_a_request_that_lacks_nothing_stays_as_it_is() -> None:
     body = b'{"prompt":  "Hello", "id": "j", "id": "j"}'
-    assert submission(BURIAL, ("t", "j"), body, "json", None).body == body
+    assert submission(BURIAL, JobKey("t", "j"), body, "json", None).body == body
 
 
 def test_a_field_that_nobody_can_read_does_not_cost_the_job_its_id() -> None:
     body = b'{"prompt": "Hello", "later": 1e999}'
-    request, _ = read_request(submission(BURIAL, ("t", "s7"), body, "json", None).body, "json")
+    request, _ = read_request(submission(BURIAL, JobKey("t", "s7"), body, "json", None).body, "json")
     assert request == Request(id="s7", prompt="Hello")
 
 
 @pytest.mark.parametrize("body", [b"", b"\xff", b"[1]", b"null", b"[" * 100_000])
 def test_what_is_no_map_is_named_by_its_message_id(body: bytes) -> None:
-    again = submission(BURIAL, ("t", "j"), body, "json", 5000)
+    again = submission(BURIAL, JobKey("t", "j"), body, "json", 5000)
     assert (again.affinity, again.body, again.message_id) == (ANY_LANE, body, "t.j")
 
 
 def test_a_map_that_is_no_request_is_named_by_its_id() -> None:
-    again = submission(BURIAL, ("t", "j"), b'{"prompt": 5}', "json", None)
+    again = submission(BURIAL, JobKey("t", "j"), b'{"prompt": 5}', "json", None)
     assert codec.identity_of(again.body, "json") == "j"
     assert again.affinity == ANY_LANE
 

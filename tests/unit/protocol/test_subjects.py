@@ -5,7 +5,16 @@ from typing import Any
 import pytest
 
 from mesh.errors import InvalidRequestError
-from mesh.protocol.subjects import Names, RequestAddress, check_tier, check_token, is_token, to_token
+from mesh.job_key import JobKey
+from mesh.protocol.subjects import (
+    MAX_REPLY_BYTES,
+    Names,
+    RequestAddress,
+    check_tier,
+    check_token,
+    is_token,
+    to_token,
+)
 
 GOOD = ["a", "A-z_09", "-", "_", "0", "j" * 64, "w-3f"]
 BAD: list[Any] = [
@@ -105,12 +114,12 @@ def test_a_namespace_is_a_token(namespace: str) -> None:
 def test_the_subjects_are_those_of_the_protocol() -> None:
     names = Names()
     assert names.request("demo", "standard", "default", "x") == "mesh.req.demo.standard.default.x"
-    assert names.events("default", "job-1") == "mesh.out.default.job-1"
+    assert names.events(JobKey("default", "job-1")) == "mesh.out.default.job-1"
     assert names.dead(RequestAddress("demo", "batch", "t", "3")) == "mesh.dead.demo.batch.t.3"
     assert names.control("t", "cancel", "j") == "mesh.ctl.t.cancel.j"
     assert names.system("cancel", "t", "j") == "mesh.sys.cancel.t.j"
-    assert names.attempts("t", "j") == "mesh.sys.attempts.t.j"
-    assert names.result_key("t", "j") == "$KV.mesh_results.t.j"
+    assert names.attempts(JobKey("t", "j")) == "mesh.sys.attempts.t.j"
+    assert names.result_key(JobKey("t", "j")) == "$KV.mesh_results.t.j"
     assert names.worker_key("w") == "$KV.mesh_workers.w"
     assert names.consumer("demo", "batch", 2) == "demo-batch-2"
 
@@ -134,7 +143,7 @@ def test_a_namespace_names_everything() -> None:
     names = Names("lab")
     assert names.requests_stream == "LAB_REQUESTS"
     assert names.results_bucket == "lab_results"
-    assert names.events("t", "j") == "lab.out.t.j"
+    assert names.events(JobKey("t", "j")) == "lab.out.t.j"
 
 
 @pytest.mark.parametrize(
@@ -151,3 +160,45 @@ def test_a_namespace_names_everything() -> None:
 )
 def test_a_subject_of_another_form_is_no_request(subject: str) -> None:
     assert Names().read_request(subject) is None
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        "_INBOX.abc.1",
+        "answers.for.me",
+        "meshed.up",
+        "other.mesh.out.t.j",
+        "é",
+        "r" * MAX_REPLY_BYTES,
+    ],
+)
+def test_a_requester_is_answered_where_it_may_listen(reply: str) -> None:
+    assert Names().may_answer(reply)
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        "",
+        "mesh.out.t.j",
+        "mesh.req.m.standard.t.x",
+        "mesh.sys.drain.w",
+        "mesh.",
+        "$JS.API.STREAM.DELETE.MESH_EVENTS",
+        "$JS.ACK.MESH_REQUESTS.c.1.1.1.1.0",
+        "$KV.mesh_results.t.j",
+        "$SYS.REQ.SERVER.PING",
+        "$O.mesh_objects.M.x",
+        "$",
+        "r" * (MAX_REPLY_BYTES + 1),
+        "é" * (MAX_REPLY_BYTES // 2 + 1),
+    ],
+)
+def test_nobody_is_answered_into_the_mesh_or_into_nats_itself(reply: str) -> None:
+    assert not Names().may_answer(reply)
+
+
+def test_what_is_the_mesh_depends_on_its_namespace() -> None:
+    assert Names("lab").may_answer("mesh.out.t.j")
+    assert not Names("lab").may_answer("lab.out.t.j")

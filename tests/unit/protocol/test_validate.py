@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from mesh.errors import InvalidRequestError, RequestError, TooLargeError, UnsupportedError
+from mesh.job_key import JobKey
 from mesh.protocol import validate as rules
 from mesh.protocol.messages import DEFAULT_MAX_TOKENS, Message, Request, ResponseFormat, StructuredOutputs
 from mesh.protocol.validate import max_tokens, seed_of, stop_strings, structure_of, validate
@@ -214,9 +215,19 @@ def test_a_structure_is_found_in_either_field() -> None:
 
 
 def test_the_seed_is_the_requests_own_or_the_jobs_and_the_same_on_every_attempt() -> None:
-    assert seed_of(make(seed=-5), "t", "j") == -5
-    assert seed_of(make(seed=0), "t", "j") == 0
-    derived = seed_of(make(), "t", "j")
-    assert derived == seed_of(make(max_tokens=3), "t", "j") == 8671361090858038989
+    assert seed_of(make(seed=-5), JobKey("t", "j")) == -5
+    assert seed_of(make(seed=0), JobKey("t", "j")) == 0
+    derived = seed_of(make(), JobKey("t", "j"))
+    assert derived == seed_of(make(max_tokens=3), JobKey("t", "j")) == 8671361090858038989
     assert 0 <= derived < 2**63
-    assert len({derived, seed_of(make(), "t", "k"), seed_of(make(), "u", "j"), seed_of(make(), "t.", "j")}) == 4
+    assert (
+        len(
+            {
+                derived,
+                seed_of(make(), JobKey("t", "k")),
+                seed_of(make(), JobKey("u", "j")),
+                seed_of(make(), JobKey("t.", "j")),
+            }
+        )
+        == 4
+    )

@@ -3,7 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mesh.worker.lease import BEATS, GUARD, Lease
+from mesh.protocol.timing import LEASE_BEATS, LEASE_GUARD
+from mesh.worker.lease import Lease
 
 
 def test_a_lease_holds_a_little_less_long_than_the_server_waits() -> None:
@@ -35,7 +36,7 @@ def test_a_lease_given_up_is_never_held_again() -> None:
 
 
 def test_one_lost_beat_or_two_cost_no_lease() -> None:
-    assert (BEATS - 1) / BEATS < 1 - GUARD
+    assert (LEASE_BEATS - 1) / LEASE_BEATS < 1 - LEASE_GUARD
 
 
 @given(st.floats(1, 3600), st.lists(st.floats(0, 10_000), max_size=20), st.floats(0, 20_000))
@@ -45,6 +46,6 @@ def test_a_lease_is_never_held_when_the_server_may_have_redelivered(
     lease = Lease(ack_wait_s, 0.0)
     for sent_s in sent:
         lease.extended(sent_s)
-    assert lease.is_held(now_s) == (now_s < max([0.0, *sent]) + ack_wait_s * (1 - GUARD))
+    assert lease.is_held(now_s) == (now_s < max([0.0, *sent]) + ack_wait_s * (1 - LEASE_GUARD))
     if lease.is_held(now_s):
         assert now_s < max([0.0, *sent]) + ack_wait_s
