@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from mesh.errors import ConfigError, QuotaExceededError, RequestError, TooLargeError
+from mesh.errors import ConfigError, QuotaExceededError, RefusedError, TooLargeError
 from mesh.protocol.messages import Request
 from mesh.protocol.validate import max_tokens
 
@@ -70,7 +70,7 @@ def check_limits(limits: QuotaLimits) -> QuotaLimits:
     return limits
 
 
-def decide(limits: QuotaLimits, usage: QuotaUsage, request: Request, now_unix_ms: int) -> RequestError | None:
+def decide(limits: QuotaLimits, usage: QuotaUsage, request: Request, now_unix_ms: int) -> RefusedError | None:
     """Why the request may not go ahead; None: it may.
 
     A QuotaExceededError says when to try again; a TooLargeError that this request never will be taken.

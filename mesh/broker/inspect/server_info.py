@@ -30,6 +30,22 @@ class AccountFacts(msgspec.Struct, frozen=True, kw_only=True):
     max_consumers: int = 0
 
 
+class ServiceFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """What a process of the mesh answers through NATS's service discovery."""
+
+    id: str
+    version: str = ""  # of the program
+    metadata: dict[str, str] = {}
+
+
+def read_service(payload: bytes) -> ServiceFacts | None:
+    """A service's answer to `$SRV.PING` as facts; None: it is none. Source: ADR-32."""
+    try:
+        return msgspec.json.decode(payload, type=ServiceFacts)
+    except msgspec.MsgspecError:
+        return None
+
+
 def read_greeting(info: Mapping[str, Any], has_tls: bool) -> GreetingFacts:
     """A server's greeting as facts."""
     return GreetingFacts(

@@ -10,6 +10,7 @@ from mesh.errors import ConfigError
 from mesh.protocol.messages import MAX_RESULT_TTL_MS, TIERS
 from mesh.protocol.subjects import Names
 from mesh.protocol.timing import PRESENCE_BEAT_S, PRESENCE_BEATS
+from mesh.protocol.version import METADATA, PROTOCOL, ProtocolVersion
 
 GROUP = "w"  # the one priority group of every consumer (ADR-42)
 NS = 1_000_000_000
@@ -39,6 +40,7 @@ class MeshSettings:
     audit: bool = True  # whether it is kept what happened to every job
     record_days: int = 0  # how long copies of requests are kept, prompts and all; 0: none are made
     record_bytes: int = RECORD_BYTES  # the oldest go when there are more
+    protocol: ProtocolVersion = PROTOCOL  # every worker and door of the mesh speaks it, or a later minor
 
     def __post_init__(self) -> None:
         for key, low, high in (
@@ -208,7 +210,7 @@ def consumers(names: Names, model: str, settings: MeshSettings) -> list[dict[str
 
 def _metadata(settings: MeshSettings) -> dict[str, str]:
     return {
-        "mesh.protocol": "1",
+        METADATA: str(settings.protocol),
         "mesh.lanes": str(settings.lanes),
         "mesh.ack_wait_ms": str(int(settings.ack_wait_s * 1000)),
         "mesh.max_deliver": str(settings.max_deliver),

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from mesh.errors import EngineDeadError, EngineFailedError, TooLargeError
+from mesh.errors import DisconnectedError, EngineDeadError, EngineFailedError, TooLargeError
 from mesh.policies.retry import RetryPolicy
 from mesh.protocol.history import History, read_history
 from mesh.protocol.messages import DEFAULT_DEADLINE_MS, Delta, Event, Note, Request, Result, Started, Usage
@@ -269,6 +269,17 @@ def test_attempts_that_brought_it_further_are_not_held_against_a_job() -> None:
     (begin,) = take_over(attempt(), history, history.index, False, STORED + 10)
     assert isinstance(begin, Begin)
     assert begin.event.attempt == 20
+
+
+def test_a_result_carries_only_codes_of_the_protocol() -> None:
+    """A fault of NATS while the engine was asked is no word of the wire."""
+    one = attempt()
+    one.first(STORED + 10)
+    store, *_ = one.failed(DisconnectedError("NATS is away"), STORED + 20)
+    assert isinstance(store, Store)
+    assert store.result.error is not None
+    assert (store.result.status, store.result.error.code) == ("failed", "internal")
+    assert store.result.error.retryable
 
 
 def test_a_refused_request_fails_at_once_with_its_code() -> None:
