@@ -1,7 +1,7 @@
 """Made-up histories: one that keeps every promise, to plant faults in."""
 
 from mesh.engines.simulator.settings import SimulatorSettings
-from mesh.protocol.messages import Delta, Request, Result, Started, Usage
+from mesh.protocol.messages import Delta, Event, Request, Result, Started, Usage
 from mesh.verify.soak.history import Requested, Rest, RunHistory, Sent, Settled, Shown, StoredEvent, Submitted
 from mesh.verify.soak.oracle import reference_of
 
@@ -69,7 +69,7 @@ def clean() -> RunHistory:
     return history
 
 
-def sent(to, event, order: int, expected: int | None) -> Sent:
+def sent(to: str, event: Event, order: int, expected: int | None) -> Sent:
     """The record of a publish, a tenth of a second after the one before."""
     common = {"at_s": order / 10, "order": order, "to": to, "job": JOB, "expected": expected}
     match event:

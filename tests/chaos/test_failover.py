@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import time
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -13,9 +14,9 @@ from mesh.broker.topology import MeshSettings
 from mesh.engines.simulator.settings import SimulatorSettings
 from mesh.errors import BrokerTimeoutError, ConfigError, UnavailableError
 from mesh.hosting.services import keep_watch
-from mesh.protocol.messages import Delta, LivenessRecord
+from mesh.protocol.messages import Delta, LivenessRecord, Presence
 from mesh.worker.worker import WorkerOptions
-from tests.running import running_mesh, wait_until
+from tests.running import RunningMesh, running_mesh, wait_until
 
 SCRIPT = Path(__file__).with_name("crashing_worker.py")
 ACK_WAIT_S = 30.0
@@ -28,14 +29,14 @@ pytestmark = pytest.mark.timeout(90)
 
 
 @pytest.fixture
-async def patient_mesh(tmp_path):
+async def patient_mesh(tmp_path: Path) -> AsyncIterator[RunningMesh]:
     """A mesh whose leases last so long that no test waits for one to end; no worker yet."""
     settings = MeshSettings(lanes=1, ack_wait_s=ACK_WAIT_S)
     async with running_mesh(tmp_path / "nats", settings) as running:
         yield running
 
 
-async def watched(mesh, n_workers: int) -> None:
+async def watched(mesh: RunningMesh, n_workers: int) -> None:
     """Return when every worker has somebody who listens to what it announces."""
 
     async def all_watched() -> bool:
@@ -48,11 +49,11 @@ async def watched(mesh, n_workers: int) -> None:
     await wait_until(all_watched)
 
 
-async def presences(mesh):
+async def presences(mesh: RunningMesh) -> list[Presence]:
     return await mesh.broker.workers.all()
 
 
-async def has_listener(mesh, subject: str) -> bool:
+async def has_listener(mesh: RunningMesh, subject: str) -> bool:
     try:
         await mesh.connection.request(subject, b"-", timeout_s=0.2)
     except UnavailableError:
@@ -62,7 +63,7 @@ async def has_listener(mesh, subject: str) -> bool:
     return True
 
 
-async def test_the_jobs_of_a_killed_worker_go_on_long_before_their_leases_end(patient_mesh):
+async def test_the_jobs_of_a_killed_worker_go_on_long_before_their_leases_end(patient_mesh: RunningMesh) -> None:
     mesh = patient_mesh
     children = [await mesh.start_child(SCRIPT) for _ in range(2)]
     await watched(mesh, 2)
@@ -93,7 +94,7 @@ async def test_the_jobs_of_a_killed_worker_go_on_long_before_their_leases_end(pa
     await mesh.wait_queue_empty()
 
 
-async def test_a_worker_alone_is_watched_over_by_another_process(patient_mesh):
+async def test_a_worker_alone_is_watched_over_by_another_process(patient_mesh: RunningMesh) -> None:
     """As `mesh up` does: the worker that is started in its place gets the jobs at once."""
     mesh = patient_mesh
     watching = asyncio.create_task(keep_watch(mesh.options(), mesh.names, "supervisor"))
@@ -114,7 +115,7 @@ async def test_a_worker_alone_is_watched_over_by_another_process(patient_mesh):
     await asyncio.gather(watching, return_exceptions=True)
 
 
-async def test_two_who_notice_the_same_death_do_no_harm(patient_mesh):
+async def test_two_who_notice_the_same_death_do_no_harm(patient_mesh: RunningMesh) -> None:
     mesh = patient_mesh
     watching = [asyncio.create_task(keep_watch(mesh.options(), mesh.names, f"supervisor-{n}")) for n in range(3)]
     for _ in range(3):
@@ -136,7 +137,7 @@ async def test_two_who_notice_the_same_death_do_no_harm(patient_mesh):
     await asyncio.gather(*watching, return_exceptions=True)
 
 
-async def test_a_restarted_server_makes_nobody_take_anybody_for_dead(patient_mesh):
+async def test_a_restarted_server_makes_nobody_take_anybody_for_dead(patient_mesh: RunningMesh) -> None:
     mesh = patient_mesh
     for _ in range(3):
         await mesh.start_child(SCRIPT)
@@ -156,7 +157,7 @@ async def test_a_restarted_server_makes_nobody_take_anybody_for_dead(patient_mes
     assert [record.sign.is_alive for record in signs] == [True] * 3
 
 
-async def test_a_worker_that_was_taken_for_dead_gives_up_what_it_held(patient_mesh):
+async def test_a_worker_that_was_taken_for_dead_gives_up_what_it_held(patient_mesh: RunningMesh) -> None:
     """It was cut off for so long that another buried it; the record tells it so when it is back."""
     mesh = patient_mesh
     worker = await mesh.start_worker(SLOW)
@@ -177,7 +178,7 @@ async def test_a_worker_that_was_taken_for_dead_gives_up_what_it_held(patient_me
         assert await mesh.result("victim") is None
 
 
-async def test_no_result_is_stored_before_the_server_confirmed_that_the_worker_lives(patient_mesh):
+async def test_no_result_is_stored_before_the_server_confirmed_that_the_worker_lives(patient_mesh: RunningMesh) -> None:
     mesh = patient_mesh
     worker = await mesh.start_worker(SLOW)
     confirmed = worker._liveness._confirmed
@@ -199,7 +200,7 @@ async def test_no_result_is_stored_before_the_server_confirmed_that_the_worker_l
         assert (await job.result(timeout=10)).status == "finished"
 
 
-async def test_a_worker_that_was_cut_off_takes_no_job_before_it_knows_that_it_lives(patient_mesh):
+async def test_a_worker_that_was_cut_off_takes_no_job_before_it_knows_that_it_lives(patient_mesh: RunningMesh) -> None:
     """Else it would take its own jobs back and give them up again, and they would wait for a lease to end."""
     mesh = patient_mesh
     worker = await mesh.start_worker(SLOW)
@@ -214,7 +215,7 @@ async def test_a_worker_that_was_cut_off_takes_no_job_before_it_knows_that_it_li
         assert (await job.result(timeout=5)).status == "finished"
 
 
-async def test_two_workers_of_one_name_do_not_take_turns_in_dying(patient_mesh):
+async def test_two_workers_of_one_name_do_not_take_turns_in_dying(patient_mesh: RunningMesh) -> None:
     mesh = patient_mesh
     options = [WorkerOptions(model="simulator", name="twin", grace_s=1.0) for _ in range(2)]
     await mesh.start_worker(SLOW, options[0])

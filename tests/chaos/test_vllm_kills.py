@@ -84,7 +84,7 @@ def check_gapless(events: list, result: Result) -> None:
     assert [event.attempt for event in events if isinstance(event, Started)] == list(range(1, result.attempts + 1))
 
 
-async def test_vllm_killed_in_mid_stream_costs_neither_a_job_nor_a_token(tmp_path):
+async def test_vllm_killed_in_mid_stream_costs_neither_a_job_nor_a_token(tmp_path: Path) -> None:
     require_vllm()
     settings = MeshSettings(lanes=1, ack_wait_s=600)  # so that no job moves because a lease ended
     async with running_mesh(tmp_path / "nats", settings) as mesh, mesh_api.connect(mesh.url) as client:

@@ -16,6 +16,7 @@ import os
 import sys
 import time
 import uuid
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import nats
@@ -37,7 +38,12 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser("nats", allow_abbrev=False)
     commands = top.add_subparsers(required=True)
 
-    def command(group, name: str, does, *positional: str) -> argparse.ArgumentParser:
+    def command(
+        group: argparse._SubParsersAction[argparse.ArgumentParser],
+        name: str,
+        does: Callable[..., Awaitable[None]],
+        *positional: str,
+    ) -> argparse.ArgumentParser:
         made = group.add_parser(name, allow_abbrev=False)
         made.set_defaults(does=does)
         for each in positional:

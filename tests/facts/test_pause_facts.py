@@ -13,7 +13,9 @@ import pytest
 from mesh.broker import topology
 from mesh.broker.broker import Broker
 from mesh.broker.topology import MeshSettings
+from mesh.broker.transport.connection import Connection
 from mesh.protocol.subjects import Names
+from mesh.server import EmbeddedServer
 from tests.running import wait_until
 
 NAMES = Names()
@@ -24,7 +26,7 @@ SILENCE_S = 1.0  # to see that nothing comes
 class Paused:
     """One paused consumer, and what its pulls were answered."""
 
-    def __init__(self, connection) -> None:
+    def __init__(self, connection: Connection) -> None:
         self.connection = connection
         self.heard: list[tuple[float, bytes]] = []  # when, and the header: empty for a job
         self.inbox = connection.new_inbox()
@@ -50,7 +52,7 @@ def soon(seconds: float) -> datetime:
 
 
 @pytest.fixture
-async def paused(server, connection):
+async def paused(server: EmbeddedServer, connection: Connection) -> Paused:
     plan = await topology.plan(Broker(connection, NAMES), MeshSettings(lanes=1), ["m"])
     await topology.apply(connection, plan)
     found = Paused(connection)
@@ -59,21 +61,21 @@ async def paused(server, connection):
     return found
 
 
-async def test_a_now_or_never_pull_is_told_that_nothing_is_there(paused):
+async def test_a_now_or_never_pull_is_told_that_nothing_is_there(paused: Paused) -> None:
     """So a paused queue holds none of a worker's slots, and the other tiers have them all."""
     paused.pull(no_wait=True)
     await wait_until(lambda: paused.heard)
     assert paused.heard[0][1].startswith(b"NATS/1.0 404")
 
 
-async def test_a_pull_that_waits_is_served_when_the_pause_ends_by_itself(paused):
+async def test_a_pull_that_waits_is_served_when_the_pause_ends_by_itself(paused: Paused) -> None:
     paused.pull(expires=20 * topology.NS)
     await paused.pause(soon(0.3))
     await wait_until(lambda: paused.heard)
     assert paused.heard[0][1] == b""
 
 
-async def test_a_pull_that_waits_is_not_served_when_the_pause_is_lifted(paused):
+async def test_a_pull_that_waits_is_not_served_when_the_pause_is_lifted(paused: Paused) -> None:
     """So `mesh resume` lets a short pause end, instead of lifting the long one: see control/queues/pause.
 
     Once this fails, nats-server wakes them, and `resume` can be one request.

@@ -1,6 +1,8 @@
 """The jobs in a queue as an operator lists them, and the whole life of one."""
 
 import time
+from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
@@ -21,7 +23,7 @@ LONG = {"max_tokens": 1000, "ignore_eos": True}
 
 
 @pytest.fixture
-async def empty(tmp_path):
+async def empty(tmp_path: Path) -> AsyncIterator[RunningMesh]:
     """A mesh of two lanes and no worker."""
     async with running_mesh(tmp_path / "nats", topology.MeshSettings(lanes=2)) as mesh:
         yield mesh
@@ -32,7 +34,7 @@ async def listed(mesh: RunningMesh, limit: int = 50, **selection: str) -> list[t
     return [(each.job, each.state) for each in found.jobs]
 
 
-async def test_jobs_that_wait_are_listed_oldest_first_and_counted_by_tenant(empty):
+async def test_jobs_that_wait_are_listed_oldest_first_and_counted_by_tenant(empty: RunningMesh) -> None:
     for tenant, tier in (("a", "standard"), ("b", "batch"), ("b", "standard")):
         async with api.connect(empty.url, tenant=tenant) as client:
             for number in range(2):
@@ -49,7 +51,7 @@ async def test_jobs_that_wait_are_listed_oldest_first_and_counted_by_tenant(empt
         await listed(empty, tenant="*")
 
 
-async def test_jobs_that_run_come_first_with_worker_attempt_and_tokens(empty):
+async def test_jobs_that_run_come_first_with_worker_attempt_and_tokens(empty: RunningMesh) -> None:
     async with api.connect(empty.url) as client:
         for number in range(6):
             await client.submit(MODEL, f"{number}", id=f"j{number}", tier="batch", **LONG)
@@ -75,7 +77,7 @@ async def test_jobs_that_run_come_first_with_worker_attempt_and_tokens(empty):
         assert await urgent.cancel() == "cancelled"
 
 
-async def test_a_job_that_streams_nothing_is_known_to_run(mesh):
+async def test_a_job_that_streams_nothing_is_known_to_run(mesh: RunningMesh) -> None:
     await mesh.start_worker(SLOW, WorkerOptions(model=MODEL, name="w-slow"))
     async with api.connect(mesh.url) as client:
         job = await client.submit(MODEL, "quiet", id="quiet", stream=False, **LONG)
@@ -87,7 +89,7 @@ async def test_a_job_that_streams_nothing_is_known_to_run(mesh):
         await job.cancel()
 
 
-async def test_a_job_whose_worker_is_gone_is_said_to_wait_for_another(empty):
+async def test_a_job_whose_worker_is_gone_is_said_to_wait_for_another(empty: RunningMesh) -> None:
     async with api.connect(empty.url) as client:
         job = await client.submit(MODEL, "x", id="orphan", **LONG)
         gone = Started(id="orphan", attempt=1, index=0, worker="w-gone", unix_ms=1, sequence=job.sequence)
@@ -100,7 +102,9 @@ async def test_a_job_whose_worker_is_gone_is_said_to_wait_for_another(empty):
         ]
 
 
-async def test_a_job_for_a_model_nobody_declared_is_listed_though_others_were_given_out_later(empty):
+async def test_a_job_for_a_model_nobody_declared_is_listed_though_others_were_given_out_later(
+    empty: RunningMesh,
+) -> None:
     await empty.connection.request("mesh.req.typo.standard.default.x", b'{"id": "lost", "prompt": "x"}')
     async with api.connect(empty.url) as client:
         for tier in TIERS:
@@ -112,7 +116,7 @@ async def test_a_job_for_a_model_nobody_declared_is_listed_though_others_were_gi
     assert ("lost", "queued") in await listed(empty)
 
 
-async def test_ten_thousand_queued_jobs_cost_what_is_shown_of_them(empty):
+async def test_ten_thousand_queued_jobs_cost_what_is_shown_of_them(empty: RunningMesh) -> None:
     for number in range(10_000):
         subject = empty.names.request(MODEL, "batch", f"t{number % 3}", f"a{number}")
         empty.connection.publish(subject, b'{"prompt": "Hi"}')
@@ -153,7 +157,7 @@ async def told(mesh: RunningMesh, job: str, tenant: str = "default", **more: boo
     return await JobDetailReader(mesh.broker).tell(JobKey(tenant, job), **more)
 
 
-async def test_a_finished_job_is_told_with_attempts_moments_and_result(mesh):
+async def test_a_finished_job_is_told_with_attempts_moments_and_result(mesh: RunningMesh) -> None:
     async with api.connect(mesh.url) as client:
         await client.generate(MODEL, "Hello", id="done", max_tokens=4, ignore_eos=True, stream=True)
     await mesh.wait_queue_empty()
@@ -178,7 +182,7 @@ async def test_a_finished_job_is_told_with_attempts_moments_and_result(mesh):
     assert life.moments[0].at_ms == 0
 
 
-async def test_a_job_that_waits_says_why_and_its_prompt_only_if_asked(empty):
+async def test_a_job_that_waits_says_why_and_its_prompt_only_if_asked(empty: RunningMesh) -> None:
     async with api.connect(empty.url, tenant="acme") as client:
         for number in range(5):
             await client.submit(MODEL, "a secret", id=f"j{number}", session=f"{number}", max_tokens=7)
@@ -192,7 +196,7 @@ async def test_a_job_that_waits_says_why_and_its_prompt_only_if_asked(empty):
     assert (first.ahead, last.ahead) == (0, 4)
 
 
-async def test_a_job_behind_a_full_worker_says_so(empty):
+async def test_a_job_behind_a_full_worker_says_so(empty: RunningMesh) -> None:
     await empty.start_worker(SLOW, WorkerOptions(model=MODEL, capacity=2))
     async with api.connect(empty.url) as client:
         for number in range(8):
@@ -208,7 +212,7 @@ async def test_a_job_behind_a_full_worker_says_so(empty):
         assert (life.status, life.waits, life.attempts[0].outcome) == ("running", [], "runs")
 
 
-async def test_a_job_that_was_given_up_is_told_with_its_letter_and_how_each_attempt_failed(mesh):
+async def test_a_job_that_was_given_up_is_told_with_its_letter_and_how_each_attempt_failed(mesh: RunningMesh) -> None:
     async with api.connect(mesh.url) as client:
         fails = {"simulate": {"fail": True}}
         await client.generate(MODEL, "x", id="bad", metadata=fails, max_tokens=3, stream=True)
@@ -220,7 +224,7 @@ async def test_a_job_that_was_given_up_is_told_with_its_letter_and_how_each_atte
     assert {"note", "buried", "result"} <= {each.kind for each in life.moments}
 
 
-async def test_an_unknown_job_is_not_found_and_the_tenant_that_has_it_is_named(mesh):
+async def test_an_unknown_job_is_not_found_and_the_tenant_that_has_it_is_named(mesh: RunningMesh) -> None:
     async with api.connect(mesh.url, tenant="acme") as client:
         await client.generate(MODEL, "x", id="theirs", max_tokens=2)
     with pytest.raises(ResultNotFoundError, match="acme has a job of that id"):
@@ -229,7 +233,7 @@ async def test_an_unknown_job_is_not_found_and_the_tenant_that_has_it_is_named(m
         await told(mesh, "nobody")
 
 
-async def test_a_job_of_which_the_result_alone_is_left_is_told_from_that(mesh):
+async def test_a_job_of_which_the_result_alone_is_left_is_told_from_that(mesh: RunningMesh) -> None:
     async with api.connect(mesh.url) as client:
         await client.generate(MODEL, "x", id="old", max_tokens=2, stream=True)
     await mesh.wait_queue_empty()
@@ -239,7 +243,7 @@ async def test_a_job_of_which_the_result_alone_is_left_is_told_from_that(mesh):
     assert [each.kind for each in life.moments] == ["stored", "result"]
 
 
-async def test_one_of_ten_thousand_queued_jobs_is_found_and_placed_quickly(empty):
+async def test_one_of_ten_thousand_queued_jobs_is_found_and_placed_quickly(empty: RunningMesh) -> None:
     for number in range(10_000):
         subject = empty.names.request(MODEL, "batch", "t", f"a{number}")
         empty.connection.publish(subject, b'{"id": "j%d", "prompt": "Hi"}' % number)

@@ -2,32 +2,36 @@
 
 import asyncio
 import time
+from collections.abc import AsyncIterator
 
 import pytest
 
 import mesh as library
 from mesh.broker.topology.pause import Lanes
+from mesh.client.client import Client
 from mesh.control.queues import pause
 from mesh.control.queues.pause import PauseTarget, read_target
 from mesh.engines.simulator.settings import SimulatorSettings
 from mesh.errors import InvalidRequestError, ModelNotFoundError
-from tests.running import MODEL, wait_until
+from tests.running import MODEL, RunningMesh, wait_until
 
 SOON_S = 1.0  # for a worker to notice that a queue goes on
 
 
 @pytest.fixture
-async def client(mesh):
+async def client(mesh: RunningMesh) -> AsyncIterator[Client]:
     async with library.connect(mesh.url) as connected:
         yield connected
 
 
-async def queue_of(mesh, tier: str) -> pause.PausableQueue:
+async def queue_of(mesh: RunningMesh, tier: str) -> pause.PausableQueue:
     queues = pause.queues_of(await Lanes(mesh.broker).all())
     return next(each for each in queues if (each.model, each.tier) == (MODEL, tier))
 
 
-async def test_nothing_of_a_paused_model_starts_and_all_of_it_once_it_is_resumed(mesh, client):
+async def test_nothing_of_a_paused_model_starts_and_all_of_it_once_it_is_resumed(
+    mesh: RunningMesh, client: Client
+) -> None:
     outcome = await pause.pause(mesh.broker, PauseTarget(MODEL), None)
     assert [each.tier for each in outcome.after] == ["interactive", "standard", "batch"]
     assert all(each.is_for_ever and each.paused_lanes == each.lanes == 4 for each in outcome.after)
@@ -52,7 +56,7 @@ async def test_nothing_of_a_paused_model_starts_and_all_of_it_once_it_is_resumed
     assert {(await job).status for job in jobs} == {"finished"}
 
 
-async def test_a_resumed_job_starts_within_a_second(mesh, client):
+async def test_a_resumed_job_starts_within_a_second(mesh: RunningMesh, client: Client) -> None:
     await pause.pause(mesh.broker, PauseTarget(MODEL), None)
     job = await client.submit(MODEL, "Hello", max_tokens=2)
     await wait_until(lambda: has_waiting(mesh, 1))
@@ -62,11 +66,11 @@ async def test_a_resumed_job_starts_within_a_second(mesh, client):
     assert time.monotonic() - began_s < SOON_S / 2, "its waiting pull was served, not only the next one"
 
 
-async def has_waiting(mesh, count: int) -> bool:
+async def has_waiting(mesh: RunningMesh, count: int) -> bool:
     return (await queue_of(mesh, "standard")).waiting == count
 
 
-async def test_one_tier_is_paused_and_the_others_are_not(mesh, client):
+async def test_one_tier_is_paused_and_the_others_are_not(mesh: RunningMesh, client: Client) -> None:
     """Nor does it cost them the worker's slots: what asks a paused consumer is told that nothing is there."""
     await pause.pause(mesh.broker, PauseTarget(MODEL, "batch"), None)
     kept = [await client.submit(MODEL, f"Hello {number}", tier="batch", max_tokens=2) for number in range(20)]
@@ -80,7 +84,7 @@ async def test_one_tier_is_paused_and_the_others_are_not(mesh, client):
     assert {(await job).status for job in kept} == {"finished"}
 
 
-async def test_what_runs_goes_on_and_ends(mesh, client):
+async def test_what_runs_goes_on_and_ends(mesh: RunningMesh, client: Client) -> None:
     await mesh.start_worker(SimulatorSettings(model=MODEL, between_tokens_ms=20))
     job = await client.submit(MODEL, "Tell me of the sea", max_tokens=80)
     async for _ in job:
@@ -91,7 +95,7 @@ async def test_what_runs_goes_on_and_ends(mesh, client):
     assert (result.status, result.attempts) == ("finished", 1)
 
 
-async def test_a_deadline_that_passes_meanwhile_ends_the_job(mesh, client):
+async def test_a_deadline_that_passes_meanwhile_ends_the_job(mesh: RunningMesh, client: Client) -> None:
     await pause.pause(mesh.broker, PauseTarget(MODEL), None)
     deadline = int(time.time() * 1000) + 500
     result = await client.generate(MODEL, "Hello", deadline_unix_ms=deadline)
@@ -99,7 +103,7 @@ async def test_a_deadline_that_passes_meanwhile_ends_the_job(mesh, client):
     await wait_until(lambda: has_waiting(mesh, 0))
 
 
-async def test_a_pause_of_some_time_ends_by_itself(mesh, client):
+async def test_a_pause_of_some_time_ends_by_itself(mesh: RunningMesh, client: Client) -> None:
     outcome = await pause.pause(mesh.broker, PauseTarget(MODEL), 1.5)
     assert all(0 < each.pause_s <= 1.5 and not each.is_for_ever for each in outcome.after)
     began_s = time.monotonic()
@@ -107,7 +111,7 @@ async def test_a_pause_of_some_time_ends_by_itself(mesh, client):
     assert 0.5 < time.monotonic() - began_s < 1.5 + SOON_S
 
 
-async def test_pausing_again_sets_the_time_anew_and_resuming_again_does_nothing(mesh):
+async def test_pausing_again_sets_the_time_anew_and_resuming_again_does_nothing(mesh: RunningMesh) -> None:
     first = await pause.pause(mesh.broker, PauseTarget(MODEL), 3600)
     again = await pause.pause(mesh.broker, PauseTarget(MODEL), 60)
     assert all(each.pause_s > 3000 for each in first.after)
@@ -117,7 +121,7 @@ async def test_pausing_again_sets_the_time_anew_and_resuming_again_does_nothing(
     assert (await queue_of(mesh, "standard")).paused_lanes == 0
 
 
-async def test_a_pause_outlives_the_server(mesh, client):
+async def test_a_pause_outlives_the_server(mesh: RunningMesh, client: Client) -> None:
     await pause.pause(mesh.broker, PauseTarget(MODEL), 3600)
     await mesh.server.stop(kill=True)
     await mesh.server.start()
@@ -125,17 +129,17 @@ async def test_a_pause_outlives_the_server(mesh, client):
     assert (await queue_of(mesh, "standard")).pause_s > 3000
 
 
-async def test_a_model_nobody_declared_is_refused_with_those_that_are_there(mesh):
+async def test_a_model_nobody_declared_is_refused_with_those_that_are_there(mesh: RunningMesh) -> None:
     for act in (pause.resume(mesh.broker, PauseTarget("other")), _pause(mesh, "other")):
         with pytest.raises(ModelNotFoundError, match=f"no queue of other is declared; there are models: {MODEL}"):
             await act
 
 
-async def _pause(mesh, model: str) -> None:
+async def _pause(mesh: RunningMesh, model: str) -> None:
     await pause.pause(mesh.broker, PauseTarget(model), None)
 
 
-async def test_a_consumer_of_somebody_else_is_no_queue(mesh):
+async def test_a_consumer_of_somebody_else_is_no_queue(mesh: RunningMesh) -> None:
     before = await Lanes(mesh.broker).all()
     foreign = b'{"stream_name":"MESH_REQUESTS","config":{"durable_name":"foreign","ack_policy":"explicit",'
     foreign += b'"filter_subject":"mesh.req.foreign.>"},"action":"create"}'
@@ -147,12 +151,12 @@ async def test_a_consumer_of_somebody_else_is_no_queue(mesh):
     ("text", "target"),
     [("chat", PauseTarget("chat")), ("chat/batch", PauseTarget("chat", "batch")), ("a-b", PauseTarget("a-b"))],
 )
-def test_what_is_meant_is_read(text, target):
+def test_what_is_meant_is_read(text: str, target: PauseTarget) -> None:
     assert read_target(text) == target
     assert str(target) == text
 
 
 @pytest.mark.parametrize("text", ["chat/urgent", "chat/", "", "a.b", "a/b/batch", "*"])
-def test_what_is_no_target_is_refused(text):
+def test_what_is_no_target_is_refused(text: str) -> None:
     with pytest.raises(InvalidRequestError):
         read_target(text)

@@ -7,12 +7,14 @@ under "Test vectors". The mesh is spoken to with stock nats-py here, and nothing
 import asyncio
 import base64
 import json
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import msgspec
 import nats
 import pytest
 import pytest_asyncio
+from nats.aio.msg import Msg
 
 from mesh.engines.simulator.settings import SimulatorSettings
 from mesh.worker.worker import WorkerOptions
@@ -38,7 +40,7 @@ class Stranger:
     async def listen(self) -> None:
         await self.client.subscribe("mesh.live.default.*", cb=self._heard)
 
-    async def _heard(self, message) -> None:
+    async def _heard(self, message: Msg) -> None:
         self._events.append(decoded(message.data))
 
     def events(self, job: str) -> list[dict]:
@@ -92,7 +94,7 @@ class Stranger:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module", params=["json", "msgpack"])
-async def stranger(request, tmp_path_factory):
+async def stranger(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stranger]:
     """One who speaks JSON, and one who speaks MessagePack, to a worker that takes one job at a time."""
     async with running_mesh(tmp_path_factory.mktemp("nats")) as mesh:
         settings = SimulatorSettings(model=MODEL, first_token_ms=1, between_tokens_ms=1)
@@ -162,7 +164,7 @@ def check_refusal(expected: dict, found: list[dict]) -> None:
 
 
 @pytest.mark.parametrize("name", VECTORS)
-async def test_the_mesh_does_what_the_vector_says(stranger, name):
+async def test_the_mesh_does_what_the_vector_says(stranger: Stranger, name: str) -> None:
     vector = VECTORS[name]
     if "ack" not in vector:  # asked at the front door
         for step in (vector, *vector.get("afterwards", [])):
@@ -259,12 +261,12 @@ def part_of(marked: dict) -> str:
     return marked["$has"].removesuffix(": ")
 
 
-async def test_the_table_in_the_protocol_says_the_same():
+async def test_the_table_in_the_protocol_says_the_same() -> None:
     page = (FOLDER / "PROTOCOL.md").read_text()
     assert table() in page, f"PROTOCOL.md should hold this table:\n{table()}"
 
 
-async def test_each_messagepack_body_is_the_json_body():
+async def test_each_messagepack_body_is_the_json_body() -> None:
     for vector in FILE["vectors"]:
         if "msgpack" in vector:
             assert msgspec.msgpack.decode(base64.b64decode(vector["msgpack"])) == vector["body"], vector["name"]

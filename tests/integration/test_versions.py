@@ -8,9 +8,13 @@ import asyncio
 import contextlib
 import json
 import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
 
 import nats
 import pytest
+from nats.aio.msg import Msg
 
 import mesh as library
 from mesh.broker import topology
@@ -102,14 +106,14 @@ def now_ms() -> int:
 
 
 @pytest.fixture
-async def empty(tmp_path):
+async def empty(tmp_path: Path) -> AsyncIterator[RunningMesh]:
     """A mesh without a worker."""
     async with running_mesh(tmp_path / "nats") as running:
         yield running
 
 
 @contextlib.asynccontextmanager
-async def later_on(url: str):
+async def later_on(url: str) -> AsyncIterator[LaterSpeaker]:
     client = await nats.connect(url)
     try:
         yield LaterSpeaker(client)
@@ -118,7 +122,7 @@ async def later_on(url: str):
 
 
 @pytest.fixture
-async def later(empty):
+async def later(empty: RunningMesh) -> AsyncIterator[LaterSpeaker]:
     async with later_on(empty.url) as speaker:
         yield speaker
 
@@ -139,7 +143,7 @@ async def declare(mesh: RunningMesh, protocol: str | None) -> None:
 
 
 @pytest.mark.parametrize(("protocol", "spoken"), [("1", "1.0"), ("1.0", "1.0"), ("1.7", "1.7")])
-async def test_a_mesh_of_the_same_major_is_used(empty, protocol, spoken):
+async def test_a_mesh_of_the_same_major_is_used(empty: RunningMesh, protocol: str, spoken: str) -> None:
     await declare(empty, protocol)
     await empty.start_worker()
     async with library.connect(empty.url) as client:
@@ -148,7 +152,9 @@ async def test_a_mesh_of_the_same_major_is_used(empty, protocol, spoken):
 
 
 @pytest.mark.parametrize(("protocol", "helps"), [("2.0", UPGRADE), ("0.9", "mesh init --namespace")])
-async def test_a_mesh_of_another_major_is_refused_by_client_worker_and_door(empty, protocol, helps):
+async def test_a_mesh_of_another_major_is_refused_by_client_worker_and_door(
+    empty: RunningMesh, protocol: str, helps: str
+) -> None:
     await declare(empty, protocol)
     with pytest.raises(VersionError, match=f"protocol {protocol}, and this program 1.0") as refused:
         async with library.connect(empty.url):
@@ -161,14 +167,14 @@ async def test_a_mesh_of_another_major_is_refused_by_client_worker_and_door(empt
 
 
 @pytest.mark.parametrize("protocol", [None, "", "one", "1.0.0", "-1", "1.x"])
-async def test_a_mesh_without_a_readable_version_is_no_mesh(empty, protocol):
+async def test_a_mesh_without_a_readable_version_is_no_mesh(empty: RunningMesh, protocol: str | None) -> None:
     await declare(empty, protocol)
     with pytest.raises(TopologyError, match=r"mesh\.protocol"):
         async with library.connect(empty.url):
             pass
 
 
-async def test_init_raises_the_minor_writes_what_is_garbled_and_lowers_nothing(empty):
+async def test_init_raises_the_minor_writes_what_is_garbled_and_lowers_nothing(empty: RunningMesh) -> None:
     async def declared() -> str:
         return str((await topology.read_settings(empty.broker)).protocol)
 
@@ -185,7 +191,9 @@ async def test_init_raises_the_minor_writes_what_is_garbled_and_lowers_nothing(e
     assert await declared() == "1.2"
 
 
-async def test_a_later_programs_init_raises_the_minor_of_the_mesh(empty, monkeypatch):
+async def test_a_later_programs_init_raises_the_minor_of_the_mesh(
+    empty: RunningMesh, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(init_action, "PROTOCOL", PROTOCOL._replace(minor=2))
     where = Nats((empty.url,), None, None, None, None, None, None, None, False, "mesh")
     shape = TopologyOptions(None, None, None, None, None, None, None)
@@ -194,7 +202,7 @@ async def test_a_later_programs_init_raises_the_minor_of_the_mesh(empty, monkeyp
         assert str((await topology.read_settings(empty.broker)).protocol) == declared
 
 
-async def test_a_tenants_client_is_told_by_an_answer(tmp_path):
+async def test_a_tenants_client_is_told_by_an_answer(tmp_path: Path) -> None:
     """Its account has no JetStream: the version stands in what the control service says."""
     async with running_tenancy(tmp_path, ["acme"]) as tenancy:
         await tenancy.start_worker()
@@ -206,7 +214,7 @@ async def test_a_tenants_client_is_told_by_an_answer(tmp_path):
 
 
 @contextlib.asynccontextmanager
-async def confined(tmp_path, kind: str):
+async def confined(tmp_path: Path, kind: str) -> AsyncIterator[tuple[Any, ...]]:
     """A client without JetStream, as in a tenant's account, before a control service of protocol 2.0.
 
     With it: what it publishes to the queue, and the headers with which it asks.
@@ -217,7 +225,7 @@ async def confined(tmp_path, kind: str):
         async with later_on(server.url) as later:
             submitted, asked = await later.client.subscribe("other.req.>"), []
 
-            async def answer(message) -> None:
+            async def answer(message: Msg) -> None:
                 asked.append(dict(message.headers or {}))
                 if kind == "answer":
                     said = {"model": MODEL, "max_model_len": 0, "id": "j", "status": "running", "protocol": "2.0"}
@@ -242,7 +250,7 @@ async def confined(tmp_path, kind: str):
 
 
 @pytest.mark.parametrize("kind", ["answer", "refusal"])
-async def test_a_tenants_client_refuses_a_mesh_of_another_major_before_it_submits(tmp_path, kind):
+async def test_a_tenants_client_refuses_a_mesh_of_another_major_before_it_submits(tmp_path: Path, kind: str) -> None:
     async with confined(tmp_path, kind) as (client, submitted, asked):
         with pytest.raises(VersionError, match=r"2\.0"):
             await client.submit(MODEL, **PROMPT)
@@ -251,7 +259,7 @@ async def test_a_tenants_client_refuses_a_mesh_of_another_major_before_it_submit
 
 
 @pytest.mark.parametrize("kind", ["answer", "refusal"])
-async def test_a_tenants_handle_of_a_job_ends_with_a_mesh_of_another_major(tmp_path, kind):
+async def test_a_tenants_handle_of_a_job_ends_with_a_mesh_of_another_major(tmp_path: Path, kind: str) -> None:
     """It says so at once, rather than wait for a Result that it could not read."""
     async with confined(tmp_path, kind) as (client, _, asked):
         with pytest.raises(VersionError, match=r"2\.0"):
@@ -262,7 +270,7 @@ async def test_a_tenants_handle_of_a_job_ends_with_a_mesh_of_another_major(tmp_p
 # Requests.
 
 
-async def test_every_request_says_which_version_it_speaks(empty, later):
+async def test_every_request_says_which_version_it_speaks(empty: RunningMesh, later: LaterSpeaker) -> None:
     heard = await later.client.subscribe("mesh.req.>")
     await later.client.flush()
     async with library.connect(empty.url) as client:
@@ -272,7 +280,7 @@ async def test_every_request_says_which_version_it_speaks(empty, later):
 
 
 @pytest.mark.parametrize("version", ["1.0", "1", "1.9"])
-async def test_a_request_of_the_same_major_runs(empty, later, version):
+async def test_a_request_of_the_same_major_runs(empty: RunningMesh, later: LaterSpeaker, version: str) -> None:
     await empty.start_worker()
     await later.submit("same", version, thoughts={"most": 5})
     await wait_until(lambda: has_result(empty, "same"))
@@ -282,7 +290,9 @@ async def test_a_request_of_the_same_major_runs(empty, later, version):
 @pytest.mark.parametrize(
     ("version", "code"), [("2.0", "unsupported"), ("0.1", "unsupported"), ("x", "invalid_request")]
 )
-async def test_a_request_of_another_major_is_refused_and_never_run(empty, later, version, code):
+async def test_a_request_of_another_major_is_refused_and_never_run(
+    empty: RunningMesh, later: LaterSpeaker, version: str, code: str
+) -> None:
     worker = await empty.start_worker()
     await later.submit("other", version, prompt={"in_2_0": "a prompt is an object"})
     await wait_until(lambda: has_result(empty, "other"))
@@ -311,7 +321,7 @@ async def has_result(mesh: RunningMesh, job: str) -> bool:
 
 
 @pytest.mark.parametrize("last", ["delta", "progress"])
-async def test_a_worker_goes_on_after_a_journal_with_events_it_does_not_know(tmp_path, last):
+async def test_a_worker_goes_on_after_a_journal_with_events_it_does_not_know(tmp_path: Path, last: str) -> None:
     async with running_mesh(tmp_path / "nats") as mesh, later_on(mesh.url) as later:
         await mesh.start_worker(SimulatorSettings(model=MODEL))
         async with library.connect(mesh.url) as client:
@@ -338,7 +348,7 @@ async def test_a_worker_goes_on_after_a_journal_with_events_it_does_not_know(tmp
         assert [each.later.type for each in entries if each.later is not None] == ["placed", "progress"][: before - 2]
 
 
-async def test_a_verdict_that_is_not_known_counts_as_a_failed_attempt(empty, later):
+async def test_a_verdict_that_is_not_known_counts_as_a_failed_attempt(empty: RunningMesh, later: LaterSpeaker) -> None:
     """Attempts stay bounded whatever a later worker notes of them."""
     sequence = await later.submit("noted")
     for attempt in (1, 2, 3):
@@ -356,7 +366,7 @@ async def test_a_verdict_that_is_not_known_counts_as_a_failed_attempt(empty, lat
     assert (result.status, result.error.code, result.attempts) == ("failed", "attempts_exhausted", 4)
 
 
-async def test_a_result_of_a_status_that_is_not_known_is_left_as_it_is(empty, later):
+async def test_a_result_of_a_status_that_is_not_known_is_left_as_it_is(empty: RunningMesh, later: LaterSpeaker) -> None:
     """The job ended: a worker that gets its request again announces nothing else, and removes it."""
     await later.submit("ended")
     await later.begin("ended")
@@ -382,7 +392,9 @@ async def write_all(later: LaterSpeaker, job: str, status: str = "preempted") ->
 
 
 @pytest.mark.parametrize("when", ["live", "from the journal"])
-async def test_a_reader_sees_the_output_and_a_status_it_does_not_know(empty, later, when):
+async def test_a_reader_sees_the_output_and_a_status_it_does_not_know(
+    empty: RunningMesh, later: LaterSpeaker, when: str
+) -> None:
     async with library.connect(empty.url) as client:
         job = client.job("read") if when == "live" else None
         await later.submit("read")
@@ -399,7 +411,9 @@ async def test_a_reader_sees_the_output_and_a_status_it_does_not_know(empty, lat
         assert (await client.result("read")).status == "preempted"
 
 
-async def test_whose_a_journal_is_is_told_by_its_first_event_that_is_known(empty, later):
+async def test_whose_a_journal_is_is_told_by_its_first_event_that_is_known(
+    empty: RunningMesh, later: LaterSpeaker
+) -> None:
     """A second request of an id is told apart also where a later worker began the first."""
     journal = empty.broker.journal
     sequence = await later.submit("whose", seed=1)
@@ -412,10 +426,10 @@ async def test_whose_a_journal_is_is_told_by_its_first_event_that_is_known(empty
         assert await journal.begun(JobKey("default", job)) is None
 
 
-async def test_a_state_that_status_does_not_know_is_no_unknown_job(empty, later):
+async def test_a_state_that_status_does_not_know_is_no_unknown_job(empty: RunningMesh, later: LaterSpeaker) -> None:
     """A later service says `scheduled`: the handle goes on waiting for its Result."""
 
-    async def answer(message) -> None:
+    async def answer(message: Msg) -> None:
         await message.respond(json.dumps({"id": "s", "status": "scheduled", "protocol": "1.1", "at": 5}).encode())
 
     await later.client.subscribe("mesh.ctl.default.status.*", cb=answer)
@@ -427,7 +441,7 @@ async def test_a_state_that_status_does_not_know_is_no_unknown_job(empty, later)
         assert (await core_of(client).lookup.ask("s")).status == "preempted"
 
 
-async def test_the_front_door_passes_on_what_it_does_not_know(empty, later):
+async def test_the_front_door_passes_on_what_it_does_not_know(empty: RunningMesh, later: LaterSpeaker) -> None:
     async with services(empty.broker, "door", has_frontdoor=True):
         heard = await later.client.subscribe("reply.here")
         body = json.dumps({"id": "door", "stream": True, **PROMPT}).encode()
@@ -456,7 +470,7 @@ async def is_queued(mesh: RunningMesh) -> bool:
     return await mesh.queued() == 1
 
 
-async def test_tail_shows_events_that_it_does_not_know_in_their_place(empty, later):
+async def test_tail_shows_events_that_it_does_not_know_in_their_place(empty: RunningMesh, later: LaterSpeaker) -> None:
     tail = EventTail(empty.broker, "default", "tailed")
     try:
         await later.submit("tailed")
@@ -470,7 +484,7 @@ async def test_tail_shows_events_that_it_does_not_know_in_their_place(empty, lat
     assert json.loads(told[3].body)["percent"] == 50
 
 
-async def test_a_job_is_told_and_listed_whatever_its_last_event_is(empty, later):
+async def test_a_job_is_told_and_listed_whatever_its_last_event_is(empty: RunningMesh, later: LaterSpeaker) -> None:
     sequence = await later.submit("told")
     await later.begin("told", sequence)
     await later.publish("told", {"type": "progress", "index": 3, "percent": 50})
@@ -488,7 +502,7 @@ async def test_a_job_is_told_and_listed_whatever_its_last_event_is(empty, later)
 # Who speaks what.
 
 
-async def test_status_and_doctor_list_a_mixed_mesh(empty, later):
+async def test_status_and_doctor_list_a_mixed_mesh(empty: RunningMesh, later: LaterSpeaker) -> None:
     await empty.start_worker()
     await later.beat("w-later", state="resting")
     async with services(empty.broker, "door-1"):
@@ -507,8 +521,8 @@ async def test_status_and_doctor_list_a_mixed_mesh(empty, later):
     assert mixed.level == "warning"
 
 
-async def test_a_door_of_another_major_is_found_by_the_doctor(empty, later):
-    async def answer(message) -> None:
+async def test_a_door_of_another_major_is_found_by_the_doctor(empty: RunningMesh, later: LaterSpeaker) -> None:
+    async def answer(message: Msg) -> None:
         said = {"name": "mesh", "id": "door-2", "version": "2.0.0", "metadata": {"protocol": "2.0"}, "type": "x"}
         await message.respond(json.dumps(said).encode())
 
@@ -523,7 +537,7 @@ async def test_a_door_of_another_major_is_found_by_the_doctor(empty, later):
     assert (other.level, other.fix) == ("error", f"upgrade this program: {UPGRADE}")
 
 
-async def test_a_service_and_a_worker_say_which_version_they_speak(empty, later):
+async def test_a_service_and_a_worker_say_which_version_they_speak(empty: RunningMesh, later: LaterSpeaker) -> None:
     worker = await empty.start_worker()
     info = json.loads((await later.client.request(f"$SRV.INFO.mesh.{worker.name}", b"", timeout=5)).data)
     assert info["metadata"]["protocol"] == "1.0"

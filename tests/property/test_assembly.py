@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.strategies import DataObject
 
 from mesh.client.assembly import Assembly, Gap, Restarted
 from mesh.protocol.history import read_history
@@ -122,7 +123,7 @@ class Reader:
 
 @settings(max_examples=400)
 @given(journals(), st.data())
-def test_the_reader_sees_the_jobs_text_whatever_is_lost_or_heard_twice(journal, data):
+def test_the_reader_sees_the_jobs_text_whatever_is_lost_or_heard_twice(journal: Journal, data: DataObject) -> None:
     """Losses are known, as a lost connection and a full inbox are: the journal is read before anything further."""
     reader, total = Reader(journal.events), len(journal.events)
     for position, event in enumerate(journal.events):
@@ -144,7 +145,7 @@ def test_the_reader_sees_the_jobs_text_whatever_is_lost_or_heard_twice(journal, 
 
 
 @given(journals(), st.data())
-def test_the_reader_who_comes_late_sees_the_same(journal, data):
+def test_the_reader_who_comes_late_sees_the_same(journal: Journal, data: DataObject) -> None:
     """Opened by its id in the middle: the journal up to some point, live from an earlier one."""
     reader, total = Reader(journal.events), len(journal.events)
     read = data.draw(st.integers(0, total))
@@ -157,7 +158,7 @@ def test_the_reader_who_comes_late_sees_the_same(journal, data):
 
 
 @given(journals(ways=("resume", "cut")), st.data())
-def test_a_loss_nobody_told_of_is_seen_by_its_gap(journal, data):
+def test_a_loss_nobody_told_of_is_seen_by_its_gap(journal: Journal, data: DataObject) -> None:
     """Where every attempt went on from the last, the next event shows that one before it is missing."""
     reader, last = Reader(journal.events), len(journal.events) - 1
     for position, event in enumerate(journal.events):
@@ -180,14 +181,14 @@ def check(reader: Reader, journal: Journal) -> None:
 
 
 @given(journals())
-def test_every_event_in_its_order_shows_each_token_once(journal):
+def test_every_event_in_its_order_shows_each_token_once(journal: Journal) -> None:
     reader = Reader(journal.events)
     reader.catch_up(len(journal.events))
     check(reader, journal)
 
 
 @given(journals(), st.integers(0, 40))
-def test_a_result_alone_makes_the_rest_good(journal, heard):
+def test_a_result_alone_makes_the_rest_good(journal: Journal, heard: int) -> None:
     """The events are kept no longer, or the reader came back too late: the Result holds the whole text."""
     reader = Reader(journal.events)
     for event in journal.events[: min(heard, len(journal.events) - 1)]:

@@ -5,12 +5,13 @@ from itertools import pairwise
 
 from hypothesis import given
 from hypothesis import strategies as st
+from hypothesis.strategies import DataObject
 
 from mesh.errors import EngineDeadError, EngineFailedError, InvalidRequestError, UnsupportedError
 from mesh.job_key import JobRef
 from mesh.policies.retry import RetryPolicy
 from mesh.protocol.history import History, read_history
-from mesh.protocol.messages import Delta, Request, Result, Started, Usage
+from mesh.protocol.messages import Delta, Event, Request, Result, Started, Usage
 from mesh.protocol.outcome import JobFacts
 from mesh.worker.attempt import Ack, Announce, Attempt, Begin, Close, Drop, MoveToDeadLetters, Nak, NoteAttempt, Store
 
@@ -115,7 +116,9 @@ def run(draw: st.DrawFn, job: Job, now: int) -> None:
 
 
 @given(journals(), LOSS, st.sampled_from([NOW, NOW + 700_000]), st.data())
-def test_every_attempt_keeps_the_promises_of_its_end(events, loss, now, data):
+def test_every_attempt_keeps_the_promises_of_its_end(
+    events: list[Event], loss: str, now: int, data: DataObject
+) -> None:
     request = Request(prompt="a", on_worker_loss=loss, metadata={"k": 1})
     job = begin(data.draw, request, events, now)
     actions = job.actions
@@ -167,7 +170,9 @@ def check_result(job: Job, result: Result, request: Request) -> None:
 
 
 @given(journals(), st.booleans(), st.data())
-def test_a_job_acknowledged_without_a_result_is_somebody_elses_or_over(events, is_queued, data):
+def test_a_job_acknowledged_without_a_result_is_somebody_elses_or_over(
+    events: list[Event], is_queued: bool, data: DataObject
+) -> None:
     """The only plain Ack of a takeover: its journal has the Result, or a first request of that id is in the queue."""
     facts = JobFacts(JobRef("j", "t", "m", "batch", 17), "w", NOW, NOW, Request(prompt="a"))
     history = read_history(events)

@@ -19,7 +19,7 @@ seconds = st.integers(min_value=0, max_value=10**9)
 
 
 @st.composite
-def queues(draw) -> QueueDepth:
+def queues(draw: st.DrawFn) -> QueueDepth:
     tenants = [TenantDepth(tenant=draw(names), jobs=draw(counts), fullest=0) for _ in range(draw(st.integers(0, 3)))]
     return QueueDepth(
         model=draw(names),
@@ -36,7 +36,7 @@ def queues(draw) -> QueueDepth:
 
 
 @st.composite
-def workers(draw) -> WorkerSeen:
+def workers(draw: st.DrawFn) -> WorkerSeen:
     presence = Presence(
         worker=draw(names),
         model=draw(names),
@@ -54,7 +54,7 @@ def workers(draw) -> WorkerSeen:
 
 
 @st.composite
-def sights(draw) -> Sight:
+def sights(draw: st.DrawFn) -> Sight:
     seen = Snapshot(
         unix_ms=0,
         server=ServerFacts(name=draw(names), version="2.15.1", cluster=draw(names)),
@@ -90,7 +90,9 @@ states = st.builds(
 
 
 @given(states, sights(), st.integers(1, 200), st.integers(1, 60))
-def test_a_picture_is_exactly_as_large_as_the_terminal_and_steers_nothing(state, sight, width, height):
+def test_a_picture_is_exactly_as_large_as_the_terminal_and_steers_nothing(
+    state: State, sight: Sight, width: int, height: int
+) -> None:
     lines = frame(state, sight, width, height)
     assert len(lines) == height
     for line in lines:
@@ -100,7 +102,7 @@ def test_a_picture_is_exactly_as_large_as_the_terminal_and_steers_nothing(state,
 
 
 @given(states, sights(), st.lists(st.sampled_from([*"qjkdpPuUsr/?123<>yn", "tab", "up", "down", "escape", "enter"])))
-def test_no_key_breaks_anything_and_nothing_is_done_without_a_yes(state, sight, keys):
+def test_no_key_breaks_anything_and_nothing_is_done_without_a_yes(state: State, sight: Sight, keys: list[str]) -> None:
     state = replace(state, mode="look", pending=None)
     for key in keys:
         whole, rows = shown(state, sight)
@@ -115,7 +117,9 @@ def test_no_key_breaks_anything_and_nothing_is_done_without_a_yes(state, sight, 
 
 
 @given(sights(), st.sampled_from(VIEWS), st.builds(SortOrder, st.integers(0, 12), st.booleans()), names)
-def test_sorting_and_filtering_lose_no_row_that_is_asked_for(sight, view, order, pattern):
+def test_sorting_and_filtering_lose_no_row_that_is_asked_for(
+    sight: Sight, view: str, order: SortOrder, pattern: str
+) -> None:
     whole = table(view, sight.seen, sight.rates)
     rows = arranged(whole, order, "")
     assert sorted(row.key for row in rows) == sorted(row.key for row in whole.rows)
@@ -128,7 +132,7 @@ def test_sorting_and_filtering_lose_no_row_that_is_asked_for(sight, view, order,
 
 
 @given(st.integers(0, 100), st.integers(0, 100))
-def test_a_bar_is_empty_only_at_nothing_and_full_only_at_all(value, limit):
+def test_a_bar_is_empty_only_at_nothing_and_full_only_at_all(value: int, limit: int) -> None:
     drawn = bar(value, limit, 10)
     assert len(drawn) == 12
     assert (drawn == "[----------]") == (value == 0 or limit == 0)
@@ -136,5 +140,5 @@ def test_a_bar_is_empty_only_at_nothing_and_full_only_at_all(value, limit):
 
 
 @given(st.text(max_size=60))
-def test_whatever_a_terminal_sends_becomes_keys(text):
+def test_whatever_a_terminal_sends_becomes_keys(text: str) -> None:
     assert all(len(key) == 1 or key.isalpha() for key in read_keys(text))

@@ -47,7 +47,7 @@ TOLD = [
 
 
 @pytest.mark.parametrize(("signal", "event"), TOLD)
-def test_an_entry_says_what_the_signal_says_and_nothing_in_words(signal, event):
+def test_an_entry_says_what_the_signal_says_and_nothing_in_words(signal: object, event: str) -> None:
     entry = entry_of(signal, "w", 1234)
     assert (entry.event, entry.by, entry.unix_ms) == (event, "w", 1234)
     shown = {*signal.__struct_fields__, "job", "tenant", "model", "tier", "sequence"} & {*AuditEntry.__struct_fields__}
@@ -69,12 +69,12 @@ def test_an_entry_says_what_the_signal_says_and_nothing_in_words(signal, event):
         ConnectionChanged(False),
     ],
 )
-def test_of_the_rest_nothing_is_said(signal):
+def test_of_the_rest_nothing_is_said(signal: ConnectionChanged | EngineDied | JobDelivered | Step) -> None:
     assert entry_of(signal, "w", 1) is None
 
 
 @given(st.text())
-def test_a_refusal_tells_the_code_and_the_field_and_no_text(text):
+def test_a_refusal_tells_the_code_and_the_field_and_no_text(text: str) -> None:
     entry = refusal_of(InvalidRequestError(f"bad: {text}", field=text), "acme", "chat")
     assert (entry.code, entry.tenant, entry.model) == ("invalid_request", "acme", "chat")
     assert entry.field in ("", text)
@@ -88,12 +88,14 @@ def test_a_refusal_tells_the_code_and_the_field_and_no_text(text):
     [QuotaExceededError("5 jobs wait", field="max_tokens"), InvalidRequestError("bad", field="max_tokens")],
     ids=lambda each: each.code,
 )
-def test_a_refusal_names_the_field_whether_it_may_be_asked_again_or_not(error):
+def test_a_refusal_names_the_field_whether_it_may_be_asked_again_or_not(
+    error: InvalidRequestError | QuotaExceededError,
+) -> None:
     entry = refusal_of(error, "acme", "chat")
     assert (entry.code, entry.field) == (error.code, "max_tokens")
 
 
-def test_like_refusals_are_equal_so_that_they_can_be_counted():
+def test_like_refusals_are_equal_so_that_they_can_be_counted() -> None:
     one = refusal_of(QuotaExceededError("5 jobs wait"), "acme", "chat")
     assert one == refusal_of(QuotaExceededError("6 jobs wait"), "acme", "chat")
     assert one != refusal_of(QuotaExceededError("5 jobs wait"), "other", "chat")
@@ -101,7 +103,7 @@ def test_like_refusals_are_equal_so_that_they_can_be_counted():
 
 
 @given(st.integers(1, 2**60), st.integers(1, 2**60))
-def test_what_is_told_twice_of_one_request_has_one_id_and_of_two_requests_two(one, other):
+def test_what_is_told_twice_of_one_request_has_one_id_and_of_two_requests_two(one: int, other: int) -> None:
     for signal, _ in TOLD:
         if isinstance(signal, JobReturned):
             continue
@@ -114,13 +116,13 @@ def test_what_is_told_twice_of_one_request_has_one_id_and_of_two_requests_two(on
         assert len(ids) == (1 if one == other else 2)
 
 
-def test_what_can_happen_again_is_written_again():
+def test_what_can_happen_again_is_written_again() -> None:
     returned = entry_of(TOLD[-2][0], "w", 1)
     assert message_id(returned, "a") != message_id(returned, "b")
 
 
 @given(st.text())
-def test_whatever_a_tenant_is_called_the_subject_stays_one(tenant):
+def test_whatever_a_tenant_is_called_the_subject_stays_one(tenant: str) -> None:
     token = tenant_token(AuditEntry(event="ended", unix_ms=1, by="w", tenant=tenant))
     assert token in ("-", tenant)
     assert not set(token) & set(". *>\r\n\t")

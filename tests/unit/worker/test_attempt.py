@@ -46,7 +46,7 @@ def kinds(actions: list) -> list[type]:
     return [type(action) for action in actions]
 
 
-def test_a_new_job_begins_at_once():
+def test_a_new_job_begins_at_once() -> None:
     one = attempt()
     (begin,) = one.first(STORED + 10)
     assert begin == Begin(
@@ -55,7 +55,7 @@ def test_a_new_job_begins_at_once():
     assert (one.number, one.resumed_at, one.is_over) == (1, 0, False)
 
 
-def test_a_job_that_finishes_is_stored_then_announced_then_acknowledged():
+def test_a_job_that_finishes_is_stored_then_announced_then_acknowledged() -> None:
     one = attempt()
     one.first(STORED + 10)
     one.produced("He", [1], STORED + 40)
@@ -74,7 +74,7 @@ def test_a_job_that_finishes_is_stored_then_announced_then_acknowledged():
     assert one.is_over
 
 
-def test_vectors_stand_in_place_of_text():
+def test_vectors_stand_in_place_of_text() -> None:
     one = attempt(Request(input="a", result_ttl_ms=5000))
     one.first(STORED)
     store, *_ = one.embedded([[1.0, 2.0]], Usage(prompt_tokens=1), STORED + 1)
@@ -83,7 +83,7 @@ def test_vectors_stand_in_place_of_text():
     assert store.ttl_ms == 5000
 
 
-def test_another_worker_goes_on_after_what_stands():
+def test_another_worker_goes_on_after_what_stands() -> None:
     one = attempt()
     (begin,) = take_over(one, journal(5, 6, 7), 3, False, STORED + 10)
     assert (begin.event.attempt, begin.event.index, begin.token_ids, begin.text) == (2, 3, (5, 6, 7), "xxx")
@@ -94,13 +94,13 @@ def test_another_worker_goes_on_after_what_stands():
     assert (one.tokens, one.resumed_at) == (4, 3)
 
 
-def test_a_request_may_ask_to_start_again_instead():
+def test_a_request_may_ask_to_start_again_instead() -> None:
     one = attempt(Request(prompt="a", on_worker_loss="restart"))
     (begin,) = take_over(one, journal(5, 6, 7), 3, False, STORED + 10)
     assert (begin.event.index, begin.token_ids, begin.text) == (0, (), "")
 
 
-def test_a_request_may_ask_to_fail_instead():
+def test_a_request_may_ask_to_fail_instead() -> None:
     one = attempt(Request(prompt="a", on_worker_loss="fail"))
     close, store, *rest = take_over(one, journal(5), 1, False, STORED + 10)
     assert (close.event.attempt, close.event.index, close.event.closing) == (2, 1, True)
@@ -110,7 +110,7 @@ def test_a_request_may_ask_to_fail_instead():
     assert kinds(take_over(one, History(), 0, False, STORED + 10)) == [Begin]
 
 
-def test_a_journal_that_says_how_it_ended_needs_no_engine():
+def test_a_journal_that_says_how_it_ended_needs_no_engine() -> None:
     one = attempt()
     history = journal(5, 6, finish_reason="length", usage=USAGE)
     store, announce, ack = take_over(one, history, 2, False, STORED + 10)
@@ -120,7 +120,7 @@ def test_a_journal_that_says_how_it_ended_needs_no_engine():
     assert isinstance(ack, Ack)
 
 
-def test_a_journal_that_holds_the_result_is_stored_where_it_is_not_and_acknowledged():
+def test_a_journal_that_holds_the_result_is_stored_where_it_is_not_and_acknowledged() -> None:
     history = journal(5)
     history.apply(Result(id="j", tenant="t", model="m", status="finished", text="x"))
     actions = take_over(attempt(), history, 1, False, STORED + 10)
@@ -129,7 +129,7 @@ def test_a_journal_that_holds_the_result_is_stored_where_it_is_not_and_acknowled
 
 
 @pytest.mark.parametrize("how", ["cancelled", "expired"])
-def test_a_job_whose_result_is_told_is_given_no_other_whatever_comes_now(how):
+def test_a_job_whose_result_is_told_is_given_no_other_whatever_comes_now(how: str) -> None:
     """Somebody ended it in the queue, and died between the journal and the store; then it is asked for once more."""
     told = Result(id="j", tenant="t", model="m", worker="v", status="cancelled", attempts=0)
     one = attempt()
@@ -139,7 +139,7 @@ def test_a_job_whose_result_is_told_is_given_no_other_whatever_comes_now(how):
     assert actions[0].result is told
 
 
-def test_a_second_request_of_the_same_id_is_acknowledged_while_the_first_one_is_there():
+def test_a_second_request_of_the_same_id_is_acknowledged_while_the_first_one_is_there() -> None:
     history = journal(5, sequence=9)
     assert kinds(take_over(attempt(), history, 1, True, STORED + 10)) == [Ack]
     assert kinds(take_over(attempt(), history, 1, False, STORED + 10)) == [Begin]
@@ -147,7 +147,7 @@ def test_a_second_request_of_the_same_id_is_acknowledged_while_the_first_one_is_
 
 
 @pytest.mark.parametrize("begins", [True, False])
-def test_a_job_past_its_deadline_is_not_begun(begins):
+def test_a_job_past_its_deadline_is_not_begun(begins: bool) -> None:
     one = attempt(Request(prompt="a", deadline_unix_ms=STORED + 10))
     actions = one.first(STORED + 10) if begins else take_over(one, journal(5), 1, False, STORED + 10)
     closes = [] if begins else [Close]
@@ -158,12 +158,12 @@ def test_a_job_past_its_deadline_is_not_begun(begins):
     assert where in result.error.message
 
 
-def test_without_a_deadline_a_job_has_ten_minutes():
+def test_without_a_deadline_a_job_has_ten_minutes() -> None:
     assert facts().deadline_unix_ms == STORED + DEFAULT_DEADLINE_MS
     assert facts(Request(prompt="a", deadline_unix_ms=7)).deadline_unix_ms == 7
 
 
-def test_a_failed_attempt_is_handed_back_with_growing_patience_and_then_buried():
+def test_a_failed_attempt_is_handed_back_with_growing_patience_and_then_buried() -> None:
     waits = []
     for number in (1, 2):
         one = attempt()
@@ -183,7 +183,7 @@ def test_a_failed_attempt_is_handed_back_with_growing_patience_and_then_buried()
     assert [type(announce), type(ack)] == [Announce, Ack]
 
 
-def test_a_job_that_killed_its_workers_when_alone_is_not_begun_again():
+def test_a_job_that_killed_its_workers_when_alone_is_not_begun_again() -> None:
     history = journal(attempts=2)
     for number in (3, 4):
         one = attempt()
@@ -198,18 +198,18 @@ def test_a_job_that_killed_its_workers_when_alone_is_not_begun_again():
     assert actions[0].attempts == 4
 
 
-def test_a_silent_job_needs_no_closing():
+def test_a_silent_job_needs_no_closing() -> None:
     one = attempt(Request(prompt="a", stream=False, deadline_unix_ms=STORED))
     assert kinds(take_over(one, journal(), 0, False, STORED + 10)) == [Store, Announce, Ack]
 
 
-def test_a_job_whose_workers_died_in_company_is_not_buried():
+def test_a_job_whose_workers_died_in_company_is_not_buried() -> None:
     one = attempt()
     (begin,) = take_over(one, journal(attempts=9), 0, False, STORED + 10)
     assert begin.event.isolated
 
 
-def test_a_job_that_gets_further_needs_no_solitude():
+def test_a_job_that_gets_further_needs_no_solitude() -> None:
     one = attempt()
     history = journal(attempts=2)
     history.apply(Delta(id="j", attempt=2, index=0, text="x", token_ids=[1]))
@@ -217,7 +217,7 @@ def test_a_job_that_gets_further_needs_no_solitude():
     assert not begin.event.isolated
 
 
-def test_an_attempt_handed_back_is_noted_so_that_it_does_not_count():
+def test_an_attempt_handed_back_is_noted_so_that_it_does_not_count() -> None:
     one = attempt()
     one.first(STORED + 10)
     remark, nak = one.returned()
@@ -225,7 +225,7 @@ def test_an_attempt_handed_back_is_noted_so_that_it_does_not_count():
     assert nak == Nak(0.0)
 
 
-def test_attempts_that_brought_it_further_are_not_held_against_a_job():
+def test_attempts_that_brought_it_further_are_not_held_against_a_job() -> None:
     history = journal()
     for number in range(2, 20):
         history.apply(Started(id="j", attempt=number, index=history.index, worker="v", unix_ms=1))
@@ -234,7 +234,7 @@ def test_attempts_that_brought_it_further_are_not_held_against_a_job():
     assert begin.event.attempt == 20
 
 
-def test_a_result_carries_only_codes_of_the_protocol():
+def test_a_result_carries_only_codes_of_the_protocol() -> None:
     """A fault of NATS while the engine was asked is no word of the wire."""
     one = attempt()
     one.first(STORED + 10)
@@ -243,7 +243,7 @@ def test_a_result_carries_only_codes_of_the_protocol():
     assert store.result.error.retryable
 
 
-def test_a_refused_request_fails_at_once_with_its_code():
+def test_a_refused_request_fails_at_once_with_its_code() -> None:
     one = attempt()
     one.first(STORED + 10)
     store, *_ = one.failed(TooLargeError("too long", field="prompt"), STORED + 20)
@@ -252,7 +252,7 @@ def test_a_refused_request_fails_at_once_with_its_code():
     assert store.result.usage.completion_tokens == 0
 
 
-def test_a_dead_engine_hands_the_job_back():
+def test_a_dead_engine_hands_the_job_back() -> None:
     one = attempt()
     one.first(STORED + 10)
     remark, nak = one.failed(EngineDeadError("gone"), STORED + 20)
@@ -260,11 +260,11 @@ def test_a_dead_engine_hands_the_job_back():
     assert isinstance(nak, Nak)
 
 
-def test_an_engine_that_was_dead_before_the_job_began_says_nothing_of_it():
+def test_an_engine_that_was_dead_before_the_job_began_says_nothing_of_it() -> None:
     assert attempt().failed(EngineDeadError("gone"), STORED + 20) == [Nak(0.0)]
 
 
-def test_a_job_is_not_buried_on_the_word_of_a_worker_that_may_live():
+def test_a_job_is_not_buried_on_the_word_of_a_worker_that_may_live() -> None:
     history = journal(attempts=2)
     history.apply(Started(id="j", attempt=3, index=0, worker="v", unix_ms=1, isolated=True))
     one = attempt()
@@ -274,7 +274,7 @@ def test_a_job_is_not_buried_on_the_word_of_a_worker_that_may_live():
     )
 
 
-def test_a_cancelled_job_keeps_what_it_had():
+def test_a_cancelled_job_keeps_what_it_had() -> None:
     one = attempt()
     one.first(STORED + 10)
     one.produced("He", [1], STORED + 40)
@@ -283,18 +283,18 @@ def test_a_cancelled_job_keeps_what_it_had():
     assert store.result.finish_reason is None
 
 
-def test_a_result_found_is_announced_if_nobody_did():
+def test_a_result_found_is_announced_if_nobody_did() -> None:
     result = Result(id="j", tenant="t", model="m", status="finished", text="x")
     assert attempt().found(result, is_announced=True) == [Ack()]
     assert attempt().found(result, is_announced=False) == [Announce(result), Ack()]
 
 
-def test_a_job_given_back_is_nakked_and_a_lost_one_is_left_alone():
+def test_a_job_given_back_is_nakked_and_a_lost_one_is_left_alone() -> None:
     assert attempt().returned() == [Nak(0.0)]
     assert attempt().lost() == [Drop()]
 
 
-def test_after_its_end_an_attempt_decides_nothing():
+def test_after_its_end_an_attempt_decides_nothing() -> None:
     one = attempt()
     one.lost()
     result = Result(id="j", tenant="t", model="m", status="finished", text="x")
@@ -315,7 +315,7 @@ def test_after_its_end_an_attempt_decides_nothing():
             ask()
 
 
-def test_a_body_that_is_no_request_can_still_be_answered():
+def test_a_body_that_is_no_request_can_still_be_answered() -> None:
     one = Attempt(JobFacts(JobRef("s9", "t", "m", "batch", 9), "w", STORED, STORED, None), RetryPolicy())
     store, *_ = one.failed(TooLargeError("much"), STORED + 1)
     assert (store.result.id, store.result.metadata, store.ttl_ms) == ("s9", None, 3_600_000)
