@@ -10,6 +10,8 @@ from typing import Literal
 
 import msgspec
 
+from mesh.job_key import JobKey, JobRef
+
 When = Literal["before", "after"]
 Operation = Literal["chat", "text_completion", "embeddings"]
 
@@ -18,40 +20,59 @@ Operation = Literal["chat", "text_completion", "embeddings"]
 Cause = Literal["worker_lost", "engine_died", "engine_failed", "handed_back"]
 
 
-class JobDelivered(msgspec.Struct, frozen=True, gc=False):
+class JobSignal(msgspec.Struct, frozen=True, gc=False):
+    """What the signals of one job have in common."""
+
+    ref: JobRef  # its model is any word where no worker serves it
+
+    @property
+    def job(self) -> str:
+        """The job's id."""
+        return self.ref.id
+
+    @property
+    def tenant(self) -> str:
+        return self.ref.tenant
+
+    @property
+    def model(self) -> str:
+        return self.ref.model
+
+    @property
+    def tier(self) -> str:
+        return self.ref.tier
+
+    @property
+    def sequence(self) -> int:
+        """Of the request in its stream; 0: not known."""
+        return self.ref.sequence
+
+    @property
+    def key(self) -> JobKey:
+        """The job's identity."""
+        return self.ref.key
+
+
+class JobDelivered(JobSignal, frozen=True, gc=False):
     """JetStream handed a job to this worker."""
 
-    job: str
-    tenant: str
-    model: str
-    tier: str
     delivered: int  # JetStream's own count, from 1; may repeat after a server crash
     queued_ms: int
     traceparent: str = ""  # the trace it belongs to, as its submitter sent it; unchecked
-    sequence: int = 0  # of the request in its stream; 0: not known
 
 
-class AttemptStarted(msgspec.Struct, frozen=True, gc=False):
+class AttemptStarted(JobSignal, frozen=True, gc=False):
     """The job is this worker's: its `started` event is in the journal."""
 
-    job: str
-    tenant: str
-    model: str
-    tier: str
     attempt: int
     index: int  # output tokens that stand from earlier attempts
     taken_from: str  # the worker of the attempt before, "" for the first
     cause: Cause | None = None  # why that one did not end the job, None for the first
-    sequence: int = 0  # of the request in its stream; 0: not known
 
 
-class EngineEnded(msgspec.Struct, frozen=True, gc=False):
+class EngineEnded(JobSignal, frozen=True, gc=False):
     """The engine is done with this attempt, or was stopped. Told once for each attempt that reached the engine."""
 
-    job: str
-    tenant: str
-    model: str
-    tier: str
     attempt: int
     operation: Operation
     engine: str  # its name, as EngineInfo has it
@@ -64,25 +85,16 @@ class EngineEnded(msgspec.Struct, frozen=True, gc=False):
     tokens: int  # of output, by this attempt
 
 
-class JobBuried(msgspec.Struct, frozen=True, gc=False):
+class JobBuried(JobSignal, frozen=True, gc=False):
     """The job is kept as a dead letter; its failed Result follows."""
 
-    job: str
-    tenant: str
-    model: str
-    tier: str
     code: str
     attempts: int
-    sequence: int = 0  # of the request in its stream; 0: not known
 
 
-class JobEnded(msgspec.Struct, frozen=True, gc=False):
+class JobEnded(JobSignal, frozen=True, gc=False):
     """The job has its Result, and its message is acknowledged."""
 
-    job: str
-    tenant: str
-    model: str
-    tier: str
     status: str
     attempts: int
     prompt_tokens: int
@@ -92,38 +104,23 @@ class JobEnded(msgspec.Struct, frozen=True, gc=False):
     first_token_ms: int | None
     total_ms: int
     code: str | None  # of the error, None if it finished
-    sequence: int = 0  # of the request in its stream; 0: not known
 
 
-class JobReturned(msgspec.Struct, frozen=True, gc=False):
+class JobReturned(JobSignal, frozen=True, gc=False):
     """This worker gives the job up without a Result; JetStream hands it to another, or to this one again."""
 
-    job: str
-    tenant: str
-    model: str
-    tier: str
     reason: Literal["lost", "drain", "retry", "duplicate"]
 
 
-class RequestRefused(msgspec.Struct, frozen=True, gc=False):
+class RequestRefused(JobSignal, frozen=True, gc=False):
     """A body that is no request was answered with a failed Result."""
 
-    job: str
-    tenant: str
-    model: str
-    tier: str
     code: str
     reason: str
-    sequence: int = 0  # of the request in its stream; 0: not known
 
 
-class RequestAccepted(msgspec.Struct, frozen=True, gc=False):
+class RequestAccepted(JobSignal, frozen=True, gc=False):
     """A request became a job at this process's front door."""
-
-    job: str
-    tenant: str
-    model: str
-    tier: str
 
 
 class RequestDenied(msgspec.Struct, frozen=True, gc=False):
@@ -134,13 +131,9 @@ class RequestDenied(msgspec.Struct, frozen=True, gc=False):
     code: str
 
 
-class JobEndedUnrun(msgspec.Struct, frozen=True, gc=False):
+class JobEndedUnrun(JobSignal, frozen=True, gc=False):
     """This process ended a job that no worker had: past its deadline, cancelled, or for a model nobody serves."""
 
-    job: str
-    tenant: str
-    model: str  # where nobody serves it, any word
-    tier: str
     status: str
     code: str
     cause: str

@@ -30,11 +30,13 @@ from mesh.worker.worker import Worker, WorkerOptions
 MODEL = "simulator"
 CRASHING_WORKER = Path(__file__).parent / "chaos" / "crashing_worker.py"
 Value = TypeVar("Value")
+DEADLINE_S = 10.0  # of `wait_until`, where its caller gives none
 
 
-async def wait_until(condition: Callable[[], object], deadline_s: float = 10.0) -> None:
+async def wait_until(condition: Callable[[], object], deadline_s: float | None = None) -> None:
     """Return once `condition()` is true; fail when it is not by the deadline."""
     loop = asyncio.get_running_loop()
+    deadline_s = DEADLINE_S if deadline_s is None else deadline_s
     end = loop.time() + deadline_s
     while True:
         found = condition()
@@ -136,7 +138,7 @@ class RunningMesh:
     async def hand_back_all(self) -> None:
         """Hand back whatever any worker holds, as those do who find it dead."""
         queue = self.broker.queue
-        for stored in await queue.read(0):
+        for stored in [stored async for page in queue.pages() for stored in page]:
             address = stored.address
             assert address is not None
             consumer = self.names.consumer(address.model, address.tier, address.lane)

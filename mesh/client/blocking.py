@@ -154,6 +154,11 @@ class BlockingClient:
     ) -> None:
         self.close()
 
+    @property
+    def protocol(self) -> str | None:
+        """The protocol that the mesh speaks, such as "1.0"; None until it says so: in a tenant's account, an answer."""
+        return self._client.protocol
+
     def submit(
         self,
         model: str,
@@ -308,6 +313,7 @@ def connect(
     Raises:
         DisconnectedError: no NATS there. UnauthorizedError: it refused us.
         TopologyError: no mesh on it; in a tenant's account the first request tells.
+        VersionError: it speaks another major version of the protocol; in a tenant's account an answer tells.
     """
     connecting = asynchronous.connect(
         servers, tenant=tenant, namespace=namespace, encoding=encoding, options=options, timeout=timeout

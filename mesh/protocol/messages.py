@@ -5,7 +5,7 @@ Unknown fields are skipped on reading, so a peer one version ahead is understood
 Source: nats/PROTOCOL.md in this repository.
 """
 
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
@@ -21,6 +21,13 @@ Tier = Literal["interactive", "standard", "batch"]
 TIERS: tuple[Tier, ...] = ("interactive", "standard", "batch")  # highest first
 Status = Literal["finished", "failed", "cancelled", "expired"]
 STATUSES: tuple[Status, ...] = ("finished", "failed", "cancelled", "expired")
+
+# A type checker knows the statuses of today. The decoder takes any word: a later minor may add one, which says that
+# the job ended and did not finish.
+if TYPE_CHECKING:
+    AnyStatus = Status
+else:
+    AnyStatus = str
 Role = Literal["system", "developer", "user", "assistant", "tool"]
 
 Int64 = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
@@ -107,12 +114,15 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     audio: Any = None
 
 
+OnDisconnect = Literal["cancel", "finish"]
+
+
 class RpcOptions(msgspec.Struct, frozen=True, kw_only=True):
     """What a request at the front door says beside the Request itself, in the same body."""
 
     tier: Tier = "standard"
     stream: bool = False  # the events, not the Result alone
-    on_disconnect: Literal["cancel", "finish"] = "cancel"  # what becomes of the job when nobody waits any more
+    on_disconnect: OnDisconnect = "cancel"  # what becomes of the job when nobody waits any more
 
 
 class Usage(msgspec.Struct, frozen=True, kw_only=True):
@@ -199,7 +209,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="r
     id: str
     tenant: str
     model: str
-    status: str  # a Status; a word of a later minor says that the job ended, and did not finish
+    status: AnyStatus
     # On the wire exactly one of the next three is there, see `codec.encode`.
     text: str = ""  # "" too where `embeddings` or `object` stands in its place
     embeddings: list[list[float]] | None = None  # one vector per input, all of one length

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.strategies import DataObject
 
 from mesh.errors import EngineDeadError, EngineFailedError, InvalidRequestError, UnsupportedError
+from mesh.job_key import JobRef
 from mesh.policies.retry import RetryPolicy
 from mesh.protocol.history import History, read_history
 from mesh.protocol.messages import Delta, Event, Request, Result, Started, Usage
@@ -77,7 +78,7 @@ class Job:
 
 
 def begin(data: DataObject, request: Request, events: list[Event], now: int) -> Job:
-    facts = JobFacts("j", "t", "m", "w", 17, NOW, NOW, request)
+    facts = JobFacts(JobRef("j", "t", "m", "batch", 17), "w", NOW, NOW, request)
     attempt = Attempt(facts, RetryPolicy(max_attempts=data.draw(st.integers(1, 4))))
     history = read_history(events)
     job = Job(attempt, read_history(events), history.text, history.index)
@@ -192,7 +193,7 @@ def test_a_job_acknowledged_without_a_result_is_somebody_elses_or_over(
     events: list[Event], is_queued: bool, data: DataObject
 ) -> None:
     """The only plain Ack of a takeover: its journal has the Result, or a first request of that id is in the queue."""
-    facts = JobFacts("j", "t", "m", "w", 17, NOW, NOW, Request(prompt="a"))
+    facts = JobFacts(JobRef("j", "t", "m", "batch", 17), "w", NOW, NOW, Request(prompt="a"))
     history = read_history(events)
     actions = take_over(Attempt(facts, RetryPolicy()), history, 0, is_queued, NOW)
     if actions == [Ack()]:

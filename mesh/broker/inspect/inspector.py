@@ -4,9 +4,6 @@ Used by control/status/snapshot and whatever else shows an operator how a mesh i
 """
 
 import asyncio
-import contextlib
-from dataclasses import dataclass
-from typing import Any
 
 import msgspec
 import nats.errors
@@ -21,26 +18,15 @@ from mesh.broker.inspect.facts import (
     read_store,
     silent_store,
 )
-from mesh.broker.stores.reads import get_batch, get_from_leader
+from mesh.broker.stores.reads import get_from_leader
 from mesh.broker.topology.streams import streams
 from mesh.broker.transport.mapping import NO_STREAM, mapped, read_api
 from mesh.broker.transport.mesh_link import MeshLink
-from mesh.errors import BrokerTimeoutError, ProtocolError, TopologyError, UnavailableError
-from mesh.protocol import codec
-from mesh.protocol.messages import Presence
+from mesh.errors import BrokerTimeoutError, TopologyError
 
 PING_S = 5.0
 STORE_S = 2.0  # for a stream's leader to answer; one without a leader never does
-MOST_WORKERS = 1000  # JetStream answers for 1024 keys at once, and for none if there are more
 AT_ONCE = 32  # reads under way at the same time
-
-
-@dataclass(frozen=True, slots=True)
-class Beat:
-    """A worker's last sign in the bucket."""
-
-    presence: Presence
-    unix_ms: int  # when it was stored, by the server's clock
 
 
 class Inspector:
@@ -140,25 +126,6 @@ class Inspector:
             return message.unix_ms if message is not None else None
 
         return list(await asyncio.gather(*(one(*each) for each in asks)))
-
-    async def beats(self) -> list[Beat]:
-        """Every worker alive, by id, and when it last said so.
-
-        Raises:
-            TopologyError: there is no bucket for them. BrokerError: NATS did not answer.
-        """
-        bucket = self._names.workers_bucket
-        ask: dict[str, Any] = {"multi_last": [self._names.worker_key("*")], "batch": MOST_WORKERS}
-        try:
-            messages = await get_batch(self._connection, f"KV_{bucket}", ask)
-        except UnavailableError:
-            raise TopologyError(f"bucket {bucket} is missing; declare it with `mesh init --apply`") from None
-        found = []
-        for message in messages:
-            with contextlib.suppress(ProtocolError):  # a worker of another version, or nobody of ours
-                if message.body:
-                    found.append(Beat(codec.decode_presence(message.body), message.unix_ms))
-        return sorted(found, key=lambda beat: beat.presence.worker)
 
     async def _store(self, stream: str) -> StoreFacts | None:
         """None: there is no such stream."""

@@ -9,7 +9,7 @@ from opentelemetry.trace import SpanKind, StatusCode
 from mesh.signals import JobBuried, JobReturned, RequestRefused, Signal
 from mesh.telemetry.working import WorkerTracing
 from tests.running import present
-from tests.unit.telemetry.signals import ABOUT, delivered, ended, engine_ended, started
+from tests.unit.telemetry.signals import REF, delivered, ended, engine_ended, ref, started
 
 TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 PARENT = f"00-{TRACE}-{SPAN}-01"
@@ -91,7 +91,7 @@ def test_a_takeover_says_from_whom_and_why(bench: Bench) -> None:
 
 def test_a_failed_attempt_is_an_error_and_the_next_one_a_span_of_its_own(bench: Bench) -> None:
     failed = engine_ended(is_finished=False, outcome="engine_error")
-    bench.tell(delivered(traceparent=PARENT), started(), failed, JobReturned(**ABOUT, reason="retry"))
+    bench.tell(delivered(traceparent=PARENT), started(), failed, JobReturned(REF, reason="retry"))
     assert bench.spans["process demo"].status.status_code is StatusCode.ERROR
     assert bench.spans["chat demo"].attributes is not None
     assert bench.spans["chat demo"].attributes["mesh.stopped"] == "engine_error"
@@ -101,7 +101,7 @@ def test_a_failed_attempt_is_an_error_and_the_next_one_a_span_of_its_own(bench: 
 
 def test_a_job_handed_back_by_a_drain_is_no_error(bench: Bench) -> None:
     stopped = engine_ended(is_finished=False, outcome="drain")
-    bench.tell(delivered(traceparent=PARENT), started(), stopped, JobReturned(**ABOUT, reason="drain"))
+    bench.tell(delivered(traceparent=PARENT), started(), stopped, JobReturned(REF, reason="drain"))
     assert bench.spans["process demo"].status.status_code is StatusCode.UNSET
     assert bench.spans["process demo"].attributes is not None
     assert bench.spans["process demo"].attributes["mesh.returned"] == "drain"
@@ -121,7 +121,7 @@ def test_a_broken_traceparent_breaks_nothing(bench: Bench, traceparent: str) -> 
 
 
 def test_a_refused_body_is_a_short_span_with_its_code(bench: Bench) -> None:
-    refused = RequestRefused(**ABOUT, code="invalid_request", reason="a text nobody shows")
+    refused = RequestRefused(REF, code="invalid_request", reason="a text nobody shows")
     bench.tell(delivered(traceparent=PARENT), refused, ended(status="failed", code="invalid_request"))
     span = bench.spans["process demo"]
     assert span.attributes is not None
@@ -131,14 +131,14 @@ def test_a_refused_body_is_a_short_span_with_its_code(bench: Bench) -> None:
 
 
 def test_a_dead_letter_is_an_event_of_its_attempt(bench: Bench) -> None:
-    buried = JobBuried(**ABOUT, code="attempts_exhausted", attempts=3)
+    buried = JobBuried(REF, code="attempts_exhausted", attempts=3)
     bench.tell(delivered(traceparent=PARENT), started(), buried, ended(status="failed", code="attempts_exhausted"))
     assert [event.name for event in bench.spans["process demo"].events] == ["dead letter"]
 
 
 def test_nothing_is_kept_of_jobs_that_ended(bench: Bench) -> None:
     bench.tell(
-        delivered(), started(), engine_ended(), ended(), delivered(job="j2"), JobReturned(**ABOUT, reason="lost")
+        delivered(), started(), engine_ended(), ended(), delivered(ref=ref(id="j2")), JobReturned(REF, reason="lost")
     )
     assert list(bench.tracing._jobs) == [("acme", "j2")]
 

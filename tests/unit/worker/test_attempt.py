@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from mesh.errors import DisconnectedError, EngineDeadError, EngineFailedError, TooLargeError
+from mesh.job_key import JobRef
 from mesh.policies.retry import RetryPolicy
 from mesh.protocol.history import History, read_history
 from mesh.protocol.messages import DEFAULT_DEADLINE_MS, Delta, Event, Note, Request, Result, Started, Usage
@@ -30,11 +31,8 @@ USAGE = Usage(prompt_tokens=3, completion_tokens=2)
 
 def facts(request: Request | None = None, sequence: int = 17) -> JobFacts:
     return JobFacts(
-        id="j",
-        tenant="t",
-        model="m",
+        ref=JobRef("j", "t", "m", "batch", sequence),
         worker="w",
-        sequence=sequence,
         stored_unix_ms=STORED,
         received_unix_ms=STORED + 5,
         request=request or Request(prompt="a", metadata={"team": "x"}),
@@ -359,7 +357,7 @@ def test_after_its_end_an_attempt_decides_nothing() -> None:
 
 
 def test_a_body_that_is_no_request_can_still_be_answered() -> None:
-    one = Attempt(JobFacts("s9", "t", "m", "w", 9, STORED, STORED, None), RetryPolicy())
+    one = Attempt(JobFacts(JobRef("s9", "t", "m", "batch", 9), "w", STORED, STORED, None), RetryPolicy())
     store, *_ = one.failed(TooLargeError("much"), STORED + 1)
     assert isinstance(store, Store)
     assert (store.result.id, store.result.metadata, store.ttl_ms) == ("s9", None, 3_600_000)
