@@ -49,7 +49,7 @@ from mesh.protocol.codec import Encoding
 from mesh.protocol.messages import DEFAULT_DEADLINE_MS, Presence, Request, Result
 from mesh.protocol.subjects import DEFAULT_NAMESPACE, Names, check_tier, check_token
 from mesh.protocol.timing import RESULT_MARGIN_S
-from mesh.telemetry import asking
+from mesh.telemetry import client_tracing
 
 DEFAULT_URL = "nats://127.0.0.1:4222"
 SUBMIT_S = 10.0
@@ -145,7 +145,7 @@ class Client:
             raise TooLargeError(f"the request has {len(asked.body)} bytes; this NATS takes {room_bytes}")
         subject = self._names.request(model, tier, self._tenant, affinity_token(request))
         job = self.watch.open(self, request.id, _bound_of(request, self._clock), is_new=True, on_entry=on_entry)
-        job.trace = trace = asking.begin(request, model, tier, self._tenant, traceparent)
+        job.trace = trace = client_tracing.begin(request, model, tier, self._tenant, traceparent)
         traceparent = trace.traceparent if trace is not None else traceparent
         try:
             ack = await self._submission.store(subject, asked, traceparent, deadline_s)

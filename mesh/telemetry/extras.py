@@ -1,4 +1,4 @@
-"""What to install where an optional library is missing. Used by whoever opens telemetry."""
+"""The error for a missing optional library; it names the extra to install."""
 
 import contextlib
 from collections.abc import Iterator
@@ -8,10 +8,10 @@ from mesh.errors import ConfigError
 
 @contextlib.contextmanager
 def needing(extra: str, key: str) -> Iterator[None]:
-    """Import in its context what the extra brings, for the option `--<key>`.
+    """Wrap an import of the extra's libraries, for the option `--<key>`.
 
     Raises:
-        ConfigError: it is not installed.
+        ConfigError: a library is not installed.
     """
     try:
         yield

@@ -270,7 +270,7 @@ class SimulatorEngine:
             await self._run_steps()
         except Exception as error:
             # A bug of the simulator: the callers that wait must get the error, and the worker replaces the engine.
-            logger.exception("the simulator failed; its jobs end", extra={"event": "engine_broke"})
+            logger.exception("the simulator broke; its jobs end", extra={"event": "engine_broke"})
             self._die(f"{type(error).__name__}: {error}")
 
     async def _run_steps(self) -> None:

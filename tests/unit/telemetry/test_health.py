@@ -15,7 +15,7 @@ def test_a_worker_that_is_well_is_ready():
         (Condition("starting"), "starting"),
         (Condition("draining"), "draining"),
         (Condition("ended"), "ended"),
-        (Condition("ready", is_connected=False), "NATS is away"),
+        (Condition("ready", is_connected=False), "there is no connection to NATS"),
         (Condition("ready", is_confirmed=False), "not confirmed"),
         (Condition("ready", engine_fault="gone"), "dead"),
         (Condition("ready", owes_s=PROBE_PATIENCE_S + 1), "not answered for 16 s"),

@@ -7,7 +7,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import SpanKind, StatusCode
 
 from mesh.signals import JobBuried, JobReturned, RequestRefused
-from mesh.telemetry.working import WorkerTracing
+from mesh.telemetry.worker_tracing import WorkerTracing
 from tests.unit.telemetry.signals import ABOUT, delivered, ended, engine_ended, started
 
 TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
