@@ -12,23 +12,49 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mesh import blocking, errors
+    from mesh.broker.transport.options import ConnectOptions
     from mesh.client.assembly import Restarted
     from mesh.client.client import Client, connect
     from mesh.client.job import Job
-    from mesh.protocol.messages import Delta, Message, Presence, Request, Result, Started, Usage
+    from mesh.client.request_fields import JobFields, MessageDict, RequestFields
+    from mesh.protocol.messages import (
+        Delta,
+        ErrorInfo,
+        JobStatus,
+        Message,
+        Presence,
+        Request,
+        ResponseFormat,
+        Result,
+        Started,
+        StructuredOutputs,
+        Tier,
+        Timing,
+        Usage,
+    )
 
 __version__ = "0.1.0"
 
 __all__ = [
     "connect",
+    "ConnectOptions",
     "blocking",
     "errors",
     "Client",
     "Job",
+    "JobStatus",
     "Request",
+    "RequestFields",
+    "JobFields",
+    "Tier",
     "Message",
+    "MessageDict",
+    "ResponseFormat",
+    "StructuredOutputs",
     "Result",
     "Usage",
+    "Timing",
+    "ErrorInfo",
     "Started",
     "Delta",
     "Restarted",
@@ -39,19 +65,40 @@ __all__ = [
 _HOMES = {
     "connect": "mesh.client.client",
     "Client": "mesh.client.client",
+    "ConnectOptions": "mesh.broker.transport.options",
     "Job": "mesh.client.job",
     "Restarted": "mesh.client.assembly",
     "blocking": "mesh.blocking",
     "errors": "mesh.errors",
-} | dict.fromkeys(("Request", "Message", "Result", "Usage", "Started", "Delta", "Presence"), "mesh.protocol.messages")
+}
+_HOMES |= dict.fromkeys(("RequestFields", "JobFields", "MessageDict"), "mesh.client.request_fields")
+_HOMES |= dict.fromkeys(
+    (
+        "JobStatus",
+        "Request",
+        "Tier",
+        "Message",
+        "ResponseFormat",
+        "StructuredOutputs",
+        "Result",
+        "Usage",
+        "Timing",
+        "ErrorInfo",
+        "Started",
+        "Delta",
+        "Presence",
+    ),
+    "mesh.protocol.messages",
+)
 
+if not TYPE_CHECKING:  # a type checker that sees it believes that every name exists
 
-def __getattr__(name: str) -> Any:
-    home = _HOMES.get(name)
-    if home is None:
-        raise AttributeError(f"module 'mesh' has no attribute {name!r}")
-    module = importlib.import_module(home)
-    return module if home == f"mesh.{name}" else getattr(module, name)
+    def __getattr__(name: str) -> Any:
+        home = _HOMES.get(name)
+        if home is None:
+            raise AttributeError(f"module 'mesh' has no attribute {name!r}")
+        module = importlib.import_module(home)
+        return module if home == f"mesh.{name}" else getattr(module, name)
 
 
 def __dir__() -> list[str]:

@@ -115,7 +115,7 @@ class Assembly:
     def rest_of(self, result: Result) -> list[Delta | Restarted]:
         """What a finished Result shows beyond what was shown, when its events can be read no more."""
         text = self.text
-        if not isinstance(result.text, str) or result.text == text:
+        if result.embeddings is not None or result.text == text:
             return []
         if result.text.startswith(text):
             rest = result.text[len(text) :]

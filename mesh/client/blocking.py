@@ -1,77 +1,40 @@
 """The client for programs without an event loop: the same objects, driven from a thread of their own.
 
-with mesh.blocking.connect() as client:
-    job = client.submit("demo", "Tell me a story.")
-    for delta in job:
-        print(delta.text, end="", flush=True)
-    print(job.result().usage)
+    with mesh.blocking.connect() as client:
+        job = client.submit("demo", "Tell me a story.")
+        for delta in job:
+            print(delta.text, end="", flush=True)
+        print(job.result().usage)
+
+Every method may be called from every thread, but not from the client's own. A process that was forked after `connect`
+makes a client of its own.
 """
 
-import asyncio
-import concurrent.futures
-import contextlib
-import threading
-from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
-from typing import Any, TypeVar
+from collections.abc import AsyncGenerator, Generator, Sequence
+from types import TracebackType
+from typing import Unpack
 
+from mesh.broker.transport.options import ConnectOptions
 from mesh.client import client as asynchronous
+from mesh.client._core import FOLLOW_S, READ_S, SUBMIT_S
+from mesh.client._loop_thread import LoopThread
 from mesh.client.assembly import Restarted
-from mesh.client.client import DEFAULT_URL, Client
+from mesh.client.client import DEFAULT_URL, Client, Connecting
 from mesh.client.job import Job
-from mesh.errors import DisconnectedError
-from mesh.protocol.messages import Delta, Presence, Request, Result
-
-T = TypeVar("T")
-
-CLOSED = "this client is closed; its jobs go on, and `client.job(id)` of a new one finds them"
-
-
-class _Loop:
-    """An event loop in a thread."""
-
-    def __init__(self) -> None:
-        self._loop = asyncio.new_event_loop()
-        self._lock = threading.Lock()  # what is begun before `stop` is ended by it, and nothing is begun after
-        self._is_stopped = False
-        self._thread = threading.Thread(target=self._loop.run_forever, name="mesh-blocking", daemon=True)
-        self._thread.start()
-
-    def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """The result of `work`, which has a bound of its own; an interrupt of the waiting thread (Ctrl-C) cancels it.
-
-        Raises:
-            DisconnectedError: the client is closed.
-        """
-        future = self._begin(work)
-        try:
-            return future.result()
-        except concurrent.futures.CancelledError:
-            raise DisconnectedError(CLOSED) from None
-        except BaseException:
-            future.cancel()
-            raise
-
-    def stop(self) -> None:
-        """End what still runs, so that no thread waits for it for ever, and the loop."""
-        ending = self._begin(_cancel_others(), is_last=True)
-        ending.result()
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
-
-    def _begin(self, work: Coroutine[Any, Any, T], is_last: bool = False) -> "concurrent.futures.Future[T]":
-        with self._lock:
-            if self._is_stopped:
-                work.close()
-                raise DisconnectedError(CLOSED)
-            self._is_stopped = is_last
-            return asyncio.run_coroutine_threadsafe(work, self._loop)
+from mesh.client.request_fields import JobFields, Messages, RequestFields
+from mesh.protocol.codec import Encoding
+from mesh.protocol.messages import Delta, JobStatus, Presence, Request, Result, Tier
+from mesh.protocol.subjects import DEFAULT_NAMESPACE
 
 
 class BlockingJob:
-    """A `Job`, blocking. See mesh.client.job."""
+    """One job of this client's tenant. Made by `BlockingClient.submit` and `BlockingClient.job`.
 
-    def __init__(self, loop: _Loop, job: Job) -> None:
+    for delta in job: print(delta.text)     # its output as it is made
+    result = job.result()                   # its Result, whatever its status
+    """
+
+    def __init__(self, loop: LoopThread, job: Job) -> None:
         self._loop = loop
         self._job = job
 
@@ -80,115 +43,290 @@ class BlockingJob:
 
     @property
     def id(self) -> str:
+        """Its id: `client.job(id)` finds it again, from any program of its tenant."""
         return self._job.id
 
+    @property
+    def tenant(self) -> str:
+        """The tenant it belongs to."""
+        return self._job.tenant
+
+    @property
+    def model(self) -> str | None:
+        """The model it was submitted for; None: opened by its id, and its Result is not there yet."""
+        return self._job.model
+
+    @property
+    def sequence(self) -> int:
+        """The stream sequence of its stored request; 0: not known, as for a job opened by its id."""
+        return self._job.sequence
+
     def result(self, timeout: float | None = None) -> Result:
-        """As `Job.result`."""
+        """Wait for the job's Result, whatever its status; `raise_for_status()` on it turns failures into errors.
+
+        Args:
+            timeout: seconds; without it, until a little after the job's deadline.
+
+        Raises:
+            WaitTimeoutError: no Result by then. The job goes on; `client.job(id)` finds it again.
+            ResultNotFoundError: the job is unknown, or its Result is kept no longer.
+            InvalidRequestError: field `id`: another request of this id is served.
+            DisconnectedError: the client was closed, or this process was forked after it connected.
+        """
         return self._loop.run(self._job.result(timeout))
 
-    def __iter__(self) -> Iterator[Delta | Restarted]:
-        """As iterating a `Job`."""
+    def __iter__(self) -> Generator[Delta | Restarted, None, None]:
+        """As `deltas`, without a `timeout`."""
         return self.deltas()
 
-    def deltas(self, timeout: float | None = None) -> Iterator[Delta | Restarted]:
-        """As `Job.deltas`."""
+    def deltas(self, timeout: float | None = None) -> Generator[Delta | Restarted, None, None]:
+        """The output as it is made: each token once, in order. Ends with the job, whatever its status.
+
+        A `Restarted` among the deltas says that the output shown so far no longer stands. Iterating again goes on
+        where the last iteration was left, also by an error.
+
+        Args:
+            timeout: seconds to wait for each delta; without it, until a little after the job's deadline.
+
+        Raises:
+            WaitTimeoutError, ResultNotFoundError, InvalidRequestError, DisconnectedError: as `result`.
+            RuntimeError: another iteration of this handle began; `client.job(id)` makes a handle for each reader.
+        """
         stream = self._job.deltas(timeout)
         try:
             while (shown := self._loop.run(_next(stream))) is not None:
                 yield shown
         finally:
-            with contextlib.suppress(DisconnectedError):  # then it ended with the client
-                self._loop.run(stream.aclose())
+            # The garbage collector ends an iteration that was left, in any thread and at any moment: nothing may wait.
+            self._loop.begin_nowait(lambda: _close(stream))
 
-    def cancel(self, timeout: float = 10.0) -> str:
-        """As `Job.cancel`."""
-        return self._loop.run(self._job.cancel(timeout))
+    def status(self, timeout: float = 10.0) -> JobStatus:
+        """Where the job stands now, as a worker says.
 
-    def status(self, timeout: float = 10.0) -> dict[str, Any]:
-        """As `Job.status`."""
+        Args:
+            timeout: seconds for a worker to answer.
+
+        Raises:
+            UnavailableError: no worker is there to say.
+            BrokerTimeoutError: no answer within `timeout`.
+        """
         return self._loop.run(self._job.status(timeout))
 
+    def cancel(self, timeout: float = 10.0) -> str:
+        """Ask for the job to stop. Returns its status: `cancelled`, or the one it already had, or `unknown`.
+
+        Args:
+            timeout: seconds for a worker to answer.
+
+        Raises:
+            UnavailableError: no worker is there to do it.
+            BrokerTimeoutError: no answer within `timeout`; the job may or may not stop.
+        """
+        return self._loop.run(self._job.cancel(timeout))
+
     def close(self) -> None:
-        """As `Job.close`."""
+        """Hear no more of the job, which goes on. Idempotent; done by itself once the Result is there."""
 
         async def close() -> None:
             self._job.close()
 
-        self._loop.run(close())
+        self._loop.begin_nowait(close)
 
 
 class BlockingClient:
-    """A `Client`, blocking. See mesh.client.client."""
+    """One tenant's client of a mesh, for programs without an event loop. Made by `mesh.blocking.connect`.
 
-    def __init__(self, loop: _Loop, client: Client) -> None:
+    Leaving its context closes it; so does `close`.
+    """
+
+    def __init__(self, loop: LoopThread, client: Client) -> None:
         self._loop = loop
         self._client = client
 
     def __repr__(self) -> str:
         return repr(self._client)
 
+    def __enter__(self) -> "BlockingClient":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
     def submit(
-        self, model: str, prompt: str | Sequence[dict[str, str]] | Request | None = None, **arguments: Any
+        self,
+        model: str,
+        prompt: str | Messages | Request | None = None,
+        *,
+        tier: Tier = "standard",
+        traceparent: str = "",
+        timeout: float = SUBMIT_S,
+        **fields: Unpack[RequestFields],
     ) -> BlockingJob:
-        """As `Client.submit`."""
-        return BlockingJob(self._loop, self._loop.run(self._client.submit(model, prompt, **arguments)))
+        """Store a request in the queue; from then on it is a job that ends exactly once, whoever dies.
+
+        An `id` makes it safe to submit the same request again, from anywhere and at any time while its Result is
+        kept: it runs once, and every handle gets the one answer.
+
+        Args:
+            model: the name it is served under.
+            prompt: text, a list of chat messages, or a whole `Request`.
+            tier: `interactive`, `standard` or `batch`.
+            traceparent: W3C's, of the span that asks.
+            timeout: seconds to get it stored.
+            fields: any other field of `Request`, e.g. `max_tokens=64`, `temperature=0`, `id="job-1"`.
+
+        Raises:
+            InvalidRequestError, UnsupportedError, TooLargeError, ModelNotFoundError: before anything is sent; and
+                InvalidRequestError with field `id` if that id was submitted before and asks for something else.
+            QuotaExceededError: the queue is full.
+            ResultNotFoundError: the id was submitted before, and its Result is kept no longer.
+            BrokerError: not stored within `timeout`, as far as is known; submit again with the same `id` is safe.
+        """
+        submitting = self._client.submit(model, prompt, tier=tier, traceparent=traceparent, timeout=timeout, **fields)
+        return BlockingJob(self._loop, self._loop.run(submitting))
 
     def generate(
-        self, model: str, prompt: str | Sequence[dict[str, str]] | Request | None = None, **arguments: Any
+        self,
+        model: str,
+        prompt: str | Messages | Request | None = None,
+        *,
+        tier: Tier = "standard",
+        traceparent: str = "",
+        timeout: float | None = None,
+        **fields: Unpack[RequestFields],
     ) -> Result:
-        """As `Client.generate`."""
-        return self._loop.run(self._client.generate(model, prompt, **arguments))
+        """Submit, and wait for the Result. Events are not streamed unless `stream=True`.
 
-    def embed(self, model: str, input: str | Sequence[str], **arguments: Any) -> list[list[float]]:
-        """As `Client.embed`."""
-        return self._loop.run(self._client.embed(model, input, **arguments))
+        Args:
+            model: the name it is served under.
+            prompt: text, a list of chat messages, or a whole `Request`.
+            tier: `interactive`, `standard` or `batch`.
+            traceparent: W3C's, as for `submit`.
+            timeout: seconds for all of it; without it, until a little after the job's deadline.
+            fields: any other field of `Request`.
 
-    def job(self, id: str, **arguments: Any) -> BlockingJob:
-        """As `Client.job`."""
+        Raises:
+            As `submit`, and WaitTimeoutError: no Result by then; the job goes on.
+        """
+        generating = self._client.generate(model, prompt, tier=tier, traceparent=traceparent, timeout=timeout, **fields)
+        return self._loop.run(generating)
+
+    def embed(
+        self,
+        model: str,
+        input: str | Sequence[str],
+        *,
+        tier: Tier = "standard",
+        traceparent: str = "",
+        timeout: float | None = None,
+        **fields: Unpack[JobFields],
+    ) -> list[list[float]]:
+        """The vectors of one or more strings, one for each in their order, all of one length.
+
+        Args:
+            model: the name it is served under.
+            input: one string, or n >= 1 of them.
+            tier: `interactive`, `standard` or `batch`.
+            traceparent: W3C's, as for `submit`.
+            timeout: seconds for all of it; without it, until a little after the job's deadline.
+            fields: those fields of `Request` that an embedding has, e.g. `session="s"`, `metadata={"k": 1}`.
+
+        Raises:
+            As `generate`, and JobError if the job does not finish.
+        """
+        embedding = self._client.embed(model, input, tier=tier, traceparent=traceparent, timeout=timeout, **fields)
+        return self._loop.run(embedding)
+
+    def job(self, id: str, *, index: int = 0, timeout: float = FOLLOW_S) -> BlockingJob:
+        """The handle of a job by its id, submitted by anybody of this tenant: its journal, then live.
+
+        Args:
+            index: output tokens its reader has had, to go on after them: the last delta's `index` and the number of
+                its `token_ids`. Where that cannot be, a `Restarted` comes first, and all of the output after it.
+            timeout: seconds after which waits on this handle end.
+
+        Raises:
+            InvalidRequestError: `id` cannot be the id of a job. ValueError: `index` is negative.
+        """
 
         async def open_job() -> Job:
-            return self._client.job(id, **arguments)
+            return self._client.job(id, index=index, timeout=timeout)
 
         return BlockingJob(self._loop, self._loop.run(open_job()))
 
-    def result(self, id: str, **arguments: Any) -> Result:
-        """As `Client.result`."""
-        return self._loop.run(self._client.result(id, **arguments))
+    def result(self, id: str, *, timeout: float = READ_S) -> Result:
+        """The Result of a job that has ended.
 
-    def workers(self, **arguments: Any) -> list[Presence]:
-        """As `Client.workers`."""
-        return self._loop.run(self._client.workers(**arguments))
+        Args:
+            timeout: seconds for NATS to answer.
+
+        Raises:
+            ResultNotFoundError: it has none (yet), or it is kept no longer.
+            BrokerError: NATS did not answer.
+        """
+        return self._loop.run(self._client.result(id, timeout=timeout))
+
+    def workers(self, *, timeout: float = READ_S) -> list[Presence]:
+        """The workers alive.
+
+        Args:
+            timeout: seconds for NATS to answer.
+
+        Raises:
+            BrokerError: it did not.
+        """
+        return self._loop.run(self._client.workers(timeout=timeout))
+
+    def close(self) -> None:
+        """Close the client, its connection and its thread; its jobs go on. Idempotent; leaving `with` does it.
+
+        Calls under way in other threads end with DisconnectedError, and so does each later call.
+        """
+        self._loop.stop(self._client.aclose)
 
 
-@contextlib.contextmanager
-def connect(servers: str | Sequence[str] = DEFAULT_URL, **arguments: Any) -> Iterator[BlockingClient]:
-    """A blocking client for as long as the context lasts; takes what `mesh.connect` takes."""
-    loop = _Loop()
+def connect(
+    servers: str | Sequence[str] = DEFAULT_URL,
+    *,
+    tenant: str = "default",
+    namespace: str = DEFAULT_NAMESPACE,
+    encoding: Encoding = "json",
+    options: ConnectOptions | None = None,
+    timeout: float | None = None,
+) -> BlockingClient:
+    """A connected client, for `with` or to be closed by `close`. Closing it does not touch the jobs.
+
+    Args:
+        servers: one address or several of one cluster.
+        tenant: whose jobs these are; `default` in a mesh of one tenant.
+        encoding: of requests, and so of everything sent back about them: `json` or `msgpack`.
+        options: credentials and more; its `servers` are used in place of the first argument.
+        timeout: seconds for NATS to answer at all; 5 unless `options` say otherwise.
+
+    Raises:
+        DisconnectedError: no NATS there. UnauthorizedError: it refused us.
+        TopologyError: no mesh on it; in a tenant's account the first request tells.
+    """
+    connecting = asynchronous.connect(
+        servers, tenant=tenant, namespace=namespace, encoding=encoding, options=options, timeout=timeout
+    )
+    loop = LoopThread()
     try:
-        context = asynchronous.connect(servers, **arguments)
-        client = loop.run(_enter(context))
-        try:
-            yield BlockingClient(loop, client)
-        finally:
-            loop.run(_exit(context))
-    finally:
+        return BlockingClient(loop, loop.run(_opened(connecting)))
+    except BaseException:
         loop.stop()
+        raise
 
 
-async def _cancel_others() -> None:
-    others = asyncio.all_tasks() - {asyncio.current_task()}
-    for task in others:
-        task.cancel()
-    await asyncio.gather(*others, return_exceptions=True)
+async def _opened(connecting: Connecting) -> Client:
+    return await connecting
 
 
-async def _next(stream: AsyncIterator[Delta | Restarted]) -> Delta | Restarted | None:
+async def _next(stream: AsyncGenerator[Delta | Restarted, None]) -> Delta | Restarted | None:
     return await anext(stream, None)
 
 
-async def _enter(context: contextlib.AbstractAsyncContextManager[Client]) -> Client:
-    return await context.__aenter__()
-
-
-async def _exit(context: contextlib.AbstractAsyncContextManager[Client]) -> None:
-    await context.__aexit__(None, None, None)
+async def _close(stream: AsyncGenerator[Delta | Restarted, None]) -> None:
+    await stream.aclose()

@@ -91,7 +91,7 @@ class ControlApi:
             ResultNotFoundError: its output is kept no longer.
             BrokerTimeoutError: NATS did not give it within a minute.
         """
-        if not isinstance(result.object, str):
+        if result.object is None:
             return result
         try:
             async with asyncio.timeout(OUTPUT_S):

@@ -1,83 +1,49 @@
-"""The handle of one job: await it for its Result, iterate it for its output, cancel it.
+"""The handle of one job: await it for its Result, iterate it for its output, cancel it."""
 
-Live events go into a small bounded inbox; a reader that is too slow for it loses nothing, because what it missed
-is read back from the journal. A handle that nobody reads costs the same few kilobytes.
-"""
+from collections.abc import AsyncGenerator, Generator
+from typing import Any
 
-import asyncio
-from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator
-from typing import Any, Protocol
-
-from mesh.broker.stores.journal import Entry, events_of
-from mesh.broker.transport.connection import Subscription
-from mesh.client.assembly import Assembly, Restarted
-from mesh.errors import BrokerError, DisconnectedError, MeshError, WaitTimeoutError
-from mesh.protocol.messages import Delta, Event, Result, Started
-from mesh.telemetry.client_tracing import RequestTrace
-
-INBOX_EVENTS = 256  # live events kept for a reader; beyond, it reads the journal
-PAGE_EVENTS = 200  # events read from the journal at once: what a slow reader holds at most
-RETRY_S = 0.2  # between tries to read a journal that does not answer
-
-
-class JobBackend(Protocol):
-    """What a job needs of its client."""
-
-    async def read_journal(self, job: str, after: int, limit: int) -> list[Entry]: ...
-    async def load_result(self, result: Result) -> Result: ...
-    async def cancel_job(self, job: str, timeout_s: float) -> str: ...
-    async def job_status(self, job: str, timeout_s: float) -> dict[str, Any]: ...
-    def outlook(self) -> str: ...
-    def forget(self, job: "Job") -> None: ...
+from mesh.client._job_state import JobHandle
+from mesh.client.assembly import Restarted
+from mesh.protocol.messages import Delta, JobStatus, Result
 
 
 class Job:
-    """See the module's docstring. Made by `Client.submit` and `Client.job`."""
+    """One job of this client's tenant. Made by `Client.submit` and `Client.job`.
 
-    def __init__(self, link: JobBackend, id: str, bound_s: float, is_new: bool, index: int = 0) -> None:
-        """`bound_s`: the longest that any wait on this handle lasts, in seconds from now.
+    result = await job                              # its Result, whatever its status
+    async for delta in job: print(delta.text)       # its output as it is made
+    """
 
-        `index`: output tokens its reader has had already.
-        """
-        self.id = id
-        self._link = link
-        self._loop = asyncio.get_running_loop()
-        self._inbox: deque[Event] = deque()
-        self._has_missed = not is_new  # events before or between those in the inbox
-        self._assembly = Assembly()
-        self._from = index
-        self._ready: deque[Delta | Restarted] = deque()  # assembled, not read yet: one page at most
-        self._reader: object | None = None  # the iteration that reads now
-        self._sequence = 0  # of the last event read from the journal
-        self._result: Result | None = None
-        self._has_reread = False  # the journal was read again because the Result says more
-        self._is_complete = False  # the Result is there, and everything before it is in `_ready` or was read
-        self._error: MeshError | None = None
-        self._waiters: list[asyncio.Future[None]] = []
-        self._subscription: Subscription | None = None
-        self._is_new = is_new
-        self._first: Event | None = None  # what was heard first, until it was told whose it is
-        self._is_told_apart = not is_new
-        self._bound_s = bound_s
-        self._timer = self._loop.call_later(bound_s, self._bound_reached)
-
-        # Kept by the client.
-        self.sequence = 0  # of the stored request, once it is known
-        self.is_joined = not is_new  # another submit of this id was first
-        self.on_other: Callable[[int], None] | None = None  # told once, if another request of this id is served
-        self.is_doubtful = not is_new  # it may not exist, or its Result may have come and gone unheard
-        self.heard_s = self._loop.time()  # loop time of the last sign of life
-        self.look_s = 0.0  # loop time of the next look at the store
-        self.ask_s = 0.0  # loop time of the next inquiry, if it is doubtful then
-        self.trace: RequestTrace | None = None  # its spans here, if somebody traces
+    def __init__(self, handle: JobHandle) -> None:
+        self._handle = handle
 
     def __repr__(self) -> str:
-        state = self._result.status if self._result is not None else "open"
-        return f"<Job {self.id} {state}, {self._assembly.index} tokens shown, {len(self._inbox)} events waiting>"
+        return repr(self._handle)
+
+    @property
+    def id(self) -> str:
+        """Its id: `client.job(id)` finds it again, from any program of its tenant."""
+        return self._handle.id
+
+    @property
+    def tenant(self) -> str:
+        """The tenant it belongs to."""
+        return self._handle.key.tenant
+
+    @property
+    def model(self) -> str | None:
+        """The model it was submitted for; None: opened by its id, and its Result is not there yet."""
+        return self._handle.model
+
+    @property
+    def sequence(self) -> int:
+        """The stream sequence of its stored request; 0: not known, as for a job opened by its id."""
+        return self._handle.sequence
 
     def __await__(self) -> Generator[Any, None, Result]:
-        return self.result().__await__()
+        """As `result`, without a `timeout`."""
+        return self._handle.result().__await__()
 
     async def result(self, timeout: float | None = None) -> Result:
         """The job's Result, whatever its status; `raise_for_status()` on it turns failures into errors.
@@ -90,37 +56,17 @@ class Job:
             ResultNotFoundError: the job is unknown, or its Result is kept no longer.
             InvalidRequestError: field `id`: another request of this id is served.
         """
-        if timeout is None:
-            return await self._whole()
-        try:
-            async with asyncio.timeout(timeout):
-                return await self._whole()
-        except TimeoutError:
-            raise WaitTimeoutError(f"job {self.id} has no Result after {timeout:g} s; {self._link.outlook()}") from None
+        return await self._handle.result(timeout)
 
-    async def _whole(self) -> Result:
-        self._result = result = await self._link.load_result(await self.ended())
-        return result
-
-    async def ended(self) -> Result:
-        """The job's Result as it is stored: one too large for a message names the object in place of its text.
-
-        Raises:
-            As `result`, without a `timeout`.
-        """
-        while self._result is None:
-            await self._wait()
-        return self._result
-
-    def __aiter__(self) -> AsyncIterator[Delta | Restarted]:
+    def __aiter__(self) -> AsyncGenerator[Delta | Restarted, None]:
         """As `deltas`, without a `timeout`."""
-        return self.deltas()
+        return self._handle.deltas()
 
-    async def deltas(self, timeout: float | None = None) -> AsyncGenerator[Delta | Restarted, None]:
+    def deltas(self, timeout: float | None = None) -> AsyncGenerator[Delta | Restarted, None]:
         """The output as it is made: each token once, in order. Ends with the job, whatever its status.
 
-        A `Restarted` among the deltas says that what was shown no longer stands. Iterating again goes on where the
-        last iteration was left, also by an error or a cancellation.
+        A `Restarted` among the deltas says that the output shown so far no longer stands. Iterating again goes on
+        where the last iteration was left, also by an error or a cancellation.
 
         Args:
             timeout: seconds to wait for each delta; without it, until a little after the job's deadline.
@@ -129,226 +75,32 @@ class Job:
             WaitTimeoutError, ResultNotFoundError, InvalidRequestError: as `result`.
             RuntimeError: another iteration of this handle began; `client.job(id)` makes a handle for each reader.
         """
-        self._reader = me = object()
-        self._wake()  # a reader that waits is told that it is one no more
-        while True:
-            while self._ready and self._reader is me:
-                yield self._ready.popleft()
-            if self._reader is not me:
-                raise RuntimeError(f"job {self.id} is read elsewhere by this handle; client.job(id) makes another")
-            if self._is_complete:
-                return
-            if timeout is None:
-                await self._advance()
-                continue
-            try:
-                async with asyncio.timeout(timeout):
-                    while not self._ready and not self._is_complete and self._reader is me:
-                        await self._advance()
-            except TimeoutError:
-                text = f"job {self.id} has shown nothing new for {timeout:g} s"
-                raise WaitTimeoutError(f"{text}; {self._link.outlook()}") from None
+        return self._handle.deltas(timeout)
+
+    async def status(self, timeout: float = 10.0) -> JobStatus:
+        """Where the job stands now, as a worker says.
+
+        Args:
+            timeout: seconds for a worker to answer.
+
+        Raises:
+            UnavailableError: no worker is there to say.
+            BrokerTimeoutError: no answer within `timeout`.
+        """
+        return await self._handle.backend.job_status(self.id, timeout)
 
     async def cancel(self, timeout: float = 10.0) -> str:
         """Ask for the job to stop. Returns its status: `cancelled`, or the one it already had, or `unknown`.
 
+        Args:
+            timeout: seconds for a worker to answer.
+
         Raises:
             UnavailableError: no worker is there to do it.
-            BrokerTimeoutError: no answer within `timeout` seconds; the job may or may not stop.
+            BrokerTimeoutError: no answer within `timeout`; the job may or may not stop.
         """
-        return await self._link.cancel_job(self.id, timeout)
-
-    async def status(self, timeout: float = 10.0) -> dict[str, Any]:
-        """Where the job stands: `{"id", "status", "attempt", "index", "worker"}`, see PROTOCOL.
-
-        Raises:
-            UnavailableError, BrokerTimeoutError: as `cancel`.
-        """
-        return await self._link.job_status(self.id, timeout)
+        return await self._handle.backend.cancel_job(self.id, timeout)
 
     def close(self) -> None:
         """Hear no more of the job, which goes on. Idempotent; done by itself once the Result is there."""
-        if self._result is None and self._error is None:
-            self._error = DisconnectedError(f"this handle of job {self.id} was closed; `client.job(id)` makes another")
-            self._wake()
-        self._timer.cancel()
-        if self.trace is not None:
-            self.trace.closed()
-        if self._subscription is not None:
-            self._subscription.close()
-            self._subscription = None
-        self._link.forget(self)
-
-    # Called by the client.
-
-    @property
-    def is_closed(self) -> bool:
-        """Nothing more will come of it."""
-        return self._result is not None or self._error is not None
-
-    def attach(self, subscription: Subscription) -> None:
-        self._subscription = subscription
-
-    def stored(self, sequence: int) -> None:
-        """The request is in the queue."""
-        self.sequence = sequence
-        if self.trace is not None:
-            self.trace.stored()
-        if self._first is not None:
-            self._tell_apart(self._first)
-
-    def bound(self, bound_s: float) -> None:
-        """Wait `bound_s` seconds from now at most: another deadline counts than was thought."""
-        if not self.is_closed:
-            self._timer.cancel()
-            self._bound_s = bound_s
-            self._timer = self._loop.call_later(bound_s, self._bound_reached)
-
-    def heard(self, event: Event) -> None:
-        """A live event; called for each, so it only files it."""
-        self.heard_s = self._loop.time()
-        self.is_doubtful = False
-        if not self._is_told_apart:
-            self._tell_apart(event)
-        if isinstance(event, Result):
-            self.settled(event)
-        if len(self._inbox) >= INBOX_EVENTS:
-            self._has_missed = True
-            self._inbox.clear()  # all of them are in the journal
-        else:
-            self._inbox.append(event)
-        self._wake()
-
-    def settled(self, result: Result) -> None:
-        """The Result, live or from the store."""
-        if self._result is None:
-            self._result, self._error = result, None
-            if self.trace is not None:
-                self.trace.ended(result)
-            self.close()
-            self._wake()
-
-    def missed(self) -> None:
-        """The connection was away: live events may be lost."""
-        self._has_missed = self.is_doubtful = True
-        self._wake()
-
-    def failed(self, error: MeshError) -> None:
-        """No wait on this handle can succeed any more."""
-        if self._result is None and self._error is None:
-            self._error = error
-            if self.trace is not None:
-                self.trace.failed(error)
-            self.close()
-            self._wake()
-
-    def _tell_apart(self, event: Event) -> None:
-        """Whether what is heard first comes of our request, or of another that was stored under this id before."""
-        if not self.sequence:
-            self._first = event  # faster than the PubAck
-            return
-        self._is_told_apart, self._first = True, None
-        other, self.on_other = self.on_other, None
-        if other is None or isinstance(event, Result):
-            return
-        if not isinstance(event, Started):
-            other(0)  # begun before we listened
-        elif event.sequence not in (0, self.sequence):
-            other(event.sequence)
-
-    def _bound_reached(self) -> None:
-        reason = "though its deadline has passed" if self._is_new else f"after {self._bound_s:g} s"
-        text = f"job {self.id} has no Result {reason}; is a worker alive? (`mesh workers`)"
-        self.failed(WaitTimeoutError(f"{text}; {self._link.outlook()}"))
-
-    def _wake(self) -> None:
-        waiters, self._waiters = self._waiters, []
-        for waiter in waiters:
-            if not waiter.done():
-                waiter.set_result(None)
-
-    async def _wait(self) -> None:
-        """Until something changes, at the latest when the bound is reached."""
-        if self._error is not None:
-            raise self._error
-        waiter: asyncio.Future[None] = self._loop.create_future()
-        self._waiters.append(waiter)
-        try:
-            await waiter
-        finally:
-            if waiter in self._waiters:
-                self._waiters.remove(waiter)
-        if self._error is not None and self._result is None:
-            raise self._error
-
-    # Reading.
-
-    async def _advance(self) -> None:
-        """One step towards the next output, which goes into `_ready`. Cancelled, it loses nothing."""
-        if self._has_missed:
-            if self._error is not None:
-                raise self._error
-            await self._catch_up()
-        elif self._inbox:
-            self._take(self._inbox.popleft())
-        elif self._result is not None:
-            await self._complete()
-        else:
-            await self._wait()
-
-    def _take(self, event: Event, is_read: bool = False) -> None:
-        """A live event, or one read from the journal, where a gap is none: nothing more can be read."""
-        if isinstance(event, Result):
-            self.settled(event)  # what was missed before it comes first
-            return
-        for shown in self._assembly.take(event):
-            if isinstance(shown, Delta | Restarted):
-                self._show(shown)
-            elif not is_read:
-                self._has_missed = True
-
-    def _show(self, shown: Delta | Restarted) -> None:
-        if isinstance(shown, Restarted):
-            self._from = 0
-        elif shown.index < self._from and shown.index + len(shown.token_ids) <= self._from:
-            return  # its reader had it before
-        self._ready.append(shown)
-
-    async def _catch_up(self) -> None:
-        """The next events from the journal; clears the fault once its end is reached."""
-        self._has_missed = False  # from here on, what is lost again counts again
-        try:
-            async with asyncio.timeout_at(self._timer.when() if self._result is None else None):
-                page = await self._link.read_journal(self.id, self._sequence, PAGE_EVENTS)
-        except TimeoutError:
-            self._has_missed = True
-            self._bound_reached()
-            return
-        except BrokerError:
-            if self._result is None:
-                self._has_missed = True
-                await asyncio.sleep(RETRY_S)  # NATS is away; the bound ends this
-            return
-        except BaseException:
-            self._has_missed = True
-            raise
-        if page:
-            self._sequence = page[-1].sequence
-        self._has_missed = self._has_missed or len(page) == PAGE_EVENTS
-        for event in events_of(page):
-            self._take(event, is_read=True)
-
-    async def _complete(self) -> None:
-        """The Result is there: show what its reader has not seen."""
-        assert self._result is not None
-        self._result = result = await self._link.load_result(self._result)
-        if result.text != self._assembly.text and not self._has_reread:
-            self._has_missed = self._has_reread = True
-            return
-        if self._assembly.index < self._from and isinstance(result.text, str):  # the events it had are gone
-            whole = Delta(id=self.id, attempt=result.attempts, index=0, text=result.text, token_ids=[])
-            self._ready.extend((Restarted(result.attempts), whole))
-        else:
-            for shown in self._assembly.rest_of(result):
-                self._show(shown)
-        self._is_complete = True
+        self._handle.close()

@@ -5,7 +5,7 @@ Used by client/poller for handles that hear nothing, and by client/client for an
 """
 
 from collections.abc import Awaitable
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from mesh.broker.broker import Broker
 from mesh.broker.stores.journal import events_of
@@ -13,7 +13,7 @@ from mesh.client.control_api import ControlApi
 from mesh.errors import BrokerTimeoutError, ResultNotFoundError, UnauthorizedError, UnavailableError
 from mesh.job_key import JobKey
 from mesh.protocol import codec, headers
-from mesh.protocol.messages import Result
+from mesh.protocol.messages import JobStatus, Result
 
 STATUS_S = 5.0  # for a worker to say where a job stands
 TRY_S = 3.0  # for one worker to answer; one that was just suspended never does, and the next question goes to another
@@ -87,26 +87,31 @@ class Lookup:
     async def _is_alive(self, job: str) -> bool:
         """Whether the job waits or runs, by what the workers say; by the queue itself where there are none."""
         try:
-            return (await self.status(job, STATUS_S)).get("status") in ("queued", "running")
+            return (await self.status(job, STATUS_S)).status in ("queued", "running")
         except UnavailableError:
             if self._control_api.is_needed:
                 raise  # it cannot be told: the queue is not ours to read
             return await self._queue.find(JobKey(self._tenant, job)) is not None
 
-    async def status(self, job: str, timeout_s: float) -> dict[str, Any]:
+    async def status(self, job: str, timeout_s: float) -> JobStatus:
         """Where the job stands, as a worker says.
 
         Raises:
             UnavailableError: no worker is there, or it refused. BrokerError: no answer.
+            ProtocolError: the answer is no status.
         """
-        return await self.steer("status", job, timeout_s)
+        return codec.decode_status(await self._steer("status", job, timeout_s))
 
-    async def steer(self, verb: str, job: str, timeout_s: float) -> dict[str, Any]:
-        """A worker's answer to `status` or `cancel`; asked again where none comes, which does no harm.
+    async def cancel(self, job: str, timeout_s: float) -> str:
+        """The status of a job after a worker was asked to cancel it.
 
         Raises:
             As `status`.
         """
+        return codec.decode_status(await self._steer("cancel", job, timeout_s)).status
+
+    async def _steer(self, verb: str, job: str, timeout_s: float) -> bytes:
+        """A worker's answer to `status` or `cancel`; asked again where none comes, which does no harm."""
         subject = self._names.control(self._tenant, verb, job)
         end_s = self._clock.monotonic_s() + timeout_s
         while True:
@@ -124,8 +129,7 @@ class Lookup:
         refusal = headers.parse(header).get("Nats-Service-Error")
         if refusal is not None:
             raise UnavailableError(f"{verb} of job {job}: {refusal}")
-        answer = codec.decode_json(payload)
-        return answer if isinstance(answer, dict) else {}
+        return payload
 
 
 async def _if_allowed(read: Awaitable[T | None]) -> T | None:

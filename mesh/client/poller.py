@@ -13,7 +13,7 @@ from typing import Any
 from mesh.broker.broker import Broker
 from mesh.broker.stores.journal import OnEntry
 from mesh.broker.stores.results import MOST_AT_ONCE, Stored
-from mesh.client.job import Job, JobBackend
+from mesh.client._job_state import JobBackend, JobHandle
 from mesh.client.lookup import Lookup
 from mesh.errors import (
     DisconnectedError,
@@ -41,7 +41,7 @@ class Poller:
         self._journal = broker.journal
         self._store = broker.results
         self._lookup = inquiry
-        self._jobs: dict[Job, None] = {}  # oldest first; several may be of one job
+        self._jobs: dict[JobHandle, None] = {}  # oldest first; several may be of one job
         self._tasks: set[asyncio.Task[None]] = set()
         self._room = asyncio.Semaphore(MAX_INQUIRIES)
         self._may_batch = True  # until this user is refused it: a tenant may read its Results one by one
@@ -52,15 +52,16 @@ class Poller:
 
     def open(
         self, link: JobBackend, id: str, bound_s: float, is_new: bool, index: int = 0, on_entry: OnEntry | None = None
-    ) -> Job:
+    ) -> JobHandle:
         """A handle that hears the job's events from now on, for `bound_s` seconds at most."""
-        job = Job(link, id, bound_s, is_new, index)
-        job.attach(self._journal.subscribe(JobKey(self._tenant, id), job.heard, on_entry))
+        key = JobKey(self._tenant, id)
+        job = JobHandle(link, key, bound_s, is_new, index)
+        job.attach(self._journal.subscribe(key, job.heard, on_entry))
         job.look_s = self._loop.time() + QUIET_S
         self._jobs[job] = None
         return job
 
-    def forget(self, job: Job) -> None:
+    def forget(self, job: JobHandle) -> None:
         """The handle is closed."""
         self._jobs.pop(job, None)
 
@@ -86,18 +87,18 @@ class Poller:
                 job.ask_s = self._loop.time() + QUIET_S  # the store first: it knows of most
             self._look_at(jobs)
 
-    def look(self, job: Job) -> None:
+    def look(self, job: JobHandle) -> None:
         """Ask the store for the job's Result; the next look is twice as far away."""
         self._looked(job)
         self._check(job)
 
-    def _check(self, job: Job) -> None:
+    def _check(self, job: JobHandle) -> None:
         def found(stored: Stored) -> None:
             job.settled(stored.result)
 
-        self._store.check(JobKey(self._tenant, job.id), found)
+        self._store.check(job.key, found)
 
-    def _look_at(self, jobs: Sequence[Job]) -> None:
+    def _look_at(self, jobs: Sequence[JobHandle]) -> None:
         """As `look`, for all of them."""
         if len(jobs) <= FEW or not self._may_batch:
             for job in jobs:
@@ -107,14 +108,14 @@ class Poller:
             self._looked(job)
         self.spawn(self._read(jobs), "mesh-look")
 
-    def _looked(self, job: Job) -> None:
+    def _looked(self, job: JobHandle) -> None:
         """The store is asked now: see when to ask it again, and whether that is enough."""
         now = self._loop.time()
         job.look_s = now + min(MAX_QUIET_S, max(QUIET_S, 2 * (now - job.heard_s)))
         if job.is_doubtful and now >= job.ask_s:
             self.spawn(self._ask(job), f"mesh-ask-{job.id}")
 
-    async def _read(self, jobs: Sequence[Job]) -> None:
+    async def _read(self, jobs: Sequence[JobHandle]) -> None:
         """Ask the store for the Results of all of these, many at a time."""
         for start in range(0, len(jobs), MOST_AT_ONCE):
             waiting = [job for job in jobs[start : start + MOST_AT_ONCE] if not job.is_closed]
@@ -132,7 +133,7 @@ class Poller:
                 if job.id in found:
                     job.settled(found[job.id])
 
-    async def _ask(self, job: Job) -> None:
+    async def _ask(self, job: JobHandle) -> None:
         """Say of a job that there is no such job, or none of ours, rather than wait for its Result."""
         async with self._room:
             if not job.is_doubtful or job.is_closed:

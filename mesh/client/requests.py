@@ -1,6 +1,6 @@
 """A checked Request from what a program gives. Pure."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -13,6 +13,8 @@ from mesh.protocol.validate import validate
 # When a job must end, how long its Result is kept, and how it is delivered: a retry may say otherwise of these, as a
 # deadline counted from now does, and is the same request.
 NOT_ASKED = frozenset({"deadline_unix_ms", "result_ttl_ms", "stream", "session"})
+
+_TEXTS = (str, bytes, bytearray, memoryview)  # sequences that are no list of messages
 
 
 def difference(ours: Request, theirs: Request | None) -> str | None:
@@ -33,8 +35,12 @@ def is_same(one: object, other: object) -> bool:
     return one == other or repr(one) == repr(other)
 
 
-def build_request(prompt: str | Sequence[Any] | Request | None, fields: dict[str, Any]) -> Request:
+def build_request(prompt: object, fields: Mapping[str, object]) -> Request:
     """The request of these arguments, checked as the worker will check it.
+
+    Args:
+        prompt: text, the messages of a chat, a whole `Request`, or None. Anything else is refused.
+        fields: other fields of the request by their names.
 
     Raises:
         InvalidRequestError, UnsupportedError, TooLargeError: with the field at fault.
@@ -50,10 +56,11 @@ def build_request(prompt: str | Sequence[Any] | Request | None, fields: dict[str
         if unknown:
             raise InvalidRequestError("is not a field of a request", field=min(unknown))
         if prompt is not None:
-            name = "messages" if isinstance(prompt, list | tuple) else "prompt"
+            is_chat = isinstance(prompt, Sequence) and not isinstance(prompt, _TEXTS)
+            name = "messages" if is_chat else "prompt"
             if name in given:
                 raise InvalidRequestError("given twice", field=name)
-            given[name] = prompt
+            given[name] = list(prompt) if isinstance(prompt, Sequence) and is_chat else prompt
     try:
         body = msgspec.msgpack.encode(given)
     except (TypeError, ValueError, OverflowError, RecursionError, UnicodeError) as error:

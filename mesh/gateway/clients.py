@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from mesh.broker.broker import Broker
 from mesh.client.catalog import Catalog
-from mesh.client.client import Client
+from mesh.client.internal import ClientCore
 from mesh.protocol.codec import Encoding
 
 MAX_IDLE = 256
@@ -16,8 +16,8 @@ MAX_IDLE = 256
 
 @dataclass(slots=True)
 class _Kept:
-    client: Client
-    watch: asyncio.Task[None]
+    client: ClientCore
+    polling: asyncio.Task[None]
     users: int = 0
 
 
@@ -33,15 +33,15 @@ class Clients:
     def __len__(self) -> int:
         return len(self._kept)
 
-    def get(self, tenant: str, encoding: Encoding) -> Client:
+    def get(self, tenant: str, encoding: Encoding) -> ClientCore:
         """The client of a tenant; it is kept until `release`, once for each `get`."""
         key: tuple[str, Encoding] = (tenant, encoding)
         kept = self._kept.pop(key, None)
         if kept is None:
             self._thin_out()
             where, shared = "the front door's NATS", self._catalog
-            client = Client(self._broker, tenant, encoding, where, catalog=shared, has_neighbours=True)
-            kept = _Kept(client, asyncio.create_task(client.watch.run(), name=f"mesh-frontdoor-watch-{tenant}"))
+            client = ClientCore(self._broker, tenant, encoding, where, catalog=shared, has_neighbours=True)
+            kept = _Kept(client, asyncio.create_task(client.poller.run(), name=f"mesh-frontdoor-poller-{tenant}"))
         kept.users += 1
         self._kept[key] = kept
         return kept.client
@@ -54,17 +54,17 @@ class Clients:
         """End every wait on every handle."""
         self._unlisten()
         for kept in self._kept.values():
-            kept.watch.cancel()
-        await asyncio.gather(*(kept.watch for kept in self._kept.values()), return_exceptions=True)
+            kept.polling.cancel()
+        await asyncio.gather(*(kept.polling for kept in self._kept.values()), return_exceptions=True)
         for kept in self._kept.values():
-            await kept.client.watch.close()
+            await kept.client.close()
         self._kept.clear()
 
     def _thin_out(self) -> None:
         idle = [key for key, kept in self._kept.items() if not kept.users]
         for key in idle[: max(0, len(self._kept) - MAX_IDLE + 1)]:
-            self._kept.pop(key).watch.cancel()
+            self._kept.pop(key).polling.cancel()
 
     def _connection_changed(self, connected: bool) -> None:
         for kept in self._kept.values():
-            kept.client.watch.connection_changed(connected)
+            kept.client.poller.connection_changed(connected)

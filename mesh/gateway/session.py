@@ -8,8 +8,7 @@ import msgspec
 
 from mesh.broker.stores.journal import Entry
 from mesh.broker.transport.service import ServiceRequest
-from mesh.client.client import Client
-from mesh.client.job import Job
+from mesh.client.internal import ClientCore, JobHandle
 from mesh.errors import MeshError
 from mesh.gateway.nats.requester import Requester
 from mesh.gateway.nats.stream import EventStream
@@ -28,7 +27,7 @@ class Session:
     """See the module's docstring. `submit`, `answer`, and in any case `close`."""
 
     def __init__(
-        self, request: ServiceRequest, model: str, client_of: Callable[[Encoding], Client], company: Waiters
+        self, request: ServiceRequest, model: str, client_of: Callable[[Encoding], ClientCore], company: Waiters
     ) -> None:
         """Read what is asked. Once it is read, `client_of` gives the client, which is the caller's to release.
 
@@ -44,7 +43,7 @@ class Session:
         self._asked: Request | None = msgspec.structs.replace(asked, stream=self.manner.stream)
         validate(self._asked)
         self.is_named = asked.id is not None  # its body is held until it is answered: an id may have been used before
-        self.job: Job | None = None
+        self.job: JobHandle | None = None
         self._request = request
         self._model = model
         self._company = company
@@ -64,14 +63,14 @@ class Session:
         """Put it into the queue; from here on it is a job.
 
         Raises:
-            MeshError: as `Client.submit`.
+            MeshError: as `ClientCore.submit`.
         """
         self.job = await self._client.submit(
             self._model,
-            self._asked,
+            self.asked,
             tier=self.manner.tier,
             traceparent=self._traceparent,
-            timeout=SUBMIT_S,
+            timeout_s=SUBMIT_S,
             on_entry=self._follower.heard if self.manner.stream else None,
         )
         self._asked = None  # the queue has it

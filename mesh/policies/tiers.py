@@ -33,8 +33,8 @@ class TierScheduler:
     """Chooses a tier for each free slot, from the tiers served before."""
 
     def __init__(self, weights: TierWeights) -> None:
-        self._stride = {tier: 1.0 / getattr(weights, tier) for tier in TIERS}
-        self._pass = dict.fromkeys(TIERS, 0.0)
+        self._stride: dict[str, float] = {tier: 1.0 / getattr(weights, tier) for tier in TIERS}
+        self._pass: dict[str, float] = dict.fromkeys(TIERS, 0.0)
         self._now = 0.0  # the pass value of the last tier served; an idle tier continues from here
 
     def choose(self, waiting: Collection[str]) -> str:

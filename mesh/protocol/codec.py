@@ -8,10 +8,22 @@ import re
 from typing import Any, Literal
 
 import msgspec
+from msgspec import UNSET
 
 from mesh.errors import InvalidRequestError, ProtocolError, UnsupportedError
 from mesh.protocol import headers
-from mesh.protocol.messages import AuditEntry, Event, LivenessRecord, Note, Pong, Presence, Request, Result, RpcOptions
+from mesh.protocol.messages import (
+    AuditEntry,
+    Event,
+    JobStatus,
+    LivenessRecord,
+    Note,
+    Pong,
+    Presence,
+    Request,
+    Result,
+    RpcOptions,
+)
 from mesh.protocol.subjects import is_token
 
 Encoding = Literal["json", "msgpack"]
@@ -74,7 +86,21 @@ def sniff(body: bytes) -> Encoding:
 
 def encode(message: msgspec.Struct | dict[str, Any], encoding: Encoding = "json") -> bytes:
     """One message as bytes."""
+    if isinstance(message, Result):
+        message = as_sent(message)
     return _JSON_ENCODER.encode(message) if encoding == "json" else _MSGPACK_ENCODER.encode(message)
+
+
+def as_sent(result: Result) -> Result:
+    """A Result to be encoded: of `text`, `embeddings` and `object` the one that holds its output, and no other."""
+    absent: dict[str, Any] = {}  # msgspec leaves out a field that is UNSET
+    if result.embeddings is not None or result.object is not None:
+        absent["text"] = UNSET
+    if result.embeddings is None:
+        absent["embeddings"] = UNSET
+    if result.object is None:
+        absent["object"] = UNSET
+    return msgspec.structs.replace(result, **absent)
 
 
 def decode_request(body: bytes, encoding: Encoding) -> Request:
@@ -155,6 +181,19 @@ def decode_pong(body: bytes) -> Pong:
         return msgspec.json.decode(body, type=Pong)
     except _BROKEN:
         return Pong()
+
+
+def decode_status(body: bytes) -> JobStatus:
+    """A worker's word on where a job stands.
+
+    Raises:
+        ProtocolError: it is none.
+    """
+    try:
+        status: JobStatus = msgspec.json.decode(body, type=JobStatus)
+    except _BROKEN as error:
+        raise ProtocolError(f"not a job's status: {error}") from None
+    return status
 
 
 def decode_result(body: bytes) -> Result:

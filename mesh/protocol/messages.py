@@ -8,7 +8,7 @@ Source: nats/PROTOCOL.md in this repository.
 from typing import Annotated, Any, Literal
 
 import msgspec
-from msgspec import UNSET, Meta, UnsetType
+from msgspec import Meta
 
 from mesh.errors import JobCancelledError, JobExpiredError, JobFailedError
 
@@ -17,9 +17,8 @@ DEFAULT_DEADLINE_MS = 600_000
 DEFAULT_RESULT_TTL_MS = 3_600_000
 MAX_RESULT_TTL_MS = 7 * 24 * 3_600_000  # the bucket's own limit, see broker/topology
 
-TIERS = ("interactive", "standard", "batch")  # highest first
-
 Tier = Literal["interactive", "standard", "batch"]
+TIERS: tuple[Tier, ...] = ("interactive", "standard", "batch")  # highest first
 Status = Literal["finished", "failed", "cancelled", "expired"]
 Role = Literal["system", "developer", "user", "assistant", "tool"]
 
@@ -199,9 +198,10 @@ class Result(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="r
     tenant: str
     model: str
     status: Status
-    text: str | UnsetType = UNSET  # unset: `embeddings` or `object` stands in its place
-    embeddings: list[list[float]] | UnsetType = UNSET  # one vector per input, all of one length
-    object: str | UnsetType = UNSET  # the whole Result lies in `mesh_objects` under this name
+    # On the wire exactly one of the next three is there, see `codec.encode`.
+    text: str = ""  # "" too where `embeddings` or `object` stands in its place
+    embeddings: list[list[float]] | None = None  # one vector per input, all of one length
+    object: str | None = None  # the whole Result lies in `mesh_objects` under this name
     finish_reason: str | None = None  # stop | length | the engine's own word
     usage: Usage = Usage()
     error: ErrorInfo | None = None
@@ -223,6 +223,18 @@ class Result(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="r
         kind = {"cancelled": JobCancelledError, "expired": JobExpiredError}.get(self.status, JobFailedError)
         error = self.error or ErrorInfo(code="internal", message="no reason was given")
         raise kind(f"job {self.id} {self.status}: {error.message}", result=self, code=error.code)
+
+
+class JobStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a job stands, as a worker says."""
+
+    id: str
+    # queued | running | a Status | unknown: no such job, or it ended longer ago than its result_ttl_ms. A newer mesh
+    # may say something else.
+    status: str
+    attempt: int = 0  # from 1; 0: none has begun
+    index: int = 0  # output tokens so far
+    worker: str = ""  # that runs it or ran it last; "": none yet
 
 
 Event = Started | Delta | Result

@@ -61,13 +61,13 @@ def result_of(facts: JobFacts, history: History, ending: Ending, now_unix_ms: in
     usage, finished = ending.usage, ending.status == "finished"
     if not finished:
         usage = Usage(prompt_tokens=usage.prompt_tokens, completion_tokens=history.index)
-    vectors = ending.vectors
-    output: dict[str, object] = {"text": history.text} if vectors is None else {"embeddings": vectors}
     return Result(
         id=facts.id,
         tenant=facts.tenant,
         model=facts.model,
         status=ending.status,
+        text=history.text if ending.vectors is None else "",
+        embeddings=ending.vectors,
         finish_reason=ending.finish_reason if finished else None,
         usage=usage,
         error=ending.error,
@@ -81,5 +81,4 @@ def result_of(facts: JobFacts, history: History, ending: Ending, now_unix_ms: in
         created_unix_ms=facts.stored_unix_ms,
         finished_unix_ms=now_unix_ms,
         metadata=facts.request.metadata if facts.request is not None else None,
-        **output,  # type: ignore[arg-type]  # exactly one of text and embeddings
     )

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from mesh.errors import InvalidRequestError
 from mesh.job_key import JobKey
-from mesh.protocol.messages import TIERS
+from mesh.protocol.messages import TIERS, Tier
 
 TOKEN = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
 DEFAULT_NAMESPACE = "mesh"
@@ -33,14 +33,15 @@ def check_token(field: str, value: object) -> str:
     raise InvalidRequestError(f"{shown} is not of the form [A-Za-z0-9_-]{{1,64}}", field=field)
 
 
-def check_tier(value: object) -> str:
+def check_tier(value: object) -> Tier:
     """Return `value` if it is a tier.
 
     Raises:
         InvalidRequestError: otherwise.
     """
-    if value in TIERS:
-        return str(value)
+    for tier in TIERS:
+        if tier == value:
+            return tier
     raise InvalidRequestError(f"{value!r} is not one of {', '.join(TIERS)}", field="tier")
 
 

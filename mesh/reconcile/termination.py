@@ -7,7 +7,6 @@ event that says `closing`, which a worker that finds it leaves alone for ENDING_
 
 import asyncio
 
-from msgspec import UNSET
 from msgspec.structs import replace
 
 from mesh.audit.entries import ending_of
@@ -57,7 +56,7 @@ class Termination:
         if len(body) > self.store.max_bytes:
             name = f"{tenant}.{stored.job}.{result.attempts}"
             await self.store.put_object(name, body)
-            result = replace(result, text=UNSET, object=name)
+            result = replace(result, text="", object=name)
             body = codec.encode(result, stored.encoding)
         left_s = began_s + ENDING_S / 2 - self._clock.monotonic_s()
         if left_s <= 0:

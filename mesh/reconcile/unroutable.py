@@ -14,8 +14,9 @@ from mesh.broker.broker import Broker
 from mesh.errors import InvalidRequestError, MeshError
 from mesh.job_key import JobKey
 from mesh.protocol import headers
-from mesh.protocol.messages import TIERS, ErrorInfo
+from mesh.protocol.messages import ErrorInfo
 from mesh.protocol.subjects import is_token
+from mesh.reconcile.address_fault import address_fault
 from mesh.reconcile.termination import Termination
 
 log = logging.getLogger("mesh.reconcile")
@@ -100,13 +101,10 @@ class Unroutable:
 
     async def _reason(self, tokens: list[str]) -> ErrorInfo | None:
         """Why nobody will serve this address; None if somebody may."""
-        if len(tokens) != 4:
-            return ErrorInfo(code="invalid_request", message="the subject needs model, tier, tenant and affinity")
-        model, tier, tenant, _ = tokens
-        if not is_token(model) or not is_token(tenant):
-            return ErrorInfo(code="invalid_request", message="model and tenant must be of the form [A-Za-z0-9_-]{1,64}")
-        if tier not in TIERS:
-            return ErrorInfo(code="invalid_request", message=f"tier: {tier!r} is not one of {', '.join(TIERS)}")
+        fault = address_fault(tokens)
+        if fault is not None:
+            return fault
+        model = tokens[0]
         if await topology.has_model(self._broker, model):
             return None
         return ErrorInfo(code="model_not_found", message=f"no model {model!r} is deployed on this mesh")

@@ -11,7 +11,6 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar, assert_never
 
-from msgspec import UNSET
 from msgspec.structs import replace
 
 from mesh.broker.stores.deadletters import DeadLetters
@@ -222,8 +221,8 @@ class Actions:
             await self.until_answered(lambda: self._context.store.put_object(name, body))
         except MeshError as error:
             reason = ErrorInfo(code="too_large", message=f"a Result of {len(body)} bytes cannot be kept: {error}")
-            return replace(result, status="failed", text="", embeddings=UNSET, finish_reason=None, error=reason)
-        return replace(result, text=UNSET, embeddings=UNSET, object=name)
+            return replace(result, status="failed", text="", embeddings=None, finish_reason=None, error=reason)
+        return replace(result, text="", embeddings=None, object=name)
 
     async def _announce(self, result: Result, emitter: Publisher) -> None:
         self.step("announce", "before")

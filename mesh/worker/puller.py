@@ -18,6 +18,7 @@ from mesh.policies.tiers import TierWeights
 from mesh.protocol.messages import TIERS
 from mesh.protocol.subjects import is_token
 from mesh.worker.credits import Credits, Source
+from mesh.worker.suspension import Suspension
 
 log = logging.getLogger("mesh.worker")
 
@@ -53,7 +54,8 @@ class Puller:
         self._puller: Pulls | None = None
         self._is_stopped = False
         self._is_due = False
-        self._ticked_s = float("inf")  # when the loop was last seen to turn; until then nothing can be late
+        self._clock = broker.clock
+        self._suspension = Suspension(self._settings.ack_wait_s / 2)
         self._broken = asyncio.Event()
         self.owned: frozenset[int] = frozenset()  # lanes pulled first; the presence board keeps it
         self.emptied = asyncio.Event()  # set when no pull is open after `stop`
@@ -82,6 +84,7 @@ class Puller:
             for lane in range(self._settings.lanes)
         ]
         self._credits = Credits(self._capacity, sources, weights)
+        self._suspension = Suspension(self._settings.ack_wait_s / 2)
         self._puller = Pulls(self._broker, self._delivered, self._pull_ended)
         return self._settings
 
@@ -89,6 +92,8 @@ class Puller:
         """Send the pulls that the credits allow."""
         if self._puller is None or self._is_stopped or not self._broker.connection.is_connected or self._is_held_up():
             return
+        if self._suspension.is_suspected(self._clock.uptime_s()):
+            return  # what a pull brings now would be left alone
         now_s = self._loop.time()
         for ask in self._credits.plan(now_s, self.owned):
             priority = 0 if ask.source.lane in self.owned else 1
@@ -120,14 +125,19 @@ class Puller:
         if self._puller is not None:
             self._puller.close()
 
+    def ticked(self) -> None:
+        """One tick of the side task."""
+        self._suspension.ticked(self._clock.uptime_s())
+        if self._puller is not None:
+            self._puller.expire()
+        self.pump()
+
     async def tick(self) -> None:
         """Side task: give up forgotten pulls, look at consumers that were not looked at."""
+        self.ticked()
         while True:
-            self._ticked_s = self._loop.time()
             await asyncio.sleep(TICK_S)
-            if self._puller is not None:
-                self._puller.expire()
-            self.pump()
+            self.ticked()
 
     async def repair(self) -> None:
         """Side task: when pulls fail, see whether our consumers are still there."""
@@ -167,9 +177,9 @@ class Puller:
         self._pump_soon()
 
     def _delivered(self, delivery: Delivery) -> None:
-        if self._loop.time() - self._ticked_s > self._settings.ack_wait_s / 2:
-            # This process was suspended: the job may have lain in the socket until its lease ended, and be another's.
-            # It is left alone, since even handing it back would disturb whoever has it; if it is ours it comes again.
+        if self._suspension.is_suspected(self._clock.uptime_s()):
+            # The job may have lain in the socket until its lease ended, and be another worker's by now.
+            # It is left alone, since even a NAK would disturb that worker; if the job is ours it comes again.
             self._credits.delivered(delivery.consumer, delivery.pending, accepted=False)
             log.warning("a delivery came late and was left alone", extra={"event": "late_delivery"})
             return

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from mesh.broker.broker import Broker
 from mesh.broker.stores.workers import PresenceStore
 from mesh.broker.transport.connection import Connection
+from mesh.client.internal import core_of
 from mesh.protocol import codec
 from mesh.protocol.messages import Delta, Request, Result
 from mesh.protocol.subjects import Names
@@ -59,7 +60,7 @@ async def measure(rounds: int, sizes: Sizes | None = None) -> Report:
     """Both sides in turn; who goes first alternates."""
     sizes = sizes or Sizes()
     async with running_mesh("mesh") as (client, worker, broker_pid):
-        connection = client._connection
+        connection = core_of(client).connection
         report = Report("front door", [DOOR, CLIENT])
         sides = [
             Side(DOOR, DoorAsker(connection), worker, broker_pid),

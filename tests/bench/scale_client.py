@@ -4,6 +4,7 @@ One connection. The parent asks for loads by name, and reads CPU and memory of t
 """
 
 import asyncio
+import contextlib
 import functools
 import gc
 import sys
@@ -17,6 +18,7 @@ from mesh.broker.transport.connection import Connection, connect
 from mesh.broker.transport.options import ConnectOptions
 from mesh.client.catalog import Catalog
 from mesh.client.client import Client
+from mesh.client.internal import ClientCore
 from mesh.client.job import Job
 from mesh.protocol.messages import Request
 from mesh.protocol.subjects import Names
@@ -40,7 +42,7 @@ class Asking:
         self._connection = connection
         self._catalog = Catalog(Broker(connection, Names()))
         self._clients: list[Client] = []
-        self._watches: list[asyncio.Task[None]] = []
+        self._polling: list[asyncio.Task[None]] = []
         self._standing: list[Job] = []
         self._streams: list[Stream] = []
         self._streaming: list[asyncio.Task[None]] = []
@@ -123,17 +125,16 @@ class Asking:
         """A client for each tenant, all on our connection."""
         for number in range(len(self._clients), tenants):
             tenant = f"tenant-{number}"
-            client = Client(
-                Broker(self._connection, Names()), tenant, "json", "the benchmark's NATS", catalog=self._catalog
-            )
-            self._clients.append(client)
-            self._watches.append(asyncio.create_task(client.watch.run(), name=f"watch-{tenant}"))
+            broker, where = Broker(self._connection, Names()), "the benchmark's NATS"
+            core = ClientCore(broker, tenant, "json", where, catalog=self._catalog)
+            self._clients.append(Client(core, contextlib.AsyncExitStack()))
+            self._polling.append(asyncio.create_task(core.poller.run(), name=f"poller-{tenant}"))
         return self._clients[:tenants]
 
     async def close(self) -> None:
-        for watch in self._watches:
-            watch.cancel()
-        await asyncio.gather(*self._watches, return_exceptions=True)
+        for polling in self._polling:
+            polling.cancel()
+        await asyncio.gather(*self._polling, return_exceptions=True)
 
 
 async def _one(client: Client, number: int) -> None:

@@ -17,6 +17,7 @@ from mesh import errors
 from mesh.broker import topology
 from mesh.broker.transport.connection import Connection, connect
 from mesh.client.client import Client
+from mesh.client.internal import core_of
 from mesh.client.job import Job
 from mesh.engines.simulator.settings import SimulatorSettings
 from mesh.protocol import headers
@@ -298,7 +299,7 @@ async def test_the_front_door_takes_a_job_whose_message_id_others_used_first(fie
         )
         await ended(field, name, ack)
         ask = json.dumps({"id": f"door-{name}", **ASKED}).encode()
-        _, answer = await field.victim._connection.request(f"mesh.rpc.{VICTIM}.{MODEL}", ask, timeout_s=20)
+        _, answer = await core_of(field.victim).connection.request(f"mesh.rpc.{VICTIM}.{MODEL}", ask, timeout_s=20)
         assert json.loads(answer)["text"] == field.calm.text
 
 
@@ -324,7 +325,7 @@ async def test_an_id_belongs_to_its_tenant(field):
                 "tenant": VICTIM,
                 "metadata": {"tenant": VICTIM},
             }
-            await client._connection.request(f"mesh.req.{MODEL}.standard.{name}.x", json.dumps(body).encode())
+            await core_of(client).connection.request(f"mesh.req.{MODEL}.standard.{name}.x", json.dumps(body).encode())
             result = await client.job(RUNS).result(20)
             assert result.tenant == name
             texts[name] = result.text

@@ -3,12 +3,11 @@
 import asyncio
 import time
 
-import msgspec
 import pytest
 
 import mesh as mesh_api
 from mesh import errors
-from mesh.client.job import INBOX_EVENTS
+from mesh.client.internal import INBOX_EVENTS, handle_of
 from mesh.engines.simulator.settings import SimulatorSettings
 from tests.running import running_mesh, wait_until
 
@@ -86,7 +85,7 @@ async def test_a_queued_job_is_cancelled_and_never_starts(tmp_path):
         async for _ in running:
             break
         queued = await client.submit("simulator", "Second", max_tokens=5)
-        assert (await queued.status())["status"] == "queued"
+        assert (await queued.status()).status == "queued"
         assert await queued.cancel() == "cancelled"
         assert (await queued).status == "cancelled"
         assert (await queued).attempts == 0
@@ -114,7 +113,7 @@ async def test_a_slow_reader_holds_few_events_and_misses_none(mesh, client):
     reader = aiter(job)
     first = await anext(reader)
     result = await job.result(timeout=60)
-    assert len(job._inbox) <= INBOX_EVENTS
+    assert handle_of(job).statistics().inbox_events <= INBOX_EVENTS
     text = first.text + "".join([delta.text async for delta in reader])
     assert text == result.text
 
@@ -223,7 +222,7 @@ async def test_closing_the_client_ends_its_waits(mesh):
     async with mesh_api.connect(mesh.url) as client:
         job = await client.submit("simulator", "Long", max_tokens=4000, id="left")
         waiting = asyncio.create_task(job.result())
-        await wait_until(lambda: job._waiters)
+        await wait_until(lambda: handle_of(job).statistics().waits)
     with pytest.raises(errors.DisconnectedError, match="goes on"):
         await waiting
     async with mesh_api.connect(mesh.url) as client:
@@ -247,7 +246,7 @@ async def test_a_nats_without_a_mesh_is_named_as_such(server):
 async def test_readers_go_on_after_a_server_restart(mesh, client):
     jobs = [await client.submit("simulator", f"Story {n}", max_tokens=150) for n in range(5)]
     readers = [asyncio.create_task(read(job)) for job in jobs]
-    await wait_until(lambda: all(job._assembly.index > 5 for job in jobs))
+    await wait_until(lambda: all(handle_of(job).statistics().shown_tokens > 5 for job in jobs))
     await mesh.server.stop(kill=True)
     await mesh.server.start()
     texts = await asyncio.wait_for(asyncio.gather(*readers), 30)
@@ -271,7 +270,7 @@ async def test_a_result_too_large_for_a_message_comes_whole(tmp_path):
     assert result.usage.completion_tokens == 5000
     assert result.text == text
     assert len(text) > 16384
-    assert stored.text is msgspec.UNSET
+    assert (stored.text, stored.embeddings) == ("", None)
     assert stored.object == f"default.{job.id}.1"
 
 

@@ -13,6 +13,7 @@ import mesh as mesh_api
 from mesh.broker.topology import MeshSettings
 from mesh.engines.simulator.settings import SimulatorSettings
 from mesh.gateway.admission import Admission, Limits
+from mesh.protocol import codec
 from mesh.protocol.messages import Delta
 from tests.running import running_mesh, wait_until
 
@@ -66,7 +67,7 @@ async def test_one_request_has_the_result_for_its_one_reply(mesh, asker):
     assert (result["type"], result["status"], result["usage"]["completion_tokens"]) == ("result", "finished", 16)
     assert result["metadata"] == {"team": "search"}
     stored = await mesh.result(result["id"])
-    assert json.loads(msgspec.json.encode(stored)) == result, "what the store has is the same object"
+    assert json.loads(codec.encode(stored)) == result, "what the store has is the same object"
 
 
 async def test_with_stream_the_events_come_and_then_an_empty_message(mesh, asker):
@@ -76,7 +77,7 @@ async def test_with_stream_the_events_come_and_then_an_empty_message(mesh, asker
     assert events[0]["type"] == "started"
     assert text_of(events) == events[-1]["text"]
     history = await mesh.history(events[-1]["id"])
-    assert events == [json.loads(msgspec.json.encode(event)) for event in history], "event by event as in the journal"
+    assert events == [json.loads(codec.encode(event)) for event in history], "event by event as in the journal"
 
 
 async def test_messagepack_is_answered_in_messagepack(asker):

@@ -11,6 +11,7 @@ from mesh import errors
 from mesh.broker import topology
 from mesh.broker.stores.journal import events_of
 from mesh.broker.topology import MeshSettings
+from mesh.client.internal import core_of, handle_of
 from mesh.engines.simulator.settings import SimulatorSettings
 from mesh.job_key import JobKey
 from mesh.protocol import codec
@@ -95,7 +96,7 @@ async def test_fifty_at_once_from_several_clients_in_both_encodings_run_once(mes
 async def test_the_same_id_after_its_result_is_answered_at_once(mesh, client, stream):
     first = await client.generate(MODEL, **ASKED, id="ended", stream=stream)
     again = await client.submit(MODEL, **ASKED, id="ended", stream=stream)
-    assert again.is_closed, "submit itself brought the Result"
+    assert handle_of(again).is_closed, "submit itself brought the Result"
     assert await again == first
     assert await read(await client.submit(MODEL, **ASKED, id="ended")) == first.text
     assert await executions(mesh, "ended") == 1
@@ -112,7 +113,7 @@ async def test_the_same_id_between_its_result_and_the_end_of_its_request_is_answ
         assert await first == result
         assert await mesh.queued() == 1, "its request is still there"
         again = await client.submit(MODEL, **ASKED, id="between")
-        assert again.is_closed, "submit itself brought the Result"
+        assert handle_of(again).is_closed, "submit itself brought the Result"
         assert await again == result
         assert await read(again) == "done"
 
@@ -165,7 +166,7 @@ async def test_the_same_id_after_the_duplicate_window_is_not_run_again(tmp_path,
             assert await (await client.submit(MODEL, **ASKED, id="ended", stream=stream)) == ended
         again = await client.submit(MODEL, **long)
         assert await stored(mesh) == before + 2, "both were stored anew"
-        assert not running.is_closed, "the job ended too soon for this test"
+        assert not handle_of(running).is_closed, "the job ended too soon for this test"
         texts = await asyncio.gather(read(again), read(running))
         assert await again == await running
         assert texts == [(await running).text] * 2
@@ -212,7 +213,7 @@ async def test_a_retry_may_count_its_deadline_anew_and_be_read_in_another_way(tm
         first = await client.submit(MODEL, **ASKED, id="retry")
         soon = {"deadline_unix_ms": 1_000, "result_ttl_ms": 60_000, "stream": False, "session": "s"}
         again = await client.submit(MODEL, **ASKED, id="retry", tier="interactive", **soon)
-        assert again._timer.when() - asyncio.get_running_loop().time() > 600
+        assert handle_of(again).statistics().bound_in_s > 600
         await mesh.start_worker()
         assert await again.result(timeout=10) == await first
         assert await executions(mesh, "retry") == 1
@@ -280,13 +281,14 @@ async def test_a_first_submit_asks_nats_for_one_thing(client, monkeypatch):
     """The comparison costs only those who send an id twice."""
     await client.generate(MODEL, "Warm up", max_tokens=1)
     sent = []
-    publish = client._connection.publish
+    connection = core_of(client).connection
+    publish = connection.publish
 
     def recorded(subject: str, *arguments: object, **more: object) -> None:
         sent.append(subject)
         publish(subject, *arguments, **more)
 
-    monkeypatch.setattr(client._connection, "publish", recorded)
+    monkeypatch.setattr(connection, "publish", recorded)
     job = await client.submit(MODEL, **ASKED)
     assert [each.split(".")[1] for each in sent] == ["req"]
     assert (await job).status == "finished"

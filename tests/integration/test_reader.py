@@ -17,9 +17,8 @@ import mesh as mesh_api
 from mesh import errors
 from mesh.broker import topology
 from mesh.broker.topology import MeshSettings
-from mesh.client import client as client_module
 from mesh.client.assembly import Restarted
-from mesh.client.job import INBOX_EVENTS, PAGE_EVENTS
+from mesh.client.internal import INBOX_EVENTS, PAGE_EVENTS, ClientCore, core_of, handle_of
 from mesh.engines.simulator.settings import SimulatorSettings
 from mesh.job_key import JobKey
 from mesh.protocol import codec
@@ -48,6 +47,16 @@ async def read_strictly(job, index: int = 0) -> tuple[str, list[int]]:
     return text, ids
 
 
+def shown_tokens(job) -> int:
+    return handle_of(job).statistics().shown_tokens
+
+
+def held_events(job) -> int:
+    """Events and deltas in memory that its reader has not taken."""
+    found = handle_of(job).statistics()
+    return found.inbox_events + found.ready
+
+
 async def purge_events(mesh) -> None:
     """As if they had reached the age at which the journal drops them."""
     await mesh.connection.request("$JS.API.STREAM.PURGE.MESH_EVENTS")
@@ -71,7 +80,7 @@ async def test_a_reader_that_is_cut_off_again_and_again_sees_each_token_once(tmp
             job = await client.submit(MODEL, "A long one", max_tokens=150)
             reading = asyncio.create_task(read_strictly(job))
             for index in (10, 50, 90, 120):
-                await wait_until(lambda index=index: job._assembly.index > index)
+                await wait_until(lambda index=index: shown_tokens(job) > index)
                 proxy.cut()
             text, ids = await reading
             assert text == (await job).text
@@ -88,9 +97,9 @@ async def test_a_reader_whose_connection_goes_silent_finds_out_and_goes_on(tmp_p
     ):
         job = await client.submit(MODEL, "A long one", max_tokens=100)
         reading = asyncio.create_task(read_strictly(job))
-        await wait_until(lambda: job._assembly.index > 10)
+        await wait_until(lambda: shown_tokens(job) > 10)
         proxy.hold_answers()
-        await wait_until(lambda: not client._connection.is_connected, 10)
+        await wait_until(lambda: not core_of(client).connection.is_connected, 10)
         proxy.release()
         text, _ = await asyncio.wait_for(reading, 10)
         assert text == (await job).text
@@ -182,14 +191,14 @@ async def test_a_slow_reader_holds_little_slows_nobody_and_misses_nothing(tmp_pa
         first = await anext(slow)
         most = 0
         while not quick.done():
-            most = max(most, len(job._inbox) + len(job._ready))
+            most = max(most, held_events(job))
             await asyncio.sleep(0.01)
         assert len((await quick)[1]) == 1500, "the other reader was not held up"
-        assert job._sequence == 0, "the slow one has read nothing back yet"
+        assert handle_of(job).statistics().journal_sequence == 0, "the slow one has read nothing back yet"
         text = first.text
         async for delta in slow:
             text += delta.text
-            most = max(most, len(job._inbox) + len(job._ready))
+            most = max(most, held_events(job))
         assert text == (await job).text
         assert most <= INBOX_EVENTS + PAGE_EVENTS
 
@@ -213,7 +222,7 @@ async def test_a_reader_that_leaves_and_comes_back_goes_on_where_it_was(tmp_path
                     texts += [delta.text for delta in [await anext(job.deltas())]]
             with contextlib.suppress(errors.WaitTimeoutError):
                 texts += [delta.text for delta in [await anext(job.deltas(timeout=0.001))]]
-        assert not job._is_complete
+        assert not handle_of(job).statistics().is_complete
         rest = await read(job)
         assert "".join(texts) + rest == (await job).text
 
@@ -222,7 +231,7 @@ async def test_two_iterations_of_one_handle_do_not_share_its_tokens_in_silence(t
     async with mesh_of(tmp_path / "nats", SLOWLY) as (_, client):
         job = await client.submit(MODEL, "A story", max_tokens=50)
         older = asyncio.create_task(read(job))
-        await wait_until(lambda: job._reader is not None)
+        await wait_until(lambda: handle_of(job).statistics().has_reader)
         newer = asyncio.create_task(read(job))
         with pytest.raises(RuntimeError, match=r"client\.job"):
             await older
@@ -262,8 +271,8 @@ async def test_a_job_that_waits_for_a_worker_is_not_called_unknown(tmp_path):
         await client.submit(MODEL, "Wait", max_tokens=3, id="waits")
         async with mesh_api.connect(mesh.url) as other:
             job = other.job("waits")
-            await wait_until(lambda: not job.is_doubtful)
-            assert not job.is_closed
+            await wait_until(lambda: not handle_of(job).is_doubtful)
+            assert not handle_of(job).is_closed
             await mesh.start_worker(SLOWLY)
             assert (await job.result(timeout=10)).status == "finished"
 
@@ -306,9 +315,9 @@ async def test_a_job_whose_reader_was_cut_off_while_it_waits_is_not_called_unkno
         job = await client.submit(MODEL, "Kept", max_tokens=3)
         await mesh.server.stop(kill=True)
         await mesh.server.start()
-        await wait_until(lambda: job.is_doubtful)
-        await wait_until(lambda: not job.is_doubtful)
-        assert not job.is_closed
+        await wait_until(lambda: handle_of(job).is_doubtful)
+        await wait_until(lambda: not handle_of(job).is_doubtful)
+        assert not handle_of(job).is_closed
         await wait_until(lambda: mesh.connection.is_connected)
         await mesh.start_worker(SLOWLY)
         assert (await job.result(timeout=10)).status == "finished"
@@ -381,14 +390,14 @@ async def test_every_wait_ends_within_the_bound_it_was_given(tmp_path, loss):
 
 async def test_without_a_bound_of_the_callers_the_jobs_deadline_counts(tmp_path, monkeypatch):
     """Worker and server are killed: nobody is left to end the job as expired."""
-    monkeypatch.setattr(client_module, "RESULT_MARGIN_S", 0.5)
+    monkeypatch.setattr(ClientCore, "margin_s", 0.5)
     async with running_mesh(tmp_path / "nats", MeshSettings(lanes=1)) as mesh:
         worker = await mesh.start_child(SCRIPT)
         async with mesh_api.connect(mesh.url) as client:
             soon = {"deadline_unix_ms": time.time_ns() // 1_000_000 + 1500}
             job = await client.submit(MODEL, "For ever", max_tokens=5000, **soon)
             reading = asyncio.create_task(read(job))
-            await wait_until(lambda: job._assembly.index > 0)
+            await wait_until(lambda: shown_tokens(job) > 0)
             worker.kill()
             await mesh.server.stop(kill=True)
             async with asyncio.timeout(5):
@@ -399,7 +408,7 @@ async def test_without_a_bound_of_the_callers_the_jobs_deadline_counts(tmp_path,
 
 
 async def test_a_deadline_that_nobody_is_there_to_keep_ends_the_wait(tmp_path, monkeypatch):
-    monkeypatch.setattr(client_module, "RESULT_MARGIN_S", 0.3)
+    monkeypatch.setattr(ClientCore, "margin_s", 0.3)
     async with mesh_of(tmp_path / "nats") as (mesh, client):
         soon = {"deadline_unix_ms": time.time_ns() // 1_000_000 + 500}
         job = await client.submit(MODEL, "Nobody is there", id="late", **soon)
@@ -410,7 +419,7 @@ async def test_a_deadline_that_nobody_is_there_to_keep_ends_the_wait(tmp_path, m
 
 
 async def test_the_margin_is_longer_than_a_dead_workers_lease():
-    assert 2 * MeshSettings().ack_wait_s < client_module.RESULT_MARGIN_S
+    assert 2 * MeshSettings().ack_wait_s < ClientCore.margin_s
 
 
 async def test_connecting_to_a_port_that_says_nothing_ends(tmp_path):
@@ -433,7 +442,7 @@ async def test_leaving_the_client_ends_every_wait(tmp_path):
         async with mesh_api.connect(mesh.url) as client:
             job = await client.submit(MODEL, "Nobody is there")
             waits = [asyncio.create_task(each) for each in (job.result(), read(job), read(client.job(job.id)))]
-            await wait_until(lambda: len(job._waiters) == 2)
+            await wait_until(lambda: handle_of(job).statistics().waits == 2)
         async with asyncio.timeout(2):
             outcomes = await asyncio.gather(*waits, return_exceptions=True)
         assert [type(each) for each in outcomes] == [errors.DisconnectedError] * 3
@@ -499,7 +508,7 @@ def test_closing_a_blocking_client_ends_the_waits_of_other_threads(tmp_path):
             threads = [threading.Thread(target=wait, args=(each,)) for each in (job.result, read_all, submit_for_ever)]
             for thread in threads:
                 thread.start()
-            while not job._job._waiters:
+            while not handle_of(job).statistics().waits:
                 time.sleep(0.01)
         for thread in threads:
             thread.join(5)

@@ -12,6 +12,7 @@ import mesh as mesh_api
 from mesh import errors
 from mesh.broker.broker import Broker
 from mesh.broker.transport.connection import connect
+from mesh.client.internal import core_of, handle_of
 from mesh.control.tenants.account_file import AccountLimits
 from mesh.control.tenants.accounts import Accounts
 from mesh.control.tenants.limits import limit
@@ -71,7 +72,7 @@ async def test_a_tenant_asks_and_cancels(client):
     job = await client.submit(MODEL, "Too long", max_tokens=5000)
     async for _ in job:
         break
-    assert (await job.status())["status"] == "running"
+    assert (await job.status()).status == "running"
     assert await job.cancel() == "cancelled"
     assert (await job).status == "cancelled"
 
@@ -94,7 +95,7 @@ async def test_the_same_id_is_one_job_for_a_tenant_too(client):
     again = await client.submit(MODEL, "Twice", max_tokens=300, id="twice")
     assert await read(first) == await read(again)
     after = await client.submit(MODEL, "Twice", max_tokens=300, id="twice")
-    assert after.is_closed
+    assert handle_of(after).is_closed
     with pytest.raises(errors.InvalidRequestError, match="another metadata"):
         await client.submit(MODEL, "Twice", max_tokens=300, id="twice", metadata={"a": 1})
 
@@ -133,16 +134,18 @@ async def test_a_result_too_large_for_a_message_reaches_its_tenant(tenancy):
         stored = await client.job("large")
         assert stored.embeddings == vectors
         with pytest.raises(errors.UnauthorizedError):
-            await client._connection.request("$JS.API.STREAM.INFO.OBJ_mesh_objects")
+            await core_of(client).connection.request("$JS.API.STREAM.INFO.OBJ_mesh_objects")
     assert tenancy.refused("worker") == []
 
 
 async def test_the_front_door_answers_across_accounts(served, client):
     ask = json.dumps({"prompt": "Hello", "max_tokens": 30, "stream": True}).encode()
-    answers = await client._connection.collect(f"mesh.rpc.acme.{MODEL}", ask, lambda header, payload: not payload, 20)
+    answers = await core_of(client).connection.collect(
+        f"mesh.rpc.acme.{MODEL}", ask, lambda header, payload: not payload, 20
+    )
     kinds = [json.loads(payload)["type"] for _, payload in answers[:-1]]
     assert (kinds[0], kinds[-1]) == ("started", "result")
-    header, _ = await client._connection.request("mesh.rpc.acme.no-such", b'{"prompt": "Hello"}')
+    header, _ = await core_of(client).connection.request("mesh.rpc.acme.no-such", b'{"prompt": "Hello"}')
     assert headers.parse(header)["Nats-Service-Error-Code"] == "404"
 
 
@@ -177,9 +180,9 @@ async def test_a_tenant_is_added_and_removed_while_another_streams(served, clien
     with pytest.raises(errors.UnauthorizedError):
         async with mesh_api.connect(options=served.tenant("newcomer"), tenant="newcomer"):
             pass
-    assert not job.is_closed, "it must still stream, or nothing was shown"
+    assert not handle_of(job).is_closed, "it must still stream, or nothing was shown"
     assert await streaming == (await job).text
-    assert client._connection.reconnects == 0
+    assert core_of(client).connection.reconnects == 0
 
 
 async def test_the_front_door_has_what_its_role_allows(tenancy):
@@ -192,12 +195,12 @@ async def test_the_front_door_has_what_its_role_allows(tenancy):
     ):
         ask = json.dumps({"prompt": "Hello", "max_tokens": 5}).encode()
         for _ in range(8):  # each answered by one of the two
-            _, answer = await client._connection.request(f"mesh.rpc.acme.{MODEL}", ask, timeout_s=10)
+            _, answer = await core_of(client).connection.request(f"mesh.rpc.acme.{MODEL}", ask, timeout_s=10)
             assert json.loads(answer)["status"] == "finished"
             job = await client.submit(MODEL, "Hello", max_tokens=500)
             async for _ in job:
                 break
-            assert (await job.status())["status"] == "running"
+            assert (await job.status()).status == "running"
             assert await job.cancel() == "cancelled"
     assert tenancy.refused("frontdoor") == tenancy.refused("worker") == []
 
@@ -217,7 +220,7 @@ async def test_limits_hold_with_what_the_roles_allow(tenancy):
         async def refused_in_a_row() -> bool:
             for _ in range(8):  # each is answered by one of the two
                 body = b'{"prompt": "x", "max_tokens": 11}'
-                header, _ = await client._connection.request(f"mesh.rpc.acme.{MODEL}", body, timeout_s=10)
+                header, _ = await core_of(client).connection.request(f"mesh.rpc.acme.{MODEL}", body, timeout_s=10)
                 if headers.parse(header).get("Nats-Service-Error-Code") != "413":
                     return False
             return True

@@ -11,11 +11,11 @@ from mesh.broker.broker import Broker
 from mesh.broker.stores.results import MOST_AT_ONCE, ResultStore, Stored
 from mesh.broker.transport.connection import Connection, connect
 from mesh.broker.transport.options import ConnectOptions
-from mesh.client.client import Client
+from mesh.client.internal import ClientCore
 from mesh.client.poller import FEW
 from mesh.job_key import JobKey
 from mesh.protocol import codec, headers
-from mesh.protocol.messages import Result
+from mesh.protocol.messages import Request, Result
 from mesh.protocol.subjects import Names
 from mesh.server import EmbeddedServer
 from tests.running import MODEL
@@ -29,7 +29,7 @@ class Watched:
     """A client, and whom the store was asked about one by one."""
 
     keeper: Connection  # of a user who may do everything
-    client: Client
+    client: ClientCore
     may_batch: bool
     asked: list[str] = field(default_factory=list)
 
@@ -59,27 +59,28 @@ async def watched(request, tmp_path):
     async with connect(user("keeper")) as keeper, connect(user(request.param)) as connection:
         changes = await topology.plan(Broker(keeper, Names()), topology.MeshSettings(), [MODEL])
         await topology.apply(keeper, changes)
-        client = Client(Broker(connection, Names()), "default", "json", server.url)
+        broker = Broker(connection, Names())
+        client = ClientCore(broker, "default", "json", server.url)
         found = Watched(keeper, client, request.param == "allowed")
-        check = client.watch._store.check
+        check = broker.results.check
 
         def counted(key: JobKey, on_found: Callable[[Stored], None]) -> None:
             found.asked.append(key.id)
             check(key, on_found)
 
-        client.watch._store.check = counted
+        broker.results.check = counted
         yield found
-        await client.watch.close()
+        await client.close()
     await server.stop()
 
 
 async def test_results_that_nobody_announced_are_found_for_all_handles(watched: Watched) -> None:
     client = watched.client
-    jobs = [await client.submit(MODEL, "Hello.") for _ in range(MANY)]
+    jobs = [await client.submit(MODEL, Request(prompt="Hello.")) for _ in range(MANY)]
     await watched.end_unheard([job.id for job in jobs[:-1]])
-    running = asyncio.create_task(client.watch.run())
+    running = asyncio.create_task(client.poller.run())
     async with asyncio.timeout(FOUND_S):
-        results = [await job for job in jobs[:-1]]
+        results = [await job.result() for job in jobs[:-1]]
     running.cancel()
     assert [result.text for result in results] == [f"of {job.id}" for job in jobs[:-1]]
     assert not jobs[-1].is_closed
@@ -91,27 +92,27 @@ async def test_results_that_nobody_announced_are_found_for_all_handles(watched: 
 
 async def test_after_a_reconnect_all_handles_are_looked_after_at_once(watched: Watched) -> None:
     client = watched.client
-    first = await client.submit(MODEL, "Hello.")
-    twin = client.watch.open(client, first.id, FOUND_S, is_new=True)
-    jobs = [first, *[await client.submit(MODEL, "Hello.") for _ in range(MANY)]]
+    first = await client.submit(MODEL, Request(prompt="Hello."))
+    twin = client.poller.open(client, first.id, FOUND_S, is_new=True)
+    jobs = [first, *[await client.submit(MODEL, Request(prompt="Hello.")) for _ in range(MANY)]]
     await watched.end_unheard([job.id for job in jobs])
     jobs.append(twin)
-    client.watch.connection_changed(True)
+    client.poller.connection_changed(True)
     async with asyncio.timeout(FOUND_S):
-        results = [await job for job in jobs]
+        results = [await job.result() for job in jobs]
     assert [result.text for result in results] == [f"of {job.id}" for job in jobs]
     assert (not watched.asked) is watched.may_batch
 
 
 async def test_the_marker_of_a_deleted_result_is_none(watched: Watched) -> None:
     client = watched.client
-    jobs = [await client.submit(MODEL, "Hello.") for _ in range(FEW + 1)]
+    jobs = [await client.submit(MODEL, Request(prompt="Hello.")) for _ in range(FEW + 1)]
     await watched.end_unheard([jobs[0].id])
     deleted = Names().result_key(JobKey("default", jobs[0].id))
     await watched.keeper.request(deleted, b"", headers.block(("KV-Operation", "DEL")))
     await watched.end_unheard([job.id for job in jobs[1:]])
-    client.watch.connection_changed(True)
+    client.poller.connection_changed(True)
     async with asyncio.timeout(FOUND_S):
         for job in jobs[1:]:
-            assert (await job).text == f"of {job.id}"
+            assert (await job.result()).text == f"of {job.id}"
     assert not jobs[0].is_closed

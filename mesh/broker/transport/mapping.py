@@ -60,7 +60,8 @@ _LAST_SEQUENCE = re.compile(r"wrong last sequence: (\d+)")
 
 # JetStream error codes. Source: server/errors.json of nats-server.
 WRONG_LAST_SEQUENCE = (10071, 10164)  # the second from a clustered stream
-FULL = (10077, 10002)  # the stream (messages, bytes, messages per subject), the account
+# The stream (messages, bytes, messages per subject), the account, the server (any, memory, disk).
+FULL = (10077, 10002, 10023, 10028, 10047)
 TOO_LARGE = (10054, 10097)  # the message, its headers
 NO_STREAM = 10059
 NO_CONSUMER = 10014

@@ -11,7 +11,9 @@ from mesh.cli.option_values import Nats, Question, Sampling
 from mesh.cli.terminal import render
 from mesh.client.assembly import Restarted
 from mesh.client.blocking import BlockingClient, BlockingJob, connect
+from mesh.client.request_fields import MessageDict
 from mesh.errors import JobError, MeshError, RequestError
+from mesh.protocol.subjects import check_tier
 
 HELP = "/clear forgets the conversation, /exit or Ctrl-D leaves, Ctrl-C stops an answer"
 CANCEL_S = 5.0
@@ -42,11 +44,11 @@ class Chat:
     def __init__(self, client: BlockingClient, model: str, question: Question, fields: dict[str, Any]) -> None:
         self._client = client
         self._model = model
-        self._tier = question.tier
+        self._tier = check_tier(question.tier)
         # One session: its turns prefer the worker that has the beginning in its cache.
         self._fields = fields | {"session": secrets.token_hex(8)}
-        self._first = [{"role": "system", "content": question.system}] if question.system else []
-        self._turns: list[dict[str, str]] = []
+        self._first: list[MessageDict] = [{"role": "system", "content": question.system}] if question.system else []
+        self._turns: list[MessageDict] = []
 
     def __repr__(self) -> str:
         return f"<Chat with {self._model}, {len(self._turns)} turns>"
@@ -69,7 +71,7 @@ class Chat:
         return True
 
     def _ask(self, text: str) -> None:
-        turns = [*self._turns, {"role": "user", "content": text}]
+        turns: list[MessageDict] = [*self._turns, {"role": "user", "content": text}]
         try:
             answer = self._answer(turns)
         except (JobError, RequestError) as error:
@@ -79,7 +81,7 @@ class Chat:
         else:
             self._turns = [*turns, {"role": "assistant", "content": answer}]
 
-    def _answer(self, turns: list[dict[str, str]]) -> str:
+    def _answer(self, turns: list[MessageDict]) -> str:
         """Stream the answer to the conversation; it is what was shown, also if it was stopped."""
         job = self._client.submit(self._model, [*self._first, *turns], tier=self._tier, **self._fields)
         shown = ""

@@ -13,12 +13,14 @@ from mesh.cli.terminal import render
 from mesh.client.assembly import Restarted
 from mesh.client.client import Client
 from mesh.client.job import Job
+from mesh.client.request_fields import MessageDict
 from mesh.clock import SYSTEM
 from mesh.errors import BrokerError, ConfigError, UnsupportedError
 from mesh.protocol import codec
-from mesh.protocol.messages import Result
+from mesh.protocol.messages import JobStatus, Result
+from mesh.protocol.subjects import check_tier
 
-Prompt = str | list[dict[str, str]]  # bare text, or the turns of a chat
+Prompt = str | list[MessageDict]  # bare text, or the turns of a chat
 
 CANCEL_S = 5.0  # for a job to end when its asker leaves
 
@@ -43,8 +45,10 @@ def inputs(text: str, question: Question, is_raw: bool) -> Prompt:
         ConfigError: bare text with a system message.
     """
     if not is_raw:
-        system = [{"role": "system", "content": question.system}] if question.system else []
-        return [*system, {"role": "user", "content": text}]
+        turns: list[MessageDict] = [{"role": "user", "content": text}]
+        if question.system:
+            turns.insert(0, {"role": "system", "content": question.system})
+        return turns
     if question.system:
         raise ConfigError("--raw-prompt has no place for --system; put it into the prompt", key="system")
     return text
@@ -72,7 +76,7 @@ async def generate(
     async with open_client(nats, question.tenant) as client:
         model = await choose_model(client, question.model)
         fields = request_fields(sampling) | {"stream": is_streamed}
-        job = await client.submit(model, prompt, tier=question.tier, **fields)
+        job = await client.submit(model, prompt, tier=check_tier(question.tier), **fields)
         try:
             if is_streamed:
                 await show(job)
@@ -83,7 +87,7 @@ async def generate(
     if as_json:
         render.say(as_text(result))
     elif not is_streamed and result.text:
-        render.say(str(result.text))
+        render.say(result.text)
     check(result)
     if not as_json:
         render.note(statistics(result))
@@ -94,7 +98,7 @@ async def submit(nats: Nats, question: Question, prompt: Prompt, sampling: Sampl
     async with open_client(nats, question.tenant) as client:
         model = await choose_model(client, question.model)
         fields = request_fields(sampling) | ({} if job_id is None else {"id": job_id})
-        job = await client.submit(model, prompt, tier=question.tier, **fields)
+        job = await client.submit(model, prompt, tier=check_tier(question.tier), **fields)
         render.say(job.id)
         render.note(f"queued for {model}; `mesh result {job.id} --wait` prints the answer, --follow streams it")
 
@@ -164,9 +168,9 @@ def tokens_per_s(result: Result) -> float | None:
     return (tokens - 1) * 1000 / (total_ms - first_ms)
 
 
-async def find_status(client: Client, job: Job) -> dict[str, Any]:
-    """Where a job stands, `{}` if nobody is there to say."""
+async def find_status(client: Client, job_id: str) -> JobStatus | None:
+    """Where a job stands; None: nobody is there to say."""
     try:
-        return await job.status(2.0)
+        return await client.job(job_id).status(2.0)
     except BrokerError:
-        return {}
+        return None

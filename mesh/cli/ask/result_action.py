@@ -1,14 +1,12 @@
 """`mesh result` and `mesh cancel`: a job by its id."""
 
-from typing import Any
-
 from mesh.cli.ask import generate_action
 from mesh.cli.connecting import open_client
 from mesh.cli.option_values import Nats
 from mesh.cli.terminal import render
 from mesh.client.client import Client
 from mesh.errors import ResultNotFoundError
-from mesh.protocol.messages import Result
+from mesh.protocol.messages import JobStatus, Result
 from mesh.protocol.subjects import check_token
 
 
@@ -35,7 +33,7 @@ async def read(nats: Nats, tenant: str, job_id: str, wait_s: float | None, is_fo
     if as_json:
         render.say(generate_action.as_text(result))
     elif not is_followed and result.text:
-        render.say(str(result.text))
+        render.say(result.text)
     generate_action.check(result)
     if not as_json:
         render.note(generate_action.statistics(result))
@@ -59,9 +57,8 @@ async def _at_once(client: Client, job_id: str) -> Result:
     try:
         return await client.result(job_id)
     except ResultNotFoundError:
-        status = await generate_action.find_status(client, client.job(job_id))
-        word = status.get("status")
-        if word not in ("queued", "running"):
+        status = await generate_action.find_status(client, job_id)
+        if status is None or status.status not in ("queued", "running"):
             raise
     where = _describe(status)
     raise ResultNotFoundError(f"job {job_id} {where}; wait for it with --wait, or stream it with --follow")
@@ -69,14 +66,14 @@ async def _at_once(client: Client, job_id: str) -> Result:
 
 async def _check_known(client: Client, job_id: str) -> None:
     """Refuse to wait for a job that nobody knows; with no worker there is nobody to ask, and we wait."""
-    status = await generate_action.find_status(client, client.job(job_id))
-    if status.get("status") == "unknown":
+    status = await generate_action.find_status(client, job_id)
+    if status is not None and status.status == "unknown":
         raise ResultNotFoundError(
             f"job {job_id} is not known: it never existed, or ended longer ago than its Result is kept"
         )
 
 
-def _describe(status: dict[str, Any]) -> str:
-    if status["status"] == "queued":
+def _describe(status: JobStatus) -> str:
+    if status.status == "queued":
         return "waits in the queue"
-    return f"runs on {status.get('worker') or 'a worker'}, {status.get('index', 0)} tokens so far"
+    return f"runs on {status.worker or 'a worker'}, {status.index} tokens so far"

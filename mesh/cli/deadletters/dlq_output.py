@@ -17,6 +17,7 @@ from mesh.cli.terminal.render import TableColumn
 from mesh.clock import SYSTEM
 from mesh.control.deadletters.redrive import Decision, Verb, as_json, read_request
 from mesh.control.deadletters.service import DeadLetterDetail
+from mesh.protocol import codec
 
 MOST_ROWS = 20  # of what was or would be done; the counts below say the rest
 # What the attempts column says already.
@@ -143,7 +144,7 @@ def _whole(letter: DeadLetter, story: DeadLetterDetail) -> dict[str, Any]:
         "request_error": read_request(letter.body, letter.encoding)[1] or None,
         "body_base64": base64.b64encode(letter.body).decode() if shown is None else None,
         "journal": [asdict(each) for each in story.attempts],
-        "result": None if story.result is None else msgspec.to_builtins(story.result),
+        "result": None if story.result is None else msgspec.to_builtins(codec.as_sent(story.result)),
         "redrive": {"verb": story.decision.verb, "why": story.decision.why},
     }
 

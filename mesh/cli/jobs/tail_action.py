@@ -142,4 +142,4 @@ def _ended(result: Result) -> str:
 
 def _unshown(result: Result) -> str:
     """The output of a job that streams nothing, or whose events are kept no longer."""
-    return result.text if isinstance(result.text, str) else ""
+    return result.text

@@ -15,7 +15,8 @@ from mesh.audit.reader import AuditFilter, AuditLog
 from mesh.broker import topology
 from mesh.broker.broker import Broker
 from mesh.broker.stores.recordings import Recording, TimeRange
-from mesh.client.job import Job
+from mesh.client.internal import JobHandle
+from mesh.client.requests import build_request
 from mesh.control.replay.plan import Outline, ReplayedRequest, ReplayMapping, ReplayReport, ask_of, due_s, request_now
 from mesh.errors import BrokerError, MeshError, ModelNotFoundError, TopologyError
 from mesh.gateway.clients import Clients
@@ -120,11 +121,11 @@ class Replay:
 
     async def _one(self, clients: Clients, ask: ReplayedRequest, gate: asyncio.Semaphore) -> None:
         """One request, from its submission to its end."""
-        job: Job | None = None
+        job: JobHandle | None = None
         try:
             client = clients.get(ask.tenant, cast("Encoding", ask.encoding))
-            request = request_now(ask, self._broker.clock.server_unix_ms())
-            job = await client.submit(ask.model, request, tier=ask.tier, timeout=SUBMIT_S)
+            request = build_request(request_now(ask, self._broker.clock.server_unix_ms()), {})
+            job = await client.submit(ask.model, request, tier=ask.tier, timeout_s=SUBMIT_S)
             self.report.submitted += 1
             self.report.note(ask, await job.ended())
         except MeshError as error:

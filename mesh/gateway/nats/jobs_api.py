@@ -6,7 +6,6 @@ Source: nats/PROTOCOL.md, "Steering a job".
 
 import asyncio
 import logging
-from typing import Any
 
 import msgspec
 
@@ -19,7 +18,7 @@ from mesh.errors import BrokerError, InvalidRequestError, MeshError, ResultNotFo
 from mesh.job_key import JobKey
 from mesh.protocol import codec, headers
 from mesh.protocol.history import read_history
-from mesh.protocol.messages import Delta, ErrorInfo, Result
+from mesh.protocol.messages import Delta, ErrorInfo, JobStatus, Result
 from mesh.protocol.refusals import BAD_REQUEST, INTERNAL, NOT_FOUND, UNAVAILABLE, details_of, service_code
 from mesh.protocol.subjects import is_token
 from mesh.reconcile.termination import Termination
@@ -136,30 +135,29 @@ class JobsApi:
             return True
         return await journal.last(journal.attempts_subject(key)) is not None
 
-    async def _status(self, key: JobKey) -> dict[str, Any]:
+    async def _status(self, key: JobKey) -> JobStatus:
         journal = self._termination.journal
         entries = await journal.read(journal.subject(key))
         if not entries:
             entries = await journal.read(journal.attempts_subject(key))
         history = read_history(events_of(entries))
-        answer = {"id": key.id, "attempt": history.attempts, "index": history.index, "worker": history.worker}
         found = await self._termination.store.get(key)
         result = found.result if found is not None else history.result
         if result is not None:
-            status: str = result.status
-            answer |= {
-                "attempt": result.attempts,
-                "index": result.usage.completion_tokens,
-                "worker": result.worker,
-            }
-        elif history.attempts:
-            status = "running"
-        elif await self._termination.queue.find(key) is not None:
+            return JobStatus(
+                id=key.id,
+                status=result.status,
+                attempt=result.attempts,
+                index=result.usage.completion_tokens,
+                worker=result.worker,
+            )
+        status = "running"
+        if not history.attempts:
             status = "queued"
-        else:  # unknown, unless it ended while we looked
-            found = await self._termination.store.get_written(key)
-            status = found.result.status if found is not None else "unknown"
-        return {**answer, "status": status}
+            if await self._termination.queue.find(key) is None:  # unknown, unless it ended while we looked
+                found = await self._termination.store.get_written(key)
+                status = found.result.status if found is not None else "unknown"
+        return JobStatus(id=key.id, status=status, attempt=history.attempts, index=history.index, worker=history.worker)
 
     async def _replay(self, request: ServiceRequest, key: JobKey) -> None:
         """The events from output token `index` on, then an empty message."""
@@ -197,7 +195,7 @@ class JobsApi:
         if found is None:
             raise ResultNotFoundError(f"job {key.id} has no Result, or it is kept no longer")
         body = found.body
-        if isinstance(found.result.object, str):
+        if found.result.object is not None:
             try:
                 body = await store.get_object(found.result.object)
             except TopologyError:

@@ -14,7 +14,7 @@ from mesh.client.client import Client, connect
 from mesh.clock import SYSTEM
 from mesh.errors import MeshError
 from mesh.protocol.messages import Delta, Result
-from mesh.protocol.subjects import Names
+from mesh.protocol.subjects import Names, check_tier
 from mesh.verify.bench.figures import Sample
 from mesh.verify.bench.plan import PlannedRequest
 
@@ -72,7 +72,7 @@ class BenchLoad:
     async def _ask(self, ask: PlannedRequest, sample: Sample) -> None:
         job = None
         try:
-            job = await self.clients[ask.tenant].submit(self.model, tier=ask.tier, **ask.fields)
+            job = await self.clients[ask.tenant].submit(self.model, tier=check_tier(ask.tier), **ask.fields)
             async for shown in job:
                 if isinstance(shown, Delta) and shown.token_ids:
                     sample.arrivals_s.append(SYSTEM.monotonic_s())

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
-from mesh.protocol.messages import Delta, Event, Request, Result, Started
+from mesh.protocol.messages import Delta, Event, Request, Result, Started, Tier
 
 # plain: nothing special. poison: kills every worker that runs it. stumble: it fails once, in the middle. wreck: in the
 # middle its engine dies, with all who run on it. restart: wants to begin anew when its worker is lost. twice:
@@ -29,7 +29,7 @@ class Requested:
 
     job: str
     tenant: str
-    tier: str
+    tier: Tier
     kind: JobKind
     reading: Reading
     request: Request

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from mesh.protocol.messages import TIERS
+from mesh.protocol.messages import TIERS, Tier
 from mesh.verify.soak.history import FaultKind, JobKind, Reading
 
 TENANTS = ("default", "acme")
@@ -51,7 +51,7 @@ class Wish:
 
     job: str
     tenant: str
-    tier: str
+    tier: Tier
     kind: JobKind
     reading: Reading
     fields: dict[str, Any] = field(default_factory=dict)  # of mesh.Client.submit

@@ -140,8 +140,7 @@ def _judge_attempts(case: Case) -> Iterator[Fault]:
 def _judge_result(result: Result, reading: _Reading) -> Iterator[Fault]:
     streamed = "".join(reading.pieces)
     if result.text != streamed:
-        shown = result.text if isinstance(result.text, str) else ""
-        yield RESULT_SAYS, f"its text has {len(shown)} characters and differs from the {len(streamed)} streamed"
+        yield RESULT_SAYS, f"its text has {len(result.text)} characters and differs from the {len(streamed)} streamed"
     if result.usage.completion_tokens != reading.index:
         yield RESULT_SAYS, f"it counts {result.usage.completion_tokens} tokens; {reading.index} were streamed"
 
@@ -151,7 +150,7 @@ def judge_text(case: Case, asked: Requested, reference: Reference) -> Iterator[F
     result = case.result
     if result is None:
         return
-    text = result.text if isinstance(result.text, str) else ""
+    text = result.text
     tokens = result.usage.completion_tokens
     if tokens > max_tokens(asked.request):
         yield UNDISTURBED, f"{tokens} tokens were made, {max_tokens(asked.request)} were allowed"

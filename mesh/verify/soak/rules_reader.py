@@ -39,4 +39,4 @@ def _judge_reader(case: Case, shown: Shown, reference: Reference) -> Iterator[Fa
     if case.result is not None and result != case.result:
         yield SAME_RESULT, f"{who} was given one that is not the one stored"
     if shown.reading != "none" and text != result.text:
-        yield IN_ORDER, f"{who} saw the Result, and {len(text)} characters of {len(str(result.text))}"
+        yield IN_ORDER, f"{who} saw the Result, and {len(text)} characters of {len(result.text)}"

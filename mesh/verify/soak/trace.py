@@ -140,12 +140,12 @@ def _event(event: Event) -> str:
             why = f" ({event.error.code}: {event.error.message})" if event.error is not None else ""
             return (
                 f"result {event.status}{why}, {event.attempts} attempts, {event.usage.completion_tokens} tokens, "
-                f"by {event.worker or 'nobody'}, text {_brief(event.text)}"
+                f"by {event.worker or 'nobody'}, text {'elsewhere' if event.object is not None else _brief(event.text)}"
             )
 
 
-def _brief(text: object) -> str:
-    shown = repr(text) if isinstance(text, str) else "elsewhere"
+def _brief(text: str) -> str:
+    shown = repr(text)
     return shown if len(shown) <= TEXT_CHARS else shown[: TEXT_CHARS - 1] + "…"
 
 

@@ -169,6 +169,17 @@ def test_each_refusal_of_jetstream_keeps_its_meaning(error, kind):
     assert "store it" in str(found)
 
 
+@pytest.mark.parametrize("number", [10002, 10023, 10028, 10047, 10077])
+@pytest.mark.parametrize("status", [400, 500, 503])
+def test_what_is_full_is_a_quota_and_passes(number: int, status: int) -> None:
+    """Codes of nats-server's errors.json: a full account, a server without memory or disk, a full stream."""
+    found = api_error(ApiError(status, number, "resource limits exceeded for account"), "store it")
+    assert type(found) is errors.QuotaExceededError
+    assert found.retryable
+    with pytest.raises(errors.QuotaExceededError):
+        read_puback(msgspec.json.encode({"error": {"code": status, "err_code": number, "description": "full"}}), "x")
+
+
 def test_a_wrong_last_sequence_tells_the_right_one():
     assert api_error(ApiError(400, 10071, "wrong last sequence: 57"), "x").last == 57
     assert api_error(ApiError(400, 10164, "wrong last sequence"), "x").last == 0

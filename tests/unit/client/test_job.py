@@ -6,10 +6,13 @@ import pytest
 
 from mesh.broker.stores.journal import Entry
 from mesh.client.assembly import Restarted
-from mesh.client.job import Job
+from mesh.client.internal import JobHandle
 from mesh.errors import WaitTimeoutError
+from mesh.job_key import JobKey
 from mesh.protocol.messages import Delta, Result, Started
 from tests.running import wait_until
+
+KEY = JobKey("t", "j")
 
 
 def started(attempt: int, index: int = 0, sequence: int = 0) -> Started:
@@ -45,18 +48,18 @@ class Client:
     def outlook(self) -> str:
         return "it goes on"
 
-    def forget(self, job: Job) -> None:
+    def forget(self, job: JobHandle) -> None:
         pass
 
 
-async def shown(job: Job, count: int) -> list:
-    stream = aiter(job)
+async def shown(job: JobHandle, count: int) -> list:
+    stream = job.deltas()
     return [await anext(stream) for _ in range(count)]
 
 
 async def test_a_read_that_is_cancelled_is_done_again():
     client = Client(started(1), delta(1, 0, "ab"))
-    job = Job(client, "j", 60, is_new=False)
+    job = JobHandle(client, KEY, 60, is_new=False)
     client.open.clear()
     reading = asyncio.create_task(shown(job, 1))
     await wait_until(lambda: client.reads == 1)
@@ -71,12 +74,12 @@ async def test_a_read_that_hangs_ends_with_the_handles_bound():
     client = Client()
     client.open.clear()
     with pytest.raises(WaitTimeoutError, match=r"after 0\.05 s"):
-        await asyncio.wait_for(shown(Job(client, "j", 0.05, is_new=False), 1), 1)
+        await asyncio.wait_for(shown(JobHandle(client, KEY, 0.05, is_new=False), 1), 1)
 
 
 async def test_a_late_reader_is_told_that_what_it_had_no_longer_stands():
     client = Client(started(1), delta(1, 0, "ab"), started(2), delta(2, 0, "xyz"), ended("xyz"))
-    seen = [each async for each in Job(client, "j", 60, is_new=False, index=2)]
+    seen = [each async for each in JobHandle(client, KEY, 60, is_new=False, index=2).deltas()]
     assert isinstance(seen[0], Restarted)
     assert [each.text for each in seen[1:]] == ["xyz"]
 
@@ -84,19 +87,19 @@ async def test_a_late_reader_is_told_that_what_it_had_no_longer_stands():
 async def test_a_late_reader_does_not_notice_an_attempt_that_says_the_same_again():
     client = Client(started(1), delta(1, 0, "a"), delta(1, 1, "b"), started(2), delta(2, 0, "abc"), ended("abc"))
     for index, rest in ((0, ["a", "b", "c"]), (1, ["b", "c"]), (2, ["c"]), (3, [])):
-        seen = [each async for each in Job(client, "j", 60, is_new=False, index=index)]
+        seen = [each async for each in JobHandle(client, KEY, 60, is_new=False, index=index).deltas()]
         assert [each.text for each in seen] == rest
 
 
 async def test_a_journal_whose_beginning_is_gone_is_read_once_for_each_event_and_made_good_by_the_result():
     client = Client(delta(1, 5, "f"))
-    job = Job(client, "j", 60, is_new=False)
+    job = JobHandle(client, KEY, 60, is_new=False)
     reading = asyncio.create_task(asyncio.wait_for(shown(job, 1), 5))
     for index, text in enumerate("ghi", 6):
-        await wait_until(lambda: job._waiters)
+        await wait_until(lambda: job.statistics().waits)
         client.events.append(delta(1, index, text))
         job.heard(client.events[-1])
-    await wait_until(lambda: job._waiters)
+    await wait_until(lambda: job.statistics().waits)
     assert client.reads <= 5
     job.heard(ended("abcdefghi"))
     assert [each.text for each in await reading] == ["abcdefghi"]
@@ -110,7 +113,7 @@ async def test_a_journal_whose_beginning_is_gone_is_read_once_for_each_event_and
 )
 async def test_the_first_event_tells_whose_request_is_served(event, other, is_late):
     told: list[int] = []
-    job = Job(Client(), "j", 60, is_new=True)
+    job = JobHandle(Client(), KEY, 60, is_new=True)
     job.on_other = told.append
     if is_late:
         job.heard(event)

@@ -4,7 +4,15 @@ import pytest
 
 from mesh.errors import InvalidRequestError
 from mesh.job_key import JobKey
-from mesh.protocol.subjects import Names, RequestAddress, check_tier, check_token, is_token, to_token
+from mesh.protocol.subjects import (
+    MAX_REPLY_BYTES,
+    Names,
+    RequestAddress,
+    check_tier,
+    check_token,
+    is_token,
+    to_token,
+)
 
 GOOD = ["a", "A-z_09", "-", "_", "0", "j" * 64, "w-3f"]
 BAD = [
@@ -150,3 +158,45 @@ def test_a_namespace_names_everything():
 )
 def test_a_subject_of_another_form_is_no_request(subject):
     assert Names().read_request(subject) is None
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        "_INBOX.abc.1",
+        "answers.for.me",
+        "meshed.up",
+        "other.mesh.out.t.j",
+        "é",
+        "r" * MAX_REPLY_BYTES,
+    ],
+)
+def test_a_requester_is_answered_where_it_may_listen(reply: str) -> None:
+    assert Names().may_answer(reply)
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        "",
+        "mesh.out.t.j",
+        "mesh.req.m.standard.t.x",
+        "mesh.sys.drain.w",
+        "mesh.",
+        "$JS.API.STREAM.DELETE.MESH_EVENTS",
+        "$JS.ACK.MESH_REQUESTS.c.1.1.1.1.0",
+        "$KV.mesh_results.t.j",
+        "$SYS.REQ.SERVER.PING",
+        "$O.mesh_objects.M.x",
+        "$",
+        "r" * (MAX_REPLY_BYTES + 1),
+        "é" * (MAX_REPLY_BYTES // 2 + 1),
+    ],
+)
+def test_nobody_is_answered_into_the_mesh_or_into_nats_itself(reply: str) -> None:
+    assert not Names().may_answer(reply)
+
+
+def test_what_is_the_mesh_depends_on_its_namespace() -> None:
+    assert Names("lab").may_answer("mesh.out.t.j")
+    assert not Names("lab").may_answer("lab.out.t.j")

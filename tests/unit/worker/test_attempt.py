@@ -81,7 +81,7 @@ def test_vectors_stand_in_place_of_text():
     one.first(STORED)
     store, *_ = one.embedded([[1.0, 2.0]], Usage(prompt_tokens=1), STORED + 1)
     assert store.result.embeddings == [[1.0, 2.0]]
-    assert not isinstance(store.result.text, str)
+    assert store.result.text == ""
     assert store.ttl_ms == 5000
 
 
