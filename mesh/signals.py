@@ -13,13 +13,13 @@ import msgspec
 When = Literal["before", "after"]
 Operation = Literal["chat", "text_completion", "embeddings"]
 
-# The reasons why a job's last attempt did not end the job:
-#
-# - worker_lost: its worker reported nothing, so it is dead or disconnected.
-# - engine_died: its engine died.
-# - engine_failed: the engine failed on this job.
-# - handed_back: its worker returned the job, for example to drain.
-Cause = Literal["worker_lost", "engine_died", "engine_failed", "handed_back"]
+# The reasons why a job's last attempt did not end the job.
+Cause = Literal[
+    "worker_lost",  # its worker reported nothing: it is dead or disconnected
+    "engine_died",
+    "engine_failed",  # on this job
+    "handed_back",  # its worker returned the job, for example to drain
+]
 
 
 class JobDelivered(msgspec.Struct, frozen=True, gc=False):

@@ -8,7 +8,7 @@ from msgspec.structs import replace as changed
 
 from mesh.protocol.messages import ErrorInfo, Usage
 from mesh.verify.soak import checker, rules_journal, rules_reader, rules_wire
-from mesh.verify.soak.checker import judge
+from mesh.verify.soak.checker import check
 from mesh.verify.soak.costs import quantile, recoveries, work_of
 from mesh.verify.soak.history import (
     CancelRequested,
@@ -41,7 +41,7 @@ def breaks(rule: str) -> Callable[[Plant], Plant]:
 
 
 def verdict(history: RunHistory, bounds: Bounds = BOUNDS) -> list[Violation]:
-    return judge(history, SETTINGS, bounds)
+    return check(history, SETTINGS, bounds)
 
 
 def keep(history: RunHistory, *events) -> None:

@@ -103,7 +103,9 @@ async def test_cert_and_key_may_be_one_file(strict_server, authority, tmp_path):
 
 
 async def test_without_it_we_are_told_what_is_missing(strict_server, authority):
-    await refused(at(strict_server, tls_ca=authority.ca), "without a certificate that it trusts.*--tls-cert")
+    await refused(
+        at(strict_server, tls_ca=authority.ca), "accepts only clients with a certificate that it trusts.*--tls-cert"
+    )
 
 
 async def test_one_that_the_server_does_not_trust_is_told_too(strict_server, authority, tmp_path):

@@ -1,7 +1,8 @@
-"""What came of the requests of a benchmark, as figures. Pure.
+"""The figures of a benchmark, computed from its requests. Pure.
 
-The names are vLLM's: TTFT, the time to the first token; ITL, between two messages of a stream; TPOT, a request's mean
-time per output token after the first; E2EL, until its end. All from the sending of the request, by the client's clock.
+The names are vLLM's. TTFT: time to the first token. ITL: time between two messages of a stream. TPOT: a request's mean
+time per output token after the first. E2EL: time to the request's end. TTFT and E2EL begin when the client sends the
+request, by its own clock.
 """
 
 import math
@@ -16,14 +17,14 @@ PERCENTILES = (50, 90, 99)
 
 @dataclass(slots=True)
 class Sample:
-    """One request as its sender saw it. Times are monotonic seconds."""
+    """One request as its client saw it. Times are monotonic seconds."""
 
     tenant: str
     tier: str
-    due_s: float  # when it was to be sent
+    due_s: float  # its planned time
     sent_s: float
-    arrivals_s: list[float] = field(default_factory=list)  # of each message with tokens
-    counts: list[int] = field(default_factory=list)  # tokens in each
+    arrivals_s: list[float] = field(default_factory=list)  # time of each message with tokens
+    counts: list[int] = field(default_factory=list)  # tokens in each of these messages
     done_s: float = 0.0
     status: str = ""  # of its Result; "refused" if there is none
     code: str = ""  # of its error
@@ -31,7 +32,7 @@ class Sample:
     cached_tokens: int = 0
     completion_tokens: int = 0
     attempts: int = 0
-    # As its Result says, by the worker's clock, since the request was stored.
+    # From its Result: times since the request was stored, by the worker's clock.
     queued_ms: int | None = None
     first_token_ms: int | None = None
     total_ms: int | None = None
@@ -52,7 +53,7 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """Of many values, in ms."""
+    """The distribution of values, in ms."""
 
     mean: float
     std: float
@@ -62,7 +63,7 @@ class Spread:
 
 @dataclass(frozen=True, slots=True)
 class BenchFigures:
-    """One run."""
+    """The figures of one run."""
 
     duration_s: float
     requests: int
@@ -72,8 +73,8 @@ class BenchFigures:
     input_tokens: int
     cached_tokens: int
     output_tokens: int
-    retried: int  # of several attempts
-    good: int | None  # finished within every goal; None: there are none
+    retried: int  # requests with several attempts
+    good: int | None  # requests that finished within every goal; None: no goals are set
     peak_concurrency: int
     peak_tokens_per_s: float
     tokens_per_message: float
@@ -81,7 +82,7 @@ class BenchFigures:
 
     @property
     def rates(self) -> dict[str, float]:
-        """A second."""
+        """Rates per second."""
         per_s = 1 / self.duration_s if self.duration_s > 0 else 0.0
         rates = {
             "requests": self.finished * per_s,
@@ -91,7 +92,7 @@ class BenchFigures:
         return rates if self.good is None else rates | {"good_requests": self.good * per_s}
 
     def as_json(self) -> dict[str, Any]:
-        """Everything, in vLLM's names where it has one."""
+        """Return all figures, with vLLM's names where it has one."""
         flat: dict[str, Any] = {
             "duration": self.duration_s,
             "num_prompts": self.requests,
@@ -120,7 +121,7 @@ class BenchFigures:
 def figures_of(
     samples: Sequence[Sample], goals: Mapping[str, float] | None = None, percentiles: Sequence[int] = PERCENTILES
 ) -> BenchFigures:
-    """The figures of a run. `goals`: milliseconds by ttft, tpot, e2el."""
+    """Compute the figures of a run. `goals`: milliseconds by ttft, tpot, e2el."""
     done = [each for each in samples if each.status == "finished"]
     began_s = min((each.sent_s for each in samples), default=0.0)
     ended_s = max((each.done_s for each in samples), default=0.0)
@@ -153,8 +154,13 @@ def figures_of(
 
 
 def phases(samples: Iterable[Sample]) -> dict[str, list[float]]:
-    """Where the time went, in ms: waiting in the queue; in the engine up to its first token, and after it; and what
-    the client waited longer than that: NATS, the network, and the client itself."""
+    """Return the phases of all requests, in ms.
+
+    - queued: the wait in the queue.
+    - prefill: in the engine, up to the first token.
+    - decode: in the engine, after the first token.
+    - wire: the rest of the client's wait: NATS, the network, and the client itself.
+    """
     found: dict[str, list[float]] = {"queued": [], "prefill": [], "decode": [], "wire": []}
     for each in samples:
         if each.queued_ms is None or each.total_ms is None:
@@ -168,7 +174,7 @@ def phases(samples: Iterable[Sample]) -> dict[str, list[float]]:
 
 
 def is_good(sample: Sample, goals: Mapping[str, float]) -> bool:
-    """Whether a finished request met every goal; one without a second token meets any for the time between them."""
+    """Return whether a finished request met every goal. One with fewer than two tokens meets any tpot goal."""
     measured = {"ttft": sample.ttft_ms, "tpot": sample.tpot_ms, "e2el": sample.e2el_ms}
     for name, limit_ms in goals.items():
         value = measured[name]
@@ -181,7 +187,7 @@ def is_good(sample: Sample, goals: Mapping[str, float]) -> bool:
 
 
 def spread_of(values: Sequence[float], percentiles: Sequence[int] = PERCENTILES) -> Spread:
-    """Of one value or more."""
+    """Return the distribution of one value or more."""
     ordered = sorted(values)
     return Spread(
         mean=statistics.fmean(ordered),
@@ -192,7 +198,7 @@ def spread_of(values: Sequence[float], percentiles: Sequence[int] = PERCENTILES)
 
 
 def percentile(ordered: Sequence[float], share: float) -> float:
-    """The value that `share` per cent of all are at most, between the two nearest; of sorted values, one or more."""
+    """Return the `share`th percentile of sorted values (one or more), interpolated between the two nearest."""
     place = (len(ordered) - 1) * share / 100
     low = math.floor(place)
     high = min(low + 1, len(ordered) - 1)
@@ -204,7 +210,7 @@ def _known(samples: Iterable[Sample], value: Callable[[Sample], float | None]) -
 
 
 def _peak(samples: Iterable[Sample]) -> int:
-    """The most requests open at one moment."""
+    """Return the largest number of open requests."""
     changes = sorted([(each.sent_s, 1) for each in samples] + [(each.done_s, -1) for each in samples])
     open_now = most = 0
     for _, change in changes:
@@ -214,7 +220,7 @@ def _peak(samples: Iterable[Sample]) -> int:
 
 
 def _peak_tokens(samples: Sequence[Sample]) -> float:
-    """The most output tokens within one second of the run."""
+    """Return the largest number of output tokens in one second of the run."""
     began_s = min((each.sent_s for each in samples), default=0.0)
     seconds: Counter[int] = Counter()
     for each in samples:
