@@ -1,4 +1,4 @@
-"""The protocol without our client: stock nats-py and json. Any language can do the same, see nats/PROTOCOL.md.
+"""A client with stock nats-py and json, without the mesh's own client. The protocol is in nats/PROTOCOL.md.
 
 mesh up --engine simulator --name demo         # in one terminal
 python examples/plain_nats.py demo             # in another
@@ -13,25 +13,25 @@ import nats
 
 
 async def submit(client, model: str, job: str, **request) -> None:
-    """A job once this returns: sent again with the same id, it still runs once."""
+    """Store a job. It runs once, even if it is submitted again with the same id."""
     subject, body = f"mesh.req.{model}.standard.default.any", json.dumps({"id": job, **request}).encode()
     ack = await client.jetstream().publish(subject, body, headers={"Nats-Msg-Id": f"default.{job}"})
     print(f"job {job} is stored as {ack.stream} {ack.seq}")
 
 
 async def follow(client, job: str, events: asyncio.Queue, missed: str) -> None:
-    """Show each token once, in order, until the job has ended; what `missed` hears comes to `events` too."""
-    attempt = expected = 0  # the newest attempt heard of, and the index of its next token
+    """Show each token once, in order, until the job ends. The replayed events on `missed` arrive in `events` too."""
+    attempt = expected = 0  # the newest attempt, and the index of its next token
     event: dict = {}
     while event.get("type") != "result":
         try:
             event = json.loads((await asyncio.wait_for(events.get(), 5)).data or "{}")  # empty: the end of a replay
         except TimeoutError:
             event = {"index": expected + 1}  # silence may be a gap
-        if event.get("index", 0) > expected:  # a gap: the journal has it all
+        if event.get("index", 0) > expected:  # a gap: ask the journal for a replay
             body = json.dumps({"index": expected}).encode()
             await client.publish(f"mesh.ctl.default.replay.{job}", body, reply=missed)
-        elif event.get("attempt", 0) > attempt:  # a worker took over: it goes on, or begins again (index 0)
+        elif event.get("attempt", 0) > attempt:  # a worker took over: it continues, or begins again (index 0)
             attempt, expected = event["attempt"], event["index"]
         if event.get("type") == "delta" and (event["attempt"], event["index"]) == (attempt, expected):  # no repeat
             print(event["text"], end="", flush=True)
@@ -54,7 +54,7 @@ async def main(model: str) -> None:
     answer = await client.request(f"mesh.ctl.default.cancel.{job}", b"", timeout=10)
     print(answer.data.decode())
 
-    # All of it in one line, through the front door.
+    # The same in one request, through the front door.
     answer = await client.request(f"mesh.rpc.default.{model}", b'{"prompt": "Hello", "max_tokens": 8}', timeout=60)
     print(f"front door: {json.loads(answer.data)['text']}")
     await client.close()
