@@ -1,4 +1,4 @@
-"""`mesh worker` with one bug planted in it, for the tests that the soak's judge can fail.
+"""`mesh worker` with one planted bug, for the tests of the soak's checker.
 
 python mutant_worker.py MUTANT [options of mesh worker]
 """
@@ -71,7 +71,7 @@ def put_instead_of_create() -> None:
 
 @mutant
 def no_fence() -> None:
-    """Events are appended whoever wrote last: a zombie's tokens stand among its successor's."""
+    """Events are appended without a fence, so a zombie's tokens mix with its successor's."""
 
     def append(self, subject, body, last, on_reply, timeout_s):
         self._connection.call(subject, body, b"", on_reply, timeout_s)
@@ -97,13 +97,13 @@ def delivery_count() -> None:
 
 @mutant
 def term_on_error() -> None:
-    """What failed is thrown away."""
+    """A failed job is terminated instead of retried."""
     Leases.nak = lambda self, delivery, delay_s=0.0: self.term(delivery, "it failed")
 
 
 @mutant
 def ignored_cancel() -> None:
-    """Whoever cancels is told that it is done, and the engine goes on with what nobody wants."""
+    """A cancel is confirmed, but the engine continues the job."""
 
     def nod(self, subject, reply, payload, header):
         tenant, job = subject.decode().split(".")[-2:]

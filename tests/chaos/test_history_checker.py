@@ -1,4 +1,4 @@
-"""The judge of the soak, on made-up histories: it lets a clean one pass, and sees each promise broken."""
+"""The soak's checker, on invented histories: it accepts a clean one, and finds each broken promise."""
 
 from collections.abc import Callable
 from dataclasses import replace

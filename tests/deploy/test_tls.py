@@ -83,7 +83,7 @@ async def test_a_certificate_that_is_over_is_refused(tmp_path, authority):
 
 
 async def test_with_an_authority_no_server_without_tls_will_do(server, authority):
-    """Whoever stands between could pretend that the server has none."""
+    """An attacker in between could pretend that the server has no TLS."""
     await refused(at(server, "nats", tls_ca=authority.ca), "offers none")
 
 

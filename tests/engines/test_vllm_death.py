@@ -1,4 +1,4 @@
-"""What happens when a process behind vLLM is killed or suspended, or never starts. Each test has its own engine."""
+"""Processes behind vLLM are killed or suspended, or never start. Each test has its own engine."""
 
 import asyncio
 import gc

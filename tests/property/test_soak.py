@@ -1,4 +1,4 @@
-"""The soak's plan is the seed's, and its judge sees whatever is done to a journal or to what a reader was shown."""
+"""The soak's plan depends on its seed, and its checker finds any change of a journal or of a reader's output."""
 
 import itertools
 import random

@@ -1,4 +1,4 @@
-"""Every error of nats-py, and every refusal of JetStream, becomes ours on purpose."""
+"""Every error of nats-py and every refusal of JetStream maps to an error of the mesh."""
 
 import inspect
 import types
@@ -36,7 +36,7 @@ def public_errors(module: types.ModuleType) -> list[type[BaseException]]:
 
 THEIRS = public_errors(nats.errors) + public_errors(nats.js.errors)
 
-# These end as plain BrokerError, and may: each with the reason.
+# These map to plain BrokerError on purpose, each for its reason.
 MISUSE = "a mistake in our own calls, which the mesh's subjects, callbacks and timeouts cannot make"
 UNUSED = "of a part of nats-py that the mesh does not use"
 PLAIN = {
@@ -73,7 +73,7 @@ PLAIN = {
 
 
 def make(kind: type[BaseException]) -> BaseException:
-    """An instance, without the arguments that only nats-py could give."""
+    """Return an instance without the arguments that only nats-py has."""
     return kind.__new__(kind)
 
 
@@ -99,7 +99,7 @@ def test_the_list_names_nothing_that_is_gone():
 
 
 def test_the_specific_comes_before_the_general():
-    """The first that matches decides: nothing may stand behind its own base class."""
+    """The first match decides, so no class may stand behind its own base class."""
     entries = [entry for entry in NATS_ERRORS if entry[0] in THEIRS]
     for number, (theirs, _) in enumerate(entries):
         for before, _ in entries[:number]:

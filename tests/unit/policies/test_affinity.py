@@ -1,4 +1,4 @@
-"""Which lane a request prefers, and which worker pulls a lane first."""
+"""Requests map to lanes, and lanes to the worker that pulls them first."""
 
 from mesh.policies.affinity import PREFIX_CHARS, PREFIX_IDS, affinity_token, owned_lanes
 from mesh.protocol.messages import Message, Request
@@ -9,7 +9,7 @@ def chat(*turns: tuple[str, str]) -> Request:
 
 
 def test_the_token_of_a_request_never_changes():
-    """It decides where a conversation finds its cache again, also after an upgrade of half the clients."""
+    """It leads a conversation back to its cache, also after an upgrade of half the clients."""
     assert affinity_token(Request(prompt="Once upon a time")) == "cdfd59c6bed"
     assert affinity_token(Request(prompt="a", session="chat-42")) == "cd32c2905fe"
 

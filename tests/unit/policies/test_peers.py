@@ -1,4 +1,4 @@
-"""Who watches over whom."""
+"""Each worker is watched by its peers."""
 
 from mesh.policies.peers import REACH, watched_peers
 

@@ -1,4 +1,4 @@
-"""When a process says that it is ready, and why it is not."""
+"""A process is ready, or names the reasons why it is not."""
 
 import pytest
 

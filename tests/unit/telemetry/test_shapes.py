@@ -1,4 +1,4 @@
-"""How the metrics are cut."""
+"""Labels are bounded, and buckets are cumulative."""
 
 import pytest
 from hypothesis import given

@@ -15,7 +15,7 @@ PARENT = f"00-{TRACE}-{SPAN}-01"
 
 
 class Bench:
-    """A worker's tracing with a clock of its own, and what came of it."""
+    """A worker's tracing with its own clock, and the exported spans."""
 
     def __init__(self) -> None:
         self.exporter = InMemorySpanExporter()
