@@ -86,6 +86,7 @@ PURE = {
     "control/replay/plan",
     "control/status/checks",
     "control/status/depth",
+    "control/status/versions",
     "control/tenants/account_file",
     "cli/terminal/figures",
     "cli/top/keys",

@@ -1,5 +1,6 @@
 """The error tree: each class has its word on the wire, and the picture in errors.py is the truth."""
 
+import copy
 import inspect
 import pickle
 import re
@@ -8,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from mesh import errors
-from mesh.errors import JobError, MeshError, RequestError, SequenceError
+from mesh.errors import EngineError, JobError, MeshError, RefusedError, RequestError, SequenceError
+from mesh.protocol.messages import ErrorInfo, Result
 
 ROOT = Path(__file__).parents[1]
 
@@ -28,6 +30,11 @@ CODES = {
     "internal",
 }
 CLASSES = [each for _, each in inspect.getmembers(errors, inspect.isclass) if issubclass(each, MeshError)]
+GROUPS = {
+    errors.RequestError: errors.InvalidRequestError,
+    errors.EngineError: errors.EngineFailedError,
+    errors.JobError: errors.JobFailedError,
+}
 RETRYABLE = {
     "QuotaExceededError",
     "EngineError",
@@ -69,17 +76,40 @@ def test_the_drawing_at_the_top_is_the_tree():
     assert tree_in_docstring() == {each.__name__: each.__base__.__name__ for each in CLASSES}
 
 
-def test_the_codes_are_those_of_the_protocol():
+def test_the_codes_of_a_result_are_those_of_the_protocol():
     text = (ROOT / "nats" / "PROTOCOL.md").read_text()
     paragraph = text[text.index("retryable}`; codes") :].split("A Result")[0]
     assert set(re.findall(r"`([a-z_]+)`", paragraph)) == CODES
+    ours = {each.code for each in CLASSES if each.in_result} | {"internal", "attempts_exhausted"}
+    assert ours == CODES
 
 
 @pytest.mark.parametrize("kind", CLASSES, ids=lambda each: each.__name__)
-def test_each_error_has_a_code_of_the_protocol_and_says_whether_to_retry(kind):
+def test_a_result_carries_no_other_code(kind):
+    assert make(kind).result_code in CODES
+    assert make(kind).result_code == (kind.code if kind.in_result else "internal")
+
+
+def test_each_class_has_a_code_of_its_own():
+    """Groups whose errors say no more share the code of their first kind."""
+    codes = [each.code for each in CLASSES if each not in GROUPS]
+    assert len(codes) == len(set(codes))
+    assert {each: each.code for each in GROUPS} == {each: kind.code for each, kind in GROUPS.items()}
+    assert all(re.fullmatch("[a-z]+(_[a-z]+)*", code) for code in codes)
+
+
+@pytest.mark.parametrize("kind", CLASSES, ids=lambda each: each.__name__)
+def test_each_class_says_its_status_its_exit_code_and_whether_to_retry(kind):
     assert kind.__name__.endswith("Error")
-    assert kind.code in CODES
     assert kind.retryable is (kind.__name__ in RETRYABLE)
+    assert kind.http_status in {400, 401, 404, 409, 413, 429, 500, 503, 504}
+    assert kind.exit_code in {1, 3, 4, 5}
+
+
+def test_what_may_succeed_later_is_no_request_that_never_will():
+    assert not issubclass(errors.QuotaExceededError, RequestError)
+    assert issubclass(errors.QuotaExceededError, RefusedError)
+    assert not any(each.retryable for each in CLASSES if issubclass(each, RequestError))
 
 
 @pytest.mark.parametrize("kind", CLASSES, ids=lambda each: each.__name__)
@@ -98,7 +128,7 @@ def test_a_request_error_names_the_field_at_fault():
 def test_a_job_error_carries_the_result_and_its_code():
     error = errors.JobFailedError("gone", result="the Result", code="attempts_exhausted")
     assert (error.result, error.code) == ("the Result", "attempts_exhausted")
-    assert errors.JobFailedError.code == "internal"
+    assert errors.JobFailedError.code == "job_failed"
 
 
 def test_a_sequence_error_tells_the_last_sequence_and_is_not_tried_again():
@@ -116,9 +146,41 @@ def test_a_request_error_is_caught_as_its_kinds():
         raise errors.TooLargeError("much", field="prompt")
     with pytest.raises(MeshError):
         raise errors.QuotaExceededError("full")
+    with pytest.raises(RefusedError):
+        raise errors.QuotaExceededError("full")
 
 
-@pytest.mark.parametrize("kind", [k for k in CLASSES if not issubclass(k, JobError | SequenceError)], ids=str)
-def test_errors_travel_between_processes(kind):
-    """Engines live in processes of their own."""
-    assert str(pickle.loads(pickle.dumps(kind("why")))) == "why"
+RESULT = Result(id="j", tenant="default", model="demo", status="failed", error=ErrorInfo(code="too_large", message="m"))
+LOADED = [
+    *(make(each) for each in CLASSES),
+    errors.InvalidRequestError("must be a number", field="top_p"),
+    errors.QuotaExceededError("full", field="max_tokens", retry_after_ms=250),
+    errors.JobFailedError("gone", result=RESULT, code="too_large"),
+    errors.JobExpiredError("late", result=RESULT, code="expired"),
+    errors.BrokerTimeoutError("slow", err_code=10008),
+    SequenceError("late", last=9),
+    errors.ConfigError("bad", key="nats"),
+]
+
+
+@pytest.mark.parametrize("travel", [lambda each: pickle.loads(pickle.dumps(each)), copy.copy], ids=["pickle", "copy"])
+@pytest.mark.parametrize("error", LOADED, ids=repr)
+def test_errors_travel_between_processes_with_all_they_carry(error, travel):
+    """Engines live in processes of their own, and programs ask from pools of processes."""
+    error.add_note("while it was asked")
+    found = travel(error)
+    assert type(found) is type(error)
+    assert (str(found), found.args, vars(found)) == (str(error), error.args, vars(error))
+    assert (found.code, found.retryable) == (error.code, error.retryable)
+
+
+def test_an_error_of_somebody_else_travels_too():
+    """A subclass with an `__init__` of its own."""
+    found = pickle.loads(pickle.dumps(OverheatedError(celsius=99)))
+    assert (str(found), found.celsius, found.code) == ("99 degrees", 99, "engine_error")
+
+
+class OverheatedError(EngineError):
+    def __init__(self, *, celsius: int) -> None:
+        self.celsius = celsius
+        super().__init__(f"{celsius} degrees")

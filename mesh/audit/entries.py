@@ -7,7 +7,7 @@ Source: nats/PROTOCOL.md, "Audit".
 import re
 from typing import Any
 
-from mesh.errors import MeshError, RequestError
+from mesh.errors import MeshError, RefusedError
 from mesh.protocol.messages import AuditEntry, AuditEvent, Result
 from mesh.protocol.subjects import is_token
 from mesh.signals import (
@@ -118,7 +118,7 @@ def signal_of(entry: AuditEntry) -> Signal | None:
 
 def refusal_of(error: MeshError, tenant: str, model: str) -> AuditEntry:
     """What is said of a request that was refused before it was a job; when and by whom is left open."""
-    field = error.field if isinstance(error, RequestError) and error.field is not None else ""
+    field = error.field if isinstance(error, RefusedError) and error.field is not None else ""
     return AuditEntry(
         event="refused",
         unix_ms=0,

@@ -32,6 +32,7 @@ from mesh.protocol.codec import Encoding
 from mesh.protocol.messages import DEFAULT_DEADLINE_MS, JobStatus, Presence, Request, Result
 from mesh.protocol.subjects import check_tier, check_token
 from mesh.protocol.timing import RESULT_MARGIN_S
+from mesh.protocol.version import ProtocolVersion
 from mesh.telemetry import client_tracing
 
 SUBMIT_S = 10.0
@@ -85,6 +86,16 @@ class ClientCore:
     def __repr__(self) -> str:
         state = "closed" if self._is_closed else f"{len(self.poller)} jobs open"
         return f"<Client of {self.tenant}, {state}, {self.connection!r}>"
+
+    @property
+    def protocol(self) -> str | None:
+        """As `Client.protocol`."""
+        found = self._control_api.protocol
+        return str(found) if found is not None else None
+
+    def told(self, protocol: ProtocolVersion | None) -> None:
+        """The mesh's settings name the protocol that it speaks; None: they could not be read."""
+        self._control_api.protocol = protocol
 
     async def close(self) -> None:
         """End every wait on every handle, and refuse whatever is asked from now on. Idempotent."""

@@ -154,6 +154,11 @@ class BlockingClient:
     ) -> None:
         self.close()
 
+    @property
+    def protocol(self) -> str | None:
+        """The protocol that the mesh speaks, such as "1.0"; None until it says so: in a tenant's account, an answer."""
+        return self._client.protocol
+
     def submit(
         self,
         model: str,

@@ -1,6 +1,7 @@
 """Which models are deployed, and what their workers can take: asked before a request is sent."""
 
 import asyncio
+import contextlib
 
 from mesh.broker import topology
 from mesh.broker.broker import Broker
@@ -10,6 +11,7 @@ from mesh.errors import (
     BrokerError,
     BrokerTimeoutError,
     DisconnectedError,
+    MeshError,
     ModelNotFoundError,
     UnauthorizedError,
     UnavailableError,
@@ -32,6 +34,8 @@ class Catalog:
         self._limits: dict[str, int] = {}  # model to its longest context, of the workers last seen
         self._looked_s = float("-inf")
         self._told_s: dict[str, float] = {}  # by model, when the control API said; loop time
+        self._read_s = float("-inf")  # when the mesh's settings were; loop time
+        self._protocol = ""
         self._loop = asyncio.get_running_loop()
 
     async def check(self, model: str, request: Request, timeout_s: float) -> None:
@@ -39,6 +43,7 @@ class Catalog:
 
         Raises:
             ModelNotFoundError, InvalidRequestError, TooLargeError: what cannot be learnt in time is not refused.
+            VersionError: the mesh speaks another major version of the protocol.
         """
         if self._is_fresh(model):
             check_limits(request, self.longest_context(model))
@@ -56,6 +61,15 @@ class Catalog:
     def longest_context(self, model: str) -> int:
         """The most tokens, prompt and output together, that a worker of `model` takes; 0: none was seen."""
         return self._limits.get(model, 0)
+
+    async def protocol(self) -> str:
+        """The protocol that the mesh speaks, as it was read just now or last; "" if that never was."""
+        now_s = self._loop.time()
+        if now_s - self._read_s > FRESH_S:
+            self._read_s = now_s
+            with contextlib.suppress(MeshError):  # what was read before is told meanwhile
+                self._protocol = str((await topology.read_settings(self._broker)).protocol)
+        return self._protocol
 
     def _is_fresh(self, model: str) -> bool:
         """Whether it was looked at just now, so that nobody need be asked."""

@@ -29,6 +29,7 @@ from mesh.errors import BrokerTimeoutError, TopologyError, UnauthorizedError, Un
 from mesh.protocol.codec import Encoding
 from mesh.protocol.messages import Presence, Request, Result, Tier
 from mesh.protocol.subjects import DEFAULT_NAMESPACE, Names, check_token
+from mesh.protocol.version import ProtocolVersion
 
 DEFAULT_URL = "nats://127.0.0.1:4222"
 
@@ -44,6 +45,11 @@ class Client:
 
     def __repr__(self) -> str:
         return repr(self._core)
+
+    @property
+    def protocol(self) -> str | None:
+        """The protocol that the mesh speaks, such as "1.0"; None until it says so: in a tenant's account, an answer."""
+        return self._core.protocol
 
     async def submit(
         self,
@@ -232,6 +238,7 @@ def connect(
     Raises:
         DisconnectedError: no NATS there. UnauthorizedError: it refused us.
         TopologyError: no mesh on it; in a tenant's account the first request tells.
+        VersionError: it speaks another major version of the protocol; in a tenant's account an answer tells.
     """
     if options is None:
         urls = (servers,) if isinstance(servers, str) else tuple(servers)
@@ -248,32 +255,33 @@ async def _open(options: ConnectOptions, tenant: str, namespace: str, encoding: 
     async with contextlib.AsyncExitStack() as resources:
         connection = await resources.enter_async_context(connect_broker(options))
         broker = Broker(connection, names)
-        is_confined = await _is_confined(broker, options.connect_timeout_s)
+        is_confined, protocol = await _read_mesh(broker, options.connect_timeout_s)
         core = ClientCore(broker, tenant, encoding, options.shown, is_confined=is_confined)
+        core.told(protocol)
         resources.push_async_callback(core.close)
         resources.push_async_callback(_end, asyncio.create_task(core.poller.run(), name="mesh-client-poller"))
         resources.callback(connection.listen(core.poller.connection_changed))
         return Client(core, resources.pop_all())
 
 
-async def _is_confined(broker: Broker, timeout_s: float) -> bool:
-    """Whether JetStream tells this user nothing.
+async def _read_mesh(broker: Broker, timeout_s: float) -> tuple[bool, ProtocolVersion | None]:
+    """Whether JetStream tells this user nothing, and which protocol the mesh speaks, if that was told.
 
     Raises:
         TopologyError: there is no mesh.
+        VersionError: it speaks another major version of the protocol.
     """
     try:
         async with asyncio.timeout(timeout_s):
-            await topology.read_settings(broker)
+            return False, (await topology.read_settings(broker)).protocol
     except (UnauthorizedError, UnavailableError):  # a tenant's account has no JetStream
-        return True
+        return True, None
     except TopologyError as error:
         if error.err_code not in NO_JETSTREAM:
             raise
-        return True
+        return True, None
     except (BrokerTimeoutError, TimeoutError):
-        pass  # the first call will tell
-    return False
+        return False, None  # the first call will tell
 
 
 async def _end(task: asyncio.Task[None]) -> None:

@@ -8,7 +8,6 @@ Source: nats/PROTOCOL.md, "Steering a job" and "Tenants".
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any
 
 import msgspec
 
@@ -17,15 +16,18 @@ from mesh.broker.stores.journal import Entry, read_entry
 from mesh.errors import (
     BrokerTimeoutError,
     DisconnectedError,
+    MeshError,
     ModelNotFoundError,
     ResultNotFoundError,
     TopologyError,
     UnauthorizedError,
     UnavailableError,
+    VersionError,
 )
 from mesh.job_key import JobKey
-from mesh.protocol import codec, headers
+from mesh.protocol import codec, headers, version
 from mesh.protocol.messages import Result
+from mesh.protocol.version import ProtocolVersion
 
 PAGE = 200  # events asked for at once: the most that the service gives
 ANSWER_S = 5.0
@@ -45,6 +47,18 @@ class ControlApi:
         self._journal = broker.journal
         self._store = broker.results
         self.is_needed = is_needed
+        self.protocol: ProtocolVersion | None = None  # that the mesh speaks, once it was told
+
+    def told(self, protocol: object) -> None:
+        """The service said which protocol the mesh speaks; "" or nothing: it does not know.
+
+        Raises:
+            VersionError: one that this program does not.
+        """
+        found = version.parse(protocol) if isinstance(protocol, str) else None
+        if found is not None:
+            version.check_mesh(found)
+            self.protocol = found
 
     async def read_journal(self, job: str, after: int = 0, limit: int | None = None) -> list[Entry]:
         """A job's events after stream sequence `after`, `limit` at most: from JetStream, or as the service reads them.
@@ -74,6 +88,7 @@ class ControlApi:
 
         Raises:
             ModelNotFoundError: nobody deployed it; the message says what there is.
+            VersionError: the mesh speaks another major version of the protocol.
             BrokerError: nobody answered.
         """
         try:
@@ -81,7 +96,10 @@ class ControlApi:
         except ResultNotFoundError as error:
             raise ModelNotFoundError(str(error).removeprefix("model: "), field="model") from None
         answer = codec.decode_json(answers[0][1]) if answers else {}
-        longest = answer.get("max_model_len") if isinstance(answer, dict) else 0
+        if not isinstance(answer, dict):
+            return 0
+        self.told(answer.get("protocol"))
+        longest = answer.get("max_model_len")
         return longest if isinstance(longest, int) else 0
 
     async def whole(self, result: Result) -> Result:
@@ -126,23 +144,37 @@ class ControlApi:
 
         Raises:
             ResultNotFoundError: the service says that there is no such thing.
+            VersionError: it does not speak our version of the protocol.
             UnavailableError: it refused otherwise, or nobody serves it. BrokerTimeoutError: no answer.
         """
         subject = self._names.control(self._tenant, verb, what)
         for is_last_try in (False, True):
             try:
-                *found, (end, _) = await self._connection.collect(subject, body, _is_end, timeout_s / TRIES)
+                *found, (end, _) = await self._connection.collect(
+                    subject, body, _is_end, timeout_s / TRIES, version.OWN_BLOCK
+                )
                 break
             except BrokerTimeoutError:
                 if is_last_try:
                     raise
-        fields: dict[str, Any] = headers.parse(end)
-        reason = fields.get("Nats-Service-Error")
-        if reason is None:
+        refused = read_refusal(end, f"{verb} of {what}")
+        if refused is None:
             return found
+        fields = headers.parse(end)
         if fields.get("Nats-Service-Error-Code") == NOT_FOUND:
-            raise ResultNotFoundError(str(reason))
-        raise UnavailableError(f"{verb} of {what}: {reason}")
+            raise ResultNotFoundError(fields["Nats-Service-Error"])
+        raise refused
+
+
+def read_refusal(header: bytes, what: str) -> MeshError | None:
+    """Our error for a refusal of the control service; None: the message is an answer. `what` was asked."""
+    fields = headers.parse(header)
+    reason = fields.get("Nats-Service-Error")
+    if reason is None:
+        return None
+    if fields.get("Mesh-Error-Field") == version.HEADER:
+        return VersionError(reason)
+    return UnavailableError(f"{what}: {reason}")
 
 
 def _is_end(header: bytes, payload: bytes) -> bool:

@@ -9,14 +9,19 @@ from typing import TypeVar
 
 from mesh.broker.broker import Broker
 from mesh.broker.stores.journal import events_of
-from mesh.client.control_api import ControlApi
+from mesh.client.control_api import ControlApi, read_refusal
 from mesh.errors import BrokerTimeoutError, ResultNotFoundError, UnauthorizedError, UnavailableError
 from mesh.job_key import JobKey
-from mesh.protocol import codec, headers
-from mesh.protocol.messages import JobStatus, Result
+from mesh.protocol import codec
+from mesh.protocol.messages import STATUSES, JobStatus, Result
+from mesh.protocol.version import OWN_BLOCK
 
 STATUS_S = 5.0  # for a worker to say where a job stands
 TRY_S = 3.0  # for one worker to answer; one that was just suspended never does, and the next question goes to another
+
+QUEUED, UNKNOWN = "queued", "unknown"  # what `status` answers beside the status of a Result
+_ALIVE = (QUEUED, "running")
+_OVER = (UNKNOWN, *STATUSES)
 
 T = TypeVar("T")
 
@@ -50,11 +55,14 @@ class Lookup:
         is_told = self._control_api.is_needed  # a worker says all there is to know of the queue
         if sequence and not is_told and await _if_allowed(self._queue.get(sequence)) is not None:
             return None
-        if await self._is_alive(job):
+        status = await self._status(job)
+        if status in _ALIVE:
             return None
         result = await self.stored(job) or await self._announced(job)
         if result is not None:
             return result
+        if status not in _OVER:
+            return None  # a word of a later minor: it is known there, and has no Result
         raise ResultNotFoundError(
             f"job {job} is unknown: it never existed, or ended longer ago than its result_ttl_ms; "
             "is the id right, and the tenant?"
@@ -84,23 +92,26 @@ class Lookup:
             stored = await self._store.get(JobKey(self._tenant, job))
         return stored.result if stored is not None else None
 
-    async def _is_alive(self, job: str) -> bool:
-        """Whether the job waits or runs, by what the workers say; by the queue itself where there are none."""
+    async def _status(self, job: str) -> str:
+        """Where the job stands, by what the workers say; by the queue itself where there are none."""
         try:
-            return (await self.status(job, STATUS_S)).status in ("queued", "running")
+            return (await self.status(job, STATUS_S)).status
         except UnavailableError:
             if self._control_api.is_needed:
                 raise  # it cannot be told: the queue is not ours to read
-            return await self._queue.find(JobKey(self._tenant, job)) is not None
+            return QUEUED if await self._queue.find(JobKey(self._tenant, job)) is not None else UNKNOWN
 
     async def status(self, job: str, timeout_s: float) -> JobStatus:
         """Where the job stands, as a worker says.
 
         Raises:
             UnavailableError: no worker is there, or it refused. BrokerError: no answer.
+            VersionError: the mesh speaks another major version of the protocol.
             ProtocolError: the answer is no status.
         """
-        return codec.decode_status(await self._steer("status", job, timeout_s))
+        found = codec.decode_status(await self._steer("status", job, timeout_s))
+        self._control_api.told(found.protocol)
+        return found
 
     async def cancel(self, job: str, timeout_s: float) -> str:
         """The status of a job after a worker was asked to cancel it.
@@ -117,7 +128,7 @@ class Lookup:
         while True:
             left_s = end_s - self._clock.monotonic_s()
             try:
-                header, payload = await self._connection.request(subject, timeout_s=min(TRY_S, left_s))
+                header, payload = await self._connection.request(subject, b"", OWN_BLOCK, min(TRY_S, left_s))
                 break
             except BrokerTimeoutError:
                 if left_s <= TRY_S:
@@ -126,9 +137,9 @@ class Lookup:
                 raise UnavailableError(
                     f"nobody answers {subject}: no worker is running; start one with `mesh worker`"
                 ) from None
-        refusal = headers.parse(header).get("Nats-Service-Error")
-        if refusal is not None:
-            raise UnavailableError(f"{verb} of job {job}: {refusal}")
+        refused = read_refusal(header, f"{verb} of job {job}")
+        if refused is not None:
+            raise refused
         return payload
 
 

@@ -21,6 +21,7 @@ from mesh.errors import (
     ResultNotFoundError,
     UnauthorizedError,
     UnavailableError,
+    VersionError,
 )
 from mesh.job_key import JobKey
 
@@ -140,7 +141,7 @@ class Poller:
                 return
             try:
                 result = await self._lookup.ask(job.id, job.sequence)
-            except (ResultNotFoundError, UnauthorizedError) as error:
+            except (ResultNotFoundError, UnauthorizedError, VersionError) as error:
                 if job.is_doubtful:
                     job.failed(error)
                 return

@@ -11,7 +11,6 @@ import msgspec
 
 from mesh.broker.broker import Broker
 from mesh.broker.stores.delivery import StoredRequest
-from mesh.broker.stores.journal import events_of
 from mesh.broker.transport.mapping import PubAck
 from mesh.client.requests import difference, is_same
 from mesh.errors import BrokerTimeoutError, DisconnectedError, InvalidRequestError, UnavailableError
@@ -118,7 +117,7 @@ class Submission:
             self._journal.subject(JobKey(self._tenant, job)),
             self._journal.attempts_subject(JobKey(self._tenant, job)),
         ):
-            begun = events_of(await self._journal.read(subject, 0, 1))
-            if begun and isinstance(begun[0], Started) and begun[0].sequence not in (0, sequence):
-                return await self._queue.get(begun[0].sequence)
+            begun = await self._journal.first(subject)
+            if isinstance(begun, Started) and begun.sequence not in (0, sequence):
+                return await self._queue.get(begun.sequence)
         return None

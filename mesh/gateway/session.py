@@ -13,7 +13,7 @@ from mesh.errors import MeshError
 from mesh.gateway.nats.requester import Requester
 from mesh.gateway.nats.stream import EventStream
 from mesh.gateway.waiters import Waiters
-from mesh.protocol import codec, headers
+from mesh.protocol import codec, headers, version
 from mesh.protocol.codec import Encoding
 from mesh.protocol.messages import Request, Result, RpcOptions
 from mesh.protocol.validate import validate
@@ -36,6 +36,7 @@ class Session:
         """
         fields = {key.lower(): value for key, value in headers.parse(request.header).items()}
         self.encoding = codec.encoding_of(headers.media_type(fields.get("content-type", "")))
+        version.check_request(fields.get("mesh-protocol", ""))
         self.manner: RpcOptions = (
             codec.decode_manner(request.payload, self.encoding) if request.payload else RpcOptions()
         )

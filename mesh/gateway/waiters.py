@@ -8,7 +8,6 @@ first requester went away is noticed only then.
 import contextlib
 
 from mesh.broker.broker import Broker
-from mesh.broker.stores.journal import events_of
 from mesh.broker.transport.connection import Subscription
 from mesh.errors import BrokerTimeoutError, DisconnectedError, UnauthorizedError, UnavailableError
 from mesh.job_key import JobKey
@@ -56,14 +55,12 @@ class Waiters:
         NATS remembers message ids for a while only, so a second request of the same id may have been stored.
         """
         journal = self._broker.journal
-        for subject in (
-            journal.subject(JobKey(self._tenant, job)),
-            journal.attempts_subject(JobKey(self._tenant, job)),
-        ):
-            begun = events_of(await journal.read(subject, 0, 1))
-            if begun and isinstance(begun[0], Started):
-                return begun[0].sequence
-        waiting = await self._broker.queue.find(JobKey(self._tenant, job))
+        key = JobKey(self._tenant, job)
+        for subject in (journal.subject(key), journal.attempts_subject(key)):
+            begun = await journal.first(subject)
+            if isinstance(begun, Started):
+                return begun.sequence
+        waiting = await self._broker.queue.find(key)
         return waiting.sequence if waiting is not None else 0
 
     def _subject(self, job: str) -> str:

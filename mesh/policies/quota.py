@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from mesh.errors import ConfigError, QuotaExceededError, RequestError, TooLargeError
+from mesh.errors import ConfigError, QuotaExceededError, RefusedError, TooLargeError
 from mesh.protocol.messages import Request
 from mesh.protocol.validate import max_tokens
 
@@ -71,7 +71,7 @@ def check_limits(limits: QuotaLimits) -> QuotaLimits:
     return limits
 
 
-def decide(limits: QuotaLimits, usage: QuotaUsage, request: Request, now_unix_ms: int) -> RequestError | None:
+def decide(limits: QuotaLimits, usage: QuotaUsage, request: Request, now_unix_ms: int) -> RefusedError | None:
     """Return the reason to refuse the request; None: accept it.
 
     A QuotaExceededError says when to try again. A TooLargeError means that the limits never allow this request.

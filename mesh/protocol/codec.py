@@ -14,8 +14,10 @@ from mesh.errors import InvalidRequestError, ProtocolError, UnsupportedError
 from mesh.protocol import headers
 from mesh.protocol.messages import (
     AuditEntry,
+    Delta,
     Event,
     JobStatus,
+    LaterEvent,
     LivenessRecord,
     Note,
     Pong,
@@ -23,6 +25,7 @@ from mesh.protocol.messages import (
     Request,
     Result,
     RpcOptions,
+    Started,
 )
 from mesh.protocol.subjects import is_token
 
@@ -31,6 +34,9 @@ Encoding = Literal["json", "msgpack"]
 # What decoders raise on hostile input, beside their own errors: deep nesting, 5,000-digit numbers, bad UTF-8.
 _BROKEN = (msgspec.MsgspecError, RecursionError, ValueError, OverflowError, MemoryError)
 _WHERE = re.compile(r"^(?P<what>.*?)(?: - at `(?P<where>[^`]*)`)?$", re.DOTALL)
+
+# Events that we know, and the notes that stand beside them.
+_OUR_TYPES = frozenset(str(kind.__struct_config__.tag) for kind in (Started, Delta, Result, Note))
 
 _JSON_ENCODER = msgspec.json.Encoder()
 _MSGPACK_ENCODER = msgspec.msgpack.Encoder()
@@ -49,6 +55,7 @@ class _Decoders:
         self.request = kind(Request)
         self.manner = kind(RpcOptions)
         self.event = kind(Event)
+        self.later = kind(LaterEvent)
         self.result = kind(Result)
         self.note = kind(Note)
         self.sign = kind(LivenessRecord)
@@ -151,6 +158,15 @@ def decode_event(body: bytes) -> Event:
     except _BROKEN as error:
         raise ProtocolError(f"not an event: {error}") from None
     return event
+
+
+def decode_later(body: bytes) -> LaterEvent | None:
+    """What an event of a later minor says of itself, where `decode_event` refused it; None: it is no event at all."""
+    try:
+        event: LaterEvent = _DECODERS[sniff(body)].later.decode(body)
+    except _BROKEN:
+        return None
+    return event if event.type not in _OUR_TYPES else None
 
 
 def decode_note(body: bytes) -> Note | None:

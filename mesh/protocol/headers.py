@@ -13,8 +13,10 @@ MSGPACK = "application/msgpack"
 _EXPECT = b"NATS/1.0\r\nNats-Expected-Last-Subject-Sequence: "
 
 
-def block(*pairs: tuple[str, str | int]) -> bytes:
+def block(*pairs: tuple[str, str | int], rest: bytes = b"") -> bytes:
     """A header block of these names and values, in this order.
+
+    `rest` is further lines, each ended by CRLF, already encoded.
 
     Raises:
         ValueError: a name or a value holds a line break: it would forge another header.
@@ -25,7 +27,7 @@ def block(*pairs: tuple[str, str | int]) -> bytes:
         if "\r" in text or "\n" in text:
             raise ValueError(f"header {name!r} holds a line break")
         lines.append(text.encode() + END)
-    lines.append(END)
+    lines += (rest, END)
     return b"".join(lines)
 
 

@@ -13,6 +13,18 @@ LOST = "lost"  # the reason in the note of a worker that lost the job and lives
 Verdict = Literal["returned", "failed", "died"]
 
 
+def verdict_of(note: Note) -> Verdict:
+    """How an attempt ended, by a note that is a verdict.
+
+    A word of a later minor counts as failed: attempts stay bounded, and one that does not count says `returned`.
+    """
+    match note.verdict:
+        case "returned" | "died" as known:
+            return known
+        case _:
+            return "failed"
+
+
 @dataclass(frozen=True, slots=True)
 class Trial:
     """One attempt that brought its job no further."""
@@ -77,12 +89,12 @@ class History:
 
     def judge(self, notes: Sequence[Note]) -> None:
         """Take into account how the attempts ended: one that was handed back is no trial."""
-        verdicts = {note.attempt: note.verdict for note in notes if note.verdict != "probing"}
+        verdicts = {note.attempt: verdict_of(note) for note in notes if note.verdict != "probing"}
         asked = [note.unix_ms for note in notes if note.verdict == "probing" and note.attempt == self.attempts]
         self.asked_unix_ms = min(asked, default=self.asked_unix_ms)
         for note in notes:
             if note.attempt == self.attempts and note.verdict != "probing" and note.reason != LOST:
-                self.verdict = note.verdict
+                self.verdict = verdict_of(note)
         judged = []
         for trial in self.trials:
             match verdicts.get(trial.attempt):
@@ -90,7 +102,7 @@ class History:
                     judged.append(trial)
                 case "failed" | "died" as verdict:
                     judged.append(replace(trial, verdict=verdict, is_noted=True))
-                case "returned" | "probing":
+                case "returned":
                     pass
         self.trials = judged
 

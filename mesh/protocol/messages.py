@@ -5,7 +5,7 @@ Unknown fields are skipped on reading, so a peer one version ahead is understood
 Source: nats/PROTOCOL.md in this repository.
 """
 
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
@@ -20,6 +20,14 @@ MAX_RESULT_TTL_MS = 7 * 24 * 3_600_000  # the bucket's own limit, see broker/top
 Tier = Literal["interactive", "standard", "batch"]
 TIERS: tuple[Tier, ...] = ("interactive", "standard", "batch")  # highest first
 Status = Literal["finished", "failed", "cancelled", "expired"]
+STATUSES: tuple[Status, ...] = ("finished", "failed", "cancelled", "expired")
+
+# A type checker knows the statuses of today. The decoder takes any word: a later minor may add one, which says that
+# the job ended and did not finish.
+if TYPE_CHECKING:
+    AnyStatus = Status
+else:
+    AnyStatus = str
 Role = Literal["system", "developer", "user", "assistant", "tool"]
 
 Int64 = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
@@ -158,7 +166,8 @@ class Note(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="not
     attempt: int
     # returned: a worker that stops, or lost the job and lives, handed it back. failed: the engine failed on this job,
     # and on no other. died: the engine died, whoever was at fault. probing: no verdict yet, its worker was asked after.
-    verdict: Literal["returned", "failed", "died", "probing"]
+    # A word of a later minor counts as failed.
+    verdict: str
     reason: str = ""
     unix_ms: int = 0  # probing: when, by the clock of who did
 
@@ -197,7 +206,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="r
     id: str
     tenant: str
     model: str
-    status: Status
+    status: AnyStatus
     # On the wire exactly one of the next three is there, see `codec.encode`.
     text: str = ""  # "" too where `embeddings` or `object` stands in its place
     embeddings: list[list[float]] | None = None  # one vector per input, all of one length
@@ -235,9 +244,20 @@ class JobStatus(msgspec.Struct, frozen=True, kw_only=True):
     attempt: int = 0  # from 1; 0: none has begun
     index: int = 0  # output tokens so far
     worker: str = ""  # that runs it or ran it last; "": none yet
+    protocol: str = ""  # that the mesh was declared for; "": who says this cannot read it
 
 
 Event = Started | Delta | Result
+
+
+class LaterEvent(msgspec.Struct, frozen=True, kw_only=True):
+    """An event of a later minor: its `type` is none of ours. It is shown and skipped, and keeps its place."""
+
+    type: str
+    id: str = ""
+    attempt: int = 0
+    index: int = 0
+
 
 # returned: a worker gave it back without a Result. buried, redriven, dropped: as a dead letter. gap: whoever writes
 # had to leave some out. The last four are what an operator did.
@@ -298,7 +318,7 @@ class Presence(msgspec.Struct, frozen=True, kw_only=True):
 
     worker: str
     model: str
-    state: Literal["starting", "ready", "draining"]
+    state: str  # starting | ready | draining; a word of a later minor is another state, in which it takes no jobs
     engine: str
     engine_version: str
     version: str  # of the mesh
@@ -312,3 +332,4 @@ class Presence(msgspec.Struct, frozen=True, kw_only=True):
     tokens: int = 0  # output tokens since it started
     started_unix_ms: int = 0
     beat_unix_ms: int = 0
+    protocol: str = "1.0"  # that it speaks

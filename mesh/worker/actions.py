@@ -21,7 +21,7 @@ from mesh.broker.stores.queue import RequestQueue
 from mesh.broker.stores.results import ResultStore
 from mesh.clock import Clock
 from mesh.engines.base import Engine
-from mesh.errors import DisconnectedError, MeshError, RequestError
+from mesh.errors import DisconnectedError, MeshError, RefusedError
 from mesh.policies.retry import RetryPolicy
 from mesh.protocol import codec
 from mesh.protocol.history import LOST
@@ -171,7 +171,7 @@ class Actions:
         how = (attempt.number, attempt.resumed_at, attempt.taken_from, attempt.cause)
         self._context.observer(AttemptStarted(*self._about, *how, sequence=self._sequence))
 
-    def refused(self, error: RequestError) -> None:
+    def refused(self, error: RefusedError) -> None:
         """The body is no request."""
         self._context.observer(RequestRefused(*self._about, error.code, str(error), self._sequence))
 

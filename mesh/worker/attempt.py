@@ -194,7 +194,7 @@ class Attempt:
         self._require_open()
         if isinstance(error, EngineError):
             return self._failed_trial(error, now_unix_ms)
-        reason = ErrorInfo(code=error.code, message=str(error), retryable=error.retryable)
+        reason = ErrorInfo(code=error.result_code, message=str(error), retryable=error.retryable)
         return self._settle("failed", reason, now_unix_ms)
 
     def cancelled(self, now_unix_ms: int) -> list[Action]:

@@ -11,6 +11,7 @@ from mesh.engines.base import EngineInfo
 from mesh.errors import BrokerError, DisconnectedError
 from mesh.policies.affinity import owned_lanes
 from mesh.protocol.messages import Presence
+from mesh.protocol.version import PROTOCOL
 
 # Between looks, for each worker that was seen: every worker reads of every other, and that must not grow with them.
 # Up to twenty are seen with every beat.
@@ -52,6 +53,7 @@ class PresenceBoard:
             engine=self._info.name,
             engine_version=self._info.version,
             version=mesh.__version__,
+            protocol=str(PROTOCOL),
             host=socket.gethostname(),
             pid=os.getpid(),
             capacity=capacity,

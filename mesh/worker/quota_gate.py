@@ -10,7 +10,7 @@ import logging
 from mesh.broker.stores.delivery import Delivery
 from mesh.broker.stores.quota_slots import Slot, Slots
 from mesh.broker.stores.quotas import Quotas
-from mesh.errors import BrokerError, MeshError, RequestError
+from mesh.errors import BrokerError, MeshError, RefusedError
 from mesh.job_key import JobKey
 from mesh.protocol.messages import Result
 from mesh.protocol.timing import PRESENCE_BEAT_S
@@ -32,7 +32,7 @@ class QuotaGate:
         """Whether nothing limits this tenant."""
         return self._quotas.of(tenant) is None
 
-    async def refusal(self, delivery: Delivery, now_unix_ms: int) -> RequestError | None:
+    async def refusal(self, delivery: Delivery, now_unix_ms: int) -> RefusedError | None:
         """Why a job that never ran is not to run; None: it may.
 
         Where NATS does not say what was used, the job goes ahead: work that was accepted is worth more than a count.
@@ -41,7 +41,7 @@ class QuotaGate:
         assert request is not None
         try:
             await self._quotas.begin(delivery.key, request, delivery.stored_unix_ms, now_unix_ms)
-        except RequestError as error:
+        except RefusedError as error:
             return error
         except BrokerError as error:
             log.warning("the limits of a job were not asked: %s", error, extra={"event": "quota_unasked"})

@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeVar
 from mesh.broker.stores.delivery import Delivery, refusal
 from mesh.broker.stores.journal import Entry
 from mesh.broker.stores.results import Stored
-from mesh.errors import EngineDeadError, EngineFailedError, MeshError, RequestError
+from mesh.errors import EngineDeadError, EngineFailedError, MeshError, RefusedError
 from mesh.job_key import JobKey
 from mesh.policies.quota import pause_s
 from mesh.protocol.history import History
@@ -189,7 +189,7 @@ class Runner:
             return None
         return self._attempt.postponed(pause_s(self._delivery.delivered))
 
-    async def _refuse(self, error: RequestError) -> list[Action]:
+    async def _refuse(self, error: RefusedError) -> list[Action]:
         """What is no request, or may not run, is answered in its own name, unless that name is another job's."""
         self._effects.refused(error)
         if await self._has_journal():

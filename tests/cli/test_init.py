@@ -1,6 +1,9 @@
 """`mesh init`: the plan, its application, and what differs."""
 
+import asyncio
 import json
+
+import nats
 
 from tests.cli.conftest import Cli
 
@@ -65,3 +68,39 @@ def test_for_how_long_is_no_question_where_nothing_is_recorded(mesh: Cli) -> Non
     ended = mesh.call("init", "--record-days", "3")
     assert ended.returncode == 3
     assert "need --record-requests" in ended.stderr
+
+
+def test_a_mesh_of_another_major_is_refused_by_every_command_with_what_helps(mesh: Cli) -> None:
+    ns = ("--namespace", "versioned")
+    assert mesh.call("init", *ns, "--apply").returncode == 0
+    declare(mesh.url, "VERSIONED_REQUESTS", "2.0")
+    commands = (
+        ("init", "--apply"),
+        ("frontdoor",),
+        ("worker", "--engine", "simulator", "--name", "demo"),
+        ("workers",),
+        ("generate", "--model", "demo", "hello"),
+        ("status",),
+    )
+    for command, *arguments in commands:
+        ended = mesh.call(command, *ns, *arguments)
+        assert ended.returncode == 3, (command, ended.stderr)
+        assert "protocol 2.0, and this program 1.0; upgrade this program: pip install -U inference-mesh" in ended.stderr
+    ended = mesh.call("doctor", *ns, "--quick")
+    assert ended.returncode == 1
+    assert "this mesh speaks protocol 2.0, and this program 1.0" in ended.stdout
+    assert "fix: upgrade this program: pip install -U inference-mesh" in ended.stdout
+
+
+def declare(url: str, stream: str, protocol: str) -> None:
+    """Write the version into a mesh's metadata, as `mesh init` of that version does."""
+
+    async def declaring() -> None:
+        client = await nats.connect(url)
+        info = json.loads((await client.request(f"$JS.API.STREAM.INFO.{stream}", timeout=5)).data)
+        info["config"]["metadata"]["mesh.protocol"] = protocol
+        answer = await client.request(f"$JS.API.STREAM.UPDATE.{stream}", json.dumps(info["config"]).encode(), timeout=5)
+        assert "error" not in json.loads(answer.data), answer.data
+        await client.close()
+
+    asyncio.run(declaring())

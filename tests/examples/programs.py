@@ -4,6 +4,9 @@ import asyncio
 import contextlib
 import os
 import re
+import shlex
+import shutil
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -16,6 +19,17 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 # On a busy machine the first token may be shown before this is: then it stands in the middle of a line.
 STORED = re.compile(r"job (\S+) is stored as MESH_REQUESTS \d+\n")
 DEADLINE_S = 100  # a dozen processes, on a machine that may be busy
+
+
+def put_nats_on_path(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have `nats` be found: the stock CLI, or where that is not installed, what sends the same."""
+    if shutil.which("nats") is None:
+        command = folder / "bin" / "nats"
+        command.parent.mkdir()
+        stand_in = Path(__file__).parent / "nats_cli.py"
+        command.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} {shlex.quote(str(stand_in))} "$@"\n')
+        command.chmod(0o755)
+        monkeypatch.setenv("PATH", str(command.parent), prepend=":")
 
 
 def missing(what: str, *, is_promised: bool) -> None:

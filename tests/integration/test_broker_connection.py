@@ -464,3 +464,36 @@ async def test_every_error_of_connecting_is_one_of_ours(address):
     """Whatever nats-py raises: one `except MeshError` is enough."""
     with pytest.raises(MeshError):
         await open_connection(ConnectOptions(servers=(address,), connect_timeout_s=0.3))
+
+
+async def test_a_connection_closes_while_others_still_write(server: EmbeddedServer) -> None:
+    """A handler may answer in the very turn of the loop in which the connection is closed."""
+    async with connect(ConnectOptions(servers=(server.url,), name="talker")) as connection:
+
+        async def talk() -> None:
+            while connection.is_connected:
+                connection.publish("noise", b"x")
+                await asyncio.sleep(0)
+
+        talking = asyncio.create_task(talk())
+        await connection.request("$JS.API.INFO")
+    await talking
+    assert not connection.is_connected
+
+
+async def test_closing_after_the_socket_was_lost_with_something_unsent_raises_nothing(mesh_server, monkeypatch):
+    connection = await open_connection(ConnectOptions(servers=(mesh_server.url,), name="test"))
+
+    async def lost() -> None:
+        raise ConnectionResetError("Connection lost")  # as asyncio's streams do once their socket is gone
+
+    abort = connection.link.abort
+
+    def abort_with_something_unsent() -> None:
+        connection.publish("mesh.sys.nobody", b"unsent")
+        abort()
+        monkeypatch.setattr(connection.link._transport, "drain", lost)
+
+    monkeypatch.setattr(connection.link, "abort", abort_with_something_unsent)
+    await connection.close()
+    assert not connection.is_connected

@@ -91,6 +91,24 @@ async def test_what_is_no_event_is_not_heard(journal, connection):
     subscription.close()
 
 
+async def test_an_event_of_a_later_minor_keeps_its_place_and_is_not_heard(journal, connection):
+    """Who passes entries on sees no gap where it stands."""
+    heard, entries = [], []
+    subscription = journal.subscribe(
+        JobKey("t", "j"), heard.append, lambda entry, previous: entries.append((entry, previous))
+    )
+    first = await append(journal, STARTED, 0)
+    later = b'{"type":"progress","id":"j","attempt":1,"index":0,"percent":50}'
+    _, payload = await connection.request("mesh.out.t.j", later)
+    second = read_puback(payload, "progress").seq
+    third = await append(journal, delta(0), second)
+    await wait_until(lambda: len(entries) == 3)
+    assert heard == [STARTED, delta(0)]
+    assert [(entry.sequence, previous) for entry, previous in entries] == [(first, 0), (second, first), (third, second)]
+    assert (entries[1][0].event, entries[1][0].later.type, entries[1][0].body) == (None, "progress", later)
+    subscription.close()
+
+
 @pytest.mark.parametrize("count", [0, 1, PAGE - 1, PAGE, PAGE + 1, 2 * PAGE + 3])
 async def test_a_journal_of_any_length_is_read_whole_and_in_order(journal, connection, count):
     for index in range(count):

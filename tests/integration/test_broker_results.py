@@ -86,6 +86,17 @@ async def test_a_check_tells_of_a_result_and_of_nothing_else(store, mesh_server,
     assert len(found) == 1
 
 
+async def test_a_check_that_finds_no_result_is_as_if_there_were_none(store, connection, caplog):
+    """A value that cannot be read is nothing that a callback may break with."""
+    found = []
+    await connection.request("$KV.mesh_results.t.j", b'{"type":"result","id":5}')
+    store.check(JobKey("t", "j"), found.append)
+    await connection.request("$JS.API.INFO")
+    await connection.request("$JS.API.INFO")
+    assert not found
+    assert not [each for each in caplog.records if each.exc_info]
+
+
 async def test_without_a_bucket_no_result_is_taken(connection):
     store = ResultStore(Broker(connection, NAMES))
     with pytest.raises(BrokerError):

@@ -83,6 +83,17 @@ async def test_closing_twice_and_at_once_is_closing(mesh):
     await client.aclose()
 
 
+async def test_a_second_close_returns_when_the_client_is_closed(mesh):
+    client = await mesh_api.connect(mesh.url)
+    first = asyncio.create_task(client.aclose())
+    async with asyncio.timeout(JOIN_S):
+        while "closed" not in repr(client):  # then it refuses calls, and its connection still stands  # noqa: ASYNC110
+            await asyncio.sleep(0)
+    await client.aclose()
+    assert "Connection closed" in repr(client)
+    await first
+
+
 async def test_a_cancelled_close_still_closes(mesh):
     client = await mesh_api.connect(mesh.url)
     closing = asyncio.create_task(client.aclose())

@@ -15,7 +15,6 @@ import pytest
 import pytest_asyncio
 
 from mesh.engines.simulator.settings import SimulatorSettings
-from mesh.job_key import JobKey
 from mesh.worker.worker import WorkerOptions
 from tests.running import MODEL, running_mesh, wait_until
 
@@ -215,9 +214,11 @@ def table() -> str:
 def asked(vector: dict) -> str:
     """Where a request goes, if not to the usual place, and what it holds, but for its id."""
     usual = f"mesh.req.{MODEL}.standard.default.any"
-    kind = vector.get("headers", {}).get("Content-Type")
+    headers = vector.get("headers", {})
+    kind, version = headers.get("Content-Type"), headers.get("Mesh-Protocol")
     where = "" if vector["subject"] == usual else f"to `{vector['subject']}`: "
     where += f"as `{kind}`: " if kind else ""
+    where += f"as protocol `{version}`: " if version else ""
     if "raw" in vector:
         body = base64.b64decode(vector["raw"])
         shown = body.decode() if body.isascii() else f"{body.hex(' ')}"
@@ -244,7 +245,7 @@ def ended(vector: dict) -> str:
         refusal = vector["refusal"]
         return f"refused, {refusal['Nats-Service-Error-Code']}: {part_of(refusal['Nats-Service-Error'])}"
     result = vector.get("result") or vector.get("reply") or vector["replies"][-1]
-    status, error = result.get(JobKey("status", "finished")), result.get("error")
+    status, error = result.get("status", "finished"), result.get("error")
     if error:
         return f"{status}, `{error['code']}`: {part_of(error['message'])}"
     if "embeddings" in result:

@@ -16,7 +16,7 @@ from mesh.job_key import JobKey
 
 ROOT = Path(__file__).parents[2]
 
-CLIENT = {"submit", "generate", "embed", "job", "result", "workers"}
+CLIENT = {"submit", "generate", "embed", "job", "result", "workers", "protocol"}
 FACTS = {"id", "tenant", "model", "sequence"}
 JOB = FACTS | {"result", "deltas", "status", "cancel", "close"}
 FACES: dict[type, set[str]] = {
@@ -27,7 +27,11 @@ FACES: dict[type, set[str]] = {
 }
 TWINS: list[tuple[Callable[..., Any], Callable[..., Any]]] = [
     (mesh.connect, mesh.blocking.connect),
-    *((getattr(mesh.Client, name), getattr(BlockingClient, name)) for name in sorted(CLIENT)),
+    *(
+        (getattr(mesh.Client, name), getattr(BlockingClient, name))
+        for name in sorted(CLIENT)
+        if callable(getattr(mesh.Client, name))
+    ),
     (mesh.Client.aclose, BlockingClient.close),
     *(
         (getattr(mesh.Job, name), getattr(BlockingJob, name))

@@ -4,13 +4,21 @@ broker/inspect/inspector reads the facts that other commands need too.
 """
 
 import asyncio
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from mesh.broker import topology
-from mesh.broker.inspect.server_info import AccountFacts, GreetingFacts, read_account, read_greeting
+from mesh.broker.inspect.server_info import (
+    AccountFacts,
+    GreetingFacts,
+    ServiceFacts,
+    read_account,
+    read_greeting,
+    read_service,
+)
 from mesh.broker.transport.connection import Connection
 from mesh.broker.transport.mapping import NO_STREAM, read_api
 from mesh.broker.transport.mesh_link import MeshLink
@@ -18,6 +26,9 @@ from mesh.clock import SYSTEM
 from mesh.errors import BrokerError, BrokerTimeoutError, TopologyError, UnavailableError
 
 LEADER_S = 2.0  # JetStream does not answer at all for a stream without a leader
+SERVICES_S = 3.0  # for all services to answer
+QUIET_S = 0.7  # after this time without an answer, no more are expected
+MOST_SERVICES = 1000
 PING_S = 1.5  # much longer than a busy worker needs
 
 
@@ -93,6 +104,33 @@ async def leaderless(link: MeshLink) -> list[str]:
         states = await topology.consumer_states(link.connection, link.names.requests_stream)
         found += [name for name, state in sorted(states.items()) if _lacks_leader(state)]
     return found
+
+
+async def services(link: MeshLink) -> list[ServiceFacts]:
+    """Return the processes that answer as the mesh's micro service, sorted by id, through NATS's service discovery."""
+    connection = link.connection
+    found: dict[str, ServiceFacts] = {}
+    heard = asyncio.Event()
+
+    def answered(subject: bytes, reply: bytes, payload: bytes, header: bytes) -> None:
+        service = read_service(payload)
+        if service is not None and len(found) < MOST_SERVICES:
+            found[service.id] = service
+        heard.set()
+
+    inbox = connection.new_inbox()
+    subscription = connection.subscribe(inbox, answered)
+    try:
+        connection.publish(f"$SRV.PING.{link.names.ns}", b"", reply=inbox)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(SERVICES_S):
+                while True:
+                    async with asyncio.timeout(QUIET_S):
+                        await heard.wait()
+                    heard.clear()
+    finally:
+        subscription.close()
+    return [found[id] for id in sorted(found)]
 
 
 async def silent(link: MeshLink, workers: Sequence[str]) -> list[str]:

@@ -29,6 +29,22 @@ class AccountFacts(msgspec.Struct, frozen=True, kw_only=True):
     max_consumers: int = 0  # 0: no limit
 
 
+class ServiceFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """A mesh process's answer to NATS's service discovery."""
+
+    id: str
+    version: str = ""  # of the mesh package
+    metadata: dict[str, str] = {}
+
+
+def read_service(payload: bytes) -> ServiceFacts | None:
+    """Read a service's answer to `$SRV.PING`; None: it is not one. Source: ADR-32."""
+    try:
+        return msgspec.json.decode(payload, type=ServiceFacts)
+    except msgspec.MsgspecError:
+        return None
+
+
 def read_greeting(info: Mapping[str, Any], has_tls: bool) -> GreetingFacts:
     """Read a server's greeting."""
     return GreetingFacts(

@@ -14,7 +14,7 @@ from mesh.broker.transport.mesh_link import MeshLink
 from mesh.errors import BrokerError, ProtocolError
 from mesh.job_key import JobKey
 from mesh.protocol import codec, headers
-from mesh.protocol.messages import Event, Note
+from mesh.protocol.messages import Event, LaterEvent, Note
 from mesh.protocol.subjects import RequestAddress
 
 PAGE = 256  # requests read at once
@@ -30,14 +30,14 @@ class Dated:
 
     sequence: int
     unix_ms: int  # when it was stored, by the server's clock
-    said: Event | Note
+    said: Event | LaterEvent | Note
 
 
 @dataclass(slots=True)
 class Newest:
     """The newest that was written about one job; None: nothing, or it is kept no longer."""
 
-    event: Event | None = None  # of its journal, or of its attempts if it streams nothing
+    event: Event | LaterEvent | None = None  # of its journal, or of its attempts if it streams nothing
     note: Note | None = None
     sequence: int = 0  # of the event in its stream
 
@@ -176,10 +176,10 @@ def _dated(messages: Iterable[StoredMessage]) -> list[Dated]:
 
 def _read(message: StoredMessage) -> Dated | None:
     """None: no worker wrote it."""
-    said: Event | Note | None = codec.decode_note(message.body)
+    said: Event | LaterEvent | Note | None = codec.decode_note(message.body)
     if said is None:
         try:
             said = codec.decode_event(message.body)
         except ProtocolError:
-            return None
-    return Dated(message.sequence, message.unix_ms, said)
+            said = codec.decode_later(message.body)
+    return Dated(message.sequence, message.unix_ms, said) if said is not None else None

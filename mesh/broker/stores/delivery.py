@@ -5,9 +5,9 @@ Nobody above this floor sees bytes: a body that is no request arrives as a `Stor
 
 import msgspec
 
-from mesh.errors import InvalidRequestError, RequestError, UnsupportedError
+from mesh.errors import InvalidRequestError, RequestError
 from mesh.job_key import JobKey
-from mesh.protocol import codec, headers
+from mesh.protocol import codec, headers, version
 from mesh.protocol.codec import Encoding
 from mesh.protocol.messages import Request
 from mesh.protocol.subjects import Names, RequestAddress, is_token
@@ -61,17 +61,17 @@ def read_stored(
     error: RequestError | None = None
     encoding: Encoding = "json"
     job: str | None = None
+    is_readable = False
     try:
         encoding = codec.encoding_of(headers.media_type(fields.get("content-type", "")))
+        is_readable = True
+        version.check_request(fields.get("mesh-protocol", ""))
         request = codec.decode_request(body, encoding)
         validate(request)
         job = request.id
-    except UnsupportedError as refused:
-        error = refused
-        job = request.id if request is not None else None
     except RequestError as refused:
         error = refused
-        job = codec.identity_of(body, encoding)
+        job = codec.identity_of(body, encoding) if is_readable else None
     if error is not None:
         request = None
         if not is_token(job):

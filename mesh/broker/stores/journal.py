@@ -16,7 +16,7 @@ from mesh.broker.transport.mesh_link import MeshLink
 from mesh.errors import ProtocolError
 from mesh.job_key import JobKey
 from mesh.protocol import codec, headers
-from mesh.protocol.messages import Event, Note
+from mesh.protocol.messages import Event, LaterEvent, Note
 from mesh.protocol.subjects import check_token
 
 PAGE = 500  # events a read-back asks for at once
@@ -33,8 +33,13 @@ class Entry:
     """One event as it stands in the journal."""
 
     sequence: int  # in the events stream; the fence of the next publish
-    event: Event | None  # None: whatever it is, no worker wrote it
+    event: Event | None  # None: one of a later minor, or nothing that a worker wrote
     body: bytes
+
+    @property
+    def later(self) -> LaterEvent | None:
+        """What is known of an event of a later minor; None: it is one of ours, or none at all."""
+        return codec.decode_later(self.body) if self.event is None else None
 
 
 def events_of(entries: Iterable[Entry]) -> list[Event]:
@@ -95,20 +100,18 @@ class Journal:
     def subscribe(self, key: JobKey, on_event: OnEvent, on_entry: OnEntry | None = None) -> Subscription:
         """Hear a job's events as the journal takes them; `on_entry` first, for those who pass them on as they are.
 
-        What does not decode as one is skipped (nobody but workers may publish).
+        `on_event` does not get what does not decode as one: an event of a later minor, or nothing of ours.
         """
 
         def heard(subject: bytes, reply: bytes, payload: bytes, header: bytes) -> None:
-            try:
-                event = codec.decode_event(payload)
-            except ProtocolError:
-                return
+            event = _event(payload)
             if on_entry is not None:
                 fields = headers.parse(header)
                 sequence, previous = fields.get(SEQUENCE, ""), fields.get("Nats-Last-Sequence", "")
                 if sequence.isdigit() and previous.isdigit():
                     on_entry(Entry(int(sequence), event, payload), int(previous))
-            on_event(event)
+            if event is not None:
+                on_event(event)
 
         return self._connection.subscribe(self._names.live(key), heard)
 
@@ -139,6 +142,20 @@ class Journal:
                 break
             after = page[-1].sequence
         return found
+
+    async def first(self, subject: str) -> Event | None:
+        """The oldest event on a subject that this program knows; None: there is none.
+
+        Raises:
+            BrokerError: NATS did not answer, or there is no events stream.
+        """
+        after, want = 0, 1
+        while page := await self.read(subject, after, want):
+            known = events_of(page)
+            if known or len(page) < want:
+                return known[0] if known else None
+            after, want = page[-1].sequence, PAGE
+        return None
 
     async def purge(self, key: JobKey, last: int) -> int:
         """Remove the job's events and notes up to stream sequence `last`; how many there were. Later ones stay.

@@ -13,7 +13,7 @@ from mesh.broker.transport.mapping import PubAck, read_api, read_puback
 from mesh.broker.transport.mesh_link import MeshLink
 from mesh.errors import UnavailableError
 from mesh.job_key import JobKey
-from mesh.protocol import headers
+from mesh.protocol import headers, version
 from mesh.protocol.codec import Encoding
 
 PAGE = 256  # stored requests a search reads at once
@@ -51,7 +51,8 @@ class RequestQueue:
         if traceparent:
             pairs.append(("traceparent", traceparent))
         try:
-            _, payload = await self._connection.request(subject, body, headers.block(*pairs), timeout_s)
+            header = headers.block(*pairs, rest=version.OWN_LINE)
+            _, payload = await self._connection.request(subject, body, header, timeout_s)
         except UnavailableError:
             raise UnavailableError(
                 f"no stream takes {subject}: there is no mesh on this NATS (`mesh init --nats URL --apply`), "

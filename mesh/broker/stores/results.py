@@ -144,7 +144,8 @@ class ResultStore:
 
         def answered(error: MeshError | None, header: bytes, payload: bytes) -> None:
             if error is None and payload:
-                on_found(Stored(codec.decode_result(payload), payload))
+                with contextlib.suppress(ProtocolError):
+                    on_found(Stored(codec.decode_result(payload), payload))
 
         with contextlib.suppress(MeshError):
             self._connection.call(self._direct + self._names.result_key(key), b"", b"", answered, timeout_s=2.0)

@@ -28,6 +28,7 @@ from mesh.broker.transport.mapping import NO_CONSUMER, NO_STREAM, read_api
 from mesh.broker.transport.mesh_link import MeshLink
 from mesh.errors import TopologyError
 from mesh.protocol.messages import TIERS
+from mesh.protocol.version import METADATA, check_mesh, parse
 
 MIN_SERVER = (2, 12, 0)  # the first with prioritized consumers
 
@@ -51,6 +52,7 @@ async def read_settings(link: MeshLink) -> MeshSettings:
 
     Raises:
         TopologyError: there is no mesh here; the message says how to create one.
+        VersionError: the mesh has another major version of the protocol than this program.
     """
     live = await _stream(link, link.names.requests_stream)
     if live is None:
@@ -60,6 +62,10 @@ async def read_settings(link: MeshLink) -> MeshSettings:
         )
     metadata = _UNSET | (live.get("metadata") or {})
     try:
+        protocol = parse(metadata[METADATA])
+        if protocol is None:
+            raise ValueError(f"{METADATA} = {metadata[METADATA][:40]!r}")
+        check_mesh(protocol)  # first: another major may have other settings
         return MeshSettings(
             replicas=int(live.get("num_replicas", 1)),
             storage=live["storage"],
@@ -74,6 +80,7 @@ async def read_settings(link: MeshLink) -> MeshSettings:
             audit=metadata["mesh.audit"] != "off",
             record_days=int(metadata["mesh.record_days"]),
             record_bytes=int(metadata["mesh.record_bytes"]),
+            protocol=protocol,
         )
     except (KeyError, ValueError) as error:
         raise TopologyError(
@@ -176,8 +183,10 @@ def _switched(wanted: dict[str, Any], live: dict[str, Any]) -> dict[str, Any]:
     """Return the live configuration with the wanted switches: the settings that an operator turns on and off."""
     new = dict(live)
     metadata = live.get("metadata") or {}
-    if "metadata" in wanted and "mesh.protocol" in metadata:
+    if "metadata" in wanted and METADATA in metadata:
         new["metadata"] = metadata | {key: wanted["metadata"][key] for key in _UNSET}
+        if not _speaks(wanted["metadata"][METADATA], metadata[METADATA]):
+            new["metadata"][METADATA] = wanted["metadata"][METADATA]
         new["republish"] = (live.get("republish") or {}) | {"headers_only": wanted["republish"]["headers_only"]}
     if wanted["name"].endswith("_RECORD"):
         new |= {key: wanted[key] for key in ("subjects", "max_age", "max_bytes") if key in wanted}
@@ -191,11 +200,21 @@ def _difference(wanted: Mapping[str, Any], live: Mapping[str, Any]) -> str:
         have = live.get(key)
         if isinstance(value, dict) and isinstance(have, dict):
             # The server adds its own keys, and leaves out keys that are not set.
-            names = [name for name in value if not _is_same(value[name], have.get(name, _UNSET.get(name)))]
+            names = [name for name in value if not _is_met(name, value[name], have.get(name, _UNSET.get(name)))]
             have, value = {name: have.get(name) for name in names}, {name: value[name] for name in names}
         if not _is_same(value, have):
             found.append(f"{key}: {_brief(have)}, wanted {_brief(value)}")
     return "; ".join(found)
+
+
+def _is_met(name: str, wanted: Any, have: Any) -> bool:
+    return _speaks(wanted, have or "") if name == METADATA else _is_same(wanted, have)
+
+
+def _speaks(wanted: str, have: str) -> bool:
+    """Whether a mesh declared for protocol `have` has all that one for `wanted` has."""
+    needed, found = parse(wanted), parse(have)
+    return needed is not None and found is not None and found.major == needed.major and found >= needed
 
 
 def _is_same(wanted: Any, have: Any) -> bool:

@@ -7,6 +7,7 @@ from mesh.errors import ConfigError
 from mesh.protocol.messages import MAX_RESULT_TTL_MS, TIERS
 from mesh.protocol.subjects import Names
 from mesh.protocol.timing import PRESENCE_BEAT_S, PRESENCE_BEATS
+from mesh.protocol.version import METADATA, PROTOCOL, ProtocolVersion
 
 GROUP = "w"  # the one priority group of every consumer (ADR-42)
 NS = 1_000_000_000
@@ -36,6 +37,7 @@ class MeshSettings:
     audit: bool = True  # whether the audit trail of every job is kept
     record_days: int = 0  # days to keep copies of requests, prompts included; 0: no copies
     record_bytes: int = RECORD_BYTES  # limit of all copies; the oldest are deleted first
+    protocol: ProtocolVersion = PROTOCOL  # every worker and front door supports it, or a later minor
 
     def __post_init__(self) -> None:
         for key, low, high in (
@@ -206,7 +208,7 @@ def consumers(names: Names, model: str, settings: MeshSettings) -> list[dict[str
 
 def _metadata(settings: MeshSettings) -> dict[str, str]:
     return {
-        "mesh.protocol": "1",
+        METADATA: str(settings.protocol),
         "mesh.lanes": str(settings.lanes),
         "mesh.ack_wait_ms": str(int(settings.ack_wait_s * 1000)),
         "mesh.max_deliver": str(settings.max_deliver),

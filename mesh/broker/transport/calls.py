@@ -17,6 +17,7 @@ SWEEP_S = 0.1  # resolution of timeouts; one timer for all calls costs less than
 
 # error (None if answered), header block, payload. Called once, on the loop, never inside `call` itself.
 OnReply = Callable[[MeshError | None, bytes, bytes], None]
+IsLast = Callable[[bytes, bytes], bool]  # header block, payload: whether no more answers come
 
 
 @dataclass(slots=True)
@@ -106,7 +107,7 @@ class Collector:
     """Collects the answers of one `collect`."""
 
     done: asyncio.Future[None]
-    is_last: Callable[[bytes, bytes], bool]
+    is_last: IsLast
     found: list[tuple[bytes, bytes]] = field(default_factory=list)
 
     def on_reply(self, error: MeshError | None, header: bytes, payload: bytes) -> None:

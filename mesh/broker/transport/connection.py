@@ -20,7 +20,7 @@ import secrets
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
-from mesh.broker.transport.calls import Calls, Collector, OnReply
+from mesh.broker.transport.calls import Calls, Collector, IsLast, OnReply
 from mesh.broker.transport.mapping import final_fault, mapped
 from mesh.broker.transport.nats_client import Handler, NatsClient
 from mesh.broker.transport.options import ConnectOptions
@@ -182,7 +182,7 @@ class Connection:
         return await future
 
     async def collect(
-        self, subject: str, payload: bytes, is_last: Callable[[bytes, bytes], bool], timeout_s: float = 5.0
+        self, subject: str, payload: bytes, is_last: IsLast, timeout_s: float = 5.0, header: bytes = b""
     ) -> list[tuple[bytes, bytes]]:
         """Send a message and collect its answers, up to the one for which `is_last(header, payload)` is true.
 
@@ -192,7 +192,7 @@ class Connection:
         collector = Collector(self._loop.create_future(), is_last)
         inbox = self._calls.enter(subject, collector.on_reply, timeout_s, many=True)
         try:
-            self.publish(subject, payload, b"", inbox)
+            self.publish(subject, payload, header, inbox)
             await collector.done
         finally:
             self._calls.leave(inbox)

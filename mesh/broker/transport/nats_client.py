@@ -91,6 +91,7 @@ class NatsClient(Client):  # type: ignore[misc]  # nats-py is not typed
             await asyncio.wait({sending}, timeout=timeout_s)
         finally:
             self.abort()  # a stopped server will never take the rest
+            self.discard_unsent()  # nats-py would write it to the lost socket, and raise
             await self.close()
             sending.cancel()
             await asyncio.gather(sending, return_exceptions=True)

@@ -19,7 +19,7 @@ from mesh.broker.transport.mesh_link import MeshLink
 from mesh.broker.transport.nats_client import Handler
 from mesh.clock import SYSTEM
 from mesh.errors import BrokerTimeoutError, DisconnectedError, MeshError, UnavailableError
-from mesh.protocol import headers
+from mesh.protocol import headers, version
 from mesh.protocol.timing import REQUESTER_BACK_S
 
 PREFIX = "$SRV"
@@ -139,7 +139,7 @@ class Service:
             "name": link.names.ns,
             "id": id,
             "version": __version__,
-            "metadata": {"namespace": link.names.ns},
+            "metadata": {"namespace": link.names.ns, "protocol": str(version.PROTOCOL)},
         }
         self._started = datetime.fromtimestamp(SYSTEM.wall_unix_ms() / 1000, UTC).isoformat()
         self._endpoints = endpoints

@@ -150,6 +150,8 @@ def _happened(each: TimelineEntry) -> str:
             return "the journal was closed: the job is about to be ended"
         case "result":
             return f"Result: {each.text}"
+        case "later":
+            return each.text
         case "buried":
             return f"kept as a dead letter: {each.text}"
 

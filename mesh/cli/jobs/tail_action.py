@@ -2,6 +2,8 @@
 
 from collections.abc import AsyncIterator
 
+import msgspec
+
 from mesh.cli.ask import generate_action
 from mesh.cli.connecting import open_mesh
 from mesh.cli.option_values import Nats
@@ -10,8 +12,9 @@ from mesh.cli.terminal.lines import Lines
 from mesh.control.jobs.tail import EventTail, TailEvent
 from mesh.job_key import JobKey
 from mesh.protocol import codec
-from mesh.protocol.messages import Delta, Result, Started
+from mesh.protocol.messages import Delta, LaterEvent, Result, Started
 from mesh.protocol.subjects import check_token
+from mesh.protocol.version import UPGRADE
 
 WIDE = 1000  # columns of a line where no terminal sets them
 
@@ -66,8 +69,17 @@ async def _print_json(events: AsyncIterator[TailEvent | None]) -> Result | None:
 
 
 def _as_line(told: TailEvent) -> str:
-    event = codec.encode(told.event).decode()
+    event = _as_json(told)
     return event if isinstance(told.event, Result) else f'{{"tenant":"{told.tenant}",{event[1:]}'
+
+
+def _as_json(told: TailEvent) -> str:
+    """An event as one JSON object; one of a later version with all its fields, which only its body has."""
+    if not isinstance(told.event, LaterEvent):
+        return codec.encode(told.event).decode()
+    if codec.sniff(told.body) == "json":
+        return " ".join(told.body.decode().split("\n"))
+    return msgspec.json.encode(msgspec.msgpack.decode(told.body)).decode()
 
 
 async def _print_text(events: AsyncIterator[TailEvent | None]) -> Result | None:
@@ -91,6 +103,8 @@ async def _print_text(events: AsyncIterator[TailEvent | None]) -> Result | None:
                 if (text and not text.endswith("\n")) or is_midline:
                     render.write("\n")
                 return event
+            case LaterEvent() as event:
+                render.note(_later(event))
             case _:
                 continue
     return None
@@ -121,6 +135,8 @@ def _lines_of(lines: Lines, name: str, told: TailEvent, index: dict[str, int]) -
         shown = lines.end(name, _begun(event, index.get(name, 0)))
         index[name] = event.index
         return shown
+    if isinstance(event, LaterEvent):
+        return lines.end(name, _later(event))
     unshown = lines.add(name, _unshown(event)) if name not in index else []
     index.pop(name, None)
     return [*unshown, *lines.end(name, _ended(event))]
@@ -132,6 +148,10 @@ def _begun(event: Started, index: int) -> str:
     if event.index < index and not event.index:
         return f"attempt {event.attempt}: {event.worker} begins anew; what was shown so far no longer stands"
     return f"attempt {event.attempt}: {event.worker} goes on after {figures.many(event.index, 'token')}"
+
+
+def _later(event: LaterEvent) -> str:
+    return f"an event {event.type!r} of a later version of mesh; `{UPGRADE}` to read it"
 
 
 def _ended(result: Result) -> str:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 
 from mesh.broker import topology
 from mesh.broker.broker import open_broker
@@ -13,6 +14,7 @@ from mesh.cli.terminal import render
 from mesh.cli.terminal.render import TableColumn
 from mesh.errors import TopologyError
 from mesh.protocol.subjects import Names, check_token
+from mesh.protocol.version import PROTOCOL
 
 
 async def run(nats: Nats, models: Sequence[str], shape: TopologyOptions, is_applied: bool, as_json: bool) -> None:
@@ -27,6 +29,7 @@ async def run(nats: Nats, models: Sequence[str], shape: TopologyOptions, is_appl
     async with open_broker(connect_options(nats), names) as broker:
         topology.check_server(broker.connection.server_version)
         settings = await wanted(broker, shape)
+        settings = replace(settings, protocol=max(settings.protocol, PROTOCOL))
         changes = await topology.plan(broker, settings, models)
         _show(changes, is_applied, as_json)
         if is_applied:

@@ -1,4 +1,4 @@
-"""From an error to one line on stderr and an exit code; the only place that knows both."""
+"""From an error to one line on stderr and an exit code, which each class in mesh/errors says itself."""
 
 import os
 import traceback
@@ -7,25 +7,9 @@ from typing import Final
 from mesh import errors
 
 OK: Final = 0
-JOB: Final = 1  # failed, cancelled, expired; or no such job
 USAGE: Final = 2  # click's own
-CONFIG: Final = 3
-NATS: Final = 4
-ENGINE: Final = 5
+CONFIG: Final = errors.ConfigError.exit_code
 INTERRUPTED: Final = 130  # 128 and SIGINT, as shells have it
-
-# The most specific class first; the first that matches decides.
-_CODES: tuple[tuple[type[errors.MeshError], int], ...] = (
-    (errors.JobError, JOB),
-    (errors.ResultNotFoundError, JOB),
-    (errors.WaitTimeoutError, JOB),
-    (errors.QuotaExceededError, JOB),
-    (errors.RequestError, CONFIG),
-    (errors.ConfigError, CONFIG),
-    (errors.TopologyError, CONFIG),
-    (errors.BrokerError, NATS),
-    (errors.EngineError, ENGINE),
-)
 
 
 class SignalledError(Exception):
@@ -42,7 +26,7 @@ def exit_code(error: BaseException) -> int:
         return INTERRUPTED
     if isinstance(error, SignalledError):
         return 128 + error.number
-    return next((code for kind, code in _CODES if isinstance(error, kind)), 1)
+    return error.exit_code if isinstance(error, errors.MeshError) else 1
 
 
 def message(error: Exception) -> str:

@@ -10,6 +10,7 @@ from mesh.cli.option_values import Nats
 from mesh.cli.terminal import render
 from mesh.cli.terminal.render import TableColumn
 from mesh.clock import SYSTEM
+from mesh.control.status import versions
 from mesh.protocol.messages import Presence
 
 _COLUMNS = (
@@ -38,6 +39,9 @@ async def show(nats: Nats, as_json: bool) -> None:
     else:
         for line in render.table(_COLUMNS, [_row(each) for each in workers], render.width()):
             render.say(line)
+        speakers = versions.of_workers(workers)
+        if len(versions.protocols(speakers)) > 1:
+            render.note(f"they speak different versions of the protocol: {versions.in_words(speakers)}")
 
 
 def _row(worker: Presence) -> Sequence[str]:

@@ -8,9 +8,11 @@ from collections.abc import Iterable, Iterator
 
 from mesh.broker.inspect.server_info import GreetingFacts
 from mesh.control.doctor.facts import Advice, DriftFacts, Level, MeshFacts, SettingsFacts
+from mesh.control.status import versions
 from mesh.control.status.checks import findings
 from mesh.control.status.depth import Snapshot, WorkerSeen
 from mesh.protocol.subjects import DEFAULT_NAMESPACE, Names
+from mesh.protocol.version import UPGRADE, parse
 
 # Without these as they should be, jobs are lost, doubled or never delivered; the rest is the operator's choice.
 ESSENTIAL = {
@@ -32,7 +34,7 @@ ESSENTIAL = {
 }
 HARMLESS = {"description"}
 # Judged in another way here, or not worth saying twice.
-SAID_ELSEWHERE = {"missing", "old_server", "no_leader"}
+SAID_ELSEWHERE = {"missing", "old_server", "no_leader", "mixed_protocol"}
 OTHER_CLOCK_MS = 1000
 _KEY = re.compile(r"(?:^|; )(\w+): ")
 
@@ -59,6 +61,7 @@ def judge(mesh: MeshFacts, namespace: str, greeting: GreetingFacts | None) -> It
         yield Advice(level="warning", code="worker_silent", text=text, fix=fix)
     if mesh.snapshot is not None:
         yield from _of_workers(mesh.snapshot.workers)
+        yield from _of_versions(mesh, mesh.snapshot, names)
         yield from _of_findings(mesh.snapshot, names)
 
 
@@ -68,12 +71,16 @@ def in_words(mesh: MeshFacts) -> str:
         return "none that can be read"
     seen = mesh.snapshot
     models = {each.model for each in seen.queues}
+    doors = [(len(mesh.doors), "door")] if mesh.doors else []
     counts = [
         (len(models), "model"),
         (len(seen.workers), "worker"),
+        *doors,
         (sum(each.jobs for each in seen.queues), "job"),
     ]
-    return ", ".join(f"{count:,} {word}{'' if count == 1 else 's'}" for count, word in counts)
+    return ", ".join(f"{count:,} {word}{'' if count == 1 else 's'}" for count, word in counts) + (
+        f", protocol {mesh.settings.protocol}"
+    )
 
 
 def _init(names: Names) -> str:
@@ -84,6 +91,9 @@ def _no_mesh(mesh: MeshFacts, names: Names) -> Advice:
     if not mesh.exists:
         text = f"no mesh called {names.ns} is declared on this NATS"
         return Advice(level="error", code="no_mesh", text=text, fix=f"`{_init(names)} --apply`")
+    if mesh.is_other_version:
+        text, _, fix = mesh.why_not.partition("; ")
+        return Advice(level="error", code="other_protocol", text=text, fix=fix)
     fix = "another program's, or an older mesh's: take another --namespace, or empty it, delete it and declare it anew"
     return Advice(level="error", code="old_mesh", text=mesh.why_not or "the mesh cannot be read", fix=fix)
 
@@ -167,6 +177,34 @@ def _of_workers(workers: Iterable[WorkerSeen]) -> Iterator[Advice]:
             text = f"workers of {model} run different engines: {', '.join(sorted(found))}"
             fix = "bring them to one version: a job that moves between them may get other text, and begin again"
             yield Advice(level="warning", code="engines_differ", text=text, fix=fix)
+
+
+def _of_versions(mesh: MeshFacts, snapshot: Snapshot, names: Names) -> Iterator[Advice]:
+    """Workers and doors of several versions, as during a rolling upgrade."""
+    workers = versions.of_workers([each.presence for each in snapshot.workers])
+    speakers = [*workers, *mesh.doors]
+    found = versions.protocols(speakers)
+    declared = parse(mesh.settings.protocol) if mesh.settings is not None else None
+    spoken = [parse(each) for each in found]
+    if versions.is_divided(speakers):
+        text = f"processes of this mesh do not understand each other: {versions.in_words(speakers)}"
+        fix = f"end those of one major, and bring them to the other: `{UPGRADE}`"
+        yield Advice(level="error", code="divided_protocol", text=text, fix=fix)
+    elif len(found) > 1:
+        text = f"this mesh speaks several versions of the protocol: {versions.in_words(speakers)}"
+        fix = f"finish the upgrade where the older ones run (`{UPGRADE}`), then `{_init(names)} --apply`"
+        yield Advice(level="warning", code="mixed_protocol", text=text, fix=fix)
+    elif len(versions.programs(speakers)) > 1 >= len(versions.programs(workers)):  # `old_version` says it of workers
+        text = f"processes of this mesh run several versions of the program: {versions.in_words(speakers)}"
+        fix = f"bring them to one version when it suits: `{UPGRADE}`"
+        yield Advice(level="note", code="mixed_versions", text=text, fix=fix)
+    elif declared is not None and spoken and all(each is not None and each > declared for each in spoken):
+        text = f"the mesh is declared for protocol {declared}, and all of its processes speak {min(found)}"
+        fix = f"`{_init(names)} --apply` says so, and clients use what is new"
+        yield Advice(level="note", code="protocol_behind", text=text, fix=fix)
+    elif declared is not None and any(each is not None and each < declared for each in spoken):
+        text = f"the mesh is declared for protocol {declared}, and runs {versions.in_words(speakers)}"
+        yield Advice(level="warning", code="protocol_ahead", text=text, fix=f"upgrade them: `{UPGRADE}`")
 
 
 def _of_findings(snapshot: Snapshot, names: Names) -> Iterator[Advice]:

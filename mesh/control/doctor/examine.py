@@ -14,6 +14,7 @@ from mesh.broker import topology
 from mesh.broker.broker import Broker, open_broker
 from mesh.broker.inspect import examine
 from mesh.broker.inspect.inspector import Inspector
+from mesh.broker.inspect.server_info import ServiceFacts
 from mesh.broker.topology import Change, MeshSettings
 from mesh.broker.transport.connection import Connection
 from mesh.broker.transport.options import ConnectOptions
@@ -30,7 +31,8 @@ from mesh.control.doctor.facts import (
     SettingsFacts,
 )
 from mesh.control.status import snapshot as status
-from mesh.errors import BrokerError, BrokerTimeoutError, ConfigError, MeshError, UnauthorizedError
+from mesh.control.status.versions import Speaker
+from mesh.errors import BrokerError, BrokerTimeoutError, ConfigError, MeshError, UnauthorizedError, VersionError
 from mesh.protocol.messages import TIERS
 from mesh.protocol.subjects import Names
 
@@ -96,7 +98,8 @@ async def _examine_mesh(broker: Broker) -> MeshFacts:
         settings = await topology.read_settings(broker)
     except MeshError as error:
         exists = await examine.exists(broker.connection, broker.names.requests_stream)
-        return MeshFacts(why_not=str(error), exists=exists, leaderless=leaderless or [])
+        is_other = isinstance(error, VersionError)
+        return MeshFacts(why_not=str(error), exists=exists, is_other_version=is_other, leaderless=leaderless or [])
     inspector, look_error = Inspector(broker), ""
     try:
         seen = await status.snapshot(broker)
@@ -105,9 +108,10 @@ async def _examine_mesh(broker: Broker) -> MeshFacts:
     workers = [each.presence for each in seen.workers] if seen is not None else []
     lanes = await _or_nothing(inspector.lanes()) or []
     models = {each.model for each in workers} | {each.model for each in lanes if each.tier in TIERS}
-    drifts, silent = await asyncio.gather(
+    drifts, silent, services = await asyncio.gather(
         _or_nothing(_drifts(broker, settings, sorted(models))),
         examine.silent(broker, [each.worker for each in workers[:MOST_ASKED]]),
+        _or_nothing(examine.services(broker)),
     )
     return MeshFacts(
         settings=SettingsFacts(
@@ -116,7 +120,9 @@ async def _examine_mesh(broker: Broker) -> MeshFacts:
             events_storage=settings.events_storage,
             events_bytes=settings.events_bytes,
             lanes=settings.lanes,
+            protocol=str(settings.protocol),
         ),
+        doors=_doors(services or [], {each.worker for each in workers}),
         drifts=drifts or [],
         leaderless=leaderless or [],
         lanes=lanes,
@@ -124,6 +130,15 @@ async def _examine_mesh(broker: Broker) -> MeshFacts:
         snapshot=seen,
         look_error=look_error,
     )
+
+
+def _doors(services: list[ServiceFacts], workers: set[str]) -> list[Speaker]:
+    """The services that no worker hosts."""
+    return [
+        Speaker(name=each.id, kind="door", protocol=each.metadata.get("protocol", ""), version=each.version)
+        for each in services
+        if each.id not in workers
+    ]
 
 
 async def _drifts(broker: Broker, settings: MeshSettings, models: list[str]) -> list[DriftFacts]:

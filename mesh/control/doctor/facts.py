@@ -10,6 +10,8 @@ import msgspec
 from mesh.broker.inspect.facts import LaneFacts
 from mesh.broker.inspect.server_info import AccountFacts, GreetingFacts
 from mesh.control.status.depth import Snapshot
+from mesh.control.status.versions import Speaker
+from mesh.protocol.version import PROTOCOL
 
 
 class AddressFacts(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,6 +45,7 @@ class SettingsFacts(msgspec.Struct, frozen=True, kw_only=True):
     events_storage: str = "file"
     events_bytes: int = 1 << 30
     lanes: int = 4
+    protocol: str = str(PROTOCOL)  # for which it was declared
 
 
 class DriftFacts(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,6 +76,8 @@ class MeshFacts(msgspec.Struct, frozen=True, kw_only=True):
     settings: SettingsFacts | None = None  # None: there is none, or it cannot be read
     why_not: str = ""  # there are no settings
     exists: bool = True  # its request stream is there
+    is_other_version: bool = False  # there are none that this program reads: it speaks another major of the protocol
+    doors: list[Speaker] = []  # front doors and other services without a worker
     drifts: list[DriftFacts] = []
     leaderless: list[str] = []  # streams and consumers
     lanes: list[LaneFacts] = []

@@ -29,7 +29,7 @@ from mesh.control.status.depth import QueueDepth, WorkerSeen
 from mesh.errors import ProtocolError, ResultNotFoundError
 from mesh.job_key import JobKey
 from mesh.protocol import codec
-from mesh.protocol.messages import Event, Note, Request, Result, Started
+from mesh.protocol.messages import Event, LaterEvent, Note, Request, Result, Started
 from mesh.protocol.subjects import RequestAddress, check_token
 from mesh.protocol.validate import deadline_of
 
@@ -213,7 +213,7 @@ def _seen(stored: StoredRequest | None, story: list[Dated], now_ms: int, alive: 
     """How the job stands in the queue, if it is there."""
     if stored is None or stored.address is None:
         return None
-    events: list[Event] = [each.said for each in story if not isinstance(each.said, Note)]
+    events: list[Event | LaterEvent] = [each.said for each in story if not isinstance(each.said, Note)]
     notes = [each.said for each in story if isinstance(each.said, Note)]
     now = job_state(events[-1] if events else None, notes[-1] if notes else None)
     begun = [each for each in events if isinstance(each, Started) and not each.closing]

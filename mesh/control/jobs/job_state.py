@@ -8,7 +8,7 @@ from typing import Literal
 
 import msgspec
 
-from mesh.protocol.messages import Delta, Event, Note, Result, Started
+from mesh.protocol.messages import Delta, Event, LaterEvent, Note, Result, Started
 
 # queued: no worker began it. running: a worker does it. retrying: its last attempt is over, by a failure, a hand-back
 # or the loss of its worker, and it waits for the next. ending: it has its Result, or is about to get it.
@@ -44,7 +44,7 @@ class JobState(msgspec.Struct, frozen=True, kw_only=True):
     reason: str = ""
 
 
-def job_state(event: Event | None, note: Note | None) -> JobState:
+def job_state(event: Event | LaterEvent | None, note: Note | None) -> JobState:
     """The state of a job whose request is still in the queue.
 
     Args:

@@ -18,7 +18,7 @@ from mesh.broker.stores.backlog import PAGE, Backlog, Newest
 from mesh.broker.stores.delivery import StoredRequest
 from mesh.control.jobs.job_state import JobSeen, JobState, State, in_order, job_state, without_lost
 from mesh.job_key import JobKey
-from mesh.protocol.messages import Event, Result, Started
+from mesh.protocol.messages import Event, LaterEvent, Result, Started
 from mesh.protocol.subjects import RequestAddress, check_tier, check_token, is_token
 from mesh.protocol.validate import deadline_of
 
@@ -160,7 +160,7 @@ class JobLister:
         ]
         return [each for each in seen if look.state in (None, each.state)]
 
-    async def _worker(self, stored: StoredRequest, at: RequestAddress | None, event: Event | None) -> str:
+    async def _worker(self, stored: StoredRequest, at: RequestAddress | None, event: Event | LaterEvent | None) -> str:
         """Who does the newest attempt; "" if the journal does not say so any more."""
         if at is None or event is None:
             return ""

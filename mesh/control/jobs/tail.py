@@ -15,7 +15,7 @@ from mesh.broker.broker import Broker
 from mesh.errors import BrokerError, ProtocolError, ResultNotFoundError
 from mesh.job_key import JobKey
 from mesh.protocol import codec, headers
-from mesh.protocol.messages import Event, Result
+from mesh.protocol.messages import Event, LaterEvent, Result
 from mesh.protocol.subjects import is_token
 
 MAX_WAITING = 20_000  # events not shown yet; what comes beyond is read back from the journal
@@ -33,7 +33,8 @@ class TailEvent:
 
     tenant: str
     job: str
-    event: Event
+    event: Event | LaterEvent
+    body: bytes  # the event as it is on the wire
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +125,7 @@ class EventTail:
         rest = await self._read_on(name)
         if name in self._open:  # its events are kept no longer
             self._open.discard(name)
-            rest.append(TailEvent(*name, stored.result))
+            rest.append(TailEvent(*name, stored.result, stored.body))
         return rest
 
     def _heard(self, subject: bytes, reply: bytes, payload: bytes, header: bytes) -> None:
@@ -174,14 +175,15 @@ class EventTail:
         return found
 
     def _tell(self, name: JobKey, sequence: int, body: bytes) -> list[TailEvent]:
+        event: Event | LaterEvent | None
         try:
             event = codec.decode_event(body)
         except ProtocolError:
-            event = None  # nobody but workers may publish
+            event = codec.decode_later(body)  # None: nobody but workers may publish
         self._note(name, sequence, event)
-        return [TailEvent(*name, event)] if event is not None else []
+        return [TailEvent(*name, event, body)] if event is not None else []
 
-    def _note(self, name: JobKey, sequence: int, event: Event | None) -> None:
+    def _note(self, name: JobKey, sequence: int, event: Event | LaterEvent | None) -> None:
         """A job was told up to here."""
         self._places[name] = sequence
         self._places.move_to_end(name)

@@ -5,12 +5,12 @@ from typing import Any, Literal
 
 import msgspec
 
-from mesh.protocol.messages import Delta, Event, Note, Request, Result, Started
+from mesh.protocol.messages import Delta, Event, LaterEvent, Note, Request, Result, Started
 
 # What a request says beside its input.
 _INPUTS = ("id", "prompt", "messages", "prompt_token_ids", "input")
 
-Kind = Literal["stored", "started", "tokens", "note", "closed", "result", "buried"]
+Kind = Literal["stored", "started", "tokens", "note", "closed", "result", "buried", "later"]
 
 
 class TimelineEntry(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,7 +48,7 @@ class RequestSummary(msgspec.Struct, frozen=True, kw_only=True):
     fields: dict[str, Any]  # those that are not their defaults
 
 
-Said = tuple[int, Event | Note]  # when it was stored, in Unix ms by the server's clock, and what
+Said = tuple[int, Event | LaterEvent | Note]  # when it was stored, in Unix ms by the server's clock, and what
 
 
 def timeline(story: Sequence[Said], stored_unix_ms: int) -> list[TimelineEntry]:
@@ -97,7 +97,7 @@ def attempts(story: Sequence[Said], stored_unix_ms: int, lost: Iterable[str]) ->
         elif isinstance(said, Delta):
             tokens[said.attempt] = tokens.get(said.attempt, 0) + len(said.token_ids)
             last_ms[said.attempt] = unix_ms
-        elif not said.closing:
+        elif isinstance(said, Started) and not said.closing:
             begun[said.attempt] = unix_ms, said
     newest, gone = max(begun, default=0), set(lost)
 
@@ -157,7 +157,7 @@ def _input(request: Request) -> str:
     return f"{len(texts)} texts of {sum(map(len, texts)):,} characters to embed"
 
 
-def _moment(at_ms: int, said: Event | Note) -> TimelineEntry:
+def _moment(at_ms: int, said: Event | LaterEvent | Note) -> TimelineEntry:
     if isinstance(said, Started):
         kind: Kind = "closed" if said.closing else "started"
         text = "alone in its worker" if said.isolated else ""
@@ -171,6 +171,9 @@ def _moment(at_ms: int, said: Event | Note) -> TimelineEntry:
     if isinstance(said, Note):
         text = f"{said.verdict}: {said.reason}" if said.reason else said.verdict
         return TimelineEntry(at_ms=at_ms, kind="note", attempt=said.attempt, text=text)
+    if isinstance(said, LaterEvent):
+        text = f"an event {said.type!r} of a later version of mesh"
+        return TimelineEntry(at_ms=at_ms, kind="later", attempt=said.attempt, index=said.index, text=text)
     reason = ""
     if said.error is not None:
         code = "" if said.error.code == said.status else f"{said.error.code}: "

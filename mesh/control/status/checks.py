@@ -6,6 +6,7 @@ from typing import Literal
 import msgspec
 
 from mesh.broker.inspect.facts import PeerFacts, StoreFacts
+from mesh.control.status import versions
 from mesh.control.status.depth import QueueDepth, Snapshot, WorkerSeen
 from mesh.protocol.subjects import Names
 from mesh.protocol.timing import PRESENCE_SILENT_S
@@ -35,6 +36,7 @@ def findings(snapshot: Snapshot, names: Names) -> list[Finding]:
         *_of_queues(snapshot, names),
         *_backlogs(snapshot),
         *_of_workers(snapshot.workers),
+        *_of_versions(snapshot.workers),
         *_of_server(snapshot),
     ]
     return sorted(found, key=lambda each: each.level != "broken")
@@ -52,6 +54,13 @@ def _of_stores(snapshot: Snapshot, names: Names) -> Iterator[Finding]:
     if snapshot.dead_letters:
         text = f"{_many(snapshot.dead_letters, 'job was', 'jobs were')} given up and not redriven"
         yield Finding(level="notice", code="dead_letters", text=text, next="mesh dlq ls")
+
+
+def _of_versions(workers: Iterable[WorkerSeen]) -> Iterator[Finding]:
+    speakers = versions.of_workers([each.presence for each in workers])
+    if len(versions.protocols(speakers)) > 1:
+        text = f"the workers speak different versions of the protocol: {versions.in_words(speakers)}"
+        yield Finding(level="notice", code="mixed_protocol", text=text, next="mesh doctor")
 
 
 def _of_copies(stores: Iterable[StoreFacts]) -> Iterator[Finding]:

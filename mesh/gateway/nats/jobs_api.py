@@ -8,6 +8,7 @@ import asyncio
 import logging
 
 import msgspec
+from msgspec.structs import replace
 
 from mesh.audit.writer import Auditor
 from mesh.broker.broker import Broker
@@ -16,9 +17,9 @@ from mesh.broker.transport.service import Endpoint, ServiceRequest
 from mesh.client.catalog import Catalog
 from mesh.errors import BrokerError, InvalidRequestError, MeshError, ResultNotFoundError, TopologyError
 from mesh.job_key import JobKey
-from mesh.protocol import codec, headers
+from mesh.protocol import codec, headers, version
 from mesh.protocol.history import read_history
-from mesh.protocol.messages import Delta, ErrorInfo, JobStatus, Result
+from mesh.protocol.messages import Delta, ErrorInfo, Event, JobStatus, LaterEvent, Result
 from mesh.protocol.refusals import BAD_REQUEST, INTERNAL, NOT_FOUND, UNAVAILABLE, details_of, service_code
 from mesh.protocol.subjects import is_token
 from mesh.reconcile.termination import Termination
@@ -38,6 +39,18 @@ _USE = {
     "answer": "cancel, status: one JSON object; replay: the events from output token n on, then an empty message; "
     "output: the Result in pieces, model: one JSON object, then an empty message",
 }
+
+
+def _fault_of(request: ServiceRequest) -> MeshError | None:
+    """Why a request is not read, by the version of the protocol it speaks."""
+    if not request.header:
+        return None
+    fields = {key.lower(): value for key, value in headers.parse(request.header).items()}
+    try:
+        version.check_request(fields.get("mesh-protocol", ""))
+    except MeshError as error:
+        return error
+    return None
 
 
 class ReplayQuery(msgspec.Struct, frozen=True):
@@ -75,6 +88,8 @@ class JobsApi:
             request.refuse(NOT_FOUND, f"the subject must be <namespace>.ctl.<tenant>.{'|'.join(VERBS)}.<job>")
         elif not (is_token(tokens[0]) and is_token(tokens[2])):
             request.refuse(BAD_REQUEST, "tenant and job must be of the form [A-Za-z0-9_-]{1,64}")
+        elif (refused := _fault_of(request)) is not None:
+            request.refuse(service_code(refused), str(refused), details_of(refused))
         else:
             tenant, verb, job = tokens
             task = asyncio.create_task(self._answer(request, tenant, verb, job), name=f"mesh-ctl-{verb}")
@@ -87,7 +102,8 @@ class JobsApi:
                 case "cancel":
                     request.respond(codec.encode({"id": job, "status": await self._cancel(JobKey(tenant, job))}))
                 case "status":
-                    request.respond(codec.encode(await self._status(JobKey(tenant, job))))
+                    status, protocol = await self._status(JobKey(tenant, job)), await self._catalog.protocol()
+                    request.respond(codec.encode(replace(status, protocol=protocol)))
                 case "replay":
                     await self._replay(request, JobKey(tenant, job))
                 case "output":
@@ -175,9 +191,11 @@ class JobsApi:
         while page := await journal.read(subject, after, PAGE):
             after = page[-1].sequence
             for entry in page:
-                event = entry.event
+                event: Event | LaterEvent | None = entry.event
                 if isinstance(event, Delta) and event.index + len(event.token_ids) <= index:
                     continue
+                if event is None:
+                    event = entry.later
                 if isinstance(event, Delta | Result) or (event is not None and event.index >= index):
                     request.respond(entry.body)
             if len(page) < PAGE:
@@ -210,5 +228,5 @@ class JobsApi:
         """What can be asked of a model, then an empty message."""
         await self._catalog.learn_of(model)
         answer = {"model": model, "max_model_len": self._catalog.longest_context(model)}
-        request.respond(codec.encode(answer))
+        request.respond(codec.encode(answer | {"protocol": await self._catalog.protocol()}))
         request.respond(b"")

@@ -97,7 +97,7 @@ class EventStream:
         """
         if isinstance(entry.event, Result):
             self.is_over = True
-        elif entry.event is not None and not self.is_over:
+        elif not self.is_over and (entry.event is not None or entry.later is not None):
             self._send(entry.body)
         self._after = entry.sequence
         if self.is_over:

@@ -15,7 +15,7 @@ from mesh.client.client import Client, connect
 from mesh.client.job import Job
 from mesh.client.requests import build_request
 from mesh.clock import SYSTEM
-from mesh.errors import BrokerError, MeshError, RequestError
+from mesh.errors import BrokerError, MeshError, RefusedError
 from mesh.protocol.messages import Delta
 from mesh.protocol.subjects import Names
 from mesh.verify.soak.history import CancelRequested, Requested, RunHistory, Shown, Submitted
@@ -113,7 +113,7 @@ class SoakLoad:
     async def _submit(self, client: Client, asked: Requested) -> Job | None:
         try:
             job = await client.submit(self.model, asked.request, tier=asked.tier, timeout=SUBMIT_S)
-        except RequestError as error:
+        except RefusedError as error:
             self.history.submitted.append(Submitted(self.clock(), asked.job, "refused", str(error)))
             return None
         except BrokerError as error:

@@ -79,6 +79,16 @@ def test_a_refusal_tells_the_code_and_the_field_and_no_text(text):
     assert " " not in entry.field
 
 
+@pytest.mark.parametrize(
+    "error",
+    [QuotaExceededError("5 jobs wait", field="max_tokens"), InvalidRequestError("bad", field="max_tokens")],
+    ids=lambda each: each.code,
+)
+def test_a_refusal_names_the_field_whether_it_may_be_asked_again_or_not(error):
+    entry = refusal_of(error, "acme", "chat")
+    assert (entry.code, entry.field) == (error.code, "max_tokens")
+
+
 def test_like_refusals_are_equal_so_that_they_can_be_counted():
     one = refusal_of(QuotaExceededError("5 jobs wait"), "acme", "chat")
     assert one == refusal_of(QuotaExceededError("6 jobs wait"), "acme", "chat")

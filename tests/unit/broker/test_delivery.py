@@ -26,6 +26,22 @@ def test_a_good_request_is_decoded():
     assert found.traceparent == "00-ab-cd-01"
 
 
+@pytest.mark.parametrize("version", ["", "1", "1.0", "1.44"])
+def test_a_request_of_our_major_is_decoded(version):
+    found = stored(b'{"id":"job-1","prompt":"a","later":1}', ("mesh-protocol", version))
+    assert (found.job, found.request, found.error) == ("job-1", Request(id="job-1", prompt="a"), None)
+
+
+@pytest.mark.parametrize(
+    ("version", "kind"), [("2.0", UnsupportedError), ("0.9", UnsupportedError), ("two", InvalidRequestError)]
+)
+def test_a_request_of_another_major_is_no_request_and_has_its_name(version, kind):
+    found = stored(b'{"id":"job-1","prompt":"a"}', ("Mesh-Protocol", version))
+    assert (found.job, found.request, type(found.error), found.error.field) == ("job-1", None, kind, "Mesh-Protocol")
+    nameless = stored(b"what 2.0 sends", ("Mesh-Protocol", version), ("Nats-Msg-Id", "acme.job-9"))
+    assert (nameless.job, type(nameless.error)) == ("job-9", kind)
+
+
 def test_a_packed_request_is_decoded():
     body = msgspec.msgpack.encode({"id": "job-1", "prompt": "a"})
     found = stored(body, ("content-type", "application/msgpack"))

@@ -1,5 +1,7 @@
 """A checked Request from what a program gives."""
 
+from collections import deque
+
 import pytest
 
 from mesh.client.requests import build_request, check_limits
@@ -16,6 +18,11 @@ def test_a_list_becomes_messages():
     wanted = Request(messages=[Message(role="user", content="Hello")])
     assert build_request(turns, {}) == build_request(tuple(turns), {}) == wanted
     assert build_request([Message(role="user", content="Hello")], {}) == wanted
+
+
+def test_any_sequence_of_turns_becomes_messages():
+    turns = deque([Message(role="user", content="Hello")], maxlen=5)
+    assert build_request(turns, {}) == Request(messages=list(turns))
 
 
 def test_a_whole_request_is_checked_and_taken():

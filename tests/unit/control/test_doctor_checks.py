@@ -23,6 +23,7 @@ from mesh.control.doctor.facts import (
     SettingsFacts,
 )
 from mesh.control.status.depth import QueueDepth, Snapshot, WorkerSeen
+from mesh.control.status.versions import Speaker, in_words
 from mesh.protocol.messages import Presence
 
 GIB = 1 << 30
@@ -54,6 +55,7 @@ MESH = MeshFacts(
     snapshot=snapshot(),
     lanes=[LaneFacts(name=f"chat-batch-{lane}", model="chat", tier="batch", lane=str(lane)) for lane in range(4)],
 )
+OTHER = "this mesh speaks protocol 2.0, and this program 1.0; upgrade this program: pip install -U inference-mesh"
 MONITOR = MonitorFacts(url="http://10.0.0.5:8222", syncs_always=True, max_storage_bytes=100 * GIB)
 GREETING = GreetingFacts(version="2.15.1")
 WELL = Facts(
@@ -65,6 +67,10 @@ WELL = Facts(
     monitor=MONITOR,
     local=LocalFacts(engine=CPU, ports=[PortFacts(port=4222, speaks="nats"), PortFacts(port=8222)]),
 )
+
+
+def door(**changes: object) -> Speaker:
+    return Speaker(**({"name": "door-1", "kind": "door", "protocol": "1.0", "version": "0.1.0"} | changes))
 
 
 def mesh(**changes: object) -> Facts:
@@ -153,6 +159,14 @@ CASES = [
     ("no_worker", "error", mesh(snapshot=snapshot([], queues=[QUEUE]))),
     ("dead_letters", "warning", mesh(snapshot=snapshot(dead_letters=3))),
     ("old_version", "warning", mesh(snapshot=snapshot([seen("a"), seen("b", version="0.0.9")]))),
+    ("other_protocol", "error", mesh(settings=None, snapshot=None, why_not=OTHER, is_other_version=True)),
+    ("divided_protocol", "error", mesh(doors=[door(protocol="2.0")])),
+    ("divided_protocol", "error", mesh(doors=[door(protocol="garbled")])),
+    ("mixed_protocol", "warning", mesh(doors=[door(protocol="1.1")])),
+    ("mixed_protocol", "warning", mesh(snapshot=snapshot([seen("a"), seen("b", protocol="1.1")]))),
+    ("mixed_versions", "note", mesh(doors=[door(version="0.2.0")])),
+    ("protocol_behind", "note", mesh(snapshot=snapshot([seen(protocol="1.1")]))),
+    ("protocol_ahead", "warning", settings(protocol="1.1")),
     ("sync_unseen", "note", replace(WELL, monitor=None)),
     (
         "sync_lazy",
@@ -204,6 +218,24 @@ def test_tls_is_enough_whether_asked_for_or_required():
 def test_a_clock_is_not_accused_where_the_way_is_long():
     clock = ClockFacts(offset_ms=1500, error_ms=700, rtt_ms=[1400.0])
     assert diagnose(replace(WELL, clock=clock)) == []
+
+
+def test_a_mixed_mesh_is_listed_with_its_fix():
+    workers = [seen("w-1"), seen("w-2"), seen("w-3", protocol="1.1", version="0.2.0")]
+    doors = [door(protocol="1.1", version="0.2.0"), door(name="door-2", protocol="")]
+    (advice, old) = diagnose(mesh(snapshot=snapshot(workers), doors=doors))
+    assert old.code == "old_version"
+    assert "1.0 (mesh 0.1.0): workers w-1, w-2, door door-2; 1.1 (mesh 0.2.0): worker w-3, door door-1" in advice.text
+    assert "pip install -U inference-mesh" in advice.fix
+    assert "mesh init --apply" in advice.fix
+    (other,) = diagnose(mesh(settings=None, snapshot=None, why_not=OTHER, is_other_version=True))
+    assert other.text == "this mesh speaks protocol 2.0, and this program 1.0"
+    assert other.fix == "upgrade this program: pip install -U inference-mesh"
+
+
+def test_of_many_processes_some_are_named():
+    many = [door(name=f"d-{number}") for number in range(9)]
+    assert in_words(many) == "1.0 (mesh 0.1.0): doors d-0, d-1, d-2, d-3, d-4 and 4 more"
 
 
 def test_fixes_name_the_namespace_and_the_very_stream():

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from mesh.control.jobs.job_state import STATES, JobSeen, in_order, job_state, without_lost
-from mesh.protocol.messages import Delta, Note, Result, Started, Usage
+from mesh.protocol.messages import Delta, LaterEvent, Note, Result, Started, Usage
 
 STARTED = Started(id="j", attempt=2, index=7, worker="w-1", unix_ms=1)
 DELTA = Delta(id="j", attempt=2, index=7, text="ab", token_ids=[1, 2])
@@ -26,6 +26,8 @@ SEEN = JobSeen(
         (DELTA, FAILED, ("retrying", 2, 9, "failed: out of memory")),
         (STARTED, Note(id="j", attempt=2, verdict="returned"), ("retrying", 2, 7, "returned")),
         (DELTA, Note(id="j", attempt=1, verdict="failed"), ("running", 2, 9, "")),  # of the attempt before
+        (LaterEvent(type="progress", id="j", attempt=2, index=9), None, ("running", 2, 9, "")),
+        (LaterEvent(type="progress", id="j", attempt=2, index=9), FAILED, ("retrying", 2, 9, "failed: out of memory")),
         (RESULT, FAILED, ("ending", 2, 9, "")),
         (replace(STARTED, attempt=3, closing=True), None, ("ending", 2, 7, "")),
     ],

@@ -1,6 +1,6 @@
 """What a job's events say, taken together."""
 
-from mesh.protocol.history import History, Trial, read_history
+from mesh.protocol.history import History, Trial, read_history, verdict_of
 from mesh.protocol.messages import Delta, Note, Result, Started, Usage
 
 
@@ -88,6 +88,17 @@ def test_notes_tell_how_attempts_without_a_result_ended():
     ]
     history.judge([Note(id="j", attempt=3, verdict="died")])
     assert history.trials[-1] == Trial(3, True, "died", is_noted=True, worker="w", unix_ms=1)
+
+
+def test_a_verdict_of_a_later_minor_counts_as_a_failed_attempt():
+    history = read_history([started(1), started(2)])
+    history.judge([Note(id="j", attempt=1, verdict="preempted"), Note(id="j", attempt=2, verdict="preempted")])
+    assert [(trial.attempt, trial.verdict, trial.is_noted) for trial in history.trials] == [
+        (1, "failed", True),
+        (2, "failed", True),
+    ]
+    assert history.verdict == "failed"
+    assert verdict_of(Note(id="j", attempt=1, verdict="died")) == "died"
 
 
 def test_a_closed_journal_says_so_until_somebody_takes_the_job_over():

@@ -32,4 +32,13 @@ def test_the_field_at_fault_is_told():
         ("Mesh-Error-Code", "invalid_request"),
         ("Mesh-Error-Field", "top_p"),
     )
-    assert details_of(errors.UnavailableError("x")) == (("Mesh-Error-Code", "internal"),)
+    assert details_of(errors.UnavailableError("x")) == (("Mesh-Error-Code", "unavailable"),)
+
+
+def test_a_quota_says_what_is_full_and_when_to_try_again():
+    error = errors.QuotaExceededError("full", field="max_tokens", retry_after_ms=250)
+    assert details_of(error) == (
+        ("Mesh-Error-Code", "quota_exceeded"),
+        ("Mesh-Error-Field", "max_tokens"),
+        ("Mesh-Retry-After-Ms", "250"),
+    )

@@ -6,12 +6,12 @@ import pytest
 
 from mesh.broker import topology
 from mesh.broker.broker import Broker
+from mesh.broker.topology import MeshSettings
 from mesh.job_key import JobKey
 from mesh.protocol import codec
 from mesh.protocol.messages import Result, Started
 from mesh.reconcile import unroutable
 from mesh.reconcile.unroutable import Unroutable
-from tests.conftest import SMALL
 from tests.running import MODEL, wait_until
 from tests.wire import Wire
 
@@ -77,8 +77,15 @@ async def test_its_result_is_there_before_it_leaves_the_queue(watching: Unroutab
 
 
 async def test_a_tier_that_does_not_exist_is_an_invalid_request(watching: Unroutable, peer: Broker) -> None:
+    """Also where the model is known to be served."""
+    await submit(peer, peer.names.request(MODEL, "standard", "t", "x"), "served")
+    await looked_at_everything(watching, peer)
     await submit(peer, f"mesh.req.{MODEL}.urgent.t.x")
-    await wait_gone(peer)
+
+    async def is_ended() -> bool:
+        return await result_of(peer) is not None
+
+    await wait_until(is_ended)
     result = await result_of(peer)
     assert result is not None
     assert result.error is not None
@@ -146,18 +153,20 @@ async def test_a_model_that_was_deployed_since_is_served(watching: Unroutable, p
     """That it was unknown is never remembered."""
     await submit(peer, "mesh.req.newer.standard.t.x", "early")
     await wait_gone(peer)
-    await topology.apply(peer.connection, await topology.plan(peer, SMALL, ["newer"]))
+    await topology.apply(peer.connection, await topology.plan(peer, MeshSettings(lanes=1), ["newer"]))
     await submit(peer, "mesh.req.newer.standard.t.x", "late")
     await looked_at_everything(watching, peer)
     assert [each.job for each in await peer.queue.read(0)] == ["late"]
 
 
 async def test_each_request_is_looked_at_by_one_process(
-    watching: Unroutable, peer: Broker, monkeypatch: pytest.MonkeyPatch, wire: Wire
+    wire: Wire, watching: Unroutable, peer: Broker, broker: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(unroutable, "SWEEP_S", 600.0)
     other = Unroutable(peer, "w-2")
-    await peer.connection.request("$JS.API.INFO")
+    await wait_until(lambda: len(wire.on("$JS.API.STREAM.INFO.MESH_REQUESTS")) == 2)
+    for each in (peer, broker):  # and by now both know that nothing is stored yet
+        await each.connection.request("$JS.API.INFO")
     for number in range(10):
         await submit(peer, "mesh.req.misspelt.standard.t.x", f"j{number}")
     await wait_gone(peer)

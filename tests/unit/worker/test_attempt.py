@@ -2,7 +2,7 @@
 
 import pytest
 
-from mesh.errors import EngineDeadError, EngineFailedError, TooLargeError
+from mesh.errors import DisconnectedError, EngineDeadError, EngineFailedError, TooLargeError
 from mesh.policies.retry import RetryPolicy
 from mesh.protocol.history import History, read_history
 from mesh.protocol.messages import DEFAULT_DEADLINE_MS, Delta, Note, Request, Result, Started, Usage
@@ -234,6 +234,15 @@ def test_attempts_that_brought_it_further_are_not_held_against_a_job():
         history.apply(Delta(id="j", attempt=number, index=history.index, text="x", token_ids=[number]))
     (begin,) = take_over(attempt(), history, history.index, False, STORED + 10)
     assert begin.event.attempt == 20
+
+
+def test_a_result_carries_only_codes_of_the_protocol():
+    """A fault of NATS while the engine was asked is no word of the wire."""
+    one = attempt()
+    one.first(STORED + 10)
+    store, *_ = one.failed(DisconnectedError("NATS is away"), STORED + 20)
+    assert (store.result.status, store.result.error.code) == ("failed", "internal")
+    assert store.result.error.retryable
 
 
 def test_a_refused_request_fails_at_once_with_its_code():

@@ -90,14 +90,14 @@ async def test_an_answer_from_before_the_loss_confirms_nothing(broker: Broker) -
     class Interrupted(LivenessStore):
         async def write(self, sign: LivenessRecord, last: int | None) -> int:
             written = await super().write(sign, last)
-            living.liveness.disturbed()
+            worker.liveness.disturbed()
             return written
 
     broker.__dict__["liveness"] = Interrupted(broker)
-    living = Living(broker)
-    await living.liveness.begin(MEMORY_S)
-    assert not living.liveness.is_confirmed
-    assert living.told == []
+    worker = Living(broker)
+    await worker.liveness.begin(MEMORY_S)
+    assert not worker.liveness.is_confirmed
+    assert worker.told == []
 
 
 async def test_a_worker_that_was_declared_dead_gives_up_its_jobs_and_begins_a_new_life(
@@ -154,7 +154,7 @@ async def test_two_workers_of_one_name_do_not_both_go_on(living: Living, peer: B
     await second.liveness.begin(MEMORY_S)
     living.liveness.disturbed()
     with pytest.raises(ConfigError, match="another worker is called w-1"):
-        await living.run()
+        await asyncio.wait_for(living.run(), 10)
     assert living.told == ["sure", "dead"]
     assert not living.liveness.is_confirmed
     assert second.liveness.is_confirmed

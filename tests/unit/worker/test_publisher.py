@@ -1,7 +1,7 @@
 """A publish whose outcome is unknown: what the journal's end says about it."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import pytest
 from msgspec.structs import replace
@@ -30,6 +30,15 @@ class LossyJournal(Journal):
         self.lost_answers = 0  # of the next publishes
         self.lost_publishes = 0  # of those after them
         self.sent = 0
+        self.is_deaf = False  # what it is asked for is not answered
+        self.when_asked: Callable[[], None] = lambda: None
+
+    async def last(self, subject: str) -> Entry | None:
+        if self.is_deaf:
+            raise BrokerTimeoutError("no answer")
+        entry = await super().last(subject)
+        self.when_asked()
+        return entry
 
     def publish(self, subject: str, body: bytes, last: int, on_reply: OnReply, timeout_s: float) -> None:
         self.sent += 1
@@ -123,7 +132,7 @@ async def test_a_job_that_another_has_begun_meanwhile_is_lost(job: Job, peer: Br
     await peer.journal.append(job.journal.subject(KEY), codec.encode(STARTED), 0)
     job.publisher.begin(replace(STARTED, worker="x"), 0)
     with pytest.raises(LostError):
-        await job.publisher.wait_idle()
+        await asyncio.wait_for(job.publisher.wait_idle(), 5)
     assert job.told == ["lost"]
     assert job.publisher.is_refused_first
 
@@ -138,7 +147,9 @@ async def test_a_job_that_another_took_over_gets_no_more_output(job: Job, peer: 
     assert await job.events() == [STARTED, taken]
     assert job.told == ["begun", "lost"]
     assert not job.publisher.is_refused_first
+    sent = job.journal.sent
     assert not await job.publisher.announce(RESULT)
+    assert job.journal.sent == sent
     assert await job.events() == [STARTED, taken]
 
 
@@ -158,6 +169,27 @@ async def test_without_the_lease_nothing_is_sent_again(job: Job) -> None:
     job.journal.lost_publishes = 1
     job.publisher.add("a", [1])
     job.is_held = False
+    with pytest.raises(LostError):
+        await job.publisher.wait_idle()
+    assert await job.events() == [STARTED]
+    assert job.journal.sent == 2
+
+
+async def test_the_lease_bounds_how_long_a_silent_journal_is_asked(job: Job) -> None:
+    await begun(job)
+    job.journal.lost_publishes, job.journal.is_deaf = 1, True
+    job.publisher.add("a", [1])
+    job.is_held = False
+    with pytest.raises(LostError):
+        await job.publisher.wait_idle()
+    assert job.told == ["begun", "lost"]
+
+
+async def test_the_lease_that_ends_while_the_journal_answers_ends_the_job(job: Job) -> None:
+    await begun(job)
+    job.journal.lost_publishes = 1
+    job.journal.when_asked = lambda: setattr(job, "is_held", False)
+    job.publisher.add("a", [1])
     with pytest.raises(LostError):
         await job.publisher.wait_idle()
     assert await job.events() == [STARTED]

@@ -10,6 +10,7 @@ from mesh.broker.broker import Broker
 from mesh.broker.stores.purge import purge_subject
 from mesh.broker.stores.quota_slots import Slots
 from mesh.broker.stores.quotas import Quotas, write_limits
+from mesh.broker.topology import MeshSettings
 from mesh.broker.transport.connection import Connection
 from mesh.errors import QuotaExceededError, TooLargeError
 from mesh.policies.quota import QuotaLimits
@@ -17,7 +18,6 @@ from mesh.protocol.messages import Request, Result, Usage
 from mesh.server import EmbeddedServer
 from mesh.worker import quota_gate
 from mesh.worker.quota_gate import QuotaGate
-from tests.conftest import SMALL
 from tests.running import wait_until
 from tests.wire import delivery_of
 
@@ -29,7 +29,7 @@ TWO = ("t", 2)
 @pytest.fixture
 async def quota_mesh(broker: Broker) -> None:
     """A mesh in which limits can be kept."""
-    await topology.apply(broker.connection, await topology.plan_quota(broker, SMALL))
+    await topology.apply(broker.connection, await topology.plan_quota(broker, MeshSettings(lanes=1)))
 
 
 async def gate_of(broker: Broker, worker: str) -> QuotaGate:
@@ -57,6 +57,12 @@ async def limit(broker: Broker, limits: QuotaLimits, *gates: QuotaGate) -> None:
     await write_limits(broker, "t", limits)
     for each in gates:
         await each.prepare()
+
+
+async def lapse(broker: Broker, gate: QuotaGate) -> None:
+    """The place of job ONE is forgotten, as one that was not renewed for three beats."""
+    bucket = f"KV_{broker.names.workers_bucket}"
+    await purge_subject(broker.connection, bucket, broker.names.slot_key("t", 0), gate._held[ONE].sequence)
 
 
 async def settled(connection: Connection) -> None:
@@ -119,9 +125,7 @@ async def test_a_place_whose_holder_was_away_is_not_taken_from_who_has_it_now(
     monkeypatch.setattr(quota_gate, "PRESENCE_BEAT_S", 0.02)
     await limit(broker, QuotaLimits(running=1), gate, other)
     assert await gate.take(ONE)
-    await purge_subject(
-        broker.connection, f"KV_{broker.names.workers_bucket}", broker.names.slot_key("t", 0), gate._held[ONE].sequence
-    )
+    await lapse(broker, gate)
     assert await other.take(TWO)
     keeping = asyncio.create_task(gate.run())
     await wait_until(lambda: not gate._held)
@@ -130,6 +134,19 @@ async def test_a_place_whose_holder_was_away_is_not_taken_from_who_has_it_now(
     gate.leave(ONE)
     await settled(broker.connection)
     assert not await gate.take(("t", 3)), "the other one's job still runs"
+
+
+async def test_a_place_that_is_left_too_late_stays_with_who_has_it_now(
+    gate: QuotaGate, other: QuotaGate, broker: Broker
+) -> None:
+    """The first does not know yet that its place lapsed: the server refuses that it gives it back."""
+    await limit(broker, QuotaLimits(running=1), gate, other)
+    assert await gate.take(ONE)
+    await lapse(broker, gate)
+    assert await other.take(TWO)
+    gate.leave(ONE)
+    await settled(broker.connection)
+    assert not await gate.take(("t", 3))
 
 
 async def test_a_place_is_kept_while_its_job_runs(

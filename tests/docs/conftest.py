@@ -1,0 +1,19 @@
+"""A mesh that serves `demo`, for the commands and programs of our pages."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from mesh.engines.simulator.settings import SimulatorSettings
+from mesh.worker.worker import WorkerOptions
+from tests.running import RunningMesh, running_mesh
+
+
+@pytest.fixture
+async def demo(tmp_path: Path) -> AsyncIterator[RunningMesh]:
+    """It writes fast, and speaks while it does."""
+    async with running_mesh(tmp_path / "nats") as running:
+        settings = SimulatorSettings(model="demo", first_token_ms=1, between_tokens_ms=1)
+        await running.start_worker(settings, WorkerOptions(model="demo", grace_s=5))
+        yield running
