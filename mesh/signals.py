@@ -10,6 +10,8 @@ from typing import Literal
 
 import msgspec
 
+from mesh.job_key import JobKey, JobRef
+
 When = Literal["before", "after"]
 Operation = Literal["chat", "text_completion", "embeddings"]
 
@@ -22,40 +24,59 @@ Cause = Literal[
 ]
 
 
-class JobDelivered(msgspec.Struct, frozen=True, gc=False):
+class JobSignal(msgspec.Struct, frozen=True, gc=False):
+    """The common part of all signals of one job."""
+
+    ref: JobRef  # its model may be any name, where no worker serves it
+
+    @property
+    def job(self) -> str:
+        """The job's id."""
+        return self.ref.id
+
+    @property
+    def tenant(self) -> str:
+        return self.ref.tenant
+
+    @property
+    def model(self) -> str:
+        return self.ref.model
+
+    @property
+    def tier(self) -> str:
+        return self.ref.tier
+
+    @property
+    def sequence(self) -> int:
+        """The request's sequence in its stream; 0: not known."""
+        return self.ref.sequence
+
+    @property
+    def key(self) -> JobKey:
+        """The job's identity."""
+        return self.ref.key
+
+
+class JobDelivered(JobSignal, frozen=True, gc=False):
     """JetStream delivered a job to this worker."""
 
-    job: str
-    tenant: str
-    model: str
-    tier: str
     delivered: int  # JetStream's delivery count, from 1; may repeat after a server crash
     queued_ms: int
     traceparent: str = ""  # the submitter's W3C traceparent; not validated
-    sequence: int = 0  # of the request in its stream; 0: not known
 
 
-class AttemptStarted(msgspec.Struct, frozen=True, gc=False):
+class AttemptStarted(JobSignal, frozen=True, gc=False):
     """This worker owns the job: the attempt's `started` event is in the journal."""
 
-    job: str
-    tenant: str
-    model: str
-    tier: str
     attempt: int
     index: int  # output tokens kept from earlier attempts
     taken_from: str  # the previous attempt's worker; "" for the first attempt
     cause: Cause | None = None  # why the previous attempt did not end the job; None for the first
-    sequence: int = 0  # of the request in its stream; 0: not known
 
 
-class EngineEnded(msgspec.Struct, frozen=True, gc=False):
+class EngineEnded(JobSignal, frozen=True, gc=False):
     """The engine finished this attempt, or was stopped. Sent once for each attempt that reached the engine."""
 
-    job: str
-    tenant: str
-    model: str
-    tier: str
     attempt: int
     operation: Operation
     engine: str  # EngineInfo.name
@@ -68,25 +89,16 @@ class EngineEnded(msgspec.Struct, frozen=True, gc=False):
     tokens: int  # output tokens of this attempt
 
 
-class JobBuried(msgspec.Struct, frozen=True, gc=False):
+class JobBuried(JobSignal, frozen=True, gc=False):
     """The job was stored as a dead letter; its failed Result follows."""
 
-    job: str
-    tenant: str
-    model: str
-    tier: str
     code: str
     attempts: int
-    sequence: int = 0  # of the request in its stream; 0: not known
 
 
-class JobEnded(msgspec.Struct, frozen=True, gc=False):
+class JobEnded(JobSignal, frozen=True, gc=False):
     """The job has its Result, and its message is acknowledged."""
 
-    job: str
-    tenant: str
-    model: str
-    tier: str
     status: str
     attempts: int
     prompt_tokens: int
@@ -96,38 +108,23 @@ class JobEnded(msgspec.Struct, frozen=True, gc=False):
     first_token_ms: int | None
     total_ms: int
     code: str | None  # the error's code; None if the job finished
-    sequence: int = 0  # of the request in its stream; 0: not known
 
 
-class JobReturned(msgspec.Struct, frozen=True, gc=False):
+class JobReturned(JobSignal, frozen=True, gc=False):
     """This worker returned the job without a Result; JetStream delivers it to another worker, or to this one again."""
 
-    job: str
-    tenant: str
-    model: str
-    tier: str
     reason: Literal["lost", "drain", "retry", "duplicate"]
 
 
-class RequestRefused(msgspec.Struct, frozen=True, gc=False):
+class RequestRefused(JobSignal, frozen=True, gc=False):
     """A message in the queue was not a valid request, and got a failed Result."""
 
-    job: str
-    tenant: str
-    model: str
-    tier: str
     code: str
     reason: str
-    sequence: int = 0  # of the request in its stream; 0: not known
 
 
-class RequestAccepted(msgspec.Struct, frozen=True, gc=False):
+class RequestAccepted(JobSignal, frozen=True, gc=False):
     """This process's gateway accepted a request as a job."""
-
-    job: str
-    tenant: str
-    model: str
-    tier: str
 
 
 class RequestDenied(msgspec.Struct, frozen=True, gc=False):
@@ -138,13 +135,9 @@ class RequestDenied(msgspec.Struct, frozen=True, gc=False):
     code: str
 
 
-class JobEndedUnrun(msgspec.Struct, frozen=True, gc=False):
-    """This process ended a job that no worker had: past its deadline, cancelled, or for an unknown model."""
+class JobEndedUnrun(JobSignal, frozen=True, gc=False):
+    """This process ended a job that no worker had: past its deadline, cancelled, or for a model nobody serves."""
 
-    job: str
-    tenant: str
-    model: str  # any name, where no worker serves it
-    tier: str
     status: str
     code: str
     cause: str

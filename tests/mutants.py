@@ -74,12 +74,6 @@ MUTANTS: dict[str, Mutant] = {
         "self._heap[0][0] <= now_unix_ms",
         (DEADLINES + "test_the_worker_that_runs_a_job_has_a_grace_to_end_it",),
     ),
-    "grace-of-nothing": Mutant(
-        "mesh/protocol/timing.py",
-        "EXPIRY_GRACE_MS = 1000",
-        "EXPIRY_GRACE_MS = 0",
-        ("tests/unit/protocol/test_timing.py::test_the_constants_of_time_fit_together",),
-    ),
     # The puller.
     "late-delivery-is-run": Mutant(
         "mesh/worker/puller.py",
@@ -106,6 +100,12 @@ MUTANTS: dict[str, Mutant] = {
         'not reply.startswith(("$", f"{self.ns}."))',
         'not reply.startswith("$")',
         (SUBJECTS + "test_nobody_is_answered_into_the_mesh_or_into_nats_itself",),
+    ),
+    "discovery-asks-not-where-it-answers": Mutant(
+        "mesh/broker/transport/service.py",
+        "if self._names.may_answer(to) and self._connection.is_connected:",
+        "if self._connection.is_connected:",
+        (SERVICE + "test_a_reply_into_the_mesh_is_neither_served_nor_answered",),
     ),
     "service-asks-not-where-it-answers": Mutant(
         "mesh/broker/transport/service.py",
@@ -701,8 +701,8 @@ MUTANTS: dict[str, Mutant] = {
     ),
     "refusal-swallowed": Mutant(
         "mesh/worker/quota_gate.py",
-        "        except RequestError as error:\n            return error",
-        "        except RequestError:\n            return None",
+        "        except RefusedError as error:\n            return error",
+        "        except RefusedError:\n            return None",
         (QUOTA_GATE + "test_a_job_beyond_a_limit_is_refused_with_the_time_to_try_again",),
     ),
     "close-keeps-places": Mutant(
@@ -805,8 +805,8 @@ MUTANTS: dict[str, Mutant] = {
     ),
     "silent-jobs-not-read": Mutant(
         "mesh/gateway/waiters.py",
-        "            journal.attempts_subject(JobKey(self._tenant, job)),\n",
-        "",
+        "for subject in (journal.subject(key), journal.attempts_subject(key)):",
+        "for subject in (journal.subject(key),):",
         (WAITERS + "test_a_job_that_another_request_began_is_shared",),
     ),
     "answers-for-another-job": Mutant(

@@ -16,6 +16,7 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import CodeType, FunctionType, ModuleType
 from typing import Any
@@ -23,10 +24,13 @@ from typing import Any
 import pytest
 from _pytest.runner import runtestprotocol
 
+from tests import running
 from tests.mutants import MUTANTS, Mutant
 
 ROOT = Path(__file__).parents[1]
 LIMIT_S = 20  # for one test with a bug in it
+WAIT_S = 4.0  # for a condition that such a test waits for
+AT_ONCE = os.cpu_count() or 1
 
 
 class PlantingError(Exception):
@@ -85,38 +89,66 @@ def _replace_constants(module: ModuleType, changed: CodeType) -> None:
                     setattr(other, name, new)
 
 
+@dataclass
+class _Trial:
+    """One test on one bug, in a fork."""
+
+    name: str  # of the bug
+    item: pytest.Item
+    told: Path  # written at its end: how the test failed; empty: it passed
+
+    def start(self) -> int:
+        """Fork; the child's process id."""
+        child = os.fork()
+        if child:
+            return child
+        signal.alarm(LIMIT_S)  # whose signal ends the child
+        running.DEADLINE_S = WAIT_S
+        try:
+            plant(MUTANTS[self.name])
+            reports = runtestprotocol(self.item, log=False, nextitem=None)
+            self.told.write_text("\n".join(str(each.longrepr) for each in reports if each.failed))
+        except BaseException:
+            self.told.write_text(traceback.format_exc())
+        finally:
+            os._exit(0)
+
+    def outcome(self, status: int) -> str:
+        """What it told, once the child has ended with this status of `waitpid`."""
+        return f"it hung, and was ended by signal {status}" if status else self.told.read_text().strip()
+
+
 class Planter:
-    """A plugin of pytest that runs every item once for each bug, in a fork, and never as it is."""
+    """A plugin of pytest that runs every item once for each bug, in forks, and never as it is."""
 
     def __init__(self, names: Iterable[str]) -> None:
         self._names = list(names)
         self.outcomes: dict[str, dict[str, str]] = {name: {} for name in self._names}  # by test: how it failed, or ""
 
     @pytest.hookimpl(tryfirst=True)
-    def pytest_runtest_protocol(self, item: pytest.Item) -> bool:
-        test = item.nodeid.partition("[")[0]
-        for name in self._names:
-            if test in MUTANTS[name].tests and not any(self.outcomes[name].values()):
-                self.outcomes[name][item.nodeid] = self._run(item, MUTANTS[name])
+    def pytest_runtestloop(self, session: pytest.Session) -> bool:
+        due = [
+            (name, item)
+            for item in session.items
+            for name in self._names
+            if item.nodeid.partition("[")[0] in MUTANTS[name].tests
+        ]
+        with tempfile.TemporaryDirectory() as folder:
+            self._run(due, Path(folder))
         return True
 
-    def _run(self, item: pytest.Item, mutant: Mutant) -> str:
-        with tempfile.TemporaryFile("w+") as told:
-            child = os.fork()
-            if child == 0:
-                signal.alarm(LIMIT_S)  # whose signal ends the child
-                try:
-                    plant(mutant)
-                    reports = runtestprotocol(item, log=False, nextitem=None)
-                    print("\n".join(str(each.longrepr) for each in reports if each.failed), file=told, flush=True)
-                except BaseException:
-                    traceback.print_exc(file=told)
-                    told.flush()
-                finally:
-                    os._exit(0)
-            status = os.waitpid(child, 0)[1]
-            told.seek(0)
-            return f"it hung, and was ended by signal {status}" if status else told.read().strip()
+    def _run(self, due: list[tuple[str, pytest.Item]], folder: Path) -> None:
+        trials: dict[int, _Trial] = {}
+        while due or trials:
+            while due and len(trials) < AT_ONCE:
+                name, item = due.pop(0)
+                if not any(self.outcomes[name].values()):
+                    trial = _Trial(name, item, folder / str(len(due)))
+                    trials[trial.start()] = trial
+            if trials:
+                child, status = os.wait()
+                ended = trials.pop(child)
+                self.outcomes[ended.name][ended.item.nodeid] = ended.outcome(status)
 
 
 def main() -> None:

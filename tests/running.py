@@ -27,11 +27,13 @@ from mesh.signals import Observer, ignore
 from mesh.worker.worker import Worker, WorkerOptions
 
 MODEL = "simulator"
+DEADLINE_S = 10.0  # of `wait_until`, where its caller gives none
 
 
-async def wait_until(condition: Callable[[], object | Awaitable[object]], deadline_s: float = 10.0) -> None:
+async def wait_until(condition: Callable[[], object | Awaitable[object]], deadline_s: float | None = None) -> None:
     """Return once `condition()` is true; fail when it is not by the deadline."""
     loop = asyncio.get_running_loop()
+    deadline_s = DEADLINE_S if deadline_s is None else deadline_s
     end = loop.time() + deadline_s
     while True:
         found = condition()
@@ -126,7 +128,7 @@ class RunningMesh:
     async def hand_back_all(self) -> None:
         """Hand back whatever any worker holds, as those do who find it dead."""
         queue = self.broker.queue
-        for stored in await queue.read(0):
+        for stored in [stored async for page in queue.pages() for stored in page]:
             address = stored.address
             consumer = self.names.consumer(address.model, address.tier, address.lane)
             subject = f"$JS.ACK.{self.names.requests_stream}.{consumer}.1.{stored.sequence}.1.1.0"

@@ -16,6 +16,7 @@ FLOOR = {
     "errors": 1,
     "signals": 1,
     "clock": 1,
+    "figures": 1,
     "job_key": 1,
     "protocol": 2,
     "policies": 2,
@@ -34,8 +35,8 @@ FLOOR = {
     "verify": 10,
     "cli": 11,
 }
-# `policies` decides about what `protocol` says: the one step inside a floor.
-INSIDE_A_FLOOR = {("policies", "protocol")}
+# The steps inside a floor: `policies` decides about what `protocol` says, and a signal names its job.
+INSIDE_A_FLOOR = {("policies", "protocol"), ("signals", "job_key")}
 
 # What a room may take from `mesh` itself: which version this is, and where its files lie.
 OF_THE_PACKAGE = {"__version__", "__file__"}
@@ -58,6 +59,7 @@ ONLY_IN = {
 PURE = {
     "errors",
     "signals",
+    "figures",
     "job_key",
     "protocol",
     "policies",

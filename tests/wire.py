@@ -87,6 +87,7 @@ def delivery_of(
     )
     return Delivery(
         stored=stored,
+        ref=stored.ref,
         address=address,
         consumer=consumer,
         delivered=1,

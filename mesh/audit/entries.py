@@ -8,6 +8,7 @@ import re
 from typing import Any
 
 from mesh.errors import MeshError, RefusedError
+from mesh.job_key import JobRef
 from mesh.protocol.messages import AuditEntry, AuditEvent, Result
 from mesh.protocol.subjects import is_token
 from mesh.signals import (
@@ -17,6 +18,7 @@ from mesh.signals import (
     JobEnded,
     JobEndedUnrun,
     JobReturned,
+    JobSignal,
     RequestAccepted,
     RequestDenied,
     RequestRefused,
@@ -72,12 +74,12 @@ def entry_of(signal: Signal, who: str, unix_ms: int) -> AuditEntry | None:
         case RequestRefused():
             return _about(signal, "refused", who, unix_ms, code=signal.code)
         case JobReturned():
-            return _about(signal, "returned", who, unix_ms, cause=signal.reason)
+            return _about(signal, "returned", who, unix_ms, cause=signal.reason, sequence=0)
         case _:
             return None
 
 
-def ending_of(result: Result, sequence: int, tier: str, who: str, cause: str) -> AuditEntry:
+def ending_of(result: Result, ref: JobRef, who: str, cause: str) -> AuditEntry:
     """What is said of a job that no worker ended. `cause`: why somebody else did."""
     return AuditEntry(
         event="ended",
@@ -86,8 +88,8 @@ def ending_of(result: Result, sequence: int, tier: str, who: str, cause: str) ->
         tenant=result.tenant,
         job=result.id,
         model=result.model,
-        tier=tier,
-        sequence=sequence,
+        tier=ref.tier,
+        sequence=ref.sequence,
         cause=cause,
         status=result.status,
         code=result.error.code if result.error is not None else "",
@@ -103,15 +105,14 @@ def ending_of(result: Result, sequence: int, tier: str, who: str, cause: str) ->
 
 def signal_of(entry: AuditEntry) -> Signal | None:
     """An entry that no worker's signal is behind, for those who watch; None: they are told nothing."""
-    about = {"tenant": entry.tenant, "model": entry.model}
+    ref = JobRef(entry.job, entry.tenant, entry.model, entry.tier, entry.sequence)
     match entry.event:
         case "accepted":
-            return RequestAccepted(**about, job=entry.job, tier=entry.tier)
+            return RequestAccepted(ref)
         case "refused":
-            return RequestDenied(**about, code=entry.code)
+            return RequestDenied(tenant=entry.tenant, model=entry.model, code=entry.code)
         case "ended":
-            known = {"status": entry.status, "code": entry.code, "cause": entry.cause}
-            return JobEndedUnrun(**about, **known, job=entry.job, tier=entry.tier, total_ms=entry.total_ms or 0)
+            return JobEndedUnrun(ref, entry.status, entry.code, entry.cause, entry.total_ms or 0)
         case _:
             return None
 
@@ -145,7 +146,7 @@ def tenant_token(entry: AuditEntry) -> str:
 
 
 def _about(
-    signal: JobDelivered | AttemptStarted | JobEnded | JobBuried | JobReturned | RequestRefused,
+    signal: JobSignal,
     event: AuditEvent,
     who: str,
     unix_ms: int,
@@ -159,6 +160,5 @@ def _about(
         job=signal.job,
         model=signal.model,
         tier=signal.tier,
-        sequence=getattr(signal, "sequence", 0),
-        **facts,
+        **{"sequence": signal.sequence} | facts,
     )

@@ -5,22 +5,21 @@ here. Memory is bounded by a page and by what is to be shown.
 """
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
 
 from mesh.broker import topology
 from mesh.broker.broker import Broker
-from mesh.broker.stores.reads import StoredMessage, get_batch
+from mesh.broker.stores.reads import PageSize, StoredMessage, get_batch, read_pages
 from mesh.errors import BrokerError, ProtocolError
 from mesh.protocol import codec
 from mesh.protocol.messages import AuditEntry
 from mesh.protocol.subjects import check_token
 
-PAGE = 500  # entries read at once
-PAGE_BYTES = 1 << 20
+PAGE = PageSize(messages=500, bytes=1 << 20)
 WINDOW = 4096  # entries of the stream that are looked through first, from its end; then four times as many
 LOOK_S = 1.0  # between looks at the stream while nothing is heard
 STORE_S = 0.02  # what is heard is stored a moment later
@@ -103,16 +102,12 @@ class AuditLog:
         try:
             while True:
                 heard.clear()
-                try:
-                    messages = await self._read(after)
-                except BrokerError:
-                    messages = []
-                if messages:
-                    after = messages[-1].sequence
-                    page = self._chosen(messages)
-                    if page:
-                        yield page
-                    continue
+                with contextlib.suppress(BrokerError):
+                    async for messages in self._read(after):
+                        after = messages[-1].sequence
+                        page = self._chosen(messages)
+                        if page:
+                            yield page
                 try:
                     async with asyncio.timeout(LOOK_S):
                         await heard.wait()
@@ -135,19 +130,13 @@ class AuditLog:
 
     async def _pages(self, after: int, last: int) -> AsyncIterator[list[StoredEntry]]:
         """What is selected after a place in the stream, up to and with `last`."""
-        while after < last:
-            messages = await self._read(after)
-            within = [each for each in messages if each.sequence <= last]
-            page = self._chosen(within)
+        async for messages in self._read(after, last):
+            page = self._chosen(messages)
             if page:
                 yield page
-            if len(within) < len(messages) or not messages:
-                return
-            after = messages[-1].sequence
 
-    async def _read(self, after: int) -> list[StoredMessage]:
-        ask: dict[str, Any] = {"seq": after + 1, "next_by_subj": self._subject, "batch": PAGE, "max_bytes": PAGE_BYTES}
-        return await get_batch(self._connection, self._stream, ask, timeout_s=10.0)
+    def _read(self, after: int, last: int | None = None) -> AsyncIterator[list[StoredMessage]]:
+        return read_pages(self._connection, self._stream, self._subject, after=after, last=last, size=PAGE)
 
     async def _place_of(self, unix_ms: int, otherwise: int) -> int:
         """The stream sequence of the first entry stored at this instant or later."""

@@ -20,6 +20,7 @@ from mesh.broker import topology
 from mesh.broker.broker import Broker
 from mesh.broker.transport.mapping import read_puback
 from mesh.errors import MeshError, UnauthorizedError
+from mesh.job_key import JobRef
 from mesh.protocol import codec, headers
 from mesh.protocol.messages import AuditEntry
 from mesh.protocol.subjects import Names
@@ -96,18 +97,18 @@ class Auditor:
         if not self._told.is_set():
             self._told.set()
 
-    def accepted(self, tenant: str, job: str, model: str, tier: str, sequence: int) -> None:
+    def accepted(self, ref: JobRef) -> None:
         """A request became a job here. The worker that gets it says so too; the first of the two stays."""
         now_unix_ms = self._clock.server_unix_ms()
         entry = AuditEntry(
             event="accepted",
             unix_ms=now_unix_ms,
             by=self._who,
-            tenant=tenant,
-            job=job,
-            model=model,
-            tier=tier,
-            sequence=sequence,
+            tenant=ref.tenant,
+            job=ref.id,
+            model=ref.model,
+            tier=ref.tier,
+            sequence=ref.sequence,
         )
         self.tell(entry)
 

@@ -78,8 +78,8 @@ class ClientCore:
         self._control_api = ControlApi(broker, tenant, is_confined)
         self._catalog = catalog or Catalog(broker, self._control_api)
         self._submission = Submission(broker, tenant)
-        self._lookup = Lookup(broker, tenant, self._control_api)
-        self.poller = Poller(broker, tenant, self._lookup)
+        self.lookup = Lookup(broker, tenant, self._control_api)
+        self.poller = Poller(broker, tenant, self.lookup)
         self._loop = asyncio.get_running_loop()
         self._is_closed = False
 
@@ -199,12 +199,12 @@ class ClientCore:
     async def cancel_job(self, job: str, timeout_s: float) -> str:
         """Ask for a job to stop, as `Job.cancel`."""
         self._check_open()
-        return await self._lookup.cancel(job, timeout_s)
+        return await self.lookup.cancel(job, timeout_s)
 
     async def job_status(self, job: str, timeout_s: float) -> JobStatus:
         """Where a job stands, as `Job.status`."""
         self._check_open()
-        return await self._lookup.status(job, timeout_s)
+        return await self.lookup.status(job, timeout_s)
 
     def outlook(self) -> str:
         """The end of a wait's message: how the job goes on."""
@@ -252,9 +252,9 @@ class ClientCore:
                     if first.request is not None:
                         job.bound(self._bound_of(first.request))
                     job.is_doubtful = False
-                result = await self._lookup.stored(job.id)
+                result = await self.lookup.stored(job.id)
                 if result is None and first is None:
-                    result = await self._lookup.ask(job.id)
+                    result = await self.lookup.ask(job.id)
         except InvalidRequestError:
             raise
         except ResultNotFoundError:

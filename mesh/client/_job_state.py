@@ -17,11 +17,11 @@ from mesh.client.assembly import Assembly, Restarted
 from mesh.errors import BrokerError, DisconnectedError, MeshError, WaitTimeoutError
 from mesh.job_key import JobKey
 from mesh.protocol.messages import Delta, Event, JobStatus, Result, Started
+from mesh.protocol.timing import RETRY_S
 from mesh.telemetry.client_tracing import RequestTrace
 
 INBOX_EVENTS = 256  # live events kept for a reader; beyond, it reads the journal
 PAGE_EVENTS = 200  # events read from the journal at once: what a slow reader holds at most
-RETRY_S = 0.2  # between tries to read a journal that does not answer
 
 
 class JobBackend(Protocol):

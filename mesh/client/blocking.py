@@ -313,6 +313,7 @@ def connect(
     Raises:
         DisconnectedError: no NATS there. UnauthorizedError: it refused us.
         TopologyError: no mesh on it; in a tenant's account the first request tells.
+        VersionError: it speaks another major version of the protocol; in a tenant's account an answer tells.
     """
     connecting = asynchronous.connect(
         servers, tenant=tenant, namespace=namespace, encoding=encoding, options=options, timeout=timeout

@@ -27,13 +27,13 @@ from mesh.errors import (
 from mesh.job_key import JobKey
 from mesh.protocol import codec, headers, version
 from mesh.protocol.messages import Result
+from mesh.protocol.timing import RETRY_S
 from mesh.protocol.version import ProtocolVersion
 
 PAGE = 200  # events asked for at once: the most that the service gives
 ANSWER_S = 5.0
 TRIES = 2  # a process of the service that was just suspended never answers, and the next question goes to another
 OUTPUT_S = 60.0  # for a Result too large for a message
-RETRY_S = 0.2
 NOT_FOUND = "404"
 
 

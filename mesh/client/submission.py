@@ -17,10 +17,10 @@ from mesh.errors import BrokerTimeoutError, DisconnectedError, InvalidRequestErr
 from mesh.job_key import JobKey
 from mesh.protocol import codec
 from mesh.protocol.codec import Encoding
-from mesh.protocol.messages import Result, Started
+from mesh.protocol.messages import Result
+from mesh.protocol.timing import RETRY_S
 
 TRY_S = 2.0  # one try; repeated with the same id, which cannot run twice
-PAUSE_S = 0.1
 
 
 class SentRequest(msgspec.Struct, frozen=True):
@@ -88,14 +88,14 @@ class Submission:
         """
         message_id = f"{self._tenant}.{asked.job}{mark}"
         while True:
-            left_s = max(PAUSE_S, min(TRY_S, deadline_s - self._loop.time()))
+            left_s = max(RETRY_S, min(TRY_S, deadline_s - self._loop.time()))
             try:
                 return await self._queue.submit(subject, asked.body, message_id, asked.encoding, traceparent, left_s)
             except (BrokerTimeoutError, DisconnectedError, UnavailableError) as error:
-                if self._loop.time() + PAUSE_S >= deadline_s:
+                if self._loop.time() + RETRY_S >= deadline_s:
                     text = f"{error}; whether job {asked.job} was stored is not known: submit it again with this id"
                     raise type(error)(f"{text}, it runs once", err_code=error.err_code) from error
-            await asyncio.sleep(PAUSE_S)  # the outcome is unknown, or NATS is away; the id makes it safe
+            await asyncio.sleep(RETRY_S)  # the outcome is unknown, or NATS is away; the id makes it safe
 
     def is_foreign(self, stored: StoredRequest, job: str) -> bool:
         """Whether a request that NATS takes for ours, by its message id, is another job's."""
@@ -113,11 +113,7 @@ class Submission:
         stored = await self._queue.get(sequence) if sequence else None
         if stored is not None:
             return stored
-        for subject in (
-            self._journal.subject(JobKey(self._tenant, job)),
-            self._journal.attempts_subject(JobKey(self._tenant, job)),
-        ):
-            begun = await self._journal.first(subject)
-            if isinstance(begun, Started) and begun.sequence not in (0, sequence):
-                return await self._queue.get(begun.sequence)
-        return None
+        begun = await self._journal.begun(JobKey(self._tenant, job))
+        if begun is None or begun.sequence in (0, sequence):
+            return None
+        return await self._queue.get(begun.sequence)

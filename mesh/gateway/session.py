@@ -4,8 +4,6 @@ import asyncio
 import contextlib
 from collections.abc import Callable
 
-import msgspec
-
 from mesh.broker.stores.journal import Entry
 from mesh.broker.transport.service import ServiceRequest
 from mesh.client.internal import ClientCore, JobHandle
@@ -15,7 +13,7 @@ from mesh.gateway.nats.stream import EventStream
 from mesh.gateway.waiters import Waiters
 from mesh.protocol import codec, headers, version
 from mesh.protocol.codec import Encoding
-from mesh.protocol.messages import Request, Result, RpcOptions
+from mesh.protocol.messages import Request, Result
 from mesh.protocol.validate import validate
 
 SUBMIT_S = 5.0  # a requester waits, and can be told to try again
@@ -37,12 +35,9 @@ class Session:
         fields = {key.lower(): value for key, value in headers.parse(request.header).items()}
         self.encoding = codec.encoding_of(headers.media_type(fields.get("content-type", "")))
         version.check_request(fields.get("mesh-protocol", ""))
-        self.manner: RpcOptions = (
-            codec.decode_manner(request.payload, self.encoding) if request.payload else RpcOptions()
-        )
-        asked = codec.decode_request(request.payload, self.encoding)
-        self._asked: Request | None = msgspec.structs.replace(asked, stream=self.manner.stream)
-        validate(self._asked)
+        asked, self.manner = codec.decode_rpc(request.payload, self.encoding)
+        validate(asked)
+        self._asked: Request | None = asked
         self.is_named = asked.id is not None  # its body is held until it is answered: an id may have been used before
         self.job: JobHandle | None = None
         self._request = request

@@ -11,7 +11,6 @@ from mesh.broker.broker import Broker
 from mesh.broker.transport.connection import Subscription
 from mesh.errors import BrokerTimeoutError, DisconnectedError, UnauthorizedError, UnavailableError
 from mesh.job_key import JobKey
-from mesh.protocol.messages import Started
 
 ANSWER_S = 1.0
 
@@ -54,12 +53,10 @@ class Waiters:
 
         NATS remembers message ids for a while only, so a second request of the same id may have been stored.
         """
-        journal = self._broker.journal
         key = JobKey(self._tenant, job)
-        for subject in (journal.subject(key), journal.attempts_subject(key)):
-            begun = await journal.first(subject)
-            if isinstance(begun, Started):
-                return begun.sequence
+        begun = await self._broker.journal.begun(key)
+        if begun is not None:
+            return begun.sequence
         waiting = await self._broker.queue.find(key)
         return waiting.sequence if waiting is not None else 0
 

@@ -20,12 +20,14 @@ from mesh.protocol.messages import (
     LaterEvent,
     LivenessRecord,
     Note,
+    OnDisconnect,
     Pong,
     Presence,
     Request,
     Result,
     RpcOptions,
     Started,
+    Tier,
 )
 from mesh.protocol.subjects import is_token
 
@@ -34,6 +36,8 @@ Encoding = Literal["json", "msgpack"]
 # What decoders raise on hostile input, beside their own errors: deep nesting, 5,000-digit numbers, bad UTF-8.
 _BROKEN = (msgspec.MsgspecError, RecursionError, ValueError, OverflowError, MemoryError)
 _WHERE = re.compile(r"^(?P<what>.*?)(?: - at `(?P<where>[^`]*)`)?$", re.DOTALL)
+
+_EMPTY = "the body is empty; send a JSON object or a MessagePack map"
 
 # Events that we know, and the notes that stand beside them.
 _OUR_TYPES = frozenset(str(kind.__struct_config__.tag) for kind in (Started, Delta, Result, Note))
@@ -48,12 +52,20 @@ class _Identity(msgspec.Struct, frozen=True):
     id: Any = None
 
 
+class _RpcRequest(Request, frozen=True, kw_only=True):
+    """The body of a request at the front door: a Request and RpcOptions side by side, of which a reply may stream."""
+
+    stream: bool = False
+    tier: Tier = "standard"
+    on_disconnect: OnDisconnect = "cancel"
+
+
 class _Decoders:
     """One pre-built decoder per type: building one inspects the whole type."""
 
     def __init__(self, kind: Any) -> None:
         self.request = kind(Request)
-        self.manner = kind(RpcOptions)
+        self.rpc = kind(_RpcRequest)
         self.event = kind(Event)
         self.later = kind(LaterEvent)
         self.result = kind(Result)
@@ -117,7 +129,7 @@ def decode_request(body: bytes, encoding: Encoding) -> Request:
         InvalidRequestError: with the field, where one is at fault.
     """
     if not body:
-        raise InvalidRequestError("the body is empty; send a JSON object or a MessagePack map")
+        raise InvalidRequestError(_EMPTY)
     try:
         request: Request = _DECODERS[encoding].request.decode(body)
     except _BROKEN as error:
@@ -125,17 +137,20 @@ def decode_request(body: bytes, encoding: Encoding) -> Request:
     return request
 
 
-def decode_manner(body: bytes, encoding: Encoding) -> RpcOptions:
-    """What a body at the front door says beside the request.
+def decode_rpc(body: bytes, encoding: Encoding) -> tuple[Request, RpcOptions]:
+    """What a body at the front door asks, and what it says beside that; decoded once, as `decode_request`.
 
     Raises:
-        InvalidRequestError: with the field.
+        InvalidRequestError: with the field, where one is at fault.
     """
+    if not body:
+        raise InvalidRequestError(_EMPTY)
     try:
-        manner: RpcOptions = _DECODERS[encoding].manner.decode(body)
+        asked: _RpcRequest = _DECODERS[encoding].rpc.decode(body)
     except _BROKEN as error:
         raise _invalid(error, encoding) from None
-    return manner
+    request = Request(**{name: getattr(asked, name) for name in Request.__struct_fields__})
+    return request, RpcOptions(tier=asked.tier, stream=asked.stream, on_disconnect=asked.on_disconnect)
 
 
 def identity_of(body: bytes, encoding: Encoding) -> str | None:

@@ -114,12 +114,15 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     audio: Any = None
 
 
+OnDisconnect = Literal["cancel", "finish"]
+
+
 class RpcOptions(msgspec.Struct, frozen=True, kw_only=True):
     """What a request at the front door says beside the Request itself, in the same body."""
 
     tier: Tier = "standard"
     stream: bool = False  # the events, not the Result alone
-    on_disconnect: Literal["cancel", "finish"] = "cancel"  # what becomes of the job when nobody waits any more
+    on_disconnect: OnDisconnect = "cancel"  # what becomes of the job when nobody waits any more
 
 
 class Usage(msgspec.Struct, frozen=True, kw_only=True):

@@ -2,7 +2,7 @@
 
 import msgspec
 
-from mesh.job_key import JobKey
+from mesh.job_key import JobKey, JobRef
 from mesh.protocol.history import History
 from mesh.protocol.messages import (
     DEFAULT_RESULT_TTL_MS,
@@ -19,18 +19,15 @@ from mesh.protocol.validate import deadline_of
 class JobFacts(msgspec.Struct, frozen=True):
     """What is known of a job when it is delivered."""
 
-    id: str
-    tenant: str
-    model: str
+    ref: JobRef
     worker: str
-    sequence: int  # of the request in its stream
     stored_unix_ms: int
     received_unix_ms: int
     request: Request | None  # None: it was no request
 
     @property
     def key(self) -> JobKey:
-        return JobKey(self.tenant, self.id)
+        return self.ref.key
 
     @property
     def deadline_unix_ms(self) -> int:
@@ -62,9 +59,9 @@ def result_of(facts: JobFacts, history: History, ending: Ending, now_unix_ms: in
     if not finished:
         usage = Usage(prompt_tokens=usage.prompt_tokens, completion_tokens=history.index)
     return Result(
-        id=facts.id,
-        tenant=facts.tenant,
-        model=facts.model,
+        id=facts.ref.id,
+        tenant=facts.ref.tenant,
+        model=facts.ref.model,
         status=ending.status,
         text=history.text if ending.vectors is None else "",
         embeddings=ending.vectors,

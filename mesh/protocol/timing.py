@@ -3,6 +3,10 @@
 A constant that one module alone uses stays in that module.
 """
 
+# Retries: what NATS did not answer is asked again so soon; a lease, a deadline or a timeout bounds how often.
+RETRY_S = 0.1
+LAG_S = 0.05  # between two looks at a replica that lags behind its leader
+
 # Presence: a worker rewrites its value, and is gone from the bucket after missing so many beats.
 PRESENCE_BEAT_S = 2.0
 PRESENCE_BEATS = 3

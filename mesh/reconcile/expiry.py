@@ -76,17 +76,18 @@ class Expiry:
 
     async def _note(self, newest: int) -> None:
         """Note the requests that were there a sweep ago and still are."""
-        while self._read < newest:
-            page = await self._termination.queue.read(self._read)
+        if self._read >= newest:
+            return
+        async for page in self._termination.queue.pages(self._read):
             for stored in page:
                 if stored.sequence <= newest:
                     self._deadlines.note(stored.sequence, deadline_of(stored.request, stored.stored_unix_ms))
-            if page:
-                self._read = min(newest, page[-1].sequence)
-            elif await self._termination.queue.has_after(self._read):
-                return  # a replica that lags: what it does not show yet must not be passed over
-            else:
-                self._read = newest
+            self._read = min(newest, page[-1].sequence)
+            if self._read == newest:
+                return
+        # A replica may lag: requests that it does not show yet must not be passed over.
+        if not await self._termination.queue.has_after(self._read):
+            self._read = newest
 
     async def _expire(self, sequence: int, gate: asyncio.Semaphore) -> None:
         async with gate:

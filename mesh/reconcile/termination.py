@@ -17,14 +17,12 @@ from mesh.broker.stores.journal import events_of
 from mesh.errors import BrokerError, SequenceError
 from mesh.job_key import JobKey
 from mesh.protocol import codec
-from mesh.protocol.codec import Encoding
 from mesh.protocol.history import History, read_history
 from mesh.protocol.messages import ErrorInfo, Result, Started, Status
 from mesh.protocol.outcome import Ending, JobFacts, result_of
-from mesh.protocol.timing import ENDING_S
+from mesh.protocol.timing import ENDING_S, LAG_S
 
 TRIES = 5
-LAG_S = 0.05  # between looks at a replica that lags behind its leader
 
 
 class Termination:
@@ -63,12 +61,12 @@ class Termination:
             raise BrokerError(f"job {stored.job} could not be ended in time; try again")
         if not await self.store.create(JobKey(tenant, stored.job), body, self._facts(stored).result_ttl_ms, left_s):
             found = await self.store.get_written(JobKey(tenant, stored.job))
-            result = found.result if found is not None else result
-        await self.announce(JobKey(tenant, stored.job), result, stored.encoding)
+            if found is not None:
+                result, body = found.result, codec.encode(found.result, stored.encoding)
+        await self._announce(JobKey(tenant, stored.job), body)
         await self.queue.remove(stored.sequence)
         if self._audit is not None:
-            tier = stored.address.tier
-            self._audit.tell(ending_of(result, stored.sequence, tier, self._who, self._cause))
+            self._audit.tell(ending_of(result, stored.ref, self._who, self._cause))
         return result
 
     async def is_twin(self, stored: StoredRequest) -> bool:
@@ -87,14 +85,13 @@ class Termination:
                 return is_another or stored.request is None
         return False
 
-    async def announce(self, key: JobKey, result: Result, encoding: Encoding) -> None:
-        """Publish the Result as the job's last event, unless it is there already.
+    async def _announce(self, key: JobKey, body: bytes) -> None:
+        """Publish the encoded Result as the job's last event, unless it is there already.
 
         Raises:
             BrokerError: not done after several tries.
         """
         subject = self.journal.subject(key)
-        body = codec.encode(result, encoding)
         for _ in range(TRIES):
             last = await self.journal.last(subject)
             if last is not None and isinstance(last.event, Result):
@@ -169,14 +166,10 @@ class Termination:
         return result_of(self._facts(stored), history, ending, self._clock.server_unix_ms())
 
     def _facts(self, stored: StoredRequest) -> JobFacts:
-        assert stored.address is not None
         now = self._clock.server_unix_ms()
         return JobFacts(
-            id=stored.job,
-            tenant=stored.address.tenant,
-            model=stored.address.model,
+            ref=stored.ref,
             worker=self._who,
-            sequence=stored.sequence,
             stored_unix_ms=stored.stored_unix_ms or now,
             received_unix_ms=now,
             request=stored.request,

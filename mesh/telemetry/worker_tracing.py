@@ -70,9 +70,9 @@ class WorkerTracing:
                     known.attempt.add_event("dead letter", {"error.type": signal.code})
             case RequestRefused() if (known := self._known(signal)) is not None:
                 known.attempt = known.attempt or self._attempt(signal, known)
-            case JobEnded() if (known := self._jobs.pop(JobKey(signal.tenant, signal.job), None)) is not None:
+            case JobEnded() if (known := self._jobs.pop(signal.key, None)) is not None:
                 self._ended(signal, known)
-            case JobReturned() if (known := self._jobs.pop(JobKey(signal.tenant, signal.job), None)) is not None:
+            case JobReturned() if (known := self._jobs.pop(signal.key, None)) is not None:
                 if known.attempt is not None:
                     known.attempt.set_attribute("mesh.returned", signal.reason)
                 self._end_attempt(signal, known, signal.reason if signal.reason in ("lost", "retry") else None)
@@ -88,10 +88,10 @@ class WorkerTracing:
                 known.attempt.end()
 
     def _known(self, signal: AttemptStarted | EngineEnded | JobBuried | RequestRefused) -> _Job | None:
-        return self._jobs.get(JobKey(signal.tenant, signal.job))
+        return self._jobs.get(signal.key)
 
     def _delivered(self, signal: JobDelivered) -> None:
-        key, now_ns = JobKey(signal.tenant, signal.job), self._now_ns()
+        key, now_ns = signal.key, self._now_ns()
         if key in self._jobs:  # JetStream delivered a job again that this worker still has
             return
         while len(self._jobs) >= MOST_JOBS:

@@ -26,6 +26,7 @@ from mesh.policies.retry import RetryPolicy
 from mesh.protocol import codec
 from mesh.protocol.history import LOST
 from mesh.protocol.messages import ErrorInfo, Note, Result
+from mesh.protocol.timing import RETRY_S
 from mesh.signals import (
     AttemptStarted,
     JobBuried,
@@ -58,7 +59,6 @@ from mesh.worker.quota_gate import QuotaGate
 
 log = logging.getLogger("mesh.worker")
 
-RETRY_S = 0.1  # between tries; the lease bounds how many
 SURVIVED_S = 30.0  # to tell that a worker survived an attempt it lost, after a long time away too
 
 T = TypeVar("T")
@@ -95,13 +95,11 @@ class Actions:
         self._context = context
         self._delivery = delivery
         self._lease = lease
-        self._tenant = delivery.address.tenant
-        self._job = delivery.job
+        self._ref = delivery.ref
         self._key = delivery.key
-        self._sequence = delivery.stored.sequence
-        self._about = (self._job, self._tenant, delivery.address.model, delivery.address.tier)
         self._public = context.journal.subject(self._key)
         self.result: Result | None = None  # the one that counts: stored by us, or found
+        self._encoded: tuple[Result, bytes] | None = None  # the Result that was encoded last
 
     def redelivered(self, delivery: Delivery) -> None:
         """JetStream handed the job to us once more: what we say of it from now on is said of that delivery."""
@@ -158,31 +156,31 @@ class Actions:
             except MeshError as error:  # a full store is no broker's fault, and also passes
                 if not error.retryable:
                     raise
-                log.debug("job %s: %s; trying again", self._job, error, extra={"event": "effect_retry"})
+                log.debug("job %s: %s; trying again", self._ref.id, error, extra={"event": "effect_retry"})
                 await asyncio.sleep(RETRY_S)
 
     def step(self, name: str, when: When) -> None:
         """Tell the observer where we are, if it looks so closely."""
         if self._context.shows_steps:
-            self._context.observer(Step(self._job, name, when))
+            self._context.observer(Step(self._ref.id, name, when))
 
     def begun(self, attempt: Attempt) -> None:
         """The attempt is on the record, and this worker's."""
         how = (attempt.number, attempt.resumed_at, attempt.taken_from, attempt.cause)
-        self._context.observer(AttemptStarted(*self._about, *how, sequence=self._sequence))
+        self._context.observer(AttemptStarted(self._ref, *how))
 
     def refused(self, error: RefusedError) -> None:
         """The body is no request."""
-        self._context.observer(RequestRefused(*self._about, error.code, str(error), self._sequence))
+        self._context.observer(RequestRefused(self._ref, error.code, str(error)))
 
     def give_up(self, reason: Literal["lost", "drain", "retry", "duplicate"]) -> None:
         """The job is no longer ours, and has no Result by us."""
         self._lease.is_lost = True
-        self._context.observer(JobReturned(*self._about, reason))
+        self._context.observer(JobReturned(self._ref, reason))
 
     async def survive(self, attempt: int) -> None:
         """Note that this worker lost the job and lives: the attempt is no sign that the job kills workers."""
-        note = codec.encode(Note(id=self._job, attempt=attempt, verdict="returned", reason=LOST))
+        note = codec.encode(Note(id=self._ref.id, attempt=attempt, verdict="returned", reason=LOST))
         subject = self._context.journal.notes_subject(self._key)
         end_s = self._context.clock.monotonic_s() + SURVIVED_S
         while self._context.clock.monotonic_s() < end_s:
@@ -193,14 +191,19 @@ class Actions:
             else:
                 return
 
+    def _body_of(self, result: Result) -> bytes:
+        """A Result encoded as its request was: once for the store and the event."""
+        if self._encoded is None or self._encoded[0] is not result:
+            self._encoded = result, codec.encode(result, self._delivery.stored.encoding)
+        return self._encoded[1]
+
     async def _store(self, action: Store) -> None:
         self.step("store", "before")
         store, result = self._context.store, action.result
-        encoding = self._delivery.stored.encoding
-        body = codec.encode(result, encoding)
+        body = self._body_of(result)
         if len(body) > store.max_bytes:
             result = await self._store_large(result, body)
-            body = codec.encode(result, encoding)
+            body = self._body_of(result)
 
         async def create() -> bool:
             if not self._context.liveness.is_confirmed:  # the job may have been given away meanwhile
@@ -216,7 +219,7 @@ class Actions:
 
     async def _store_large(self, result: Result, body: bytes) -> Result:
         """Put a Result that fits no message into the object store; what stands for it in the bucket."""
-        name = f"{self._tenant}.{self._job}.{result.attempts}"  # who is too late overwrites nobody's
+        name = f"{self._key}.{result.attempts}"  # who is too late overwrites nobody's
         try:
             await self.until_answered(lambda: self._context.store.put_object(name, body))
         except MeshError as error:
@@ -226,7 +229,7 @@ class Actions:
 
     async def _announce(self, result: Result, emitter: Publisher) -> None:
         self.step("announce", "before")
-        if not await emitter.announce(result):
+        if not await emitter.announce(self._body_of(result)):
             entry = await self.until_answered(lambda: self._context.journal.last(self._public))
             if entry is None or not isinstance(entry.event, Result):
                 raise LostError  # the worker that wrote since finds the Result, announces it and acks
@@ -235,7 +238,7 @@ class Actions:
     async def _bury(self, action: MoveToDeadLetters) -> None:
         self.step("dead", "before")
         await self.until_answered(lambda: self._context.dead.bury(self._delivery, action.reason, action.attempts))
-        self._context.observer(JobBuried(*self._about, action.reason.code, action.attempts, self._sequence))
+        self._context.observer(JobBuried(self._ref, action.reason.code, action.attempts))
         self.step("dead", "after")
 
     async def _remark(self, action: NoteAttempt) -> None:
@@ -251,20 +254,17 @@ class Actions:
         if not confirmed:
             log.warning(
                 "the ack of job %s was not confirmed: it may be delivered once more, and will not run again",
-                self._job,
-                extra={"event": "ack_unconfirmed", "job": self._job},
+                self._ref.id,
+                extra={"event": "ack_unconfirmed", "job": self._ref.id},
             )
         self._lease.is_lost = True
         result = self.result
         if result is None:
-            self._context.observer(JobReturned(*self._about, "duplicate"))
+            self._context.observer(JobReturned(self._ref, "duplicate"))
             return
         self._context.observer(
             JobEnded(
-                job=self._job,
-                tenant=self._tenant,
-                model=self._delivery.address.model,
-                tier=self._delivery.address.tier,
+                self._ref,
                 status=result.status,
                 attempts=result.attempts,
                 prompt_tokens=result.usage.prompt_tokens,
@@ -274,7 +274,6 @@ class Actions:
                 first_token_ms=result.timing.first_token_ms,
                 total_ms=result.timing.total_ms,
                 code=result.error.code if result.error else None,
-                sequence=self._sequence,
             )
         )
 

@@ -155,7 +155,7 @@ class Attempt:
         history, request = self._history, self._facts.request
         if history.result is not None:
             return self._told(history.result)
-        if history.request_sequence not in (0, self._facts.sequence) and request_is_queued:
+        if history.request_sequence not in (0, self._facts.ref.sequence) and request_is_queued:
             return self._end([Ack()])  # a second submit of the same id: the first one is served
         if now_unix_ms >= self._facts.deadline_unix_ms:
             return self.expired(now_unix_ms)
@@ -245,7 +245,7 @@ class Attempt:
         return self._end([NoteAttempt(note), Nak(self._retry.delay_s(len(trials)))])
 
     def _note(self, verdict: Literal["returned", "failed", "died"], reason: str = "") -> Note:
-        return Note(id=self._facts.id, attempt=self.number, verdict=verdict, reason=reason[:500])
+        return Note(id=self._facts.ref.id, attempt=self.number, verdict=verdict, reason=reason[:500])
 
     def _begin(self, index: int, now_unix_ms: int, isolated: bool = False) -> list[Action]:
         self._require_open()
@@ -305,12 +305,12 @@ class Attempt:
 
     def _started(self, index: int, now_unix_ms: int, *, isolated: bool = False, closing: bool = False) -> Started:
         return Started(
-            id=self._facts.id,
+            id=self._facts.ref.id,
             attempt=self._history.attempts + 1,
             index=index,
             worker=self._facts.worker,
             unix_ms=now_unix_ms,
-            sequence=self._facts.sequence,
+            sequence=self._facts.ref.sequence,
             isolated=isolated,
             closing=closing,
         )

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Callable
 
 from mesh.engines.base import Chunk, Work
 from mesh.errors import EngineFailedError, MeshError
-from mesh.job_key import JobKey
+from mesh.job_key import JobRef
 from mesh.protocol.messages import Request, Usage
 from mesh.protocol.validate import seed_of
 from mesh.signals import EngineEnded, Operation
@@ -27,14 +27,13 @@ class EngineCall:
     def __init__(
         self,
         context: WorkerContext,
-        about: tuple[str, str, str, str],
+        ref: JobRef,
         request: Request,
         attempt: Attempt,
         emitter: Publisher,
     ) -> None:
-        """`about` is the job's id, tenant, model and tier."""
         self._context = context
-        self._about = about
+        self._ref = ref
         self._request = request
         self._attempt = attempt
         self._emitter = emitter
@@ -70,11 +69,10 @@ class EngineCall:
         """Have the engine do it. Raises nothing but CancelledError."""
         self._began_s = self._context.clock.monotonic_s()
         self._tokens_before = len(begin.token_ids)
-        job, tenant, *_ = self._about
         work = Work(
-            job=f"{tenant}.{job}",
+            job=str(self._ref.key),
             request=self._request,
-            seed=seed_of(self._request, JobKey(tenant, job)),
+            seed=seed_of(self._request, self._ref.key),
             token_ids=begin.token_ids,
             text=begin.text,
         )
@@ -99,7 +97,7 @@ class EngineCall:
     def told(self, interrupt: str | None) -> EngineEnded:
         """What there is to say of it. `interrupt`: why it was cut short, if it was."""
         return EngineEnded(
-            *self._about,
+            self._ref,
             attempt=self._attempt.number,
             operation=self.operation,
             engine=self._context.engine.info.name,

@@ -17,11 +17,10 @@ from mesh.broker.broker import Broker
 from mesh.errors import ConfigError, DisconnectedError, MeshError, SequenceError
 from mesh.protocol import codec
 from mesh.protocol.messages import LivenessRecord, Pong
-from mesh.protocol.timing import LEASES_ANNOUNCED_S, LIVENESS_RENEW_S
+from mesh.protocol.timing import LEASES_ANNOUNCED_S, LIVENESS_RENEW_S, RETRY_S
 
 log = logging.getLogger("mesh.worker")
 
-RETRY_S = 0.1
 LIST = b"leases"  # the body of a ping that asks for all of them
 BYE = b"bye"
 

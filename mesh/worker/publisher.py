@@ -21,13 +21,13 @@ from mesh.job_key import JobKey
 from mesh.policies import pacing
 from mesh.protocol import codec
 from mesh.protocol.codec import Encoding
-from mesh.protocol.messages import Delta, Result, Started, Usage
+from mesh.protocol.messages import Delta, Started, Usage
+from mesh.protocol.timing import RETRY_S
 from mesh.signals import Tally, When
 
 log = logging.getLogger("mesh.worker")
 
 PUBLISH_TIMEOUT_S = 2.0
-RETRY_S = 0.05  # between looks at a journal that does not answer
 CHECKPOINT_S = 0.5  # between two notes of how far a job got that streams nothing
 CHUNK_SHARE = 0.5  # of a message's size: what one event may fill with what gathered
 CHAR_BYTES, TOKEN_BYTES = 6, 12  # the most a character and a token id take, encoded
@@ -159,8 +159,8 @@ class Publisher:
         self._send(codec.encode(event, self._encoding))
         await self.wait_idle()
 
-    async def announce(self, result: Result) -> bool:
-        """Publish the Result as the last event; False if somebody else wrote since (and must announce it)."""
+    async def announce(self, body: bytes) -> bool:
+        """Publish the encoded Result as the last event; False if somebody else wrote since (and must announce it)."""
         await self._idle.wait()
         if self._is_lost:
             return False
@@ -168,7 +168,7 @@ class Publisher:
         if self._subject != self._public:
             self._subject, self._last = self._public, 0
         self._is_announcing = True
-        self._send(codec.encode(result, self._encoding))
+        self._send(body)
         await self._idle.wait()
         return not self._is_lost
 

@@ -20,8 +20,8 @@ from mesh.policies.quota import pause_s
 from mesh.protocol.history import History
 from mesh.protocol.messages import Result, Usage
 from mesh.protocol.outcome import JobFacts
-from mesh.protocol.timing import ENDING_S
-from mesh.worker.actions import RETRY_S, Actions, WorkerContext
+from mesh.protocol.timing import ENDING_S, RETRY_S
+from mesh.worker.actions import Actions, WorkerContext
 from mesh.worker.attempt import Action, Attempt, Begin
 from mesh.worker.cancel_scope import CancelScope
 from mesh.worker.engine_call import EngineCall, Outcome
@@ -51,11 +51,8 @@ class Runner:
         self._effects = Actions(context, delivery, lease)
         self._request = delivery.stored.request
         self._facts = JobFacts(
-            id=delivery.job,
-            tenant=delivery.address.tenant,
-            model=delivery.address.model,
+            ref=delivery.ref,
             worker=context.worker,
-            sequence=delivery.stored.sequence,
             stored_unix_ms=delivery.stored_unix_ms,
             received_unix_ms=context.clock.server_unix_ms(),
             request=self._request,
@@ -110,7 +107,7 @@ class Runner:
             self._effects.step("taken", "after")
             actions = await self._serve()
             await self._effects.perform(actions, self._emitter)
-            if self.result is not None and not self._context.gate.is_open_to(self._facts.tenant):
+            if self.result is not None and not self._context.gate.is_open_to(self._facts.ref.tenant):
                 self._context.afterwards(self._context.gate.spent(self.result, self._now_unix_ms()))
         except LostError:
             self._effects.give_up("lost")
@@ -119,13 +116,13 @@ class Runner:
         except Exception:  # the outermost frame of a job: its lease ends, and it comes again
             log.exception(
                 "job %s met a fault of this worker; it is delivered again when its lease ends",
-                self._facts.id,
-                extra={"event": "runner_failed", "job": self._facts.id},
+                self._facts.ref.id,
+                extra={"event": "runner_failed", "job": self._facts.ref.id},
             )
             self._effects.give_up("lost")
         finally:
             self._emitter.close()
-            self._context.gate.leave((self._facts.tenant, self._facts.sequence))
+            self._context.gate.leave((self._facts.ref.tenant, self._facts.ref.sequence))
 
     def _now_unix_ms(self) -> int:
         """By the server's clock, which stamped the request."""
@@ -155,7 +152,7 @@ class Runner:
         """Everything up to the actions that end the attempt."""
         if self._request is None:
             return await self._refuse(refusal(self._delivery))
-        if not self._context.gate.is_open_to(self._facts.tenant):
+        if not self._context.gate.is_open_to(self._facts.ref.tenant):
             turned_away = await self._turned_away()
             if turned_away is not None:
                 return turned_away
@@ -185,7 +182,7 @@ class Runner:
             error = await self._context.gate.refusal(self._delivery, self._now_unix_ms())
             if error is not None:
                 return await self._refuse(error)
-        if await self._context.gate.take((self._facts.tenant, self._facts.sequence)):
+        if await self._context.gate.take((self._facts.ref.tenant, self._facts.ref.sequence)):
             return None
         return self._attempt.postponed(pause_s(self._delivery.delivered))
 
@@ -219,7 +216,7 @@ class Runner:
             await asyncio.sleep(ENDING_S)  # whoever closed the journal stores the Result, or died
             return None
         is_queued = False
-        if history.request_sequence not in (0, self._facts.sequence):
+        if history.request_sequence not in (0, self._facts.ref.sequence):
             first = await self._effects.until_answered(lambda: context.queue.get(history.request_sequence))
             is_queued = first is not None
         index = 0
@@ -297,8 +294,7 @@ class Runner:
 
     async def _run_engine(self, begin: Begin) -> Outcome:
         assert self._request is not None
-        about = (self._facts.id, self._facts.tenant, self._facts.model, self._delivery.address.tier)
-        self._run = run = EngineCall(self._context, about, self._request, self._attempt, self._emitter)
+        self._run = run = EngineCall(self._context, self._facts.ref, self._request, self._attempt, self._emitter)
         run.on_grown = self._come_out if self._is_alone else None
         try:
             return await run.run(begin)
@@ -362,7 +358,7 @@ class Runner:
     def redelivered(self, delivery: Delivery) -> bool:
         """JetStream forgot, in a crash, that we have this job, and hands it to us again; whether we go on with it."""
         is_ours = self._effects.is_held() and self._interrupt != "lost"
-        if delivery.stored.sequence != self._facts.sequence or not is_ours:
+        if delivery.stored.sequence != self._facts.ref.sequence or not is_ours:
             return False
         self._delivery = delivery
         self._effects.redelivered(delivery)

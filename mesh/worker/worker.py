@@ -244,14 +244,10 @@ class Worker:
     def _start_job(self, delivery: Delivery) -> None:
         self._observe(
             JobDelivered(
-                job=delivery.job,
-                tenant=delivery.address.tenant,
-                model=delivery.address.model,
-                tier=delivery.address.tier,
+                delivery.ref,
                 delivered=delivery.delivered,
                 queued_ms=max(0, self._clock.server_unix_ms() - delivery.stored_unix_ms),
                 traceparent=delivery.stored.traceparent,
-                sequence=delivery.stored.sequence,
             )
         )
         running = self._by_job.get(delivery.key)

@@ -54,7 +54,7 @@ def let_steps_raise(crash: CrashAt) -> None:
 
     def stepping(effects: Actions, name: str, when: When) -> None:
         step(effects, name, when)
-        crash(Step(effects._job, name, when))
+        crash(Step(effects._ref.id, name, when))
 
     Actions.step = stepping
 

@@ -9,7 +9,7 @@ from msgspec.structs import replace as changed
 from mesh.protocol.messages import ErrorInfo, Usage
 from mesh.verify.soak import checker, rules_journal, rules_reader, rules_wire
 from mesh.verify.soak.checker import check
-from mesh.verify.soak.costs import quantile, recoveries, work_of
+from mesh.verify.soak.costs import recoveries, work_of
 from mesh.verify.soak.history import (
     CancelRequested,
     CancelTold,
@@ -437,9 +437,3 @@ def test_the_report_fits_a_terminal():
     assert (figures.lost, figures.innocents_buried, figures.violations) == (0, 1, 1)
     assert figures.faults == {"poison": 1, "server": 1}
     assert max(map(len, lines_of(figures))) <= 80
-
-
-def test_quantiles():
-    assert quantile([], 0.5) == 0
-    assert quantile([3.0, 1.0, 2.0], 0.5) == 2.0
-    assert quantile([3.0, 1.0, 2.0], 0.99) == 3.0

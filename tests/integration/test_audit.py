@@ -14,7 +14,7 @@ from mesh.audit.reader import AuditFilter, AuditLog
 from mesh.audit.writer import Auditor, auditing
 from mesh.broker import topology
 from mesh.broker.broker import Broker
-from mesh.broker.stores.reads import get_batch
+from mesh.broker.stores.reads import PageSize, get_batch
 from mesh.broker.topology import MeshSettings
 from mesh.broker.transport.connection import connect
 from mesh.broker.transport.options import ConnectOptions
@@ -270,7 +270,7 @@ async def test_what_cannot_be_told_is_done_all_the_same(mesh_server, connection,
 
 async def test_the_newest_are_found_however_far_back_they_are(mesh_server, connection, monkeypatch):
     monkeypatch.setattr(reader, "WINDOW", 10)
-    monkeypatch.setattr(reader, "PAGE", 7)
+    monkeypatch.setattr(reader, "PAGE", PageSize(messages=7))
     async with auditing(Broker(connection, NAMES), "w") as audit:
         for number in range(1, 301):
             audit.tell(told(number) if number != 20 else msgspec.structs.replace(told(20), job="rare", tenant="rare"))

@@ -5,7 +5,9 @@ import asyncio
 import pytest
 
 from mesh.broker.broker import Broker
+from mesh.broker.stores import journal as journal_module
 from mesh.broker.stores.journal import PAGE, Journal
+from mesh.broker.stores.reads import PageSize
 from mesh.broker.transport.connection import connect
 from mesh.broker.transport.mapping import read_puback
 from mesh.broker.transport.options import ConnectOptions
@@ -109,7 +111,7 @@ async def test_an_event_of_a_later_minor_keeps_its_place_and_is_not_heard(journa
     subscription.close()
 
 
-@pytest.mark.parametrize("count", [0, 1, PAGE - 1, PAGE, PAGE + 1, 2 * PAGE + 3])
+@pytest.mark.parametrize("count", [0, 1, PAGE.messages - 1, PAGE.messages, PAGE.messages + 1, 2 * PAGE.messages + 3])
 async def test_a_journal_of_any_length_is_read_whole_and_in_order(journal, connection, count):
     for index in range(count):
         connection.publish("mesh.out.t.j", codec.encode(delta(index)))
@@ -138,6 +140,20 @@ async def test_a_journal_is_read_from_anywhere_and_by_pages(journal):
     assert [e.event.index for e in await journal.read("mesh.out.t.j", 0, 1)] == [0]
     assert await journal.read("mesh.out.t.j", sequences[-1]) == []
     assert await journal.read("mesh.out.t.j", 0, 0) == []
+    assert [[e.event.index for e in page] async for page in journal.pages("mesh.out.t.j", sequences[5])] == [
+        [6, 7, 8, 9]
+    ]
+
+
+async def test_more_events_than_a_page_holds_are_read_up_to_a_limit(journal, connection, monkeypatch):
+    monkeypatch.setattr(journal_module, "PAGE", PageSize(messages=4))
+    last = 0
+    for index in range(10):
+        last = await append(journal, delta(index), last)
+    subject = "mesh.out.t.j"
+    for limit in range(12):
+        assert [e.event.index for e in await journal.read(subject, 0, limit)] == list(range(min(limit, 10)))
+    assert [len(page) async for page in journal.pages(subject)] == [4, 4, 2]
 
 
 @pytest.mark.parametrize("encoding", ["json", "msgpack"])

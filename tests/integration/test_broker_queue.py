@@ -7,8 +7,10 @@ import pytest
 
 from mesh.broker import topology
 from mesh.broker.broker import Broker
+from mesh.broker.stores import queue as queue_module
 from mesh.broker.stores.pulls import Pulls
-from mesh.broker.stores.queue import PAGE, RequestQueue
+from mesh.broker.stores.queue import RequestQueue
+from mesh.broker.stores.reads import PAGE
 from mesh.broker.topology import MeshSettings
 from mesh.errors import QuotaExceededError, TooLargeError, UnavailableError
 from mesh.job_key import JobKey
@@ -80,14 +82,46 @@ async def test_an_id_that_looks_like_a_sequence_is_found_too(queue):
 
 async def test_a_job_behind_many_others_is_found(queue, connection):
     body = msgspec.json.encode({"prompt": "a"})
-    for number in range(2 * PAGE + 5):
+    for number in range(2 * PAGE.messages + 5):
         tenant = "acme" if number % 2 else "other"
         connection.publish(NAMES.request("simulator", "batch", tenant, "x"), body)
-    for number in range(PAGE + 1):
+    for number in range(PAGE.messages + 1):
         connection.publish(SUBJECT, body, headers.block(("A", number)))
     ack = await submit(queue, "last")
     assert (await queue.find(JobKey("acme", "last"))).sequence == ack.seq
     assert await queue.find(JobKey("acme", "nobody")) is None
+
+
+async def test_the_queue_is_read_in_pages_up_to_a_place(queue):
+    sequences = [(await submit(queue, f"j{number}")).seq for number in range(7)]
+    await submit(queue, "else", tenant="other")
+    acme = RequestAddress("*", "*", "acme", "*")
+
+    async def pages(*arguments, **more):
+        return [[stored.job for stored in page] async for page in queue.pages(*arguments, **more)]
+
+    assert await pages(0, acme, most=3) == [["j0", "j1", "j2"], ["j3", "j4", "j5"], ["j6"]]
+    assert await pages(sequences[1], acme, last=sequences[4], most=2) == [["j2", "j3"], ["j4"]]
+    assert await pages(sequences[-1]) == [["else"]]
+    assert await pages(sequences[-1] + 1) == []
+    assert [await queue.count_after(after, acme) for after in (0, sequences[2], sequences[-1])] == [7, 4, 0]
+
+
+async def test_what_a_lagging_replica_does_not_show_yet_is_asked_of_its_leader(queue, monkeypatch):
+    first, second = await submit(queue, "j1"), await submit(queue, "j2")
+    read = queue_module.read_pages
+
+    async def lagging(*arguments, after, **more):
+        """Shows the first request, and the second once the leader was asked."""
+        async for page in read(*arguments, after=after, **more | {"last": first.seq if not after else None}):
+            yield page
+
+    monkeypatch.setattr(queue_module, "read_pages", lagging)
+    assert [s.job async for page in queue.pages() for s in page] == ["j1"]
+    assert await queue.has_after(first.seq) is True
+    assert await queue.has_after(second.seq) is False
+    assert (await queue.find(JobKey("acme", "j2"))).sequence == second.seq
+    assert await queue.find(JobKey("acme", "j3")) is None
 
 
 async def test_an_empty_queue_holds_nothing(queue):

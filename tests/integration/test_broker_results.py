@@ -2,12 +2,15 @@
 
 import asyncio
 
+import msgspec
 import pytest
 
 from mesh.broker.broker import Broker
+from mesh.broker.stores import workers
 from mesh.broker.stores.deadletters import DeadLetters
 from mesh.broker.stores.delivery import read_delivery
 from mesh.broker.stores.journal import Journal
+from mesh.broker.stores.reads import PageSize, read_pages
 from mesh.broker.stores.results import ResultStore
 from mesh.broker.stores.workers import PresenceStore
 from mesh.broker.transport.mapping import read_api
@@ -172,6 +175,64 @@ async def test_a_hundred_workers_are_seen(board):
         return [each.worker for each in await board.all()] == [f"w-{number:03}" for number in range(100)]
 
     await wait_until(seen)
+
+
+MANY = 2500  # more than JetStream answers at once for a pattern of subjects
+
+
+async def publish_presences(connection, count: int) -> None:
+    """As many workers' presences, stored, and kept for longer than a busy machine takes."""
+    _, payload = await connection.request("$JS.API.STREAM.INFO.KV_mesh_workers")
+    config = read_api(payload, "workers")["config"] | {"max_age": 600 * 1_000_000_000}
+    _, payload = await connection.request("$JS.API.STREAM.UPDATE.KV_mesh_workers", msgspec.json.encode(config))
+    read_api(payload, "workers")
+    for number in range(count):
+        worker = f"w-{number:04}"
+        connection.publish(NAMES.worker_key(worker), codec.encode(presence(worker)))
+        if number % 500 == 499:
+            await connection.request("$JS.API.INFO")  # what was published is sent
+
+    async def stored() -> bool:
+        _, payload = await connection.request("$JS.API.STREAM.INFO.KV_mesh_workers")
+        return read_api(payload, "workers")["state"]["last_seq"] >= count
+
+    await wait_until(stored)
+
+
+@pytest.mark.parametrize("page", [workers.PAGE.messages, 1000, MANY])
+async def test_thousands_of_workers_are_seen(board, connection, monkeypatch, page):
+    monkeypatch.setattr(workers, "PAGE", PageSize(messages=page))
+    await publish_presences(connection, MANY)
+    assert [each.worker for each in await board.all()] == [f"w-{number:04}" for number in range(MANY)]
+    assert all(beat.unix_ms for beat in await board.beats())
+
+
+async def test_a_worker_that_beats_or_leaves_while_pages_are_read_is_seen_as_it_is(board, connection, monkeypatch):
+    """Its message moves to the end of the stream: it is in two pages, or in a later one than it was."""
+    monkeypatch.setattr(workers, "PAGE", PageSize(messages=10))
+    await publish_presences(connection, 30)
+    pages = 0
+
+    async def between(*arguments, **more):
+        nonlocal pages
+        async for page in read_pages(*arguments, **more):
+            yield page
+            pages += 1
+            if pages == 1:
+                for name in ("w-0000", "w-0025"):  # one was read, the other was not
+                    await connection.request(NAMES.worker_key(name), codec.encode(presence(name, running=1)))
+                await connection.request(NAMES.worker_key("w-0001"), b"", headers.block(("KV-Operation", "DEL")))
+
+    monkeypatch.setattr(workers, "read_pages", between)
+    found = {each.worker: each.running for each in await board.all()}
+    assert found == {f"w-{number:04}": int(number in (0, 25)) for number in range(30) if number != 1}
+    assert pages == 4  # of ten each, and of what moved
+
+
+async def test_pages_that_are_cut_by_their_bytes_are_read_to_the_end(board, connection, monkeypatch):
+    monkeypatch.setattr(workers, "PAGE", PageSize(bytes=1000))
+    await publish_presences(connection, 50)
+    assert len(await board.all()) == 50
 
 
 async def test_without_a_mesh_nobody_can_be_seen(connection):

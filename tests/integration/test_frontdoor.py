@@ -3,6 +3,7 @@
 import asyncio
 import json
 import time
+from collections import Counter
 
 import jsonschema
 import msgspec
@@ -13,8 +14,8 @@ import mesh as mesh_api
 from mesh.broker.topology import MeshSettings
 from mesh.engines.simulator.settings import SimulatorSettings
 from mesh.gateway.admission import Admission, Limits
-from mesh.protocol import codec
-from mesh.protocol.messages import Delta
+from mesh.protocol import codec, validate
+from mesh.protocol.messages import Delta, Request
 from tests.running import running_mesh, wait_until
 
 RPC = "mesh.rpc.default.simulator"
@@ -470,3 +471,46 @@ async def test_every_process_that_serves_shows_itself(tmp_path):
         await client.publish("$SRV.PING", b"", reply=inbox)
         await wait_until(lambda: found == names)
         await client.close()
+
+
+@pytest.fixture
+def read(monkeypatch) -> Counter[str]:
+    """How often a request's body was decoded, and a request checked, in this process: door and worker are in it."""
+    counts: Counter[str] = Counter()
+
+    class Counting:
+        def __init__(self, decoder) -> None:
+            self._decoder = decoder
+
+        def decode(self, body: bytes):
+            counts["decoded"] += 1
+            return self._decoder.decode(body)
+
+    for decoders in codec._DECODERS.values():
+        for name in {"request", "rpc", "manner"} & vars(decoders).keys():
+            monkeypatch.setattr(decoders, name, Counting(getattr(decoders, name)))
+    check = validate._check_input
+
+    def counted(request: Request) -> None:
+        counts["checked"] += 1
+        check(request)
+
+    monkeypatch.setattr(validate, "_check_input", counted)
+    return counts
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_request_is_decoded_and_checked_once_at_the_door_and_once_by_its_worker(mesh, read, stream):
+    async with mesh_api.connect(mesh.url) as client:
+        body = {"prompt": "a", "max_tokens": 4, "stream": stream, "tier": "batch"}
+        connected = await nats.connect(mesh.url)
+        inbox = await connected.subscribe("_INBOX.once.1")
+        await connected.publish("mesh.rpc.default.simulator", msgspec.json.encode(body), reply="_INBOX.once.1")
+        result = {}
+        while result.get("status") != "finished":
+            result = json.loads((await inbox.next_msg(timeout=20)).data)
+        await connected.close()
+        assert read == {"decoded": 2, "checked": 2}
+        read.clear()
+        await client.generate("simulator", "a", max_tokens=4, stream=stream)
+        assert read == {"decoded": 2, "checked": 2}

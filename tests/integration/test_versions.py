@@ -404,12 +404,12 @@ async def test_whose_a_journal_is_is_told_by_its_first_event_that_is_known(empty
     journal = empty.broker.journal
     sequence = await later.submit("whose", seed=1)
     await later.begin("whose", sequence)
-    first = await journal.first(journal.subject(JobKey("default", "whose")))
+    first = await journal.begun(JobKey("default", "whose"))
     assert isinstance(first, Started)
     assert first.sequence == sequence
     await later.publish("only", {"type": "placed"})
     for job in ("only", "nobody"):
-        assert await journal.first(journal.subject(JobKey("default", job))) is None
+        assert await journal.begun(JobKey("default", job)) is None
 
 
 async def test_a_state_that_status_does_not_know_is_no_unknown_job(empty, later):
@@ -421,10 +421,10 @@ async def test_a_state_that_status_does_not_know_is_no_unknown_job(empty, later)
     await later.client.subscribe("mesh.ctl.default.status.*", cb=answer)
     await later.client.flush()
     async with library.connect(empty.url) as client:
-        assert await core_of(client)._lookup.ask("s") is None
+        assert await core_of(client).lookup.ask("s") is None
         assert client.protocol == "1.1"
         await write_all(later, "s", "preempted")
-        assert (await core_of(client)._lookup.ask("s")).status == "preempted"
+        assert (await core_of(client).lookup.ask("s")).status == "preempted"
 
 
 async def test_the_front_door_passes_on_what_it_does_not_know(empty, later):

@@ -11,6 +11,8 @@ from mesh.broker.topology import MeshSettings
 from mesh.broker.transport.connection import connect
 from mesh.engines.simulator.settings import SimulatorSettings
 from mesh.job_key import JobKey
+from mesh.protocol import codec
+from mesh.protocol.messages import Result
 from mesh.signals import AttemptStarted, JobDelivered, JobEnded
 from mesh.worker.worker import WorkerOptions
 from tests.running import running_mesh, wait_until
@@ -287,3 +289,24 @@ async def test_a_worker_whose_services_cannot_be_opened_says_why(bare, monkeypat
     monkeypatch.setattr("mesh.hosting.services.Doors", broken)
     with pytest.raises(MemoryError, match="no room"):
         await bare.start_worker()
+
+
+@pytest.mark.parametrize("fields", [{"stream": True}, {"stream": False}, {"encoding": "msgpack"}])
+async def test_a_result_is_encoded_once_for_the_store_and_the_event(mesh, monkeypatch, fields):
+    encode, results = codec.encode, []
+
+    def counted(message, *more):
+        if isinstance(message, Result):
+            results.append(message.id)
+        return encode(message, *more)
+
+    monkeypatch.setattr(codec, "encode", counted)
+    encoding = fields.pop("encoding", "json")
+    async with mesh_api.connect(mesh.url, encoding=encoding) as client:
+        result = await client.generate("simulator", "a", id="once", max_tokens=4, **fields)
+        stored = await mesh.broker.results.get(JobKey("default", "once"))
+        journal = mesh.broker.journal
+        last = await journal.last(journal.subject(JobKey("default", "once")))
+    assert result.status == "finished"
+    assert results == ["once"]
+    assert stored.body == last.body == encode(result, encoding)

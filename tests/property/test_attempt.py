@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mesh.errors import EngineDeadError, EngineFailedError, InvalidRequestError, UnsupportedError
+from mesh.job_key import JobRef
 from mesh.policies.retry import RetryPolicy
 from mesh.protocol.history import History, read_history
 from mesh.protocol.messages import Delta, Request, Result, Started, Usage
@@ -62,7 +63,7 @@ class Job:
 
 
 def begin(draw: st.DrawFn, request: Request, events: list, now: int) -> Job:
-    facts = JobFacts("j", "t", "m", "w", 17, NOW, NOW, request)
+    facts = JobFacts(JobRef("j", "t", "m", "batch", 17), "w", NOW, NOW, request)
     attempt = Attempt(facts, RetryPolicy(max_attempts=draw(st.integers(1, 4))))
     history = read_history(events)
     job = Job(attempt, read_history(events), history.text, history.index)
@@ -168,7 +169,7 @@ def check_result(job: Job, result: Result, request: Request) -> None:
 @given(journals(), st.booleans(), st.data())
 def test_a_job_acknowledged_without_a_result_is_somebody_elses_or_over(events, is_queued, data):
     """The only plain Ack of a takeover: its journal has the Result, or a first request of that id is in the queue."""
-    facts = JobFacts("j", "t", "m", "w", 17, NOW, NOW, Request(prompt="a"))
+    facts = JobFacts(JobRef("j", "t", "m", "batch", 17), "w", NOW, NOW, Request(prompt="a"))
     history = read_history(events)
     actions = take_over(Attempt(facts, RetryPolicy()), history, 0, is_queued, NOW)
     if actions == [Ack()]:

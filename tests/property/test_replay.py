@@ -13,7 +13,6 @@ from mesh.control.replay.plan import (
     ask_of,
     due_s,
     job_id,
-    percentile,
     request_now,
 )
 from mesh.protocol.messages import Request, Result, Timing
@@ -103,15 +102,6 @@ def test_requests_that_were_not_recorded_are_counted_where_all_are_read(sequence
     assert part.missing == 0
     assert whole.total == len(sequences)
     assert (whole.first_unix_ms, whole.last_unix_ms) == (min(sequences), max(sequences))
-
-
-@given(st.lists(st.integers(0, 1000), min_size=1), st.sampled_from([50, 90, 99, 100]))
-def test_a_percentile_is_one_of_the_values_and_enough_are_not_above_it(values, share):
-    values.sort()
-    found = percentile(values, share)
-    assert found in values
-    assert sum(each <= found for each in values) * 100 >= share * len(values)
-    assert sum(each < found for each in values) * 100 < share * len(values)
 
 
 def test_only_jobs_whose_original_is_known_are_compared():

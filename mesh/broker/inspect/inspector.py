@@ -1,9 +1,6 @@
 """Reads the state of a mesh from its server, streams, consumers and presence records. Changes nothing."""
 
 import asyncio
-import contextlib
-from dataclasses import dataclass
-from typing import Any
 
 import msgspec
 import nats.errors
@@ -18,26 +15,15 @@ from mesh.broker.inspect.facts import (
     read_store,
     silent_store,
 )
-from mesh.broker.stores.reads import get_batch, get_from_leader
+from mesh.broker.stores.reads import get_from_leader
 from mesh.broker.topology.streams import streams
 from mesh.broker.transport.mapping import NO_STREAM, mapped, read_api
 from mesh.broker.transport.mesh_link import MeshLink
-from mesh.errors import BrokerTimeoutError, ProtocolError, TopologyError, UnavailableError
-from mesh.protocol import codec
-from mesh.protocol.messages import Presence
+from mesh.errors import BrokerTimeoutError, TopologyError
 
 PING_S = 5.0
 STORE_S = 2.0  # for a stream's leader to answer; a stream without a leader never answers
-MOST_WORKERS = 1000  # JetStream answers for at most 1024 keys at once, and for none if there are more
 AT_ONCE = 32  # concurrent reads
-
-
-@dataclass(frozen=True, slots=True)
-class Beat:
-    """A worker's last presence record."""
-
-    presence: Presence
-    unix_ms: int  # time of its storage, by the server's clock
 
 
 class Inspector:
@@ -150,26 +136,6 @@ class Inspector:
             return message.unix_ms if message is not None else None
 
         return list(await asyncio.gather(*(one(*each) for each in asks)))
-
-    async def beats(self) -> list[Beat]:
-        """Return the last presence record of every live worker, sorted by worker id.
-
-        Raises:
-            TopologyError: the bucket of presence records is missing.
-            BrokerError: NATS did not answer.
-        """
-        bucket = self._names.workers_bucket
-        ask: dict[str, Any] = {"multi_last": [self._names.worker_key("*")], "batch": MOST_WORKERS}
-        try:
-            messages = await get_batch(self._connection, f"KV_{bucket}", ask)
-        except UnavailableError:
-            raise TopologyError(f"bucket {bucket} is missing; declare it with `mesh init --apply`") from None
-        found = []
-        for message in messages:
-            with contextlib.suppress(ProtocolError):  # a worker of another version, or a foreign key
-                if message.body:
-                    found.append(Beat(codec.decode_presence(message.body), message.unix_ms))
-        return sorted(found, key=lambda beat: beat.presence.worker)
 
     async def _store(self, stream: str) -> StoreFacts | None:
         """Return the facts of a stream; None: it does not exist."""

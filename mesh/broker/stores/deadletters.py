@@ -6,14 +6,12 @@ shows it. Written by worker/actions, read and removed by control/deadletters/ser
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import Any
 
 import msgspec
 
 from mesh.broker import topology
 from mesh.broker.stores.delivery import Delivery
-from mesh.broker.stores.reads import StoredMessage, get_batch, get_from_leader
+from mesh.broker.stores.reads import StoredMessage, get_from_leader, read_pages
 from mesh.broker.transport.mapping import DELETE_FAILED, NO_SEQUENCE, read_api, read_puback
 from mesh.broker.transport.mesh_link import MeshLink
 from mesh.errors import BrokerError, UnsupportedError
@@ -22,8 +20,6 @@ from mesh.protocol.codec import Encoding
 from mesh.protocol.messages import ErrorInfo
 from mesh.protocol.subjects import RequestAddress, check_token, is_token
 
-PAGE = 256  # letters read at once
-PAGE_BYTES = 8 << 20  # of bodies in one page, so that a reader never holds more than this
 _MESSAGE_ID = "dead-"  # and the request's sequence in its own stream
 
 
@@ -102,18 +98,15 @@ class DeadLetters:
             BrokerError: NATS did not answer.
         """
         last = int((await topology.stream_state(self._connection, self._stream))["last_seq"])
-        ask: dict[str, Any] = {"next_by_subj": self._filter(selection), "batch": PAGE, "max_bytes": PAGE_BYTES}
-        after = 0
-        while after < last:
-            start: dict[str, Any] = {"seq": after + 1}
-            if not after and selection.since_unix_ms is not None:
-                start = {"start_time": datetime.fromtimestamp(selection.since_unix_ms / 1000, UTC).isoformat()}
-            page = await get_batch(self._connection, self._stream, ask | start, timeout_s=10.0)
-            if not page:
-                return
-            after = page[-1].sequence
-            found = [_letter(message) for message in page if message.sequence <= last]
-            found = [each for each in found if selection.code in (None, each.code)]
+        pages = read_pages(
+            self._connection,
+            self._stream,
+            self._filter(selection),
+            last=last,
+            since_unix_ms=selection.since_unix_ms,
+        )
+        async for page in pages:
+            found = [each for each in map(_letter, page) if selection.code in (None, each.code)]
             if found:
                 yield found
 

@@ -6,7 +6,7 @@ Nobody above this floor sees bytes: a body that is no request arrives as a `Stor
 import msgspec
 
 from mesh.errors import InvalidRequestError, RequestError
-from mesh.job_key import JobKey
+from mesh.job_key import JobKey, JobRef
 from mesh.protocol import codec, headers, version
 from mesh.protocol.codec import Encoding
 from mesh.protocol.messages import Request
@@ -27,11 +27,18 @@ class StoredRequest(msgspec.Struct, frozen=True):
     body: bytes
     stored_unix_ms: int  # the server's clock
 
+    @property
+    def ref(self) -> JobRef:
+        """Its names. It must have an address."""
+        assert self.address is not None
+        return JobRef(self.job, self.address.tenant, self.address.model, self.address.tier, self.sequence)
+
 
 class Delivery(msgspec.Struct, frozen=True):
     """JetStream handing a job to this worker, until it is acknowledged or its lease ends."""
 
     stored: StoredRequest
+    ref: JobRef
     address: RequestAddress
     consumer: str
     delivered: int  # JetStream's count, from 1; not monotonic over a server crash
@@ -44,7 +51,7 @@ class Delivery(msgspec.Struct, frozen=True):
 
     @property
     def key(self) -> JobKey:
-        return JobKey(self.address.tenant, self.stored.job)
+        return self.ref.key
 
     @property
     def stored_unix_ms(self) -> int:
@@ -107,6 +114,7 @@ def read_delivery(names: Names, subject: bytes, reply: bytes, body: bytes, heade
         return None
     return Delivery(
         stored=stored,
+        ref=stored.ref,
         address=stored.address,
         consumer=consumer,
         delivered=int(delivered),

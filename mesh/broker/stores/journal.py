@@ -4,11 +4,12 @@ One publish is both the live message and the journal entry. `Nats-Expected-Last-
 server refuse it once anybody else has written, so a job has one history. Used by worker/publisher and client/job.
 """
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 
 from mesh.broker.stores.purge import purge_subject
-from mesh.broker.stores.reads import StoredMessage, get_batch, get_from_leader
+from mesh.broker.stores.reads import PageSize, StoredMessage, get_batch, get_from_leader, read_pages
 from mesh.broker.transport.calls import OnReply
 from mesh.broker.transport.connection import Subscription
 from mesh.broker.transport.mapping import read_puback
@@ -16,10 +17,12 @@ from mesh.broker.transport.mesh_link import MeshLink
 from mesh.errors import ProtocolError
 from mesh.job_key import JobKey
 from mesh.protocol import codec, headers
-from mesh.protocol.messages import Event, LaterEvent, Note
+from mesh.protocol.messages import Event, LaterEvent, Note, Started
 from mesh.protocol.subjects import check_token
 
-PAGE = 500  # events a read-back asks for at once
+PAGE = PageSize(messages=500, timeout_s=5.0)  # a worker that takes a job over waits for it under its lease
+MOST_ASKED = 300  # jobs whose newest events are asked for at once: three subjects each, and JetStream answers 1024
+MOST_TENANTS = 20  # that are named where an id is one of several
 SEQUENCE = "Nats-Sequence"  # the header in which a live event, a direct get and a replay say where the event stands
 _CONTENT_TYPE_MSGPACK = headers.line("Content-Type", headers.MSGPACK)
 
@@ -40,6 +43,24 @@ class Entry:
     def later(self) -> LaterEvent | None:
         """What is known of an event of a later minor; None: it is one of ours, or none at all."""
         return codec.decode_later(self.body) if self.event is None else None
+
+
+@dataclass(frozen=True, slots=True)
+class Dated:
+    """An event or a note as the events stream keeps it."""
+
+    sequence: int
+    unix_ms: int  # when it was stored, by the server's clock
+    said: Event | LaterEvent | Note
+
+
+@dataclass(slots=True)
+class Newest:
+    """The newest that was written about one job; None: nothing, or it is kept no longer."""
+
+    event: Event | LaterEvent | None = None  # of its journal, or of its attempts if it streams nothing
+    note: Note | None = None
+    sequence: int = 0  # of the event in its stream
 
 
 def events_of(entries: Iterable[Entry]) -> list[Event]:
@@ -124,38 +145,91 @@ class Journal:
         message = await get_from_leader(self._connection, self._stream, {"last_by_subj": subject})
         return _entry(message) if message is not None else None
 
-    async def read(self, subject: str, after: int = 0, limit: int | None = None) -> list[Entry]:
-        """The events on a subject in order, those after stream sequence `after`; at most `limit`.
+    async def pages(self, subject: str, after: int = 0) -> AsyncIterator[list[Entry]]:
+        """The events on a subject in order, those after stream sequence `after`, in lists of one or more.
 
         May lag behind the newest by a moment on a replicated stream.
 
         Raises:
             BrokerError: NATS did not answer, or there is no events stream.
         """
-        found: list[Entry] = []
-        while limit is None or len(found) < limit:
-            want = PAGE if limit is None else min(PAGE, limit - len(found))
-            ask = {"seq": after + 1, "next_by_subj": subject, "batch": want}
-            page = [_entry(message) for message in await get_batch(self._connection, self._stream, ask)]
-            found += page
-            if len(page) < want:
-                break
-            after = page[-1].sequence
-        return found
+        async for page in read_pages(self._connection, self._stream, subject, after=after, size=PAGE):
+            yield [_entry(message) for message in page]
 
-    async def first(self, subject: str) -> Event | None:
-        """The oldest event on a subject that this program knows; None: there is none.
+    async def read(self, subject: str, after: int = 0, limit: int | None = None) -> list[Entry]:
+        """As `pages`, all in one list; at most `limit`.
 
         Raises:
-            BrokerError: NATS did not answer, or there is no events stream.
+            BrokerError: as `pages`.
         """
-        after, want = 0, 1
-        while page := await self.read(subject, after, want):
-            known = events_of(page)
-            if known or len(page) < want:
-                return known[0] if known else None
-            after, want = page[-1].sequence, PAGE
+        if limit is not None and limit < 1:
+            return []
+        size = PAGE if limit is None else replace(PAGE, messages=min(limit, PAGE.messages))
+        found: list[Entry] = []
+        async for page in read_pages(self._connection, self._stream, subject, after=after, size=size):
+            found += map(_entry, page)
+            if limit is not None and len(found) >= limit:
+                break
+        return found[:limit]
+
+    async def newest(self, jobs: Sequence[JobKey]) -> dict[JobKey, Newest]:
+        """What was written last about each of these jobs. Names must be subject tokens.
+
+        Raises:
+            BrokerError: NATS did not answer.
+        """
+        found = {name: Newest() for name in jobs}
+        parts = [jobs[start : start + MOST_ASKED] for start in range(0, len(jobs), MOST_ASKED)]
+        for part in parts:
+            for message in await self._last(part):
+                _file(message, found)
+        return found
+
+    async def oldest(self, key: JobKey, is_streamed: bool) -> Dated | None:
+        """The oldest event that is kept of a job.
+
+        Raises:
+            BrokerError: NATS did not answer.
+        """
+        subject = self.subject(key) if is_streamed else self.attempts_subject(key)
+        ask = {"seq": 1, "next_by_subj": subject, "batch": 1}
+        page = _dated(await get_batch(self._connection, self._stream, ask))
+        return page[0] if page else None
+
+    async def begun(self, key: JobKey) -> Started | None:
+        """The event with which a job began, streamed or not, as far as this program knows its events.
+
+        None: it began nowhere, or the head of its journal is kept no longer.
+
+        Raises:
+            BrokerError: NATS did not answer.
+        """
+        for subject in (self.subject(key), self.attempts_subject(key)):
+            event = await self._first(subject)
+            if isinstance(event, Started):
+                return event
         return None
+
+    async def story(self, key: JobKey) -> list[Dated]:
+        """All events and notes of a job that are kept, in the order in which they were stored.
+
+        Raises:
+            BrokerError: NATS did not answer.
+        """
+        subjects = (self.subject(key), self.attempts_subject(key), self.notes_subject(key))
+        parts = await asyncio.gather(*(self._all(subject) for subject in subjects))
+        return sorted((each for part in parts for each in part), key=lambda each: each.sequence)
+
+    async def tenants_of(self, job: str) -> set[str]:
+        """Tenants of which a job of this id has events. `job` must be a subject token.
+
+        Raises:
+            BrokerError: NATS did not answer, or the id is one of too many.
+        """
+        anybody = JobKey("*", job)
+        ask = {"multi_last": [self.subject(anybody), self.attempts_subject(anybody)], "batch": MOST_TENANTS}
+        found = await get_batch(self._connection, self._stream, ask)
+        return {message.subject.split(".")[-2] for message in found}
 
     async def purge(self, key: JobKey, last: int) -> int:
         """Remove the job's events and notes up to stream sequence `last`; how many there were. Later ones stay.
@@ -172,6 +246,26 @@ class Journal:
         for subject in (each(key) for each in subjects):
             purged += await purge_subject(self._connection, self._stream, subject, last)
         return purged
+
+    async def _first(self, subject: str) -> Event | None:
+        found = await self.read(subject, 0, 1)
+        if not found or found[0].event is not None:
+            return found[0].event if found else None
+        async for page in self.pages(subject, found[0].sequence):  # it begins with events of a later minor
+            known = events_of(page)
+            if known:
+                return known[0]
+        return None
+
+    async def _all(self, subject: str) -> list[Dated]:
+        pages = read_pages(self._connection, self._stream, subject, size=PAGE)
+        return [dated async for page in pages for dated in _dated(page)]
+
+    async def _last(self, jobs: Sequence[JobKey]) -> list[StoredMessage]:
+        """The newest event of each kind, and the newest note."""
+        kinds = (self.subject, self.attempts_subject, self.notes_subject)
+        subjects = [kind(key) for key in jobs for kind in kinds]
+        return await get_batch(self._connection, self._stream, {"multi_last": subjects, "batch": len(subjects)})
 
 
 def _entry(message: StoredMessage) -> Entry:
@@ -193,3 +287,27 @@ def _event(body: bytes) -> Event | None:
         return codec.decode_event(body)
     except ProtocolError:
         return None
+
+
+def _file(message: StoredMessage, found: dict[JobKey, Newest]) -> None:
+    """Note a message as the newest of its job, if it is."""
+    tenant, job = message.subject.split(".")[-2:]
+    newest, dated = found.get(JobKey(tenant, job)), _read(message)
+    if newest is None or dated is None:
+        return
+    if isinstance(dated.said, Note):
+        newest.note = dated.said
+    elif newest.sequence < dated.sequence:
+        newest.event, newest.sequence = dated.said, dated.sequence
+
+
+def _dated(messages: Iterable[StoredMessage]) -> list[Dated]:
+    return [dated for dated in map(_read, messages) if dated is not None]
+
+
+def _read(message: StoredMessage) -> Dated | None:
+    """None: no worker wrote it."""
+    said: Event | LaterEvent | Note | None = (
+        codec.decode_note(message.body) or _event(message.body) or codec.decode_later(message.body)
+    )
+    return Dated(message.sequence, message.unix_ms, said) if said is not None else None

@@ -3,21 +3,21 @@
 Used by client (submit), and by control (find and remove a queued job).
 """
 
+from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import msgspec
 
 from mesh.broker.stores.delivery import StoredRequest, read_stored
-from mesh.broker.stores.reads import StoredMessage, get_batch, get_from_leader
+from mesh.broker.stores.reads import PAGE, StoredMessage, get_batch, get_from_leader, read_pages
 from mesh.broker.transport.mapping import PubAck, read_api, read_puback
 from mesh.broker.transport.mesh_link import MeshLink
-from mesh.errors import UnavailableError
+from mesh.errors import BrokerError, UnavailableError
 from mesh.job_key import JobKey
 from mesh.protocol import headers, version
 from mesh.protocol.codec import Encoding
-
-PAGE = 256  # stored requests a search reads at once
-SEARCH_BYTES = 8 << 20  # of bodies in one page, so that a search never holds more than this
+from mesh.protocol.subjects import RequestAddress
 
 
 class RequestQueue:
@@ -27,6 +27,7 @@ class RequestQueue:
         self._connection = link.connection
         self._names = link.names
         self._stream = link.names.requests_stream
+        self._everything = f"{link.names.ns}.req.>"
 
     async def submit(
         self,
@@ -79,28 +80,39 @@ class RequestQueue:
             found = await self.get(int(key.id[1:]))
             if found and found.job == key.id and found.address and found.address.tenant == key.tenant:
                 return found
-        subject, after = self._names.request("*", "*", key.tenant, "*"), 0
+        at, after = RequestAddress("*", "*", key.tenant, "*"), 0
         while True:
-            page = await self._page(after, subject)
-            if not page:  # the end, or a replica that lags: its leader knows
-                ask = {"seq": after + 1, "next_by_subj": subject}
-                message = await get_from_leader(self._connection, self._stream, ask)
-                if message is None:
-                    return None
-                page = [message]
-            for message in page:
-                stored = self._read(message)
-                if stored.job == key.id:
-                    return stored
-            after = page[-1].sequence
+            async for page in self.pages(after, at):
+                for stored in page:
+                    if stored.job == key.id:
+                        return stored
+                after = page[-1].sequence
+            newer = await self._next(after, self._subject(at))  # a replica may lag: its leader knows
+            if newer is None:
+                return None
+            stored = self._read(newer)
+            if stored.job == key.id:
+                return stored
+            after = stored.sequence
 
-    async def read(self, after: int) -> list[StoredRequest]:
-        """The next requests after stream sequence `after`, PAGE at most and SEARCH_BYTES of bodies; none at the end.
+    async def pages(
+        self, after: int = 0, at: RequestAddress | None = None, *, last: int | None = None, most: int = PAGE.messages
+    ) -> AsyncIterator[list[StoredRequest]]:
+        """The requests after stream sequence `after`, in stream order, in lists of one to `most`.
+
+        May lag behind the newest by a moment on a replicated stream: `has_after` asks the leader.
+
+        Args:
+            at: which; "*" for any. None: all of them, those outside the protocol's subjects too.
+            last: stream sequence; later requests are not read.
 
         Raises:
             BrokerError: NATS did not answer.
         """
-        return [self._read(message) for message in await self._page(after, f"{self._names.ns}.req.>")]
+        size = replace(PAGE, messages=min(most, PAGE.messages))
+        subject = self._everything if at is None else self._subject(at)
+        async for page in read_pages(self._connection, self._stream, subject, after=after, last=last, size=size):
+            yield [self._read(message) for message in page]
 
     async def has_after(self, after: int) -> bool:
         """Whether there is a request after stream sequence `after`, as the leader knows.
@@ -108,12 +120,22 @@ class RequestQueue:
         Raises:
             BrokerError: NATS did not answer.
         """
-        ask = {"seq": after + 1, "next_by_subj": f"{self._names.ns}.req.>"}
-        return await get_from_leader(self._connection, self._stream, ask) is not None
+        return await self._next(after, self._everything) is not None
 
-    async def _page(self, after: int, subject: str) -> list[StoredMessage]:
-        ask = {"seq": after + 1, "next_by_subj": subject, "batch": PAGE, "max_bytes": SEARCH_BYTES}
-        return await get_batch(self._connection, self._stream, ask, timeout_s=10.0)
+    async def count_after(self, after: int, at: RequestAddress) -> int:
+        """How many requests at `at` ("*" for any) there are after stream sequence `after`.
+
+        Raises:
+            BrokerError: NATS did not answer.
+        """
+        ask = {"seq": after + 1, "next_by_subj": self._subject(at), "batch": 1}
+        found = await get_batch(self._connection, self._stream, ask)
+        if not found:
+            return 0
+        pending = headers.parse(found[0].header).get("Nats-Num-Pending", "")
+        if not pending.isdigit():
+            raise BrokerError("a direct get answered without Nats-Num-Pending")
+        return 1 + int(pending)
 
     async def subjects(self) -> list[str]:
         """Every subject that has requests.
@@ -121,7 +143,7 @@ class RequestQueue:
         Raises:
             BrokerError: NATS did not answer.
         """
-        body = msgspec.json.encode({"subjects_filter": f"{self._names.ns}.req.>"})
+        body = msgspec.json.encode({"subjects_filter": self._everything})
         _, payload = await self._connection.request(f"$JS.API.STREAM.INFO.{self._stream}", body, timeout_s=10.0)
         return list(read_api(payload, "queued subjects")["state"].get("subjects") or ())
 
@@ -141,13 +163,8 @@ class RequestQueue:
         Raises:
             BrokerError: NATS did not answer.
         """
-        ask = {"seq": 1, "next_by_subj": subject}
-        message = await get_from_leader(self._connection, self._stream, ask)
+        message = await self._next(0, subject)
         return message.sequence if message is not None else None
-
-    def _read(self, message: StoredMessage) -> StoredRequest:
-        m = message
-        return read_stored(self._names, m.subject, m.sequence, m.body, m.header, m.unix_ms)
 
     async def remove(self, sequence: int) -> bool:
         """Take a request out of the queue; whether it was there. Its Result must exist already.
@@ -160,3 +177,15 @@ class RequestQueue:
         _, payload = await self._connection.request(subject, body)
         answer: dict[str, Any] = msgspec.json.decode(payload)
         return not answer.get("error")
+
+    async def _next(self, after: int, subject: str) -> StoredMessage | None:
+        """The first message on `subject` after stream sequence `after`, from the leader."""
+        ask = {"seq": after + 1, "next_by_subj": subject}
+        return await get_from_leader(self._connection, self._stream, ask)
+
+    def _subject(self, at: RequestAddress) -> str:
+        return self._names.request(at.model, at.tier, at.tenant, at.lane)
+
+    def _read(self, message: StoredMessage) -> StoredRequest:
+        m = message
+        return read_stored(self._names, m.subject, m.sequence, m.body, m.header, m.unix_ms)

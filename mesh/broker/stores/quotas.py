@@ -11,7 +11,7 @@ import logging
 import msgspec
 
 from mesh.broker.stores.queue import RequestQueue
-from mesh.broker.stores.reads import StoredMessage, get_batch
+from mesh.broker.stores.reads import PageSize, StoredMessage, read_pages
 from mesh.broker.transport.mapping import read_api
 from mesh.broker.transport.mesh_link import MeshLink
 from mesh.errors import MeshError, ProtocolError, UnauthorizedError, UnavailableError
@@ -22,7 +22,8 @@ from mesh.protocol.messages import Request
 
 log = logging.getLogger("mesh.broker")
 
-PAGE = 500
+# Where a subscriber hears everything, NATS does not say that the bucket is missing: this bounds the wait for it.
+PAGE = PageSize(timeout_s=5.0)
 _LIMITS = msgspec.json.Decoder(QuotaLimits)
 
 
@@ -150,22 +151,19 @@ async def read_limits(link: MeshLink) -> tuple[dict[str, QuotaLimits], QuotaLimi
         BrokerError: NATS did not answer.
     """
     found: dict[str, QuotaLimits] = {}
-    after, skip, default = 0, len(link.names.limits_key("")), None
-    while True:
-        ask = {"seq": after + 1, "next_by_subj": f"$KV.{link.names.tenants_bucket}.>", "batch": PAGE}
-        try:
-            page = await get_batch(link.connection, f"KV_{link.names.tenants_bucket}", ask)
-        except UnavailableError:
-            return {}, None  # nobody has limited anybody
-        for message in page:
-            limits = _limits_in(message)
-            if limits is not None and message.subject == link.names.default_limits_key:
-                default = limits
-            elif limits is not None:
-                found[message.subject[skip:]] = limits
-        if len(page) < PAGE:
-            return found, default
-        after = page[-1].sequence
+    skip, default = len(link.names.limits_key("")), None
+    bucket = link.names.tenants_bucket
+    try:
+        async for page in read_pages(link.connection, f"KV_{bucket}", f"$KV.{bucket}.>", size=PAGE):
+            for message in page:
+                limits = _limits_in(message)
+                if limits is not None and message.subject == link.names.default_limits_key:
+                    default = limits
+                elif limits is not None:
+                    found[message.subject[skip:]] = limits
+    except UnavailableError:
+        return {}, None  # nobody has limited anybody
+    return found, default
 
 
 async def write_limits(link: MeshLink, tenant: str | None, limits: QuotaLimits) -> None:

@@ -1,12 +1,13 @@
-"""Reading stored messages out of a stream: one from its leader, or many by direct get.
+"""Reads stored messages out of a stream: one from its leader, or many by direct get, page by page.
 
 The leader's answer shows what was written a moment ago; a direct get is answered by any replica, and may lag.
 Source: ADR-31 (direct get), and the JetStream API's STREAM.MSG.GET.
 """
 
 import base64
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -33,6 +34,18 @@ class StoredMessage:
     def unix_ms(self) -> int:
         """When it was stored; 0 if the server did not say."""
         return int(datetime.fromisoformat(self.time).timestamp() * 1000) if self.time else 0
+
+
+@dataclass(frozen=True, slots=True)
+class PageSize:
+    """How much is read at once."""
+
+    messages: int = 256
+    bytes: int = 8 << 20  # of bodies; the message that goes beyond is the page's last
+    timeout_s: float = 10.0  # for one page to come
+
+
+PAGE = PageSize()
 
 
 async def get_from_leader(connection: Connection, stream: str, ask: dict[str, Any]) -> StoredMessage | None:
@@ -65,12 +78,59 @@ async def get_batch(
     Raises:
         BrokerError: NATS did not answer, or refused.
     """
+    found, _ = await _get_part(connection, stream, ask, timeout_s)
+    return found
+
+
+async def read_pages(
+    connection: Connection,
+    stream: str,
+    subject: str,
+    *,
+    after: int = 0,
+    last: int | None = None,
+    since_unix_ms: int | None = None,
+    size: PageSize = PAGE,
+) -> AsyncIterator[list[StoredMessage]]:
+    """The messages on `subject`, which may hold wildcards, in stream order, in lists of one or more.
+
+    Ends when the replica that answers has no more. A replica may lag behind its leader by a moment.
+
+    Args:
+        after: stream sequence; only later messages are read.
+        last: stream sequence; later messages are not read.
+        since_unix_ms: by the server's clock; messages stored before it are not read.
+
+    Raises:
+        BrokerError: NATS did not answer, or refused.
+    """
+    ask: dict[str, Any] = {"next_by_subj": subject, "batch": size.messages, "max_bytes": size.bytes}
+    start: dict[str, Any] = {"seq": after + 1}
+    if since_unix_ms is not None and not after:
+        start = {"start_time": datetime.fromtimestamp(since_unix_ms / 1000, UTC).isoformat()}
+    pending = 1
+    while pending and (last is None or after < last):
+        page, pending = await _get_part(connection, stream, ask | start, size.timeout_s)
+        if not page:
+            return
+        after = page[-1].sequence
+        start = {"seq": after + 1}
+        wanted = page if last is None else [message for message in page if message.sequence <= last]
+        if wanted:
+            yield wanted
+
+
+async def _get_part(
+    connection: Connection, stream: str, ask: dict[str, Any], timeout_s: float
+) -> tuple[list[StoredMessage], int]:
+    """One batch, and how many messages that match are left after it."""
     subject = f"$JS.API.DIRECT.GET.{stream}"
     *found, (end, _) = await connection.collect(subject, msgspec.json.encode(ask), _is_end, timeout_s)
+    fields = headers.parse(end)
     if headers.status(end) not in (_END_OF_BATCH, _NOTHING):
-        fields = headers.parse(end)
         raise BrokerError(f"read from {stream}: {fields.get('Status', '?')} {fields.get('Description', '')}")
-    return [_message(header, payload) for header, payload in found]
+    pending = fields.get("Nats-Num-Pending", "")
+    return [_message(header, payload) for header, payload in found], int(pending) if pending.isdigit() else 0
 
 
 def _is_end(header: bytes, payload: bytes) -> bool:

@@ -6,18 +6,15 @@ that, so a request may be missing where a server died just then; the stream's ow
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import Any
+from datetime import datetime
 
 from mesh.broker import topology
 from mesh.broker.stores.delivery import StoredRequest, read_stored
-from mesh.broker.stores.reads import StoredMessage, get_batch
+from mesh.broker.stores.reads import StoredMessage, read_pages
 from mesh.broker.transport.mesh_link import MeshLink
 from mesh.errors import TopologyError
 from mesh.protocol.subjects import check_token
 
-PAGE = 256  # requests read at once
-PAGE_BYTES = 8 << 20  # of bodies in one page, so that a reader never holds more than this
 _REPUBLISHED = -2  # of a header's values: the last is the record's own, those before may be the submitter's
 
 
@@ -51,22 +48,13 @@ class Recording:
         for name, token in (("model", span.model), ("tenant", span.tenant)):
             if token is not None:
                 check_token(name, token)
-        ask: dict[str, Any] = {
-            "next_by_subj": self._names.system("queued", model, "*", tenant, "*"),
-            "batch": PAGE,
-            "max_bytes": PAGE_BYTES,
-        }
-        last, after = await self._last(), 0
-        while after < last:
-            start: dict[str, Any] = {"seq": after + 1}
-            if not after and span.since_unix_ms is not None:
-                start = {"start_time": datetime.fromtimestamp(span.since_unix_ms / 1000, UTC).isoformat()}
-            page = await get_batch(self._connection, self._stream, ask | start, timeout_s=10.0)
-            if not page:
-                return
-            after = page[-1].sequence
-            until = span.until_unix_ms
-            found = [each for each in page if each.sequence <= last and (until is None or each.unix_ms < until)]
+        subject = self._names.system("queued", model, "*", tenant, "*")
+        until = span.until_unix_ms
+        pages = read_pages(
+            self._connection, self._stream, subject, last=await self._last(), since_unix_ms=span.since_unix_ms
+        )
+        async for page in pages:
+            found = [each for each in page if until is None or each.unix_ms < until]
             if found:
                 yield [self._read(message) for message in found]
             if len(found) < len(page):

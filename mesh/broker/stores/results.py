@@ -24,6 +24,7 @@ from mesh.protocol.subjects import check_token
 
 MARGIN_BYTES = 4096  # headers and framing beside a value
 MOST_AT_ONCE = 256  # Results of one question: JetStream answers with 1024 at most
+MOST_TENANTS = 20  # that are named where an id is one of several
 MANY_S = 10.0  # for all of them to come
 OBJECT_CHUNK_BYTES = 128 * 1024  # ADR-20's default
 _MSGPACK = headers.line("Content-Type", headers.MSGPACK)
@@ -105,6 +106,16 @@ class ResultStore:
             with contextlib.suppress(ProtocolError):  # the marker of one that was deleted, or nothing of ours
                 found[ids[message.subject]] = codec.decode_result(message.body)
         return found
+
+    async def tenants_of(self, job: str) -> set[str]:
+        """Tenants of which a job of this id has a Result. `job` must be a subject token.
+
+        Raises:
+            BrokerError: as `get`, or the id is one of too many.
+        """
+        ask = {"multi_last": [self._names.result_key(JobKey("*", job))], "batch": MOST_TENANTS}
+        found = await get_batch(self._connection, f"KV_{self._names.results_bucket}", ask)
+        return {message.subject.split(".")[-2] for message in found}
 
     async def get_written(self, key: JobKey) -> Stored | None:
         """The same from the bucket's leader: sees what was written, also a moment ago on a replicated bucket.

@@ -101,7 +101,7 @@ def words_of(entry: AuditEntry) -> Iterator[str]:
         case "gap":
             yield f"{figures.many(entry.count, 'entry', 'entries')} missing"
         case "paused":
-            yield "until resumed" if entry.for_s is None else f"for {render.duration(entry.for_s)}"
+            yield "until resumed" if entry.for_s is None else f"for {figures.span(entry.for_s * 1000)}"
     if entry.event == "refused" and entry.count > 1:
         yield f"{entry.count:,} times"
     if entry.event == "returned" or (entry.cause and entry.event == "ended"):

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from mesh.broker.stores.deadletters import DeadLetter
-from mesh.cli.terminal import render
+from mesh.cli.terminal import figures, render
 from mesh.cli.terminal.render import TableColumn
 from mesh.clock import SYSTEM
 from mesh.control.deadletters.redrive import Decision, Verb, as_json, read_request
@@ -71,7 +71,7 @@ def show_list(letters: Sequence[DeadLetter], total: int, is_json: bool) -> None:
         for line in render.table(_LETTERS, [_row(each) for each in letters], render.width()):
             render.say(line)
         more = f"; the newest {len(letters)} are shown, --limit shows more" if total > len(letters) else ""
-        render.note(f"{_count(total)}{more}. `mesh dlq show JOB` tells all about one.")
+        render.note(f"{figures.many(total, 'dead letter')}{more}. `mesh dlq show JOB` tells all about one.")
 
 
 def show_one(letter: DeadLetter, count: int, story: DeadLetterDetail, is_json: bool) -> None:
@@ -206,15 +206,11 @@ def _reason(letter: DeadLetter) -> str:
 
 
 def _ago(letter: DeadLetter) -> str:
-    return f"{render.duration(SYSTEM.wall_unix_ms() / 1000 - letter.buried_unix_ms / 1000)} ago"
+    return f"{figures.span(SYSTEM.wall_unix_ms() - letter.buried_unix_ms)} ago"
 
 
 def _instant(unix_ms: int) -> str:
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(unix_ms / 1000)) if unix_ms else "at a time unknown"
-
-
-def _count(total: int) -> str:
-    return f"{total} dead letter{'' if total == 1 else 's'}"
 
 
 def _clean(text: str) -> str:

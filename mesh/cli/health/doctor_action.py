@@ -6,7 +6,7 @@ import msgspec
 
 from mesh.cli.connecting import connect_options
 from mesh.cli.option_values import Nats
-from mesh.cli.terminal import panes, render
+from mesh.cli.terminal import figures, panes, render
 from mesh.control.doctor import checks, examine
 from mesh.control.doctor.facts import LEVELS, Advice, Facts
 from mesh.protocol.subjects import Names
@@ -66,4 +66,4 @@ def _count(advice: Sequence[Advice]) -> str:
     if not advice:
         return "nothing is wrong."
     counts = [(sum(1 for each in advice if each.level == level), level) for level in LEVELS]
-    return ", ".join(f"{count} {level}{'' if count == 1 else 's'}" for count, level in counts if count) + "."
+    return ", ".join(figures.many(count, level) for count, level in counts if count) + "."

@@ -17,9 +17,10 @@ from mesh.cli.option_values import Nats
 from mesh.cli.terminal import figures, render
 from mesh.cli.terminal.render import TableColumn
 from mesh.clock import SYSTEM
-from mesh.control.replay.plan import SHARES, Outline, ReplayMapping, ReplayReport, percentile
+from mesh.control.replay.plan import SHARES, Outline, ReplayMapping, ReplayReport
 from mesh.control.replay.runner import Pace, Replay, check_models
 from mesh.errors import ConfigError
+from mesh.figures import quantile
 from mesh.protocol.subjects import Names, check_token, is_token, to_token
 
 LOOK_S = 0.5  # between looks at how it goes
@@ -135,7 +136,7 @@ def _show_report(report: ReplayReport, run: str, outline: Outline, as_json: bool
     if report.behind_s >= 1:
         render.note(f"the pace was not kept: up to {figures.span(report.behind_s * 1000)} late; see --at-once, --speed")
     rows = [
-        (f"{what}, {who}", *(figures.span(percentile(values, share)) for share in SHARES))
+        (f"{what}, {who}", *(figures.span(quantile(values, share / 100)) for share in SHARES))
         for what, who, values in _times(report)
         if values
     ]
@@ -168,7 +169,7 @@ def _outline_as_json(outline: Outline) -> dict[str, Any]:
 
 def _report_as_json(report: ReplayReport, run: str, outline: Outline) -> dict[str, Any]:
     times = {
-        f"{what.replace(' ', '_')}_ms_{who}": {f"p{share}": percentile(values, share) for share in SHARES}
+        f"{what.replace(' ', '_')}_ms_{who}": {f"p{share}": round(quantile(values, share / 100)) for share in SHARES}
         for what, who, values in _times(report)
         if values
     }

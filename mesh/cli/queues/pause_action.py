@@ -6,7 +6,7 @@ from typing import Any
 
 from mesh.cli.connecting import open_mesh
 from mesh.cli.option_values import Nats
-from mesh.cli.terminal import render
+from mesh.cli.terminal import figures, render
 from mesh.cli.terminal.render import TableColumn
 from mesh.control.queues import pause as pausing
 from mesh.control.queues.pause import PausableQueue, PauseOutcome
@@ -53,7 +53,7 @@ def pause_words(queue: PausableQueue) -> str:
     if not queue.pause_s:
         return "open"
     whole = "" if queue.paused_lanes == queue.lanes else f" ({queue.paused_lanes} of {queue.lanes} lanes)"
-    return f"paused{whole}" if queue.is_for_ever else f"paused for {render.duration(queue.pause_s + 0.5)}{whole}"
+    return f"paused{whole}" if queue.is_for_ever else f"paused for {figures.span(queue.pause_s * 1000 + 500)}{whole}"
 
 
 def _show(outcome: PauseOutcome, as_json: bool) -> None:

@@ -1,6 +1,8 @@
 """Numbers as people read them, in few columns. Pure. Used by the commands that look."""
 
-SECOND_MS, MINUTE_MS, HOUR_MS, DAY_MS = 1000, 60_000, 3_600_000, 86_400_000
+from mesh.figures import many, span
+
+__all__ = ["count", "many", "rate", "size", "span"]
 
 
 def count(number: int) -> str:
@@ -21,25 +23,8 @@ def size(number: int) -> str:
     return f"{value:.1f} TB"
 
 
-def span(milliseconds: float) -> str:
-    """340ms, 4.2s, 42s, 7m, 3h, 12d."""
-    if milliseconds < SECOND_MS:
-        return f"{max(0, int(milliseconds))}ms"
-    if milliseconds < 10 * SECOND_MS:
-        return f"{int(milliseconds / 100) / 10}s"
-    for size, unit in ((DAY_MS, "d"), (HOUR_MS, "h"), (MINUTE_MS, "m")):
-        if milliseconds >= size:
-            return f"{int(milliseconds // size)}{unit}"
-    return f"{int(milliseconds // SECOND_MS)}s"
-
-
 def rate(per_s: float | None) -> str:
     """12.5/s, 340/s; "-" where it is not known."""
     if per_s is None:
         return "-"
     return f"{per_s:.1f}/s" if per_s < 100 else f"{count(int(per_s))}/s"
-
-
-def many(number: int, one: str, several: str = "") -> str:
-    """1 job, 2 jobs; with commas in large numbers."""
-    return f"{number:,} {one if number == 1 else several or one + 's'}"

@@ -108,14 +108,6 @@ def harmless(text: str) -> str:
     return "".join(char if char.isprintable() or char in "\n\t" else "\ufffd" for char in text)
 
 
-def duration(seconds: float) -> str:
-    """A span of time for a table: 42s, 7m, 3h, 12d. Pure."""
-    for size, unit in ((86_400, "d"), (3600, "h"), (60, "m")):
-        if seconds >= size:
-            return f"{int(seconds // size)}{unit}"
-    return f"{max(0, int(seconds))}s"
-
-
 def _fit(text: str, size: int, column: TableColumn) -> str:
     text = clip(text, size)
     pad = " " * (size - cells(text))

@@ -7,7 +7,7 @@ import msgspec
 
 from mesh.cli.connecting import open_client
 from mesh.cli.option_values import Nats
-from mesh.cli.terminal import render
+from mesh.cli.terminal import figures, render
 from mesh.cli.terminal.render import TableColumn
 from mesh.clock import SYSTEM
 from mesh.control.status import versions
@@ -56,7 +56,7 @@ def _row(worker: Presence) -> Sequence[str]:
         _count(worker.tokens),
         worker.host,
         str(worker.pid),
-        render.duration(SYSTEM.wall_unix_ms() / 1000 - worker.started_unix_ms / 1000),
+        figures.span(SYSTEM.wall_unix_ms() - worker.started_unix_ms),
     )
 
 

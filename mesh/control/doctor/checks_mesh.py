@@ -11,6 +11,7 @@ from mesh.control.doctor.facts import Advice, DriftFacts, Level, MeshFacts, Sett
 from mesh.control.status import versions
 from mesh.control.status.checks import findings
 from mesh.control.status.depth import Snapshot, WorkerSeen
+from mesh.figures import many
 from mesh.protocol.subjects import DEFAULT_NAMESPACE, Names
 from mesh.protocol.version import UPGRADE, parse
 
@@ -78,9 +79,7 @@ def in_words(mesh: MeshFacts) -> str:
         *doors,
         (sum(each.jobs for each in seen.queues), "job"),
     ]
-    return ", ".join(f"{count:,} {word}{'' if count == 1 else 's'}" for count, word in counts) + (
-        f", protocol {mesh.settings.protocol}"
-    )
+    return ", ".join(many(count, word) for count, word in counts) + f", protocol {mesh.settings.protocol}"
 
 
 def _init(names: Names) -> str:

@@ -13,9 +13,9 @@ from msgspec.structs import replace
 from mesh.broker import topology
 from mesh.broker.broker import Broker
 from mesh.broker.inspect.inspector import Inspector
-from mesh.broker.stores.backlog import Backlog, Dated
 from mesh.broker.stores.deadletters import DeadLetter, DeadLetterFilter
 from mesh.broker.stores.delivery import StoredRequest
+from mesh.broker.stores.journal import Dated
 from mesh.broker.stores.reads import StoredMessage
 from mesh.control.deadletters.redrive import read_request
 from mesh.control.deadletters.service import DeadLetterService
@@ -72,7 +72,8 @@ class JobDetailReader:
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
         self._inspector = Inspector(broker)
-        self._backlog = Backlog(broker)
+        self._workers = broker.workers
+        self._journal = broker.journal
         self._queue = broker.queue
         self._store = broker.results
         self._dead_letters = DeadLetterService(broker)
@@ -89,7 +90,7 @@ class JobDetailReader:
         check_token("id", key.id)
         now_ms = await self._inspector.clock()
         story, message, beats = await asyncio.gather(
-            self._backlog.story(key), self._store.read_last(key), self._inspector.beats()
+            self._journal.story(key), self._store.read_last(key), self._workers.beats()
         )
         result = _result(message, story)
         stored = await self._request(key, story, result)
@@ -151,7 +152,7 @@ class JobDetailReader:
         depths, lanes, beats, settings = await asyncio.gather(
             self._inspector.depths(),
             self._inspector.lanes(),
-            self._inspector.beats(),
+            self._workers.beats(),
             topology.read_settings(self._broker),
         )
         queues = [each for each in depth.read_queues(self._broker.names, depths, lanes)[0] if each.model == seen.model]
@@ -174,19 +175,20 @@ class JobDetailReader:
             return None
         if not queue.lanes:
             at = RequestAddress(seen.model, seen.tier, "*", "*")
-            return await self._backlog.count_after(at, 0) - await self._backlog.count_after(at, seen.sequence - 1)
+            return await self._queue.count_after(0, at) - await self._queue.count_after(seen.sequence - 1, at)
         counts = 0
         for lane in queue.lanes:
             at = RequestAddress(lane.model, lane.tier, "*", lane.lane)
             waiting, behind = await asyncio.gather(
-                self._backlog.count_after(at, lane.delivered_sequence),
-                self._backlog.count_after(at, max(seen.sequence - 1, lane.delivered_sequence)),
+                self._queue.count_after(lane.delivered_sequence, at),
+                self._queue.count_after(max(seen.sequence - 1, lane.delivered_sequence), at),
             )
             counts += max(0, waiting - behind)
         return counts
 
     async def _unknown(self, key: JobKey) -> str:
-        others = [each for each in await self._backlog.tenants_of(key.id) if each != key.tenant]
+        begun, ended = await asyncio.gather(self._journal.tenants_of(key.id), self._store.tenants_of(key.id))
+        others = sorted((begun | ended) - {key.tenant})
         text = (
             f"job {key.id} of tenant {key.tenant} is not known: "
             "it never existed, or ended longer ago than anything is kept"

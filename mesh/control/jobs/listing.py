@@ -14,8 +14,8 @@ from msgspec.structs import replace
 from mesh.broker.broker import Broker
 from mesh.broker.inspect.facts import LaneFacts
 from mesh.broker.inspect.inspector import Inspector
-from mesh.broker.stores.backlog import PAGE, Backlog, Newest
 from mesh.broker.stores.delivery import StoredRequest
+from mesh.broker.stores.journal import Newest
 from mesh.control.jobs.job_state import JobSeen, JobState, State, in_order, job_state, without_lost
 from mesh.job_key import JobKey
 from mesh.protocol.messages import Event, LaterEvent, Result, Started
@@ -53,7 +53,9 @@ class JobLister:
     def __init__(self, broker: Broker) -> None:
         self._names = broker.names
         self._inspector = Inspector(broker)
-        self._backlog = Backlog(broker)
+        self._workers = broker.workers
+        self._queue = broker.queue
+        self._journal = broker.journal
         self._gate = asyncio.Semaphore(AT_ONCE)
 
     async def listing(self, selection: JobSelection, limit: int) -> Listing:
@@ -65,7 +67,7 @@ class JobLister:
         """
         meant = _pattern(selection)
         now_ms, depths, lanes, beats = await asyncio.gather(
-            self._inspector.clock(), self._inspector.depths(), self._inspector.lanes(), self._inspector.beats()
+            self._inspector.clock(), self._inspector.depths(), self._inspector.lanes(), self._workers.beats()
         )
         tenants: Counter[str] = Counter()
         queues: set[tuple[str, str, str]] = set()
@@ -105,14 +107,14 @@ class JobLister:
     async def _given_of(self, look: "_Look", lane: LaneFacts, most: int) -> list[JobSeen]:
         found: list[JobSeen] = []
         at = RequestAddress(lane.model, lane.tier, look.meant.tenant, lane.lane)
-        after, left = 0, most
-        while left > 0 and after < lane.delivered_sequence and len(found) < look.limit:
+        pages, left = self._queue.pages(0, at, last=lane.delivered_sequence, most=most), most
+        while left > 0 and len(found) < look.limit:
             async with self._gate:
-                page = await self._backlog.requests(at, after, min(left, PAGE))
-            if not page:
+                page = await anext(pages, None)
+            if page is None:
                 break
-            after, left = page[-1].sequence, left - len(page)
-            found += await self._see(look, [each for each in page if each.sequence <= lane.delivered_sequence])
+            left -= len(page)
+            found += await self._see(look, page)
         return found
 
     async def _waiting(
@@ -125,28 +127,26 @@ class JobLister:
         """
         found: list[JobSeen] = []
         after = min(delivered_to.values(), default=0)
-        while len(found) < most:
-            page = await self._backlog.requests(look.meant, after)
-            if not page:
-                break
-            after = page[-1].sequence
+        async for page in self._queue.pages(after, look.meant):
             for each in page:
                 at = each.address
                 if at is not None and each.sequence > delivered_to.get((at.model, at.tier, at.lane), 0):
                     found.append(look.seen(each, at, Newest()))
+            if len(found) >= most:
+                break
         return found[:most]
 
     async def _count_delivered(self, lane: LaneFacts, meant: RequestAddress) -> int:
         at = RequestAddress(lane.model, lane.tier, meant.tenant, lane.lane)
         async with self._gate:
-            total = await self._backlog.count_after(at, 0)
-            return total - await self._backlog.count_after(at, lane.delivered_sequence)
+            total = await self._queue.count_after(0, at)
+            return total - await self._queue.count_after(lane.delivered_sequence, at)
 
     async def _see(self, look: "_Look", page: list[StoredRequest]) -> list[JobSeen]:
         """Those of a page that are in the state meant."""
         named = [(each, each.address) for each in page]
         keys = [JobKey(at.tenant, each.job) for each, at in named if at is not None and is_token(at.tenant)]
-        newest = await self._backlog.newest(keys)
+        newest = await self._journal.newest(keys)
         known = [
             newest.get(JobKey(at.tenant, each.job), Newest()) if at is not None else Newest() for each, at in named
         ]
@@ -168,10 +168,10 @@ class JobLister:
             return event.worker
         name = JobKey(at.tenant, stored.job)
         async with self._gate:
-            first = await self._backlog.first(name, stored.request is None or stored.request.stream)
+            first = await self._journal.oldest(name, stored.request is None or stored.request.stream)
             if event.attempt == 1 and first is not None and isinstance(first.said, Started):
                 return first.said.worker
-            begun = [each.said for each in await self._backlog.story(name) if isinstance(each.said, Started)]
+            begun = [each.said for each in await self._journal.story(name) if isinstance(each.said, Started)]
         return begun[-1].worker if begun else ""
 
 

@@ -7,6 +7,7 @@ import msgspec
 from mesh.control.jobs.job_state import JobSeen
 from mesh.control.status.checks import FAR_MS
 from mesh.control.status.depth import QueueDepth, WorkerSeen
+from mesh.figures import many, span
 from mesh.protocol.messages import TIERS
 
 
@@ -56,8 +57,8 @@ def _service(seen: JobSeen, place: QueueContext) -> Iterator[PendingReason]:
         return
     left_ms = place.queue.pause_left_ms
     if left_ms:
-        span = f" for another {_seconds(left_ms)}" if left_ms < FAR_MS else " until it is resumed"
-        yield PendingReason(code="paused", text=f"{seen.model}/{seen.tier} is paused{span}")
+        rest = f" for another {span(left_ms)}" if left_ms < FAR_MS else " until it is resumed"
+        yield PendingReason(code="paused", text=f"{seen.model}/{seen.tier} is paused{rest}")
     ready = [each.presence for each in place.workers if each.presence.state == "ready"]
     if not place.workers:
         yield PendingReason(code="no_worker", text=f"no worker of model {seen.model} is there")
@@ -76,28 +77,18 @@ def _line(seen: JobSeen, place: QueueContext) -> Iterator[PendingReason]:
     """Who comes first."""
     if place.ahead is None:
         return
-    before = f"{_jobs(place.ahead)} of its model and tier {'waits' if place.ahead == 1 else 'wait'} before it"
+    before = f"{many(place.ahead, 'job')} of its model and tier {'waits' if place.ahead == 1 else 'wait'} before it"
     yield PendingReason(code="position", text=before if place.ahead else "it is the next of its model and tier")
     if seen.tier in TIERS:
         higher = TIERS[: TIERS.index(seen.tier)]
         waiting = sum(each.waiting for each in place.queues if each.tier in higher)
         if waiting:
-            yield PendingReason(code="tier", text=f"{_jobs(waiting)} of higher tiers get most of the slots meanwhile")
+            yield PendingReason(
+                code="tier", text=f"{many(waiting, 'job')} of higher tiers get most of the slots meanwhile"
+            )
 
 
 def _deadline(seen: JobSeen) -> PendingReason:
     if seen.deadline_ms <= 0:
         return PendingReason(code="deadline", text="its deadline has passed: it is about to expire")
-    return PendingReason(code="deadline", text=f"if it is not done by then, it expires in {_seconds(seen.deadline_ms)}")
-
-
-def _jobs(count: int) -> str:
-    return f"{count:,} job{'' if count == 1 else 's'}"
-
-
-def _seconds(ms: int) -> str:
-    minutes, seconds = divmod(max(0, ms) // 1000, 60)
-    if not minutes:
-        return f"{seconds} s"
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds} s"
+    return PendingReason(code="deadline", text=f"if it is not done by then, it expires in {span(seen.deadline_ms)}")

@@ -17,14 +17,13 @@ from mesh.job_key import JobKey
 from mesh.protocol import codec, headers
 from mesh.protocol.messages import Event, LaterEvent, Result
 from mesh.protocol.subjects import is_token
+from mesh.protocol.timing import LAG_S
 
 MAX_WAITING = 20_000  # events not shown yet; what comes beyond is read back from the journal
 MAX_JOBS = 20_000  # of which is known how far they were told; beyond, the one heard of longest ago is forgotten
 TICK_S = 0.5  # without an event for so long, whoever shows them is told that time passes
 QUIET_TICKS = 4  # without an event of the one job that is followed, its Result is looked for in the store
 LAG_TRIES = 3  # a replica's journal may lag behind what is heard
-LAG_S = 0.05
-PAGE = 200  # events read at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,11 +163,9 @@ class EventTail:
         """What the journal has of a job beyond what was told; the rest later if NATS is away."""
         found: list[TailEvent] = []
         try:
-            while page := await self._journal.read(self._names.events(name), self._places.get(name, 0), PAGE):
+            async for page in self._journal.pages(self._names.events(name), self._places.get(name, 0)):
                 for entry in page:
                     found += self._tell(name, entry.sequence, entry.body)
-                if len(page) < PAGE:
-                    break
         except BrokerError:
             self._late[name] = None
             await asyncio.sleep(TICK_S)

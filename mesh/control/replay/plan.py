@@ -161,8 +161,3 @@ class ReplayReport:
         if not self.originals:
             return [], sorted(now for now in ours if now >= 0)
         return sorted(was for was, _ in both), sorted(now for _, now in both)
-
-
-def percentile(values: Sequence[int], share: int) -> int:
-    """Of ascending values, n >= 1: the smallest that `share` percent of them do not exceed."""
-    return values[max(0, -(-len(values) * share // 100) - 1)]

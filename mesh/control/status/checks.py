@@ -8,6 +8,7 @@ import msgspec
 from mesh.broker.inspect.facts import PeerFacts, StoreFacts
 from mesh.control.status import versions
 from mesh.control.status.depth import QueueDepth, Snapshot, WorkerSeen
+from mesh.figures import many, span
 from mesh.protocol.subjects import Names
 from mesh.protocol.timing import PRESENCE_SILENT_S
 
@@ -52,7 +53,7 @@ def _of_stores(snapshot: Snapshot, names: Names) -> Iterator[Finding]:
         yield from _fullness(store, names)
     yield from _of_copies(snapshot.stores)
     if snapshot.dead_letters:
-        text = f"{_many(snapshot.dead_letters, 'job was', 'jobs were')} given up and not redriven"
+        text = f"{many(snapshot.dead_letters, 'job was', 'jobs were')} given up and not redriven"
         yield Finding(level="notice", code="dead_letters", text=text, next="mesh dlq ls")
 
 
@@ -72,11 +73,11 @@ def _of_copies(stores: Iterable[StoreFacts]) -> Iterator[Finding]:
                 bad.setdefault(peer.name, []).append((store.name, peer))
     for name, copies in sorted(bad.items()):
         if any(peer.is_offline for _, peer in copies):
-            text = f"server {name} is away, with its copies of {_many(len(copies), 'stream', 'streams')}"
+            text = f"server {name} is away, with its copies of {many(len(copies), 'stream', 'streams')}"
         else:
             lag = max(peer.lag for _, peer in copies)
             which = ", ".join(store for store, _ in copies)
-            text = f"server {name} is up to {_many(lag, 'operation', 'operations')} behind in {which}"
+            text = f"server {name} is up to {many(lag, 'operation', 'operations')} behind in {which}"
         yield Finding(level="notice", code="replica", text=text)
 
 
@@ -106,12 +107,10 @@ def _of_queues(snapshot: Snapshot, names: Names) -> Iterator[Finding]:
                 level: Level = "broken" if is_full else "notice"
                 yield Finding(level=level, code="queue_full", text=f"{text}: {limit} jobs a lane, more are refused")
         if queue.redelivered:
-            text = (
-                f"{_many(queue.redelivered, 'job', 'jobs')} of {name} came back from a worker that was lost or stopped"
-            )
+            text = f"{many(queue.redelivered, 'job')} of {name} came back from a worker that was lost or stopped"
             yield Finding(level="notice", code="redelivered", text=text, next="mesh jobs --state running")
     if snapshot.unroutable:
-        text = f"{_many(snapshot.unroutable, 'request', 'requests')} on no job's subject: any worker removes them"
+        text = f"{many(snapshot.unroutable, 'request', 'requests')} on no job's subject: any worker removes them"
         yield Finding(level="notice", code="unroutable", text=text)
 
 
@@ -123,15 +122,13 @@ def _backlogs(snapshot: Snapshot) -> Iterator[Finding]:
         waiting = sum(each.waiting for each in queues)
         if waiting > capacity and not any(each.pulls for each in queues if each.waiting):
             oldest_ms = max((each.oldest_waiting_ms or 0 for each in queues), default=0)
-            text = f"{_many(waiting, 'job', 'jobs')} of {model} wait, one for {_span(oldest_ms)}: "
-            yield Finding(
-                level="notice", code="busy", text=text + f"{_many(capacity, 'slot', 'slots')} are too few just now"
-            )
+            text = f"{many(waiting, 'job')} of {model} wait, one for {span(oldest_ms)}: "
+            yield Finding(level="notice", code="busy", text=text + f"{many(capacity, 'slot')} are too few just now")
 
 
 def _service(queue: QueueDepth, name: str, workers: list[WorkerSeen]) -> Iterator[Finding]:
     """Whether anybody does what waits in a queue."""
-    jobs = _many(queue.jobs, "job", "jobs")
+    jobs = many(queue.jobs, "job")
     if not queue.is_declared:
         text = f"{jobs} for {name}, which no consumer serves: a worker of any model ends them as failed"
         yield Finding(level="broken", code="undeclared", text=text, next=f"mesh worker --name {queue.model}")
@@ -143,8 +140,8 @@ def _service(queue: QueueDepth, name: str, workers: list[WorkerSeen]) -> Iterato
         text = f"{jobs} of {name}, and its workers are all {states}"
         yield Finding(level="notice", code="not_ready", text=text, next="mesh workers")
     if queue.pause_left_ms and queue.jobs:
-        span = f" for another {_span(queue.pause_left_ms)}" if queue.pause_left_ms < FAR_MS else ""
-        text = f"{name} is paused{span}, with {_many(queue.waiting, 'job', 'jobs')} waiting"
+        rest = f" for another {span(queue.pause_left_ms)}" if queue.pause_left_ms < FAR_MS else ""
+        text = f"{name} is paused{rest}, with {many(queue.waiting, 'job')} waiting"
         yield Finding(level="notice", code="paused", text=text, next=f"mesh resume {name}")
 
 
@@ -158,7 +155,7 @@ def _of_workers(workers: Iterable[WorkerSeen]) -> Iterator[Finding]:
     old = [each for each in workers if version_key(each.presence.version) < newest]
     if old:
         versions = ", ".join(sorted({each.presence.version for each in old}, key=version_key))
-        text = f"{_many(len(old), 'worker runs', 'workers run')} an older mesh ({versions}) than the others"
+        text = f"{many(len(old), 'worker runs', 'workers run')} an older mesh ({versions}) than the others"
         yield Finding(level="notice", code="old_version", text=text, next="mesh workers --json")
 
 
@@ -184,15 +181,3 @@ def version_key(version: str) -> tuple[int, ...]:
     """A version to compare by: `2.14.3-beta` as (2, 14, 3). What is no number counts as 0."""
     parts = version.split("+")[0].split("-")[0].split(".")
     return tuple(int(part) if part.isascii() and part.isdigit() and len(part) < 10 else 0 for part in parts)
-
-
-def _span(ms: int) -> str:
-    seconds = ms // 1000
-    for size, unit in ((86_400, "d"), (3600, "h"), (60, "m")):
-        if seconds >= size:
-            return f"{seconds // size}{unit}"
-    return f"{seconds}s"
-
-
-def _many(count: int, one: str, several: str) -> str:
-    return f"{count:,} {one if count == 1 else several}"

@@ -6,7 +6,8 @@ from msgspec.structs import replace
 
 from mesh.broker.broker import Broker
 from mesh.broker.inspect.facts import LaneFacts
-from mesh.broker.inspect.inspector import Beat, Inspector
+from mesh.broker.inspect.inspector import Inspector
+from mesh.broker.stores.workers import Beat, PresenceStore
 from mesh.control.status import depth
 from mesh.control.status.depth import QueueDepth, Rates, Snapshot, WorkerSeen
 from mesh.errors import TopologyError
@@ -23,7 +24,7 @@ async def snapshot(broker: Broker) -> Snapshot:
     inspector = Inspector(broker)
     now_ms = await inspector.clock()
     server, (stores, missing), depths, lanes, beats = await asyncio.gather(
-        inspector.server(), inspector.stores(), inspector.depths(), inspector.lanes(), _beats(inspector)
+        inspector.server(), inspector.stores(), inspector.depths(), inspector.lanes(), _beats(broker.workers)
     )
     queues, unroutable = depth.read_queues(broker.names, depths, lanes)
     dead = next((each.messages for each in stores if each.name == broker.names.dead_stream), 0)
@@ -44,9 +45,9 @@ def rates(before: Snapshot, after: Snapshot, names: Names) -> Rates:
     return depth.rates(before, after, names.requests_stream)
 
 
-async def _beats(inspector: Inspector) -> list[Beat]:
+async def _beats(workers: PresenceStore) -> list[Beat]:
     try:
-        beats = await inspector.beats()
+        beats = await workers.beats()
     except TopologyError:
         return []  # the bucket is missing, and the snapshot says so
     return sorted(beats, key=lambda beat: (beat.presence.model, beat.presence.worker))

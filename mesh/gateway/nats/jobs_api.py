@@ -181,15 +181,15 @@ class JobsApi:
             asked = msgspec.json.decode(request.payload, type=ReplayQuery) if request.payload else ReplayQuery()
         except msgspec.MsgspecError as error:
             raise InvalidRequestError(f'must be {{"index": n}}: {error}', field="body") from None
-        journal, after, index = self._termination.journal, 0, asked.index
+        journal, is_known, index = self._termination.journal, False, asked.index
         subject = journal.subject(key)
         if asked.after is not None:
             for entry in await journal.read(subject, max(0, asked.after), max(1, min(PAGE, asked.limit))):
                 request.respond(entry.body, headers.block((SEQUENCE, entry.sequence)))
             request.respond(b"")
             return
-        while page := await journal.read(subject, after, PAGE):
-            after = page[-1].sequence
+        async for page in journal.pages(subject):
+            is_known = True
             for entry in page:
                 event: Event | LaterEvent | None = entry.event
                 if isinstance(event, Delta) and event.index + len(event.token_ids) <= index:
@@ -198,9 +198,7 @@ class JobsApi:
                     event = entry.later
                 if isinstance(event, Delta | Result) or (event is not None and event.index >= index):
                     request.respond(entry.body)
-            if len(page) < PAGE:
-                break
-        if not after:
+        if not is_known:
             found = await self._termination.store.get(key)
             if found is not None:
                 request.respond(found.body)

@@ -20,6 +20,7 @@ from mesh.gateway.admission import Admission
 from mesh.gateway.clients import Clients
 from mesh.gateway.session import Session
 from mesh.gateway.waiters import Waiters
+from mesh.job_key import JobRef
 from mesh.protocol.refusals import INTERNAL, details_of, service_code
 from mesh.protocol.subjects import check_token, is_token
 
@@ -142,7 +143,7 @@ class FrontDoor:
     def _tell_accepted(self, visit: Session, tenant: str, model: str) -> None:
         """For the audit, if it is this request that made the job."""
         if self._audit is not None and visit.job is not None and not visit.job.is_joined:
-            self._audit.accepted(tenant, visit.job.id, model, visit.manner.tier, visit.job.sequence)
+            self._audit.accepted(JobRef(visit.job.id, tenant, model, visit.manner.tier, visit.job.sequence))
 
     def _canceller(self) -> Callable[[], None]:
         """What ends the task that calls this, for want of a requester."""

@@ -10,9 +10,9 @@ from collections.abc import Awaitable, Callable
 from mesh.broker.stores.journal import Entry
 from mesh.errors import BrokerError, BrokerTimeoutError
 from mesh.protocol.messages import Result
+from mesh.protocol.timing import LAG_S
 
 PAGE = 200  # events read at once
-LAG_S = 0.05  # between looks at a replica that lags behind what was heard
 PATIENCE_S = 5.0  # for the journal to show what was heard
 FINISH_S = 30.0  # for the last events of a job that has ended, also while NATS is away
 

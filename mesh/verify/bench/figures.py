@@ -5,12 +5,13 @@ time per output token after the first. E2EL: time to the request's end. TTFT and
 request, by its own clock.
 """
 
-import math
 import statistics
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+from mesh.figures import quantile
 
 PERCENTILES = (50, 90, 99)
 
@@ -193,16 +194,8 @@ def spread_of(values: Sequence[float], percentiles: Sequence[int] = PERCENTILES)
         mean=statistics.fmean(ordered),
         std=statistics.pstdev(ordered),
         max=ordered[-1],
-        percentiles={share: percentile(ordered, share) for share in percentiles},
+        percentiles={share: quantile(ordered, share / 100) for share in percentiles},
     )
-
-
-def percentile(ordered: Sequence[float], share: float) -> float:
-    """Return the `share`th percentile of sorted values (one or more), interpolated between the two nearest."""
-    place = (len(ordered) - 1) * share / 100
-    low = math.floor(place)
-    high = min(low + 1, len(ordered) - 1)
-    return ordered[low] + (ordered[high] - ordered[low]) * (place - low)
 
 
 def _known(samples: Iterable[Sample], value: Callable[[Sample], float | None]) -> list[float]:

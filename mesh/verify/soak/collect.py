@@ -4,15 +4,14 @@ import asyncio
 
 from mesh.broker import topology
 from mesh.broker.broker import Broker
-from mesh.broker.stores.reads import StoredMessage, get_batch
+from mesh.broker.stores.reads import PageSize, StoredMessage, read_pages
 from mesh.broker.transport.connection import Connection
 from mesh.errors import BrokerError, ProtocolError
 from mesh.protocol import codec, headers
 from mesh.protocol.messages import Event, Started
 from mesh.verify.soak.history import DeadLetterSeen, Rest, RunHistory, StoredEvent
 
-PAGE = 500
-READ_S = 20.0
+PAGE = PageSize(messages=500, timeout_s=20.0)
 TRIES = 20  # a replica may lag, and a server may have just restarted
 PAUSE_S = 0.25
 
@@ -107,22 +106,10 @@ async def _read_all(connection: Connection, stream: str) -> list[StoredMessage]:
     for _ in range(TRIES):
         try:
             wanted = int((await topology.stream_state(connection, stream))["messages"])
-            found = await _read_pages(connection, stream)
+            found = [each async for page in read_pages(connection, stream, ">", size=PAGE) for each in page]
         except BrokerError:
             found, wanted = [], -1
         if len(found) == wanted:
             return found
         await asyncio.sleep(PAUSE_S)
     raise BrokerError(f"stream {stream} cannot be read completely: {len(found)} of {wanted} messages")
-
-
-async def _read_pages(connection: Connection, stream: str) -> list[StoredMessage]:
-    found: list[StoredMessage] = []
-    after = 0
-    while True:
-        ask = {"seq": after + 1, "next_by_subj": ">", "batch": PAGE}
-        page = await get_batch(connection, stream, ask, READ_S)
-        found += page
-        if not page:
-            return found
-        after = page[-1].sequence

@@ -100,9 +100,3 @@ class _Runs:
                 moves = self._moves[job]
                 stalls.append(moves[bisect_right(moves, at_s)] - at_s)
         return Recovery(kind, at_s, max(stalls), len(stalls)) if stalls else None
-
-
-def quantile(values: Iterable[float], share: float) -> float:
-    """Return the value below which `share` of the values lie; 0 if there are none."""
-    ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else 0.0

@@ -5,8 +5,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from mesh.figures import quantile
 from mesh.verify.soak import rules_journal, rules_reader
-from mesh.verify.soak.costs import Recovery, quantile, recoveries, work_of
+from mesh.verify.soak.costs import Recovery, recoveries, work_of
 from mesh.verify.soak.history import Case, RunHistory, cases
 from mesh.verify.soak.violation import Violation
 

@@ -24,7 +24,7 @@ def reasons(seen=QUEUED, **place):
 def test_a_job_in_line_says_how_many_come_before_it_and_when_it_expires():
     assert reasons() == {
         "position": "2 jobs of its model and tier wait before it",
-        "deadline": "if it is not done by then, it expires in 4 min 3 s",
+        "deadline": "if it is not done by then, it expires in 4m",
     }
     assert reasons(ahead=0)["position"] == "it is the next of its model and tier"
     assert reasons(ahead=1)["position"] == "1 job of its model and tier waits before it"
@@ -40,7 +40,7 @@ def test_a_job_in_line_says_how_many_come_before_it_and_when_it_expires():
             "not_ready",
             "the workers of m are all draining",
         ),
-        ({"queue": replace(QUEUE, pause_left_ms=65_000)}, "paused", "m/standard is paused for another 1 min 5 s"),
+        ({"queue": replace(QUEUE, pause_left_ms=65_000)}, "paused", "m/standard is paused for another 1m"),
         ({"queue": replace(QUEUE, pause_left_ms=FAR_MS)}, "paused", "m/standard is paused until it is resumed"),
         (
             {"queue": replace(QUEUE, is_declared=False)},

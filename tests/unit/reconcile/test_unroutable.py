@@ -6,6 +6,7 @@ import pytest
 
 from mesh.broker import topology
 from mesh.broker.broker import Broker
+from mesh.broker.stores.delivery import StoredRequest
 from mesh.broker.topology import MeshSettings
 from mesh.job_key import JobKey
 from mesh.protocol import codec
@@ -101,10 +102,14 @@ async def test_a_subject_without_a_tenant_can_have_no_result_and_is_removed(
     assert wire.on("$KV.mesh_results") == []
 
 
+async def queued(peer: Broker) -> list[StoredRequest]:
+    return [stored async for page in peer.queue.pages() for stored in page]
+
+
 async def test_a_request_that_a_worker_may_take_is_left_alone(watching: Unroutable, peer: Broker) -> None:
     sequences = [await submit(peer, peer.names.request(MODEL, "standard", "t", "x"), f"j{n}") for n in range(3)]
     await looked_at_everything(watching, peer)
-    assert [each.sequence for each in await peer.queue.read(0) if each.job != "mark"] == sequences
+    assert [each.sequence for each in await queued(peer) if each.job != "mark"] == sequences
     assert await result_of(peer, "j0") is None
 
 
@@ -116,7 +121,7 @@ async def test_what_was_stored_while_nobody_watched_is_found(peer: Broker, broke
     watching = Unroutable(broker, "w-1")
 
     async def only_one_is_left() -> bool:
-        return [each.sequence for each in await peer.queue.read(0)] == [kept]
+        return [each.sequence for each in await queued(peer)] == [kept]
 
     await wait_until(only_one_is_left)
     assert [await result_of(peer, f"j{number}") is not None for number in range(3)] == [True] * 3
@@ -156,7 +161,7 @@ async def test_a_model_that_was_deployed_since_is_served(watching: Unroutable, p
     await topology.apply(peer.connection, await topology.plan(peer, MeshSettings(lanes=1), ["newer"]))
     await submit(peer, "mesh.req.newer.standard.t.x", "late")
     await looked_at_everything(watching, peer)
-    assert [each.job for each in await peer.queue.read(0)] == ["late"]
+    assert [each.job for each in await queued(peer)] == ["late"]
 
 
 async def test_each_request_is_looked_at_by_one_process(

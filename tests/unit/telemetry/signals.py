@@ -1,18 +1,34 @@
 """Signals of a worker, with defaults for the fields that a test does not set."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
+from msgspec.structs import replace
+
+from mesh.job_key import JobRef
 from mesh.signals import AttemptStarted, EngineEnded, JobDelivered, JobEnded
 
-ABOUT: dict[str, Any] = {"job": "j1", "tenant": "acme", "model": "demo", "tier": "standard"}
+T = TypeVar("T")
+
+REF = JobRef("j1", "acme", "demo", "standard")
+
+
+def ref(**names: Any) -> JobRef:
+    """REF with some other names."""
+    return replace(REF, **names)
+
+
+def told(kind: Callable[..., T], known: dict[str, Any], fields: dict[str, Any]) -> T:
+    """A signal of the job REF; `fields` may name its `ref`."""
+    return kind(**({"ref": REF} | known | fields))
 
 
 def delivered(**fields: Any) -> JobDelivered:
-    return JobDelivered(**(ABOUT | {"delivered": 1, "queued_ms": 250} | fields))
+    return told(JobDelivered, {"delivered": 1, "queued_ms": 250}, fields)
 
 
 def started(**fields: Any) -> AttemptStarted:
-    return AttemptStarted(**(ABOUT | {"attempt": 1, "index": 0, "taken_from": ""} | fields))
+    return told(AttemptStarted, {"attempt": 1, "index": 0, "taken_from": ""}, fields)
 
 
 def engine_ended(**fields: Any) -> EngineEnded:
@@ -28,7 +44,7 @@ def engine_ended(**fields: Any) -> EngineEnded:
         "cached_tokens": 3,
         "tokens": 16,
     }
-    return EngineEnded(**(ABOUT | known | fields))
+    return told(EngineEnded, known, fields)
 
 
 def ended(**fields: Any) -> JobEnded:
@@ -43,4 +59,4 @@ def ended(**fields: Any) -> JobEnded:
         "total_ms": 2300,
         "code": None,
     }
-    return JobEnded(**(ABOUT | known | fields))
+    return told(JobEnded, known, fields)

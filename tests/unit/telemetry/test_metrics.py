@@ -19,7 +19,7 @@ from mesh.telemetry.collectors import EngineCollector, GpuCollector, MeshCollect
 from mesh.telemetry.metrics import Metrics
 from mesh.telemetry.readings import EngineReading, GpuReading, MeshReading, QueueReading, StoreReading, WorkerReading
 from mesh.telemetry.shapes import MOST_CODES, MOST_MODELS, MOST_TENANTS
-from tests.unit.telemetry.signals import ABOUT, delivered, ended, engine_ended, started
+from tests.unit.telemetry.signals import REF, delivered, ended, engine_ended, ref, started
 
 
 def values(metrics: Metrics) -> dict[str, float]:
@@ -69,9 +69,9 @@ def test_takeovers_are_counted_by_their_cause(metrics):
 
 def test_whatever_goes_wrong_has_a_counter(metrics):
     for signal in (
-        JobReturned(**ABOUT, reason="drain"),
-        JobBuried(**ABOUT, code="attempts_exhausted", attempts=3),
-        RequestRefused(**ABOUT, code="invalid_request", reason="a text nobody counts"),
+        JobReturned(REF, reason="drain"),
+        JobBuried(REF, code="attempts_exhausted", attempts=3),
+        RequestRefused(REF, code="invalid_request", reason="a text nobody counts"),
         EngineDied("a text nobody counts"),
         ConnectionChanged(False),
         ConnectionChanged(True),
@@ -90,7 +90,7 @@ def test_whatever_goes_wrong_has_a_counter(metrics):
 
 def test_invented_tenants_and_codes_do_not_fill_the_page(metrics):
     for number in range(500):
-        metrics.observe(ended(tenant=f"tenant-{number}", status="failed", code=f"code-{number}"))
+        metrics.observe(ended(ref=ref(tenant=f"tenant-{number}"), status="failed", code=f"code-{number}"))
     shown = values(metrics)
     assert len([name for name in shown if name.startswith("mesh_output_tokens_total")]) == MOST_TENANTS + 1
     assert len([name for name in shown if name.startswith("mesh_jobs_total")]) == MOST_CODES + 1
@@ -99,11 +99,11 @@ def test_invented_tenants_and_codes_do_not_fill_the_page(metrics):
 
 def test_what_no_worker_sees_is_counted_by_who_does(metrics):
     unrun = {"status": "expired", "code": "expired", "cause": "deadline", "total_ms": 4000}
-    metrics.observe(JobEndedUnrun(**ABOUT, **unrun))
-    metrics.observe(RequestAccepted(**ABOUT))
+    metrics.observe(JobEndedUnrun(REF, **unrun))
+    metrics.observe(RequestAccepted(REF))
     for number in range(500):
         metrics.observe(RequestDenied("any", f"invented-{number}", "model_not_found"))
-        metrics.observe(JobEndedUnrun(**(ABOUT | {"model": f"invented-{number}"} | unrun)))
+        metrics.observe(JobEndedUnrun(ref(model=f"invented-{number}"), **unrun))
     shown = values(metrics)
     assert shown['mesh_jobs_total{code="expired",model="demo",status="expired",tier="standard"}'] == 1
     assert shown['mesh_job_seconds_sum{model="demo",status="expired",tier="standard"}'] == 4

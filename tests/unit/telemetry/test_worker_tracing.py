@@ -8,7 +8,7 @@ from opentelemetry.trace import SpanKind, StatusCode
 
 from mesh.signals import JobBuried, JobReturned, RequestRefused
 from mesh.telemetry.worker_tracing import WorkerTracing
-from tests.unit.telemetry.signals import ABOUT, delivered, ended, engine_ended, started
+from tests.unit.telemetry.signals import REF, delivered, ended, engine_ended, ref, started
 
 TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 PARENT = f"00-{TRACE}-{SPAN}-01"
@@ -88,7 +88,7 @@ def test_a_takeover_says_from_whom_and_why(bench):
 
 def test_a_failed_attempt_is_an_error_and_the_next_one_a_span_of_its_own(bench):
     failed = engine_ended(is_finished=False, outcome="engine_error")
-    bench.tell(delivered(traceparent=PARENT), started(), failed, JobReturned(**ABOUT, reason="retry"))
+    bench.tell(delivered(traceparent=PARENT), started(), failed, JobReturned(REF, reason="retry"))
     assert bench.spans["process demo"].status.status_code is StatusCode.ERROR
     assert bench.spans["chat demo"].attributes["mesh.stopped"] == "engine_error"
     bench.tell(delivered(traceparent=PARENT, delivered=2), started(attempt=2), engine_ended(), ended())
@@ -97,7 +97,7 @@ def test_a_failed_attempt_is_an_error_and_the_next_one_a_span_of_its_own(bench):
 
 def test_a_job_handed_back_by_a_drain_is_no_error(bench):
     stopped = engine_ended(is_finished=False, outcome="drain")
-    bench.tell(delivered(traceparent=PARENT), started(), stopped, JobReturned(**ABOUT, reason="drain"))
+    bench.tell(delivered(traceparent=PARENT), started(), stopped, JobReturned(REF, reason="drain"))
     assert bench.spans["process demo"].status.status_code is StatusCode.UNSET
     assert bench.spans["process demo"].attributes["mesh.returned"] == "drain"
 
@@ -116,7 +116,7 @@ def test_a_broken_traceparent_breaks_nothing(bench, traceparent):
 
 
 def test_a_refused_body_is_a_short_span_with_its_code(bench):
-    refused = RequestRefused(**ABOUT, code="invalid_request", reason="a text nobody shows")
+    refused = RequestRefused(REF, code="invalid_request", reason="a text nobody shows")
     bench.tell(delivered(traceparent=PARENT), refused, ended(status="failed", code="invalid_request"))
     span = bench.spans["process demo"]
     assert span.attributes["error.type"] == "invalid_request"
@@ -125,14 +125,14 @@ def test_a_refused_body_is_a_short_span_with_its_code(bench):
 
 
 def test_a_dead_letter_is_an_event_of_its_attempt(bench):
-    buried = JobBuried(**ABOUT, code="attempts_exhausted", attempts=3)
+    buried = JobBuried(REF, code="attempts_exhausted", attempts=3)
     bench.tell(delivered(traceparent=PARENT), started(), buried, ended(status="failed", code="attempts_exhausted"))
     assert [event.name for event in bench.spans["process demo"].events] == ["dead letter"]
 
 
 def test_nothing_is_kept_of_jobs_that_ended(bench):
     bench.tell(
-        delivered(), started(), engine_ended(), ended(), delivered(job="j2"), JobReturned(**ABOUT, reason="lost")
+        delivered(), started(), engine_ended(), ended(), delivered(ref=ref(id="j2")), JobReturned(REF, reason="lost")
     )
     assert list(bench.tracing._jobs) == [("acme", "j2")]
 

@@ -326,7 +326,7 @@ async def test_a_note_is_kept_before_the_job_is_handed_back(ending: Ending, wire
     (note,), (nak,) = wire.on(NOTED), wire.on(ACKED)
     assert wire.answer_to(note) < wire.place_of(nak)
     assert nak.payload == b'-NAK {"delay":500000000}'
-    assert ending.told == [JobReturned("j", "t", MODEL, "standard", "retry")]
+    assert ending.told == [JobReturned(ending.delivery.ref, "retry")]
 
 
 async def test_a_job_is_handed_back_once(ending: Ending, acks: list[bytes], wire: Wire) -> None:
@@ -335,7 +335,7 @@ async def test_a_job_is_handed_back_once(ending: Ending, acks: list[bytes], wire
         await ending.perform(Nak(0.0))
     await wire.settle(ending.broker.connection)
     assert [each.payload for each in wire.on(ACKED)] == [b"-NAK"]
-    assert ending.told == [JobReturned("j", "t", MODEL, "standard", "drain")]
+    assert ending.told == [JobReturned(ending.delivery.ref, "drain")]
     assert ending.lease.is_lost
 
 

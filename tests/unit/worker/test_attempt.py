@@ -3,6 +3,7 @@
 import pytest
 
 from mesh.errors import DisconnectedError, EngineDeadError, EngineFailedError, TooLargeError
+from mesh.job_key import JobRef
 from mesh.policies.retry import RetryPolicy
 from mesh.protocol.history import History, read_history
 from mesh.protocol.messages import DEFAULT_DEADLINE_MS, Delta, Note, Request, Result, Started, Usage
@@ -15,11 +16,8 @@ USAGE = Usage(prompt_tokens=3, completion_tokens=2)
 
 def facts(request: Request | None = None, sequence: int = 17) -> JobFacts:
     return JobFacts(
-        id="j",
-        tenant="t",
-        model="m",
+        ref=JobRef("j", "t", "m", "batch", sequence),
         worker="w",
-        sequence=sequence,
         stored_unix_ms=STORED,
         received_unix_ms=STORED + 5,
         request=request or Request(prompt="a", metadata={"team": "x"}),
@@ -318,6 +316,6 @@ def test_after_its_end_an_attempt_decides_nothing():
 
 
 def test_a_body_that_is_no_request_can_still_be_answered():
-    one = Attempt(JobFacts("s9", "t", "m", "w", 9, STORED, STORED, None), RetryPolicy())
+    one = Attempt(JobFacts(JobRef("s9", "t", "m", "batch", 9), "w", STORED, STORED, None), RetryPolicy())
     store, *_ = one.failed(TooLargeError("much"), STORED + 1)
     assert (store.result.id, store.result.metadata, store.ttl_ms) == ("s9", None, 3_600_000)

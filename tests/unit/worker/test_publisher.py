@@ -116,7 +116,7 @@ async def test_output_whose_answer_was_lost_stands_once_and_the_next_follows_it(
 async def test_a_result_whose_answer_was_lost_is_announced_once(job: Job) -> None:
     await begun(job)
     job.journal.lost_answers = 1
-    assert await job.publisher.announce(RESULT)
+    assert await job.publisher.announce(codec.encode(RESULT))
     assert await job.events() == [STARTED, RESULT]
 
 
@@ -148,7 +148,7 @@ async def test_a_job_that_another_took_over_gets_no_more_output(job: Job, peer: 
     assert job.told == ["begun", "lost"]
     assert not job.publisher.is_refused_first
     sent = job.journal.sent
-    assert not await job.publisher.announce(RESULT)
+    assert not await job.publisher.announce(codec.encode(RESULT))
     assert job.journal.sent == sent
     assert await job.events() == [STARTED, taken]
 
@@ -210,7 +210,7 @@ async def test_output_that_gathers_while_an_answer_is_awaited_leaves_as_one_even
 async def test_the_result_of_a_job_that_streams_nothing_is_its_first_public_event(broker: Broker) -> None:
     job = await begun(Job(LossyJournal(broker), streams=False))
     job.publisher.add("a", [1])
-    assert await job.publisher.announce(RESULT)
+    assert await job.publisher.announce(codec.encode(RESULT))
     assert await job.events() == [RESULT]
     attempts = await job.journal.read(job.journal.attempts_subject(KEY))
     assert [each.event for each in attempts] == [STARTED]
