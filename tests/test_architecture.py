@@ -16,6 +16,7 @@ FLOOR = {
     "errors": 1,
     "signals": 1,
     "clock": 1,
+    "distribution": 1,
     "figures": 1,
     "job_key": 1,
     "protocol": 2,
@@ -59,6 +60,7 @@ ONLY_IN = {
 PURE = {
     "errors",
     "signals",
+    "distribution",
     "figures",
     "job_key",
     "protocol",

@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Iterator
 
+from mesh.distribution import install_command
 from mesh.errors import ConfigError
 
 
@@ -17,5 +18,5 @@ def needing(extra: str, key: str) -> Iterator[None]:
         yield
     except ModuleNotFoundError as error:
         raise ConfigError(
-            f"--{key} needs {error.name}, which is not installed; run pip install 'mesh[{extra}]'", key=key
+            f"--{key} needs {error.name}, which is not installed; run {install_command(extra)}", key=key
         ) from None

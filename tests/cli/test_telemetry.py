@@ -162,7 +162,7 @@ def test_an_extra_that_is_missing_is_named(mesh: Cli, option: tuple[str, str], m
     path = f"{mesh.folder}:{mesh.environment()['PYTHONPATH']}"
     ended = mesh.run("worker", "--engine", "simulator", *option, env={"PYTHONPATH": path})
     assert ended.returncode == 3
-    assert f"pip install 'mesh[{extra}]'" in ended.stderr
+    assert f"pip install 'inference-mesh[{extra}]'" in ended.stderr
     assert option[0] in ended.stderr
 
 

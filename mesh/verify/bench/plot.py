@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from mesh.distribution import install_command
 from mesh.errors import ConfigError
 from mesh.verify.bench.figures import Sample, phases
 
@@ -51,7 +52,7 @@ def _pyplot() -> Any:
     try:
         import matplotlib
     except ImportError:
-        raise ConfigError("--plot needs matplotlib: pip install 'mesh[plot]'", key="plot") from None
+        raise ConfigError(f"--plot needs matplotlib; run {install_command('plot')}", key="plot") from None
     matplotlib.use("Agg")  # draws to a file, without a display
     from matplotlib import pyplot
 
