@@ -206,7 +206,8 @@ def _reason(letter: DeadLetter) -> str:
 
 
 def _ago(letter: DeadLetter) -> str:
-    return f"{figures.span(SYSTEM.wall_unix_ms() - letter.buried_unix_ms)} ago"
+    age_s = max(1, (SYSTEM.wall_unix_ms() - letter.buried_unix_ms) // 1000)
+    return f"{figures.span(age_s * 1000)} ago"
 
 
 def _instant(unix_ms: int) -> str:
