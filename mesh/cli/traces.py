@@ -5,6 +5,8 @@ import logging
 import os
 from collections.abc import AsyncIterator
 
+from mesh._version import extra
+
 log = logging.getLogger("mesh.cli")
 
 # As OpenTelemetry has it: any of them says where a collector is.
@@ -25,7 +27,7 @@ async def traced() -> AsyncIterator[None]:
     try:
         from mesh.telemetry.tracing import exported
     except ModuleNotFoundError as error:  # the environment is for all programs, and this one can do without
-        log.warning("no traces: %s is not installed; run pip install 'mesh[tracing]'", error.name)
+        log.warning("no traces: %s is not installed; run %s", error.name, extra("tracing"))
         yield
         return
     async with exported(None, "mesh-client", f"cli-{os.getpid()}"):

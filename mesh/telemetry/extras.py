@@ -1,21 +1,21 @@
-"""What to install where an optional library is missing. Used by whoever opens telemetry."""
+"""Names the extra to install where an optional library is missing. Called before telemetry or a full-screen command."""
 
 import contextlib
 from collections.abc import Iterator
 
+from mesh._version import extra
 from mesh.errors import ConfigError
 
 
 @contextlib.contextmanager
-def needing(extra: str, key: str) -> Iterator[None]:
-    """Import in its context what the extra brings, for the option `--<key>`.
+def needing(name: str, key: str, what: str = "") -> Iterator[None]:
+    """Import in its context the libraries of extra `name`, for the option `--<key>` or for `what`.
 
     Raises:
-        ConfigError: it is not installed.
+        ConfigError: one of them is not installed.
     """
     try:
         yield
     except ModuleNotFoundError as error:
-        raise ConfigError(
-            f"--{key} needs {error.name}, which is not installed; run pip install 'mesh[{extra}]'", key=key
-        ) from None
+        text = f"{what or f'--{key}'} needs {error.name}, which is not installed; run {extra(name)}"
+        raise ConfigError(text, key=key) from None

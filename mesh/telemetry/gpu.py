@@ -1,6 +1,6 @@
 """Utilisation and memory of the GPUs this process may use, through NVML. Read by the command line for telemetry.
 
-Without NVIDIA's library or driver, or without nvidia-ml-py (`pip install 'mesh[metrics]'`), there are none, and nothing
+Without NVIDIA's library or driver, or without nvidia-ml-py (the extra `metrics`), there are none, and nothing
 is said about it: most machines have no GPU.
 """
 

@@ -1,7 +1,7 @@
 """What happens in a process, counted for Prometheus. An Observer (see mesh/signals); `page` is what is scraped.
 
 Each name begins with `mesh_`, times are in seconds, and no label can take more than a few values: a client can invent
-tenants, so all but the first are counted together. Needs prometheus_client (`pip install 'mesh[metrics]'`).
+tenants, so all but the first are counted together. Needs prometheus_client (the extra `metrics`).
 """
 
 from collections.abc import Iterable, Iterator

@@ -1,7 +1,7 @@
 """Sends traces to an OpenTelemetry collector, for a command that was told where one is.
 
 Spans wait in a bounded queue and are sent by a thread: a collector that is away costs spans, and nothing else. Needs
-OpenTelemetry (`pip install 'mesh[tracing]'`).
+OpenTelemetry (the extra `tracing`).
 """
 
 import asyncio

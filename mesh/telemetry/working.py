@@ -7,7 +7,7 @@
           chat demo                its time in the engine
           end demo                 its Result is stored, announced, acknowledged
 
-Needs OpenTelemetry (`pip install 'mesh[tracing]'`).
+Needs OpenTelemetry (the extra `tracing`).
 """
 
 from collections import OrderedDict

@@ -1,9 +1,10 @@
-"""A picture of a benchmark: how its latencies are spread, and what was answered when. Needs the extra `mesh[plot]`."""
+"""A picture of a benchmark: how its latencies are spread, and what was answered when. Needs the extra `plot`."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from mesh._version import extra
 from mesh.errors import ConfigError
 from mesh.verify.bench.figures import Sample, phases
 
@@ -51,7 +52,7 @@ def _pyplot() -> Any:
     try:
         import matplotlib
     except ImportError:
-        raise ConfigError("--plot needs matplotlib: pip install 'mesh[plot]'", key="plot") from None
+        raise ConfigError(f"--plot needs matplotlib, which is not installed; run {extra('plot')}", key="plot") from None
     matplotlib.use("Agg")  # to a file, with no screen
     from matplotlib import pyplot
 
