@@ -9,12 +9,13 @@ Source: nats/PROTOCOL.md, "Compatibility".
 import re
 from typing import Final, NamedTuple
 
+from mesh.distribution import DISTRIBUTION
 from mesh.errors import InvalidRequestError, UnsupportedError, VersionError
 from mesh.protocol import headers
 
 HEADER: Final = "Mesh-Protocol"
 METADATA: Final = "mesh.protocol"  # the key in the request stream's metadata
-UPGRADE: Final = "pip install -U inference-mesh"
+UPGRADE: Final = f"pip install -U {DISTRIBUTION}"
 
 _FORM = re.compile(r"(0|[1-9]\d{0,3})(?:\.(0|[1-9]\d{0,3}))?", re.ASCII)
 
