@@ -10,6 +10,8 @@ async with mesh.connect("nats://127.0.0.1:4222") as client:
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from mesh._version import __version__ as __version__
+
 if TYPE_CHECKING:
     from mesh import blocking, errors
     from mesh.broker.transport.options import ConnectOptions
@@ -32,8 +34,6 @@ if TYPE_CHECKING:
         Timing,
         Usage,
     )
-
-__version__ = "0.1.0"
 
 __all__ = [
     "connect",

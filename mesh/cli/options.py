@@ -196,7 +196,7 @@ _SHAPE = {
         help="Seconds until a dead worker's jobs move; workers renew it.",
     ),
     "max_deliver": option(
-        "--max-deliver", type=int, metavar="N", show_default="100", help="Backstop on deliveries of one job."
+        "--max-deliver", type=int, metavar="N", show_default="10000", help="Backstop on deliveries of one job."
     ),
     "queue_limit": option(
         "--queue-limit",

@@ -5,7 +5,7 @@ import logging
 import os
 from collections.abc import AsyncIterator
 
-from mesh.distribution import install_command
+from mesh._version import extra
 
 log = logging.getLogger("mesh.cli")
 
@@ -27,7 +27,7 @@ async def traced() -> AsyncIterator[None]:
     try:
         from mesh.telemetry.tracing import exported
     except ModuleNotFoundError as error:  # the environment is for all programs, and this one can do without
-        log.warning("no traces: %s is not installed; run %s", error.name, install_command("tracing"))
+        log.warning("no traces: %s is not installed; run %s", error.name, extra("tracing"))
         yield
         return
     async with exported(None, "mesh-client", f"cli-{os.getpid()}"):

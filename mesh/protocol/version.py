@@ -9,7 +9,7 @@ Source: nats/PROTOCOL.md, "Compatibility".
 import re
 from typing import Final, NamedTuple
 
-from mesh.distribution import DISTRIBUTION
+from mesh._version import DISTRIBUTION
 from mesh.errors import InvalidRequestError, UnsupportedError, VersionError
 from mesh.protocol import headers
 

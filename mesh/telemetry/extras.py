@@ -3,13 +3,13 @@
 import contextlib
 from collections.abc import Iterator
 
-from mesh.distribution import install_command
+from mesh._version import extra
 from mesh.errors import ConfigError
 
 
 @contextlib.contextmanager
-def needing(extra: str, key: str) -> Iterator[None]:
-    """Wrap an import of the extra's libraries, for the option `--<key>`.
+def needing(name: str, key: str, what: str = "") -> Iterator[None]:
+    """Wrap an import of the libraries of extra `name`, for the option `--<key>` or for the feature `what`.
 
     Raises:
         ConfigError: a library is not installed.
@@ -17,6 +17,5 @@ def needing(extra: str, key: str) -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        raise ConfigError(
-            f"--{key} needs {error.name}, which is not installed; run {install_command(extra)}", key=key
-        ) from None
+        text = f"{what or f'--{key}'} needs {error.name}, which is not installed; run {extra(name)}"
+        raise ConfigError(text, key=key) from None

@@ -47,12 +47,12 @@ async def small_soak(folder: Path, mutant: str) -> SoakOutcome:
 
 
 @pytest.mark.parametrize("mutant", CAUGHT_BY)
-async def test_a_planted_bug_is_caught(tmp_path, mutant):
+async def test_a_planted_bug_is_caught(tmp_path: Path, mutant: str) -> None:
     outcome = await small_soak(tmp_path, mutant)
     assert CAUGHT_BY[mutant] in {each.rule for each in outcome.violations}
 
 
-async def test_the_workers_as_they_are_pass_the_same_run(tmp_path):
+async def test_the_workers_as_they_are_pass_the_same_run(tmp_path: Path) -> None:
     outcome = await small_soak(tmp_path, "none")
     assert [each.lines() for each in outcome.violations] == []
     assert outcome.figures.fault_count >= 3

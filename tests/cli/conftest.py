@@ -64,7 +64,7 @@ class Running:
         def there() -> bool:
             return self.out.count(text) >= count or self.process.poll() is not None
 
-        wait_until(there, f"{text!r} in the output of {self.process.args}")
+        wait_until(there, f"{text!r} in the output of {self.process.args!r}")
         assert self.out.count(text) >= count, f"it ended with {self.process.returncode}:\n{self.out}\n{self.err}"
         return self.out
 
@@ -74,6 +74,13 @@ class Running:
     def wait(self, deadline_s: float = DEADLINE_S) -> int:
         """Its exit code."""
         return self.process.wait(deadline_s)
+
+
+class _Screen(io.StringIO):
+    """Says that it is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
 
 
 @dataclass
@@ -109,9 +116,19 @@ class Cli:
             check=False,
         )
 
-    def call(self, *arguments: str, stdin: str = "", env: dict[str, str] | None = None) -> "Ended":
+    def screen(self, *arguments: str, columns: int = 80) -> "Ended":
+        """The same as `call` in a terminal of so many columns that knows no colours."""
+        return self.call(*arguments, env={"COLUMNS": str(columns), "TERM": "dumb"}, out=_Screen())
+
+    def call(
+        self,
+        *arguments: str,
+        stdin: str = "",
+        env: dict[str, str] | None = None,
+        out: io.StringIO | None = None,
+    ) -> "Ended":
         """The same in this process, where imports are paid once; for what no process boundary changes."""
-        out, err = io.StringIO(), io.StringIO()
+        out, err = out or io.StringIO(), io.StringIO()
         handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
         root = list(logging.getLogger().handlers)
         with (

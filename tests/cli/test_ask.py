@@ -112,7 +112,7 @@ def test_chat_keeps_its_history_until_it_is_cleared(mesh: Cli) -> None:
 
 
 def test_workers_fit_a_narrow_terminal(mesh: Cli) -> None:
-    shown = mesh.run("workers")
+    shown = mesh.screen("workers")
     title, row = shown.stdout.splitlines()
     assert title.split() == [
         "worker",
@@ -129,7 +129,7 @@ def test_workers_fit_a_narrow_terminal(mesh: Cli) -> None:
     ]
     assert "ready" in row
     assert max(len(title), len(row)) <= 80
-    (worker,) = json.loads(mesh.call("workers", "--json").stdout)
+    (worker,) = json.loads(mesh.call("workers", "--json").stdout)["workers"]
     assert (worker["model"], worker["state"]) == ("sim", "ready")
 
 

@@ -46,7 +46,7 @@ def test_the_events_of_the_help_are_those_of_the_protocol() -> None:
 def test_a_job_is_shown_in_eighty_columns_and_selected_by_what_is_asked_for(mesh: Cli) -> None:
     run(mesh, "first", tenant="acme")
     run(mesh, "second", tenant="other")
-    shown = mesh.call("audit", "--tenant", "acme")
+    shown = mesh.screen("audit", "--tenant", "acme")
     lines = shown.stdout.splitlines()
     assert lines[0] == "when      event       tenant/job                what"
     assert [line.split()[1:3] for line in lines[2:]] == [
@@ -62,6 +62,13 @@ def test_a_job_is_shown_in_eighty_columns_and_selected_by_what_is_asked_for(mesh
     assert entries(mesh, "--model", "another") == []
     assert entries(mesh, "--job", "first", "--until", "1h") == []
     assert len(entries(mesh, "--job", "first", "--since", "1h")) == 3
+
+
+def test_a_pipe_gets_names_whole(mesh: Cli) -> None:
+    job = "long" * 15
+    run(mesh, job, tenant="piped")
+    assert f"piped/{job}  " in mesh.call("audit", "--tenant", "piped").stdout
+    assert f"piped/{job}" not in mesh.screen("audit", "--tenant", "piped").stdout
 
 
 def test_nothing_found_is_said(mesh: Cli) -> None:

@@ -61,19 +61,22 @@ def test_no_letters_is_a_friendly_line_and_no_error(mesh: Cli) -> None:
     ended = mesh.run("dlq", "ls")
     assert (ended.returncode, ended.stdout) == (0, "")
     assert "no dead letters" in ended.stderr
-    assert json.loads(mesh.call("dlq", "ls", "--json").stdout) == {"total": 0, "letters": []}
+    assert json.loads(mesh.call("dlq", "ls", "--json").stdout) == {"schema": 1, "total": 0, "letters": []}
     for verb in ("redrive", "drop"):
         nothing = mesh.call("dlq", verb, "--all", "--apply")
         assert (nothing.returncode, nothing.stdout) == (0, "")
 
 
 def test_the_list_fits_a_narrow_terminal_and_shows_ids_whole(buried: Cli, ids: tuple[str, str]) -> None:
-    shown = buried.call("dlq", "ls")
+    shown = buried.screen("dlq", "ls")
     assert shown.returncode == 0
     title, *rows = shown.stdout.splitlines()
     assert title.split() == ["job", "tenant", "model/tier", "attempts", "buried", "reason"]
-    assert [row.split()[:2] for row in rows] == [[ids[1], "t"], [ids[0], "t"]]
+    assert [row.split()[:2] for row in rows if not row.startswith(" ")] == [[ids[1], "t"], [ids[0], "t"]]
     assert all(len(row) <= 80 for row in [title, *rows])
+    piped = buried.call("dlq", "ls").stdout.splitlines()
+    assert len(piped) == 3
+    assert not any("…" in row for row in piped)
     assert "2 dead letters." in shown.stderr
     limited = buried.call("dlq", "ls", "--limit", "1")
     assert len(limited.stdout.splitlines()) == 2
@@ -112,7 +115,7 @@ def test_one_letter_is_shown_whole_with_its_attempts_and_what_to_do_next(buried:
 
 def test_a_dry_run_changes_nothing_and_says_how_to_apply(buried: Cli, ids: tuple[str, str]) -> None:
     for verb in ("redrive", "drop"):
-        shown = buried.call("dlq", verb, "--tenant", "t")
+        shown = buried.screen("dlq", verb, "--tenant", "t")
         assert shown.returncode == 0
         assert all(len(row) <= 80 for row in shown.stdout.splitlines())
         assert f"{verb} 2; nothing was changed. Add --apply to do it." in shown.stderr

@@ -6,14 +6,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mesh.cli.health.doctor_action import lines_of
-from mesh.cli.terminal import render
+from mesh.cli.terminal.text import cells
 from mesh.control.doctor.facts import LEVELS, AddressFacts, Advice, Facts
 from mesh.server import free_port
 from tests.cli.conftest import Cli
 
 
 def test_without_nats_it_looks_at_this_machine_and_exits_with_1(cli: Cli) -> None:
-    ended = cli.run("doctor", "--quick", "--nats", f"nats://127.0.0.1:{free_port()}")
+    ended = cli.screen("doctor", "--quick", "--nats", f"nats://127.0.0.1:{free_port()}")
     assert ended.returncode == 1
     assert ended.stderr == ""
     first, second, *_ = ended.stdout.splitlines()
@@ -75,5 +75,5 @@ advice = st.builds(
 def test_no_line_is_wider_than_the_terminal_or_steers_it(found: list[Advice], width: int) -> None:
     facts = Facts(addresses=[AddressFacts(url="nats://n1.example:4222", is_local=False, asks_for_tls=False)])
     for line in lines_of(facts, found, width):
-        assert render.cells(line) <= width
+        assert cells(line) <= width
         assert line.isprintable()

@@ -45,7 +45,7 @@ def test_running_and_queued_jobs_are_listed_within_80_columns(mesh: Cli) -> None
     with library.blocking.connect(mesh.url, tenant="acme") as client:
         made = [client.submit("sim", f"{n}", id=f"j{n:032x}", **LONG) for n in range(5)]
         wait_until(lambda: len(listed(mesh, "--state", "running")) == 2, "two run")
-        shown = mesh.call("jobs", "--tenant", "acme")
+        shown = mesh.screen("jobs", "--tenant", "acme")
         title, *rows = shown.stdout.splitlines()
         titles = ["job", "tenant", "model/", "state", "age", "try", "out", "worker"]
         assert [word[:6] for word in title.split()] == titles
@@ -75,9 +75,14 @@ def test_wrong_filters_are_refused(mesh: Cli) -> None:
 
 def test_a_jobs_life_is_shown_without_its_prompt_within_80_columns(mesh: Cli) -> None:
     with library.blocking.connect(mesh.url) as client:
-        more = {"max_tokens": 30, "ignore_eos": True, "stream": True, "metadata": {"note": "a long one " * 20}}
+        more: dict[str, Any] = {
+            "max_tokens": 30,
+            "ignore_eos": True,
+            "stream": True,
+            "metadata": {"note": "a long one " * 20},
+        }
         client.generate("sim", "A secret of \x1b[31m red", id="told", **more)
-    shown = mesh.run("job", "told")
+    shown = mesh.screen("job", "told")
     assert shown.returncode == 0, shown.stderr
     assert all(len(row) <= 80 for row in shown.stdout.splitlines())
     assert "state     finished\n" in shown.stdout

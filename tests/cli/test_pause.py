@@ -4,14 +4,20 @@ import json
 import signal
 import uuid
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 import mesh as library
-from mesh.cli.queues.pause_action import pause_words
+from mesh.cli.queues.queue_output import pause_words
 from mesh.control.queues.pause import FOR_EVER_S, PausableQueue
 from tests.cli.conftest import Cli, Running
-from tests.cli.test_up import UP, url_of
+from tests.cli.up import UP, url_of
+
+
+def workers_of(cli: Cli) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads(cli.call("workers", "--json").stdout)["workers"]
+    return found
 
 
 @pytest.fixture
@@ -105,12 +111,13 @@ def workers(mesh: Cli) -> Iterator[dict[str, Running]]:
 def test_a_drained_worker_ends_with_0_once_its_job_is_done(mesh: Cli, workers: dict[str, Running]) -> None:
     with library.blocking.connect(mesh.url) as client:
         job = client.submit("sim", "Tell me of the sea", max_tokens=5)
-        runs_on = next(iter(job)) and json.loads(mesh.call("workers", "--json").stdout)
+        next(iter(job))
+        runs_on = workers_of(mesh)
         result_worker = job.result().worker
         assert {each["worker"] for each in runs_on} == set(workers)
-        job = client.submit("sim", "Tell me of the sea", max_tokens=350)
+        job = client.submit("sim", "Tell me of the sea", max_tokens=800)
         next(iter(job))
-        ended = mesh.run("drain", "--model", "sim", "--wait")
+        ended = mesh.call("drain", "--model", "sim", "--wait")
         assert ended.returncode == 0, ended.stderr
         assert job.result().status == "finished"
     title, *rows = ended.stdout.splitlines()
@@ -123,7 +130,7 @@ def test_a_drained_worker_ends_with_0_once_its_job_is_done(mesh: Cli, workers: d
     assert result_worker in workers
     assert "all of them have ended." in ended.stderr
     assert [each.wait() for each in workers.values()] == [0, 0]
-    assert json.loads(mesh.call("workers", "--json").stdout) == []
+    assert workers_of(mesh) == []
 
 
 def test_a_worker_that_is_not_there_is_refused_with_those_that_are(mesh: Cli, workers: dict[str, Running]) -> None:
@@ -131,7 +138,7 @@ def test_a_worker_that_is_not_there_is_refused_with_those_that_are(mesh: Cli, wo
     ended = mesh.call("drain", name, "w-nobody")
     assert (ended.returncode, ended.stdout) == (3, "")
     assert ended.stderr.startswith(f"mesh: no worker w-nobody; there are: {name} (sim)")
-    assert len(json.loads(mesh.call("workers", "--json").stdout)) == 2
+    assert len(workers_of(mesh)) == 2
     assert mesh.call("drain", env={"MESH_MODEL": "sim"}).returncode == 2
     one = json.loads(mesh.call("drain", name, "--json", "--wait").stdout)
     assert one["workers"] == [
@@ -154,7 +161,7 @@ def test_what_mesh_up_runs_stays_drained_and_its_queue_stays_open(cli: Cli) -> N
     up = cli.spawn(*UP, "0", "--workers", "2")
     cli.url = url_of(up)
     up.wait_for("Ctrl-C drains and ends it.")
-    names = [each["worker"] for each in json.loads(cli.call("workers", "--json").stdout)]
+    names = [each["worker"] for each in workers_of(cli)]
     for number, name in enumerate(names, 1):
         assert cli.call("drain", name, "--wait").returncode == 0
         up.wait_for(" was drained; it is not started again", count=number)

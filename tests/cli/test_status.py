@@ -3,17 +3,19 @@
 import json
 import signal
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
 
 import mesh as library
 from mesh.cli.health import status_action
-from mesh.cli.terminal import figures
+from mesh.cli.terminal import figures, render
+from mesh.cli.terminal.table import TextTable
 from mesh.control.status.checks import findings
 from mesh.control.status.depth import QueueDepth, TenantDepth
 from tests.cli.conftest import Cli, wait_until
-from tests.unit.control.test_depth import NAMES, snapshot
+from tests.unit.control.samples import NAMES, snapshot
 
 SLOW = ("--engine-arg", "between_tokens_ms=50", "--capacity", "2")
 
@@ -29,7 +31,7 @@ def worker(mesh: Cli) -> Iterator[Cli]:
 
 
 def test_a_mesh_with_nothing_to_do_is_shown_within_80_columns(mesh: Cli) -> None:
-    shown = mesh.run("status")
+    shown = mesh.screen("status")
     assert shown.returncode == 0, shown.stderr
     assert shown.stdout.startswith("nats     ")
     assert all(len(row) <= 80 for row in shown.stdout.splitlines())
@@ -45,7 +47,7 @@ def test_what_waits_and_runs_is_shown_by_queue_with_rates(worker: Cli) -> None:
         assert (queue["model"], queue["jobs"], queue["waiting"] + queue["in_flight"]) == ("sim", 5, 5)
         assert queue["tenants"] == [{"tenant": "acme", "jobs": 5, "fullest": queue["tenants"][0]["fullest"]}]
         assert seen["rates"]["workers"][0]["tokens_per_s"] > 0
-        shown = worker.call("status", "--no-rates").stdout
+        shown = worker.screen("status", "--no-rates").stdout
         assert "sim/standard" in shown
         assert "acme 5" in shown
         assert all(len(row) <= 80 for row in shown.splitlines())
@@ -79,24 +81,28 @@ def test_long_names_and_many_tenants_fit_and_steer_no_terminal() -> None:
     queue = QueueDepth(model="m" * 64, tier="standard", jobs=10**7, waiting=10**7, in_flight=10**5, tenants=tenants)
     server = replace(snapshot().server, name="n" * 90)
     seen = replace(snapshot(), queues=[queue] * 100, server=server, missing=["s" * 60])
-    told = status_action.lines(
-        status_action.StatusReport(snapshot=seen, rates=None, findings=findings(seen, NAMES)), 80
-    )
-    assert all(len(line) <= 80 for line in told if "->" not in line)  # a command is never cut
-    assert "… and 60 more; --json has them all" in told
-    assert f"!! {'s' * 60} is missing" in told
-    assert "   ->  mesh init" in told
-    assert "\x1b" not in "".join(told)
+    report = status_action.StatusReport(snapshot=seen, rates=None, findings=findings(seen, NAMES))
+    told = list(status_action.parts(report, 80))
+    lines = [part for part in told if isinstance(part, str)]
+    assert all(len(line) <= 80 for line in lines if "->" not in line)  # a command is never cut
+    assert "… and 60 more; --json has them all" in lines
+    assert f"!! {'s' * 60} is missing" in lines
+    assert "   ->  mesh init" in lines
+    assert "\x1b" not in "".join(lines)
+    table = next(part for part in told if isinstance(part, TextTable))
+    assert len(table.rows) == 40
+    whole = next(part for part in status_action.parts(report, render.UNLIMITED) if isinstance(part, TextTable))
+    assert len(whole.rows) == 100
 
 
 def test_figures_are_short() -> None:
     assert [figures.count(each) for each in (9999, 12_345, 3 * 10**6, 4 * 10**9)] == ["9999", "12k", "3M", "4G"]
     assert [figures.size(each) for each in (0, 999, 1500, 20 << 20, 1 << 30)] == [
-        "0 B",
-        "999 B",
+        "0 bytes",
+        "999 bytes",
         "1.5 kB",
-        "20 MB",
-        "1.0 GB",
+        "21.0 MB",
+        "1.1 GB",
     ]
     spans = [figures.span(each) for each in (-5, 340, 4290, 42_000, 7 * 60_000, 3 * 3_600_000, 12 * 86_400_000)]
     assert spans == ["0ms", "340ms", "4.2s", "42s", "7m", "3h", "12d"]
@@ -104,7 +110,8 @@ def test_figures_are_short() -> None:
     assert [figures.many(each, "job") for each in (1, 10_000)] == ["1 job", "10,000 jobs"]
 
 
-def report(mesh: Cli, *arguments: str) -> dict:
+def report(mesh: Cli, *arguments: str) -> dict[str, Any]:
     shown = mesh.call("status", "--json", *arguments)
     assert shown.returncode == 0, shown.stderr
-    return json.loads(shown.stdout)
+    found: dict[str, Any] = json.loads(shown.stdout)
+    return found

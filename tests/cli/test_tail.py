@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import mesh as library
-from mesh.cli.terminal import render
 from mesh.cli.terminal.lines import Lines
+from mesh.cli.terminal.text import cells
 from tests.cli.conftest import Cli, wait_until
 
 SLOW = ("--engine-arg", "between_tokens_ms=10", "--capacity", "4")
@@ -33,6 +33,7 @@ def test_one_jobs_output_is_printed_as_it_is_and_its_end_told(mesh: Cli) -> None
         shown = mesh.run("tail", "one", "--tenant", "acme")
         text = job.result().text
     assert shown.returncode == 0, shown.stderr
+    assert isinstance(text, str)
     assert shown.stdout == (text if text.endswith("\n") else f"{text}\n")
     assert "begun by w-" in shown.stderr
     assert "40 tokens" in shown.stderr
@@ -72,6 +73,7 @@ def test_jobs_of_a_tenant_are_followed_in_lines_that_do_not_mix(mesh: Cli) -> No
         mine = [line.removeprefix(f"[{job}] ") for line in lines if line.startswith(f"[{job}] ")]
         assert mine[0].startswith("* begun by w-")
         assert mine[-1].startswith("* finished, 60 tokens, ")
+        assert isinstance(text, str)
         assert "".join(mine[1:-1]).replace(" ", "") == "".join(text.split())
 
 
@@ -123,4 +125,4 @@ def test_no_text_is_lost_or_mixed_and_no_line_is_wider_than_asked(steps: list[tu
     for name, text in whole.items():
         told = "".join(line.removeprefix(f"[{name}] ") for line in shown if line.startswith(f"[{name}]"))
         assert "".join(told.split()) == "".join(text.split())
-    assert all(render.cells(line) <= columns for line in shown)
+    assert all(cells(line) <= columns for line in shown)

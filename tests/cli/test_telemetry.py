@@ -168,7 +168,7 @@ def test_an_extra_that_is_missing_is_named(mesh: Cli, option: tuple[str, str], m
 
 def test_without_telemetry_none_of_its_libraries_is_loaded(mesh: Cli) -> None:
     code = (
-        "import sys, mesh.cli.serve.worker_action, mesh.cli.serve.services_action, mesh.client.client\n"
+        "import sys, mesh.cli.serve.worker_action, mesh.cli.serve.service_process, mesh.client.client\n"
         "import mesh.worker.worker\n"
         "print(*{each.split('.')[0] for each in sys.modules})"
     )

@@ -172,7 +172,7 @@ def test_a_server_starts_as_its_pod_would(tmp_path: Path) -> None:
         def answers() -> bool:
             assert process.poll() is None, (tmp_path / "log").read_text()
             try:
-                return monitored(monitor, "varz")["server_name"] == "n2"
+                return bool(monitored(monitor, "varz")["server_name"] == "n2")
             except OSError:
                 return False
 

@@ -5,7 +5,8 @@ import secrets
 import sys
 from typing import Any
 
-from mesh.cli.ask.generate_action import check, request_fields
+from mesh.cli.ask.answer import check
+from mesh.cli.ask.prompt import request_fields
 from mesh.cli.connecting import connect_options, pick_model
 from mesh.cli.option_values import Nats, Question, Sampling
 from mesh.cli.terminal import render

@@ -40,11 +40,12 @@ def command(
         mesh generate --json "Spell river." | jq -r .text
     """
     from mesh.cli.ask import generate_action
+    from mesh.cli.ask import prompt as asking
     from mesh.cli.terminal import loop
 
-    text = generate_action.read_prompt(prompt)
+    text = asking.read_prompt(prompt)
     loop.run(
         generate_action.generate(
-            nats, question, generate_action.inputs(text, question, raw_prompt), sampling, no_stream, as_json
+            nats, question, asking.inputs(text, question, raw_prompt), sampling, no_stream, as_json
         )
     )

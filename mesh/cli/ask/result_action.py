@@ -1,6 +1,6 @@
-"""`mesh result` and `mesh cancel`: a job by its id."""
+"""`mesh result`: a job by its id."""
 
-from mesh.cli.ask import generate_action
+from mesh.cli.ask import answer
 from mesh.cli.connecting import open_client
 from mesh.cli.option_values import Nats
 from mesh.cli.terminal import render
@@ -28,36 +28,22 @@ async def read(nats: Nats, tenant: str, job_id: str, wait_s: float | None, is_fo
             await _check_known(client, job_id)
             job = client.job(job_id)
             if is_followed:
-                await generate_action.show(job)
+                await answer.show(job)
             result = await job.result(wait_s or None)
     if as_json:
-        render.say(generate_action.as_text(result))
+        render.say_json(answer.as_text(result))
     elif not is_followed and result.text:
         render.say(result.text)
-    generate_action.check(result)
+    answer.check(result)
     if not as_json:
-        render.note(generate_action.statistics(result))
-
-
-async def cancel(nats: Nats, tenant: str, job_id: str) -> None:
-    """Stop a job.
-
-    Raises:
-        ResultNotFoundError: nobody knows it.
-    """
-    check_token("id", job_id)
-    async with open_client(nats, tenant) as client:
-        status = await client.job(job_id).cancel()
-    if status == "unknown":
-        raise ResultNotFoundError(f"job {job_id} is not known; is the id right, and the tenant ({tenant})?")
-    render.say(f"job {job_id} is cancelled" if status == "cancelled" else f"job {job_id} had {status} already")
+        render.note(answer.statistics(result))
 
 
 async def _at_once(client: Client, job_id: str) -> Result:
     try:
         return await client.result(job_id)
     except ResultNotFoundError:
-        status = await generate_action.find_status(client, job_id)
+        status = await answer.find_status(client, job_id)
         if status is None or status.status not in ("queued", "running"):
             raise
     where = _describe(status)
@@ -66,7 +52,7 @@ async def _at_once(client: Client, job_id: str) -> Result:
 
 async def _check_known(client: Client, job_id: str) -> None:
     """Refuse to wait for a job that nobody knows; with no worker there is nobody to ask, and we wait."""
-    status = await generate_action.find_status(client, job_id)
+    status = await answer.find_status(client, job_id)
     if status is not None and status.status == "unknown":
         raise ResultNotFoundError(
             f"job {job_id} is not known: it never existed, or ended longer ago than its Result is kept"

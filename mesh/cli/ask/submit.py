@@ -27,8 +27,9 @@ def command(
         mesh result $job --wait
         mesh submit --id report-17 --model demo "What is a queue?"
     """
-    from mesh.cli.ask import generate_action
+    from mesh.cli.ask import prompt as asking
+    from mesh.cli.ask import submit_action
     from mesh.cli.terminal import loop
 
-    text = generate_action.read_prompt(prompt)
-    loop.run(generate_action.submit(nats, question, generate_action.inputs(text, question, raw_prompt), sampling, job))
+    text = asking.read_prompt(prompt)
+    loop.run(submit_action.submit(nats, question, asking.inputs(text, question, raw_prompt), sampling, job))

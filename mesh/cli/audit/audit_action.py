@@ -9,6 +9,7 @@ from mesh.audit.reader import AuditFilter, AuditLog, StoredEntry
 from mesh.cli.connecting import open_mesh
 from mesh.cli.option_values import Nats
 from mesh.cli.terminal import figures, render
+from mesh.cli.terminal.text import cells, clip, one_line
 from mesh.clock import SYSTEM
 from mesh.protocol.messages import AuditEntry
 from mesh.protocol.subjects import check_token, is_token, to_token
@@ -61,7 +62,7 @@ class Printer:
     def show(self, entries: Sequence[StoredEntry]) -> None:
         for kept in entries:
             if self._as_json:
-                render.say(kept.body.decode("utf-8", "replace"))
+                render.say_json(kept.body.decode("utf-8", "replace"))
                 continue
             at = time.localtime(kept.unix_ms / 1000)
             date = time.strftime("%Y-%m-%d", at)
@@ -76,9 +77,12 @@ class Printer:
 
 
 def line_of(when: str, event: str, job: str, what: str, width: int) -> str:
-    """One line of the listing, no wider than `width`. Pure."""
-    cut = [_fit(event, _EVENT), _fit(job, _JOB)]
-    return render.clip("  ".join([when.ljust(8), *cut, _plain(what)]), width).rstrip()
+    """One line of the listing, no wider than `width`; nothing is cut where that is unlimited. Pure."""
+    names = [one_line(event), one_line(job)]
+    if width < render.UNLIMITED:
+        names = [clip(name, size) for name, size in zip(names, (_EVENT, _JOB), strict=True)]
+    padded = [name + " " * (size - cells(name)) for name, size in zip(names, (_EVENT, _JOB), strict=True)]
+    return clip("  ".join([when.ljust(8), *padded, one_line(what)]), width).rstrip()
 
 
 def words_of(entry: AuditEntry) -> Iterator[str]:
@@ -118,15 +122,6 @@ def _who(entry: AuditEntry) -> Iterator[str]:
         yield f"by {entry.user or 'somebody'} on {entry.host or 'a machine'} ({entry.by})"
     else:
         yield f"by {entry.by}"
-
-
-def _fit(text: str, size: int) -> str:
-    shown = render.clip(_plain(text), size)
-    return shown + " " * (size - render.cells(shown))
-
-
-def _plain(text: str) -> str:
-    return render.harmless(text).replace("\n", " ").replace("\t", " ")
 
 
 def _selection(asked: AuditQuery) -> AuditFilter:

@@ -13,13 +13,14 @@ import msgspec
 
 from mesh.broker.stores.deadletters import DeadLetter
 from mesh.cli.terminal import figures, render
-from mesh.cli.terminal.render import TableColumn
+from mesh.cli.terminal.table import TableColumn, show_table
+from mesh.cli.terminal.text import one_line
 from mesh.clock import SYSTEM
 from mesh.control.deadletters.redrive import Decision, Verb, as_json, read_request
 from mesh.control.deadletters.service import DeadLetterDetail
 from mesh.protocol import codec
 
-MOST_ROWS = 20  # of what was or would be done; the counts below say the rest
+MOST_ROWS = 20  # in a terminal, of what was or would be done; the counts below say the rest
 # What the attempts column says already.
 _ATTEMPTS = re.compile(r"^given up after \d+ attempts: ")
 
@@ -27,12 +28,17 @@ _JOB = TableColumn("job", least=33)  # an id that the client made up is shown wh
 _LETTERS = (
     _JOB,
     TableColumn("tenant", least=6),
-    TableColumn("model/tier", least=8),
+    TableColumn("model/tier", least=10),
     TableColumn("attempts", is_number=True),
     TableColumn("buried"),
-    TableColumn("reason", least=10),
+    TableColumn("reason", least=10, is_prose=True),
 )
-_TREATED = (_JOB, TableColumn("tenant", least=6), TableColumn("plan"), TableColumn("why", least=20))
+_TREATED = (
+    _JOB,
+    TableColumn("tenant", least=6),
+    TableColumn("plan"),
+    TableColumn("why", least=20, is_prose=True),
+)
 _DONE: dict[Verb, str] = {
     "redrive": "redriven",
     "settle": "settled",
@@ -64,12 +70,11 @@ def treated(letter: DeadLetter, decision: Decision) -> Treated:
 def show_list(letters: Sequence[DeadLetter], total: int, is_json: bool) -> None:
     """The letters as a table, and how many there are in all."""
     if is_json:
-        render.say(json.dumps({"total": total, "letters": [_summary(each) for each in letters]}))
+        render.say_json(json.dumps({"total": total, "letters": [_summary(each) for each in letters]}))
     elif not letters:
         render.note("no dead letters: no job was given up, as far as these are kept and were asked for")
     else:
-        for line in render.table(_LETTERS, [_row(each) for each in letters], render.width()):
-            render.say(line)
+        show_table(_LETTERS, [_row(each) for each in letters])
         more = f"; the newest {len(letters)} are shown, --limit shows more" if total > len(letters) else ""
         render.note(f"{figures.many(total, 'dead letter')}{more}. `mesh dlq show JOB` tells all about one.")
 
@@ -77,7 +82,7 @@ def show_list(letters: Sequence[DeadLetter], total: int, is_json: bool) -> None:
 def show_one(letter: DeadLetter, count: int, story: DeadLetterDetail, is_json: bool) -> None:
     """All that is known of a letter and its job. `count`: how many letters the job has."""
     if is_json:
-        render.say(json.dumps(_whole(letter, story)))
+        render.say_json(json.dumps(_whole(letter, story)))
         return
     for line in [*_head(letter, story), "", "request:", *_request(letter), "", *_attempts(story), ""]:
         render.say(render.harmless(line))
@@ -92,16 +97,16 @@ def report(done: Sequence[Treated], is_applied: bool, is_json: bool) -> None:
     counts = Counter(each.verb for each in done)
     if is_json:
         shown = [asdict(each) for each in done]
-        render.say(json.dumps({"applied": is_applied, "counts": counts, "letters": shown}))
+        render.say_json(json.dumps({"applied": is_applied, "counts": counts, "letters": shown}))
         return
     if not done:
         render.note("no dead letters match; nothing was changed.")
         return
-    rows = [(_clean(each.job), _clean(each.tenant), each.verb, _clean(each.why)) for each in done[:MOST_ROWS]]
-    for line in render.table(_TREATED, rows, render.width()):
-        render.say(line)
-    if len(done) > MOST_ROWS:
-        render.say(f"… and {len(done) - MOST_ROWS} more")
+    most = MOST_ROWS if render.is_terminal() else len(done)
+    rows = [(one_line(each.job), one_line(each.tenant), each.verb, one_line(each.why)) for each in done[:most]]
+    show_table(_TREATED, rows)
+    if len(done) > most:
+        render.say(f"… and {len(done) - most} more")
     for why, count in Counter(each.why for each in done if each.verb == "skip").items():
         render.note(f"skip {count}: {why}")
     words = ", ".join(f"{_DONE[verb] if is_applied else verb} {count}" for verb, count in counts.items())
@@ -114,7 +119,7 @@ def _row(letter: DeadLetter) -> tuple[str, ...]:
     reason = _ATTEMPTS.sub("", letter.reason) if letter.code == "attempts_exhausted" else _reason(letter)
     at = letter.address
     shown = (letter.job or "-", at.tenant, f"{at.model}/{at.tier}", str(letter.attempts), _ago(letter), reason)
-    return tuple(_clean(each) for each in shown)
+    return tuple(one_line(each) for each in shown)
 
 
 def _summary(letter: DeadLetter) -> dict[str, Any]:
@@ -206,12 +211,8 @@ def _reason(letter: DeadLetter) -> str:
 
 
 def _ago(letter: DeadLetter) -> str:
-    return f"{figures.span(SYSTEM.wall_unix_ms() - letter.buried_unix_ms)} ago"
+    return f"{figures.span(max(1000.0, SYSTEM.wall_unix_ms() - letter.buried_unix_ms))} ago"
 
 
 def _instant(unix_ms: int) -> str:
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(unix_ms / 1000)) if unix_ms else "at a time unknown"
-
-
-def _clean(text: str) -> str:
-    return render.harmless(" ".join(text.split()))

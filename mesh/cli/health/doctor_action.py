@@ -6,7 +6,9 @@ import msgspec
 
 from mesh.cli.connecting import connect_options
 from mesh.cli.option_values import Nats
-from mesh.cli.terminal import figures, panes, render
+from mesh.cli.terminal import figures, render
+from mesh.cli.terminal.live import progress
+from mesh.cli.terminal.text import wrap
 from mesh.control.doctor import checks, examine
 from mesh.control.doctor.facts import LEVELS, Advice, Facts
 from mesh.protocol.subjects import Names
@@ -26,19 +28,16 @@ class DoctorReport(msgspec.Struct, frozen=True, kw_only=True):
 
 async def run(nats: Nats, monitor: str | None, is_quick: bool, as_json: bool) -> bool:
     """Examine, and show what was found; whether there is no error."""
-    if render.is_watched() and not as_json:
-        render.progress("looking …" if is_quick else "looking, and importing vLLM (--quick does not) …")
-    try:
+    with progress() as tell:
+        tell("looking …" if is_quick else "looking, and importing vLLM (--quick does not) …", 0)
         facts = await examine.examine_all(connect_options(nats), Names(nats.namespace), monitor, is_quick)
-    finally:
-        if render.is_watched() and not as_json:
-            render.progress("")
     advice = checks.diagnose(facts)
     is_healthy = not any(each.level == "error" for each in advice)
     if as_json:
-        render.say(msgspec.json.encode(DoctorReport(is_healthy=is_healthy, advice=advice, facts=facts)).decode())
+        render.say_json(msgspec.json.encode(DoctorReport(is_healthy=is_healthy, advice=advice, facts=facts)).decode())
         return is_healthy
-    for line in lines_of(facts, advice, min(render.width(), MOST_WIDTH)):
+    width = min(render.width(), MOST_WIDTH) if render.is_terminal() else render.UNLIMITED
+    for line in lines_of(facts, advice, width):
         render.say(line)
     return is_healthy
 
@@ -58,7 +57,7 @@ def lines_of(facts: Facts, advice: Sequence[Advice], width: int) -> list[str]:
 
 def _hanging(lead: str, text: str, width: int) -> Iterator[str]:
     """`text` behind `lead`, its further lines below its first."""
-    for number, line in enumerate(panes.wrap(" ".join(text.split()), max(20, width - len(lead)))):
+    for number, line in enumerate(wrap(" ".join(text.split()), max(20, width - len(lead)))):
         yield (lead if number == 0 else " " * len(lead)) + line
 
 

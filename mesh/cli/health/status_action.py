@@ -8,8 +8,8 @@ import msgspec
 from mesh.cli.connecting import open_mesh
 from mesh.cli.option_values import Nats
 from mesh.cli.terminal import figures, render
-from mesh.cli.terminal.panes import wrap
-from mesh.cli.terminal.render import TableColumn
+from mesh.cli.terminal.table import TableColumn, TextTable, show_table
+from mesh.cli.terminal.text import cells, clip, one_line, wrap
 from mesh.cli.workers.workers_action import ranges
 from mesh.control.status import snapshot as status
 from mesh.control.status.checks import FAR_MS, Finding, findings
@@ -17,7 +17,7 @@ from mesh.control.status.depth import QueueDepth, Rates, Snapshot, WorkerSeen
 
 LOOK_S = 1.0  # between the two looks
 BEAT_S = 2.2  # the same while jobs run: every worker has beaten once more by then
-MOST_ROWS = 40  # of one table; the JSON has all of them
+MOST_ROWS = 40  # of one table in a terminal; a pipe and the JSON get all of them
 MOST_TENANTS = 4  # named in one row
 HANG = " " * 3  # before what is left of a line that was too long
 
@@ -27,13 +27,13 @@ _QUEUES = (
     TableColumn("given", is_number=True),
     TableColumn("oldest", is_number=True),
     TableColumn("pulls", is_number=True),
-    TableColumn("tenants", least=12),
-    TableColumn("state"),
+    TableColumn("tenants", least=12, is_prose=True),
+    TableColumn("state", is_state=True),
 )
 _WORKERS = (
     TableColumn("worker", least=8),
     TableColumn("model", least=5),
-    TableColumn("state"),
+    TableColumn("state", is_state=True),
     TableColumn("engine", least=6),
     TableColumn("jobs", is_number=True),
     TableColumn("tokens", is_number=True),
@@ -78,17 +78,21 @@ async def show(nats: Nats, is_measured: bool, as_json: bool) -> bool:
             rates = status.rates(before, seen, broker.names)
     report = StatusReport(snapshot=seen, rates=rates, findings=findings(seen, broker.names))
     if as_json:
-        render.say(msgspec.json.encode(report).decode())
+        render.say_json(msgspec.json.encode(report).decode())
     else:
-        for line in lines(report, render.width()):
-            render.say(render.harmless(line))
+        for part in parts(report, render.width()):
+            if isinstance(part, TextTable):
+                show_table(part.columns, part.rows)
+            else:
+                render.say(render.harmless(part))
     return any(each.level == "broken" for each in report.findings)
 
 
-def lines(report: StatusReport, width: int) -> list[str]:
-    """The report for a terminal of so many columns. Pure."""
+def parts(report: StatusReport, width: int) -> Iterator[str | TextTable]:
+    """The report for a terminal of so many columns: lines, and tables. Pure."""
     seen = report.snapshot
-    told = [*_head(report), ""]
+    yield from (clip(line, width) for line in _head(report))
+    yield ""
     shown = _worth_showing(seen.queues)
     tables = (
         (_QUEUES, [_queue(each) for each in shown]),
@@ -97,8 +101,11 @@ def lines(report: StatusReport, width: int) -> list[str]:
     )
     for columns, rows in tables:
         if rows:
-            told += [*render.table(columns, rows[:MOST_ROWS], width), *_more(len(rows) - MOST_ROWS), ""]
-    return [*(render.clip(line, width) for line in told), *_wrong(report.findings, width)]
+            most = MOST_ROWS if width < render.UNLIMITED else len(rows)
+            yield TextTable(columns, rows[:most])
+            yield from _more(len(rows) - most)
+            yield ""
+    yield from _wrong(report.findings, width)
 
 
 def _head(report: StatusReport) -> Iterator[str]:
@@ -138,7 +145,7 @@ def _queue(queue: QueueDepth) -> tuple[str, ...]:
         figures.count(queue.in_flight),
         "-" if oldest is None else figures.span(oldest),
         figures.count(queue.pulls),
-        _clean(", ".join(named)) or "-",
+        one_line(", ".join(named)) or "-",
         _state(queue),
     )
 
@@ -166,7 +173,7 @@ def _worker(seen: WorkerSeen, rates: Rates | None) -> tuple[str, ...]:
         worker.host,
         figures.span(seen.age_ms),
     )
-    return tuple(_clean(each) for each in shown)
+    return tuple(one_line(each) for each in shown)
 
 
 def _stores(seen: Snapshot) -> Iterator[tuple[str, ...]]:
@@ -188,9 +195,9 @@ def _wrong(found: Sequence[Finding], width: int) -> Iterator[str]:
     if not found:
         yield "Nothing is wrong."
     for each in found:
-        text = f"{'!!' if each.level == 'broken' else ' !'} {_clean(each.text)}"
+        text = f"{'!!' if each.level == 'broken' else ' !'} {one_line(each.text)}"
         step = f"->  {each.next}" if each.next else ""
-        if render.cells(f"{text}  {step}") <= width:
+        if cells(f"{text}  {step}") <= width:
             yield f"{text}  {step}".rstrip()
             continue
         first, *rest = wrap(text, width - len(HANG))
@@ -199,7 +206,3 @@ def _wrong(found: Sequence[Finding], width: int) -> Iterator[str]:
 
 def _more(count: int) -> list[str]:
     return [f"… and {count} more; --json has them all"] if count > 0 else []
-
-
-def _clean(text: str) -> str:
-    return render.harmless(" ".join(text.split()))

@@ -20,7 +20,7 @@ def command(job: str, tenant: str, nats: Nats) -> None:
     Example:
         mesh cancel report-17
     """
-    from mesh.cli.ask import result_action
+    from mesh.cli.jobs import cancel_action
     from mesh.cli.terminal import loop
 
-    loop.run(result_action.cancel(nats, tenant, job))
+    loop.run(cancel_action.cancel(nats, tenant, job))

@@ -6,11 +6,11 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
 
-from mesh.cli.ask.generate_action import tokens_per_s
+from mesh.cli.ask.answer import tokens_per_s
 from mesh.cli.connecting import open_mesh
 from mesh.cli.option_values import Nats
 from mesh.cli.terminal import figures, render
-from mesh.cli.terminal.panes import wrap
+from mesh.cli.terminal.text import wrap
 from mesh.control.jobs.job_detail import JobDetail, JobDetailReader
 from mesh.control.jobs.timeline import AttemptSummary, TimelineEntry, folded
 from mesh.job_key import JobKey
@@ -33,7 +33,7 @@ async def show(nats: Nats, tenant: str, job: str, has_prompt: bool, has_events: 
     async with open_mesh(nats) as broker:
         told = await JobDetailReader(broker).tell(JobKey(tenant, job), has_prompt)
     if as_json:
-        render.say(msgspec.json.encode(told, enc_hook=str).decode())
+        render.say_json(msgspec.json.encode(told, enc_hook=str).decode())
         return
     for line in lines(told, render.width(), has_events):
         render.say(line)
@@ -55,7 +55,7 @@ def _fitted(part: Iterable[str], width: int) -> list[str]:
     """Lines that are too long go on below, indented."""
     fitted: list[str] = []
     for line in part:
-        first, *rest = wrap(line, width - len(HANG))
+        first, *rest = wrap(line, width - len(HANG)) or [""]
         fitted += [first, *(HANG + each for each in rest)]
     return fitted
 

@@ -7,7 +7,8 @@ import msgspec
 from mesh.cli.connecting import open_mesh
 from mesh.cli.option_values import Nats
 from mesh.cli.terminal import figures, render
-from mesh.cli.terminal.render import TableColumn
+from mesh.cli.terminal.table import TableColumn, show_table
+from mesh.cli.terminal.text import one_line
 from mesh.control.jobs.job_state import JobSeen
 from mesh.control.jobs.listing import JobLister, JobSelection, Listing
 from mesh.protocol.subjects import is_token, to_token
@@ -18,7 +19,7 @@ _COLUMNS = (
     TableColumn("job", least=33),  # an id that the client made up is shown whole
     TableColumn("tenant", least=6),
     TableColumn("model/tier", least=7),
-    TableColumn("state"),
+    TableColumn("state", is_state=True),
     TableColumn("age", is_number=True),
     TableColumn("left", is_number=True),
     TableColumn("try", is_number=True),
@@ -40,20 +41,19 @@ async def show(nats: Nats, selection: JobSelection, limit: int, as_json: bool) -
     async with open_mesh(nats) as broker:
         listing = await JobLister(broker).listing(selection, limit)
     if as_json:
-        render.say(msgspec.json.encode(listing).decode())
+        render.say_json(msgspec.json.encode(listing).decode())
         return
     if listing.jobs:
-        for line in _table(listing.jobs, render.width()):
-            render.say(line)
+        _show(listing.jobs, render.width())
     for line in _summary(listing, selection):
         render.note(line)
 
 
-def _table(jobs: Sequence[JobSeen], width: int) -> list[str]:
-    """The jobs for a terminal of so many columns: a narrow one has no room for how much time they have left."""
+def _show(jobs: Sequence[JobSeen], width: int) -> None:
+    """The jobs in a terminal of so many columns: a narrow one has no room for how much time they have left."""
     kept = [place for place, column in enumerate(_COLUMNS) if width >= WIDE or column.title != "left"]
     rows = [[row[place] for place in kept] for row in map(_row, jobs)]
-    return render.table([_COLUMNS[place] for place in kept], rows, width)
+    show_table([_COLUMNS[place] for place in kept], rows)
 
 
 def _row(seen: JobSeen) -> tuple[str, ...]:
@@ -68,7 +68,7 @@ def _row(seen: JobSeen) -> tuple[str, ...]:
         figures.count(seen.tokens) if seen.attempt else "-",
         seen.worker or "-",
     )
-    return tuple(_clean(each) for each in shown)
+    return tuple(one_line(each) for each in shown)
 
 
 def _summary(listing: Listing, selection: JobSelection) -> Iterator[str]:
@@ -79,13 +79,9 @@ def _summary(listing: Listing, selection: JobSelection) -> Iterator[str]:
     total = figures.many(listing.total, "job")
     yield f"{none}{total}: {listing.delivered:,} delivered to workers, {listing.waiting:,} waiting."
     if selection.tenant is None and len(listing.tenants) > 1:
-        named = [f"{_clean(name)} {count:,}" for name, count in list(listing.tenants.items())[:MOST_TENANTS]]
+        named = [f"{one_line(name)} {count:,}" for name, count in list(listing.tenants.items())[:MOST_TENANTS]]
         rest = len(listing.tenants) - len(named)
         yield f"by tenant: {', '.join(named)}" + (f", and {rest:,} more tenants" if rest else "")
     if listing.jobs and listing.truncated:
         more = f"and {listing.total - len(listing.jobs):,} more" if selection.state is None else "there may be more"
         yield f"{len(listing.jobs):,} are shown, {more}; --limit shows more, `mesh job ID` tells all about one."
-
-
-def _clean(text: str) -> str:
-    return render.harmless(" ".join(text.split()))

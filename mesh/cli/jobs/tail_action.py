@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 
 import msgspec
 
-from mesh.cli.ask import generate_action
+from mesh.cli.ask import answer
 from mesh.cli.connecting import open_mesh
 from mesh.cli.option_values import Nats
 from mesh.cli.terminal import figures, render
@@ -37,9 +37,9 @@ async def follow_job(nats: Nats, tenant: str, job: str, as_json: bool) -> None:
         finally:
             tail.close()
     if result is not None:
-        generate_action.check(result)
+        answer.check(result)
         if not as_json:
-            render.note(generate_action.statistics(result))
+            render.note(answer.statistics(result))
 
 
 async def follow_all(nats: Nats, tenant: str, as_json: bool) -> None:
@@ -64,7 +64,7 @@ async def _print_json(events: AsyncIterator[TailEvent | None]) -> Result | None:
             continue
         if isinstance(told.event, Result):
             result = told.event
-        render.say(_as_line(told))
+        render.say_json(_as_line(told))
     return result
 
 

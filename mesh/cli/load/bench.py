@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from mesh._version import extra
 from mesh.cli.option_values import Nats
 from mesh.cli.options import option, with_nats
 
@@ -43,7 +44,7 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 @option("--percentiles", default="50,90,99", metavar="P,…", help="Which to show.")
 @option("--json", "json_file", type=_FILE, metavar="FILE", help="Write all figures there, in vLLM's names.")
 @option("--samples", is_flag=True, help="With --json: each request's own values too.")
-@option("--plot", type=_FILE, metavar="FILE", help="Draw them, as .svg or .png (needs mesh[plot]).")
+@option("--plot", type=_FILE, metavar="FILE", help=f"Draw them, as .svg or .png ({extra('plot')}).")
 @with_nats
 def command(nats: Nats, **given: Any) -> int:
     """Put load on a running mesh, and measure what its users see.

@@ -3,7 +3,7 @@
 import contextlib
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -11,7 +11,7 @@ import msgspec
 
 from mesh.cli.connecting import choose_model, connect_options
 from mesh.cli.option_values import Nats
-from mesh.cli.terminal import render
+from mesh.cli.terminal import live, render
 from mesh.clock import SYSTEM
 from mesh.errors import ConfigError
 from mesh.protocol.subjects import Names
@@ -21,7 +21,6 @@ from mesh.verify.bench.figures import Sample, figures_of
 from mesh.verify.bench.load import BenchLoad, Progress, open_clients
 from mesh.verify.bench.plan import Item, PlannedRequest, WorkloadShape, asks, read_goals, read_length, read_shares
 
-BAR = 30  # columns
 TELL_S = 5.0  # between lines of progress where nobody watches
 
 
@@ -83,7 +82,7 @@ async def run(wanted: Wanted, output: Output, nats: Nats) -> bool:
     for line in report.lines_of(figures, goals):
         render.say(line)
     if output.json_file is not None:
-        setup = {"date": time.strftime("%Y%m%d-%H%M%S"), "model_id": model, **_told(wanted)}
+        setup = {"schema": render.SCHEMA, "date": time.strftime("%Y%m%d-%H%M%S"), "model_id": model, **_told(wanted)}
         _write(output.json_file, setup | figures.as_json() | (_raw(samples) if output.samples else {}))
     if output.plot is not None:
         plot.draw(samples, f"{model}: {figures.finished} of {figures.requests} requests", output.plot)
@@ -133,27 +132,16 @@ def _percentiles(text: str) -> list[int]:
 
 @contextlib.contextmanager
 def _progress(total: int) -> Iterator[Progress]:
-    """How far it is: a bar where a person watches, else a line every few seconds."""
-    began_s = told_s = SYSTEM.monotonic_s()
-    is_watched = render.is_watched()
-    show: Callable[[str], None] = render.progress if is_watched else render.event
+    """Tells how far the benchmark is."""
+    began_s = SYSTEM.monotonic_s()
+    with live.progress(TELL_S, total) as tell:
 
-    def told(sent: int, ended: int, tokens: int) -> None:
-        nonlocal told_s
-        now_s = SYSTEM.monotonic_s()
-        if now_s - told_s < (0.1 if is_watched else TELL_S):
-            return
-        told_s = now_s
-        done = BAR * ended // total
-        bar = "#" * done + "." * (BAR - done) + " " if is_watched else ""
-        rate = tokens / max(now_s - began_s, 0.001)
-        show(f"{bar}{ended}/{total} ended, {sent - ended} open, {rate:,.0f} tok/s, {now_s - began_s:.0f} s")
+        def told(sent: int, ended: int, tokens: int) -> None:
+            spent_s = SYSTEM.monotonic_s() - began_s
+            rate = tokens / max(spent_s, 0.001)
+            tell(f"{ended}/{total} ended, {sent - ended} open, {rate:,.0f} tok/s, {spent_s:.0f} s", ended)
 
-    try:
         yield told
-    finally:
-        if is_watched:
-            render.progress("")
 
 
 def _told(wanted: Wanted) -> dict[str, object]:

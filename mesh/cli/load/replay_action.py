@@ -15,7 +15,8 @@ from mesh.cli.connecting import connect_options, open_mesh
 from mesh.cli.load.replay_values import ReplayOptions, ReplayTarget
 from mesh.cli.option_values import Nats
 from mesh.cli.terminal import figures, render
-from mesh.cli.terminal.render import TableColumn
+from mesh.cli.terminal.live import progress
+from mesh.cli.terminal.table import TableColumn, show_table
 from mesh.clock import SYSTEM
 from mesh.control.replay.plan import SHARES, Outline, ReplayMapping, ReplayReport
 from mesh.control.replay.runner import Pace, Replay, check_models
@@ -74,37 +75,30 @@ async def _submit(replay: Replay, broker: Broker, outline: Outline, as_json: boo
         if telling is not None:
             telling.cancel()
             await asyncio.gather(telling, return_exceptions=True)
-            if render.is_watched():
-                render.progress("")
 
 
 async def _tell(report: ReplayReport, outline: Outline) -> None:
     """How it goes, until cancelled."""
-    told_s = SYSTEM.monotonic_s()
-    while True:
-        await asyncio.sleep(LOOK_S)
-        text = f"{report.submitted:,} of {outline.total:,} submitted, {report.open:,} open"
-        if report.refused:
-            text += f", {report.refused.total():,} refused"
-        if render.is_watched():
-            render.progress(text)
-        elif SYSTEM.monotonic_s() - told_s >= TELL_S:
-            render.note(text)
-            told_s = SYSTEM.monotonic_s()
+    with progress(TELL_S, outline.total) as tell:
+        while True:
+            await asyncio.sleep(LOOK_S)
+            text = f"{report.submitted:,} of {outline.total:,} submitted, {report.open:,} open"
+            if report.refused:
+                text += f", {report.refused.total():,} refused"
+            tell(text, report.submitted)
 
 
 def _show_outline(outline: Outline, asked: ReplayOptions, as_json: bool) -> None:
     span_ms = outline.last_unix_ms - outline.first_unix_ms
     if as_json:
-        render.say(json.dumps({"applied": False, **_outline_as_json(outline)}))
+        render.say_json(json.dumps({"applied": False, **_outline_as_json(outline)}))
         return
     if outline.total:
         rows = [
             (render.harmless(tenant), render.harmless(f"{model}/{tier}"), f"{count:,}")
             for (tenant, model, tier), count in outline.asks.most_common()
         ]
-        for line in render.table(_OUTLINE, rows, render.width()):
-            render.say(line)
+        show_table(_OUTLINE, rows)
     for line in _remarks(outline):
         render.note(line)
     if outline.total:
@@ -123,7 +117,7 @@ def _remarks(outline: Outline) -> Iterator[str]:
 
 def _show_report(report: ReplayReport, run: str, outline: Outline, as_json: bool) -> None:
     if as_json:
-        render.say(json.dumps(_report_as_json(report, run, outline)))
+        render.say_json(json.dumps(_report_as_json(report, run, outline)))
         return
     for line in _remarks(outline):
         render.note(line)
@@ -141,8 +135,7 @@ def _show_report(report: ReplayReport, run: str, outline: Outline, as_json: bool
         if values
     ]
     if rows:
-        for line in render.table(_TIMES, rows, render.width()):
-            render.say(line)
+        show_table(_TIMES, rows)
         if not report.originals:
             render.note("how long the originals took is not known: they are not in the audit (any more)")
 

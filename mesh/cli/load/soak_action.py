@@ -79,7 +79,9 @@ def _folder(data: Path | None) -> Iterator[Path]:
 
 
 def _write(file: Path, outcome: stage.SoakOutcome) -> None:
-    body = msgspec.json.format(msgspec.json.encode(report.as_json(outcome.figures, outcome.violations)), indent=1)
+    body = msgspec.json.format(
+        msgspec.json.encode({"schema": render.SCHEMA, **report.as_json(outcome.figures, outcome.violations)}), indent=1
+    )
     try:
         file.write_bytes(body + b"\n")
     except OSError as error:

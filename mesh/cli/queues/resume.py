@@ -22,7 +22,7 @@ def command(target: str, as_json: bool, nats: Nats) -> None:
         mesh resume chat
         mesh resume chat/batch
     """
-    from mesh.cli.queues import pause_action
+    from mesh.cli.queues import resume_action
     from mesh.cli.terminal import loop
 
-    loop.run(pause_action.resume(nats, target, as_json))
+    loop.run(resume_action.resume(nats, target, as_json))

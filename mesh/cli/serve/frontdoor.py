@@ -33,7 +33,7 @@ def command(nats: Nats, watching: MonitoringOptions) -> None:
     Example:
         mesh frontdoor --nats tls://nats.example:4222
     """
-    from mesh.cli.serve import services_action
+    from mesh.cli.serve import frontdoor_action
     from mesh.cli.terminal import loop
 
-    loop.run(services_action.frontdoor(nats, watching), log_level=watching.log_level, log_format=watching.log_format)
+    loop.run(frontdoor_action.frontdoor(nats, watching), log_level=watching.log_level, log_format=watching.log_format)

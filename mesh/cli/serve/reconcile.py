@@ -24,7 +24,7 @@ def command(nats: Nats, watching: MonitoringOptions) -> None:
 
     Runs until SIGTERM or Ctrl-C, and then exits with 0.
     """
-    from mesh.cli.serve import services_action
+    from mesh.cli.serve import reconcile_action
     from mesh.cli.terminal import loop
 
-    loop.run(services_action.reconcile(nats, watching), log_level=watching.log_level, log_format=watching.log_format)
+    loop.run(reconcile_action.reconcile(nats, watching), log_level=watching.log_level, log_format=watching.log_format)

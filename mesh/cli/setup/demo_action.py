@@ -17,6 +17,7 @@ from mesh.cli.serve.model_names import DEMO_NAME, demo_model
 from mesh.cli.serve.worker_processes import WorkerSpec, restart_with_backoff
 from mesh.cli.setup.demo_output import ask_all, show_commands, show_results
 from mesh.cli.terminal import loop, render
+from mesh.cli.terminal.live import progress
 from mesh.client.client import connect
 from mesh.engines.vllm import install
 from mesh.errors import ConfigError, EngineDeadError, MeshError
@@ -112,24 +113,19 @@ async def _await_ready(supervisor: Supervisor, running: asyncio.Task[None], choi
     Raises:
         MeshError: it did not come so far; its log was shown.
     """
-    clock, is_watched = asyncio.get_running_loop().time, render.is_watched()
-    start_s = said_s = clock()
+    clock = asyncio.get_running_loop().time
+    start_s = clock()
     what = "loading vLLM and the model" if choice.engine == "vllm" else f"starting the {choice.engine}"
     ready = asyncio.create_task(supervisor.ready.wait(), name="mesh-ready")
     try:
-        while not ready.done():
-            if is_watched:
-                render.progress(f"{what}: {clock() - start_s:.0f} s")
-            elif clock() - said_s >= QUIET_LOOK_S:
-                said_s = clock()
-                render.event(f"{what}: {clock() - start_s:.0f} s")
-            await asyncio.wait({ready, running}, timeout=LOOK_S, return_when=asyncio.FIRST_COMPLETED)
-            if running.done() or supervisor.deaths:
-                _explain(running, log)
+        with progress(QUIET_LOOK_S) as tell:
+            while not (ready.done() or running.done() or supervisor.deaths):
+                tell(f"{what}: {clock() - start_s:.0f} s", 0)
+                await asyncio.wait({ready, running}, timeout=LOOK_S, return_when=asyncio.FIRST_COMPLETED)
     finally:
         ready.cancel()
-        if is_watched:
-            render.progress("")
+    if running.done() or supervisor.deaths:
+        _explain(running, log)
     render.say(f"worker ready after {clock() - start_s:.1f} s: model {DEMO_NAME}, engine {choice.engine}")
 
 

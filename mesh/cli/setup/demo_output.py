@@ -4,11 +4,12 @@ import asyncio
 import contextlib
 from collections.abc import Mapping, Sequence
 
-from mesh.cli.ask.generate_action import tokens_per_s
+from mesh.cli.ask.answer import tokens_per_s
 from mesh.cli.serve.model_names import DEMO_NAME
 from mesh.cli.terminal import render
-from mesh.cli.terminal.panes import Pane, Screen
-from mesh.cli.terminal.render import TableColumn
+from mesh.cli.terminal.live import Pane, drawn_panes
+from mesh.cli.terminal.table import TableColumn, show_table
+from mesh.cli.terminal.text import clip, one_line
 from mesh.client.assembly import Restarted
 from mesh.client.client import Client
 from mesh.client.job import Job
@@ -19,7 +20,7 @@ FRAME_S = 0.08
 QUIET_S = 1.0  # between lines of progress where nobody watches a terminal
 _COLUMNS = (
     TableColumn("job"),
-    TableColumn("status"),
+    TableColumn("status", is_state=True),
     TableColumn("tokens", is_number=True),
     TableColumn("first token ms", is_number=True),
     TableColumn("tokens/s", is_number=True),
@@ -61,14 +62,13 @@ async def show_results(client: Client, results: Sequence[Result]) -> None:
             )
         )
     render.say()
-    for line in render.table(_COLUMNS, rows, render.width()):
-        render.say(line)
+    show_table(_COLUMNS, rows)
     names = Names()
     render.say(f"\nread back from the bucket {names.results_bucket}:\n")
     for each in results:
         stored = await client.result(each.id)
-        text = " ".join(render.harmless(str(stored.text)).split())
-        render.say(render.clip(f"{stored.tenant}.{stored.id}  {stored.status}  {text}", render.width() - 1))
+        text = one_line(str(stored.text))
+        render.say(clip(f"{stored.tenant}.{stored.id}  {stored.status}  {text}", render.width() - 1))
 
 
 def show_commands(url: str, job: str, names: Names, is_kept: bool) -> None:
@@ -112,10 +112,10 @@ async def _watch(panes: list[Pane]) -> None:
             await asyncio.sleep(QUIET_S)
             over = sum(1 for each in panes if each.is_over)
             render.event(f"{over} of {len(panes)} answered, {sum(each.tokens for each in panes)} tokens")
-    screen = Screen()
-    try:
-        while True:
-            screen.draw(panes)
-            await asyncio.sleep(FRAME_S)
-    finally:
-        screen.draw(panes)
+    with drawn_panes(panes) as draw:
+        try:
+            while True:
+                draw()
+                await asyncio.sleep(FRAME_S)
+        finally:
+            draw()

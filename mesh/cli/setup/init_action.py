@@ -11,7 +11,7 @@ from mesh.cli.connecting import connect_options
 from mesh.cli.option_values import Nats, TopologyOptions
 from mesh.cli.setup.settings import wanted
 from mesh.cli.terminal import render
-from mesh.cli.terminal.render import TableColumn
+from mesh.cli.terminal.table import TableColumn, show_table
 from mesh.errors import TopologyError
 from mesh.protocol.subjects import Names, check_token
 from mesh.protocol.version import PROTOCOL
@@ -49,12 +49,16 @@ async def run(nats: Nats, models: Sequence[str], shape: TopologyOptions, is_appl
 def _show(changes: Sequence[Change], is_applied: bool, as_json: bool) -> None:
     if as_json:
         shown = [{"verb": e.verb, "kind": e.kind, "name": e.name, "detail": e.detail} for e in changes]
-        render.say(json.dumps({"applied": is_applied, "changes": shown}))
+        render.say_json(json.dumps({"applied": is_applied, "changes": shown}))
         return
-    columns = (TableColumn("plan"), TableColumn("kind"), TableColumn("name"), TableColumn("detail", least=12))
+    columns = (
+        TableColumn("plan", is_state=True),
+        TableColumn("kind"),
+        TableColumn("name"),
+        TableColumn("detail", least=12, is_prose=True),
+    )
     rows = [(each.verb, each.kind, each.name, each.detail) for each in changes]
-    for line in render.table(columns, rows, render.width()):
-        render.say(line)
+    show_table(columns, rows)
 
 
 def _summary(missing: int, changing: int, differing: int, is_applied: bool) -> str:

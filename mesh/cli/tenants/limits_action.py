@@ -8,7 +8,7 @@ import msgspec
 from mesh.cli.connecting import open_mesh
 from mesh.cli.option_values import Nats
 from mesh.cli.terminal import render
-from mesh.cli.terminal.render import TableColumn
+from mesh.cli.terminal.table import TableColumn, show_table
 from mesh.control.tenants.limits import Allowed, all_limits, limit
 from mesh.policies.quota import QuotaLimits
 from mesh.protocol.subjects import check_token
@@ -51,14 +51,13 @@ async def run(
 def _show(shown: Sequence[Allowed], as_json: bool) -> None:
     if as_json:
         tenants = [{"tenant": each.tenant, **msgspec.to_builtins(_whole(each.limits))} for each in shown]
-        render.say(json.dumps({"limits": tenants}))
+        render.say_json(json.dumps({"limits": tenants}))
         return
     if not shown:
         return
     columns = (TableColumn("tenant", least=12), *(TableColumn(title, is_number=True) for title in _TITLES.values()))
     rows = [(each.tenant or OTHERS, *(_number(getattr(each.limits, key)) for key in _TITLES)) for each in shown]
-    for line in render.table(columns, rows, render.width()):
-        render.say(line)
+    show_table(columns, rows)
 
 
 def _whole(limits: QuotaLimits) -> dict[str, int | None]:

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from mesh.cli.terminal import render
-from mesh.cli.terminal.render import TableColumn
+from mesh.cli.terminal.table import TableColumn, show_table
 from mesh.control.tenants.account_file import AccountLimits
 from mesh.control.tenants.accounts import RELOAD, Accounts
 from mesh.protocol.subjects import Names
@@ -28,7 +28,7 @@ def add(accounts: Accounts, tenant: str, key_file: Path, limits: AccountLimits, 
     added = accounts.add(tenant, key_file, limits)
     if as_json:
         shown = {"tenant": tenant, "account": str(added.file), "key": str(key_file), "reload": RELOAD}
-        render.say(json.dumps(shown | {"public_key": added.keys[0]}))
+        render.say_json(json.dumps(shown | {"public_key": added.keys[0]}))
         return
     render.say(f"account  {render.harmless(str(added.file))}")
     render.say(f"key      {render.harmless(str(key_file))}  (secret: for whoever is {tenant}, and nobody else)")
@@ -43,7 +43,7 @@ def remove(accounts: Accounts, tenant: str, as_json: bool) -> None:
     """
     accounts.remove(tenant)
     if as_json:
-        render.say(json.dumps({"tenant": tenant, "reload": RELOAD}))
+        render.say_json(json.dumps({"tenant": tenant, "reload": RELOAD}))
         return
     render.say(f"removed  {tenant}")
     _say_reload("cuts it off")
@@ -58,11 +58,10 @@ def show_list(accounts: Accounts, as_json: bool) -> None:
     found = accounts.all()
     if as_json:
         tenants = [{"tenant": each.name, "account": str(each.file), "keys": list(each.keys)} for each in found]
-        render.say(json.dumps({"tenants": tenants}))
+        render.say_json(json.dumps({"tenants": tenants}))
         return
     rows = [(each.name, str(len(each.keys)), each.keys[0] if each.keys else "none") for each in found]
-    for line in render.table(_COLUMNS, rows, render.width()):
-        render.say(line)
+    show_table(_COLUMNS, rows)
     if not found:
         render.note("no tenant has an account; `mesh tenant add NAME` writes one.")
 

@@ -1,5 +1,7 @@
 """Numbers as people read them, in few columns. Pure. Used by the commands that look."""
 
+from rich.filesize import decimal
+
 from mesh.figures import many, span
 
 __all__ = ["count", "many", "rate", "size", "span"]
@@ -14,13 +16,8 @@ def count(number: int) -> str:
 
 
 def size(number: int) -> str:
-    """Bytes: 512 B, 1.5 kB, 20 MB, 1.0 GB."""
-    value = float(number)
-    for unit in ("B", "kB", "MB", "GB"):
-        if value < 1000:
-            return f"{number} B" if unit == "B" else f"{value:.{1 if value < 10 else 0}f} {unit}"
-        value /= 1024
-    return f"{value:.1f} TB"
+    """Bytes by powers of 1000: 512 bytes, 1.5 kB, 20.0 MB, 1.1 GB."""
+    return decimal(number)
 
 
 def rate(per_s: float | None) -> str:

@@ -1,6 +1,7 @@
 """Texts that grow at the same time, as whole lines that say whose they are. Prints nothing. Used by `mesh tail`."""
 
 from mesh.cli.terminal import render
+from mesh.cli.terminal.text import cells, clip
 
 LEAST = 20  # columns of text, however narrow the terminal and long the name
 
@@ -44,10 +45,10 @@ class Lines:
 
     def _broken(self, name: str, text: str) -> list[str]:
         """`text` in pieces that fit beside the name, broken at spaces where there are any; the last may grow."""
-        room = max(LEAST, self._columns - render.cells(name) - 3)
+        room = max(LEAST, self._columns - cells(name) - 3)
         pieces = []
-        while render.cells(text) > room:
-            head = text[: len(render.clip(text, room + 1)) - 1] or text[:1]
+        while cells(text) > room:
+            head = text[: len(clip(text, room + 1)) - 1] or text[:1]
             cut = head.rfind(" ")
             if cut > 0:
                 head = head[:cut]

@@ -1,18 +1,26 @@
 """What `mesh top` shows of a mesh: one table a view, and the rows as they are sorted and filtered. Pure."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
 from mesh.cli.terminal import figures
+from mesh.cli.top.hour import ModelHour, spark
+from mesh.control.jobs.job_state import JobSeen
 from mesh.control.status.checks import FAR_MS
 from mesh.control.status.depth import QueueDepth, Rates, Snapshot, WorkerSeen
 from mesh.protocol.timing import PRESENCE_SILENT_S
 
-View = Literal["queues", "workers", "tenants"]
-VIEWS: tuple[View, ...] = ("queues", "workers", "tenants")
+View = Literal["queues", "workers", "tenants", "models", "jobs", "job"]
+TABS: tuple[View, ...] = ("queues", "workers", "tenants", "models")
+Tone = Literal["bad", "warn", "good"]
 
 BAR = 10  # columns of a load bar, without its brackets
+SLOW_MS = 60_000  # a job that waits longer deserves a look
+SPARK = 30  # columns of an hour: two minutes each
+GAP = 2  # columns between two columns
+LEAST_NAME = 10  # columns of a table's first column, before others are left out
+MOST_NAME = 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +41,7 @@ class Row:
     cells: tuple[str, ...]
     order: tuple[float | str, ...]  # what each column is sorted by
     model: str = ""
-    is_bad: bool = False  # something is wrong there
+    tones: Mapping[int, Tone] = field(default_factory=dict)  # of the columns that deserve a look
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +52,14 @@ class Table:
     columns: tuple[Column, ...]
     rows: tuple[Row, ...]
     first: int  # the column it is sorted by until told otherwise
+
+
+@dataclass(frozen=True, slots=True)
+class TableSources:
+    """What tables are made of beside the look at the mesh."""
+
+    jobs: Sequence[JobSeen] = ()
+    hours: Mapping[str, ModelHour] = field(default_factory=dict)  # by model; empty: the mesh keeps no audit
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +90,30 @@ _WORKERS = (
     Column("HEARD", 6, True, 4),
     Column("HOST", 14, False, 1),
 )
+_MODELS = (
+    Column("MODEL"),
+    Column("WAITING", 8, True),
+    Column("RUNNING", 8, True),
+    Column("WORKERS", 7, True, 6),
+    Column("TOKENS/S", 8, True, 7),
+    Column("LAST HOUR", SPARK, False, 4),
+    Column("ENDED", 6, True, 3),
+    Column("FAILED", 6, True, 2),
+    Column("FIRST", 6, True, 8),
+    Column("P95", 6, True, 5),
+)
+_JOBS = (
+    Column("JOB"),
+    Column("TENANT", 12, False, 5),
+    Column("MODEL/TIER", 20, False, 2),
+    Column("STATE", 8, False, 8),
+    Column("AGE", 5, True, 7),
+    Column("LEFT", 5, True, 4),
+    Column("TRY", 4, True, 3),
+    Column("TOKENS", 7, True, 6),
+    Column("WORKER", 12, False, 1),
+)
+_STATE_TONES: dict[str, Tone] = {"running": "good", "retrying": "warn", "starting": "warn", "draining": "warn"}
 _TENANTS = (
     Column("TENANT"),
     Column("JOBS", 7, True),
@@ -82,13 +122,20 @@ _TENANTS = (
 )
 
 
-def table(view: View, seen: Snapshot, rates: Rates | None) -> Table:
-    """The table of a view."""
-    if view == "queues":
-        return Table(view, _QUEUES, tuple(map(_queue, seen.queues)), 1)
-    if view == "workers":
-        return Table(view, _WORKERS, tuple(_worker(each, rates) for each in seen.workers), 5)
-    return Table(view, _TENANTS, tuple(_tenants(seen.queues)), 1)
+def table(view: View, seen: Snapshot, rates: Rates | None, more: TableSources) -> Table:
+    """The table of a view; that of one job has no rows."""
+    match view:
+        case "queues":
+            alive = {each.presence.model for each in seen.workers}
+            return Table(view, _QUEUES, tuple(_queue(each, each.model in alive) for each in seen.queues), 1)
+        case "workers":
+            return Table(view, _WORKERS, tuple(_worker(each, rates) for each in seen.workers), 5)
+        case "tenants":
+            return Table(view, _TENANTS, tuple(_tenants(seen.queues)), 1)
+        case "models":
+            return Table(view, _MODELS, tuple(_models(seen, rates, more.hours)), 1)
+        case _:
+            return Table(view, _JOBS, tuple(map(_job, more.jobs)) if view == "jobs" else (), 4)
 
 
 def arranged(table: Table, order: SortOrder, pattern: str) -> list[Row]:
@@ -102,6 +149,24 @@ def arranged(table: Table, order: SortOrder, pattern: str) -> list[Row]:
     return rows
 
 
+def layout(columns: Sequence[Column], width: int) -> list[tuple[int, int]]:
+    """The columns that find room, each with its size."""
+    kept = list(range(len(columns)))
+
+    def left() -> int:
+        return width - GAP - sum(columns[at].size + GAP for at in kept if at)
+
+    while left() < LEAST_NAME and len(kept) > 1:
+        kept.remove(min(kept[1:], key=lambda at: (columns[at].worth, -at)))
+    name = max(1, min(left(), MOST_NAME))
+    # What a wide terminal has left goes to the column that says most.
+    widest = max((at for at in kept if at), key=lambda at: columns[at].size * (not columns[at].is_number), default=0)
+    sizes = {at: columns[at].size for at in kept} | {0: name}
+    if columns[widest].title != "LAST HOUR":
+        sizes[widest] += max(0, left() - name)
+    return [(at, sizes[at]) for at in kept]
+
+
 def bar(value: int, limit: int, size: int = BAR) -> str:
     """`[####------]`; empty only at nothing, full only at all."""
     share = value / limit if limit else 0.0
@@ -111,7 +176,7 @@ def bar(value: int, limit: int, size: int = BAR) -> str:
     return f"[{'#' * filled}{'-' * (size - filled)}]"
 
 
-def _queue(queue: QueueDepth) -> Row:
+def _queue(queue: QueueDepth, is_served: bool) -> Row:
     oldest = queue.oldest_waiting_ms
     tenants = ", ".join(f"{each.tenant} {figures.count(each.jobs)}" for each in queue.tenants)
     state = pause_state(queue)
@@ -125,7 +190,14 @@ def _queue(queue: QueueDepth) -> Row:
         state,
     )
     order = (cells[0], queue.waiting, queue.in_flight, oldest or 0, queue.pulls, tenants, state)
-    return Row(cells[0], cells, order, queue.model, is_bad=not queue.is_declared)
+    tones: dict[int, Tone] = {}
+    if queue.waiting and not is_served:
+        tones[1] = "bad"
+    if oldest is not None and oldest > SLOW_MS:
+        tones[3] = "warn"
+    if state != "open":
+        tones[6] = "warn" if queue.is_declared else "bad"
+    return Row(cells[0], cells, order, queue.model, tones)
 
 
 def pause_state(queue: QueueDepth) -> str:
@@ -164,7 +236,79 @@ def _worker(seen: WorkerSeen, rates: Rates | None) -> Row:
         seen.age_ms,
         worker.host,
     )
-    return Row(worker.worker, cells, order, worker.model, is_bad=seen.age_ms > PRESENCE_SILENT_S * 1000)
+    tones: dict[int, Tone] = {2: _STATE_TONES[worker.state]} if worker.state in _STATE_TONES else {}
+    if seen.age_ms > PRESENCE_SILENT_S * 1000:
+        tones[7] = "bad"
+    return Row(worker.worker, cells, order, worker.model, tones)
+
+
+def _models(seen: Snapshot, rates: Rates | None, hours: Mapping[str, ModelHour]) -> list[Row]:
+    names = sorted({each.model for each in seen.queues} | {each.presence.model for each in seen.workers} | {*hours})
+    per_s = {each.model: each.tokens_per_s for each in rates.models} if rates is not None else {}
+    return [_model(name, seen, per_s.get(name), hours.get(name)) for name in names]
+
+
+def _model(name: str, seen: Snapshot, tokens_per_s: float | None, hour: ModelHour | None) -> Row:
+    queues = [each for each in seen.queues if each.model == name]
+    waiting, running = sum(each.waiting for each in queues), sum(each.in_flight for each in queues)
+    workers = sum(each.presence.model == name for each in seen.workers)
+    cells = (
+        name,
+        figures.count(waiting),
+        figures.count(running),
+        str(workers),
+        figures.rate(tokens_per_s).removesuffix("/s"),
+        "no audit" if hour is None else spark(hour.tokens, SPARK),
+        "-" if hour is None else figures.count(hour.ended),
+        "-" if hour is None else figures.count(hour.failed),
+        _span(hour.first_p50_ms if hour is not None else None),
+        _span(hour.first_p95_ms if hour is not None else None),
+    )
+    ended, failed = (hour.ended, hour.failed) if hour is not None else (0, 0)
+    first, late = (hour.first_p50_ms or 0, hour.first_p95_ms or 0) if hour is not None else (0, 0)
+    tokens = sum(hour.tokens) if hour is not None else 0
+    order = (name, waiting, running, workers, tokens_per_s or 0.0, float(tokens), ended, failed, first, late)
+    tones: dict[int, Tone] = {5: "good"}
+    if not workers:
+        tones[3] = "bad" if waiting else "warn"
+    if failed:
+        tones[7] = "bad"
+    return Row(name, cells, order, name, tones)
+
+
+def _job(seen: JobSeen) -> Row:
+    cells = (
+        seen.job,
+        seen.tenant,
+        f"{seen.model}/{seen.tier}",
+        seen.state,
+        figures.span(seen.age_ms),
+        figures.span(seen.deadline_ms) if seen.deadline_ms > 0 else "past",
+        str(seen.attempt) if seen.attempt else "-",
+        figures.count(seen.tokens) if seen.attempt else "-",
+        seen.worker or "-",
+    )
+    order = (
+        seen.job,
+        seen.tenant,
+        cells[2],
+        seen.state,
+        seen.age_ms,
+        seen.deadline_ms,
+        seen.attempt,
+        seen.tokens,
+        seen.worker,
+    )
+    tones: dict[int, Tone] = {3: _STATE_TONES[seen.state]} if seen.state in _STATE_TONES else {}
+    if seen.deadline_ms <= 0:
+        tones[5] = "bad"
+    if seen.attempt > 1:
+        tones[6] = "warn"
+    return Row(f"{seen.tenant}/{seen.job}", cells, order, seen.model, tones)
+
+
+def _span(ms: int | None) -> str:
+    return "-" if ms is None else figures.span(ms)
 
 
 def _tenants(queues: Sequence[QueueDepth]) -> list[Row]:

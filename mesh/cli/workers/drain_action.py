@@ -7,8 +7,9 @@ import msgspec
 
 from mesh.cli.connecting import open_mesh
 from mesh.cli.option_values import Nats
-from mesh.cli.terminal import render
-from mesh.cli.terminal.render import TableColumn
+from mesh.cli.terminal import figures, render
+from mesh.cli.terminal.live import progress
+from mesh.cli.terminal.table import TableColumn, show_table
 from mesh.control.workers import drain
 from mesh.control.workers.drain import DrainReply
 from mesh.protocol.messages import Presence
@@ -16,7 +17,7 @@ from mesh.protocol.messages import Presence
 _COLUMNS = (
     TableColumn("worker", least=12),
     TableColumn("running", is_number=True),
-    TableColumn("what happens", least=30),
+    TableColumn("what happens", least=30, is_prose=True),
 )
 
 
@@ -31,11 +32,12 @@ async def run(nats: Nats, workers: Sequence[str], model: str | None, is_waiting:
         told = await drain.drain(broker, chosen)
         if not as_json:
             _show(told, is_waiting)
-        left = await drain.wait_gone(broker, told, _progress) if is_waiting else []
-    if is_waiting and render.is_watched():
-        render.progress("")
+        left: list[str] = []
+        if is_waiting:
+            with progress() as tell:
+                left = await drain.wait_gone(broker, told, lambda there: tell(_left(there), 0))
     if as_json:
-        render.say(json.dumps({"workers": [_as_json(each, left) for each in told], "waited": is_waiting}))
+        render.say_json(json.dumps({"workers": [_as_json(each, left) for each in told], "waited": is_waiting}))
     elif left:
         render.complain(f"still there: {', '.join(left)}; `mesh workers` shows what they do")
     elif is_waiting and all(each.answer is not None for each in told):
@@ -60,16 +62,13 @@ def _show(told: Sequence[DrainReply], is_waiting: bool) -> None:
         (each.worker, "-" if each.answer is None else str(each.answer.running), render.harmless(words_of(each)))
         for each in told
     ]
-    for line in render.table(_COLUMNS, rows, render.width()):
-        render.say(line)
+    show_table(_COLUMNS, rows)
     if not is_waiting:
         render.note("--wait returns when they have ended.")
 
 
-def _progress(there: Sequence[Presence]) -> None:
-    if render.is_watched() and there:
-        jobs = sum(each.running for each in there)
-        render.progress(f"{len(there)} still there, {jobs} jobs running")
+def _left(there: Sequence[Presence]) -> str:
+    return f"{len(there)} still there, {figures.many(sum(each.running for each in there), 'job')} running"
 
 
 def _as_json(told: DrainReply, left: Sequence[str]) -> dict[str, object]:

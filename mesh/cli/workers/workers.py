@@ -18,7 +18,7 @@ def command(as_json: bool, nats: Nats) -> None:
     \b
     Examples:
         mesh workers
-        mesh workers --json | jq -r '.[].worker'
+        mesh workers --json | jq -r '.workers[].worker'
     """
     from mesh.cli.terminal import loop
     from mesh.cli.workers import workers_action

@@ -8,7 +8,7 @@ import msgspec
 from mesh.cli.connecting import open_client
 from mesh.cli.option_values import Nats
 from mesh.cli.terminal import figures, render
-from mesh.cli.terminal.render import TableColumn
+from mesh.cli.terminal.table import TableColumn, show_table
 from mesh.clock import SYSTEM
 from mesh.control.status import versions
 from mesh.protocol.messages import Presence
@@ -16,7 +16,7 @@ from mesh.protocol.messages import Presence
 _COLUMNS = (
     TableColumn("worker", least=8),
     TableColumn("model", least=5),
-    TableColumn("state"),
+    TableColumn("state", is_state=True),
     TableColumn("engine", least=6),
     TableColumn("jobs", is_number=True),
     TableColumn("lanes", least=5),
@@ -33,12 +33,11 @@ async def show(nats: Nats, as_json: bool) -> None:
     async with open_client(nats, "default") as client:
         workers = sorted(await client.workers(), key=lambda each: (each.model, each.worker))
     if as_json:
-        render.say(json.dumps(msgspec.to_builtins(workers)))
+        render.say_json(json.dumps({"workers": msgspec.to_builtins(workers)}))
     elif not workers:
         render.note("no worker is running; start one with `mesh up` or `mesh worker`")
     else:
-        for line in render.table(_COLUMNS, [_row(each) for each in workers], render.width()):
-            render.say(line)
+        show_table(_COLUMNS, [_row(each) for each in workers])
         speakers = versions.of_workers(workers)
         if len(versions.protocols(speakers)) > 1:
             render.note(f"they speak different versions of the protocol: {versions.in_words(speakers)}")
@@ -52,8 +51,8 @@ def _row(worker: Presence) -> Sequence[str]:
         f"{worker.engine} {worker.engine_version}",
         f"{worker.running}/{worker.capacity}",
         ranges(worker.lanes),
-        _count(worker.finished),
-        _count(worker.tokens),
+        figures.count(worker.finished),
+        figures.count(worker.tokens),
         worker.host,
         str(worker.pid),
         figures.span(SYSTEM.wall_unix_ms() - worker.started_unix_ms),
@@ -69,10 +68,3 @@ def ranges(numbers: Sequence[int]) -> str:
         else:
             parts.append([number])
     return ",".join("-".join(map(str, part)) for part in parts) or "-"
-
-
-def _count(number: int) -> str:
-    for size, unit in ((10**9, "G"), (10**6, "M"), (10**4, "k")):
-        if number >= size:
-            return f"{number // (1000 if unit == 'k' else size)}{unit}"
-    return str(number)

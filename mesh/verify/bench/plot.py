@@ -1,10 +1,10 @@
-"""Plots a benchmark: the distribution of its latencies, its throughput, its phases. Needs matplotlib (extra `plot`)."""
+"""Plots a benchmark: the distribution of its latencies, its throughput, its phases. Needs the extra `plot`."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mesh.distribution import install_command
+from mesh._version import extra
 from mesh.errors import ConfigError
 from mesh.verify.bench.figures import Sample, phases
 
@@ -52,7 +52,7 @@ def _pyplot() -> Any:
     try:
         import matplotlib
     except ImportError:
-        raise ConfigError(f"--plot needs matplotlib; run {install_command('plot')}", key="plot") from None
+        raise ConfigError(f"--plot needs matplotlib, which is not installed; run {extra('plot')}", key="plot") from None
     matplotlib.use("Agg")  # draws to a file, without a display
     from matplotlib import pyplot
 

@@ -1,7 +1,6 @@
-"""`mesh reconcile` and `mesh frontdoor`: services of a mesh, without a worker."""
+"""One service of a mesh in a process without a worker. Called by `mesh reconcile` and `mesh frontdoor`."""
 
 import asyncio
-import functools
 import secrets
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
@@ -14,25 +13,14 @@ from mesh.cli.option_values import Nats
 from mesh.cli.serve.monitoring import Monitoring, of_process
 from mesh.cli.serve.monitoring_options import MonitoringOptions
 from mesh.cli.terminal import loop, render
-from mesh.hosting.services import Doors, counted, doors, services
+from mesh.hosting.services import Doors, counted
 from mesh.protocol.subjects import Names
 
 Host = Callable[..., AbstractAsyncContextManager[Doors]]
 
 
-async def reconcile(nats: Nats, watching: MonitoringOptions) -> None:
-    """Keep a mesh in order until a signal; as `_serve`."""
-    await _serve(nats, watching, "reconcile", services, "mesh {ns} is reconciled")
-
-
-async def frontdoor(nats: Nats, watching: MonitoringOptions) -> None:
-    """Answer plain NATS requests until a signal; as `_serve`."""
-    host = functools.partial(doors, has_frontdoor=True)
-    await _serve(nats, watching, "frontdoor", host, "{ns}.rpc.<tenant>.<model> is answered")
-
-
-async def _serve(nats: Nats, watching: MonitoringOptions, kind: str, host: Host, says: str) -> None:
-    """Host what `host` opens.
+async def serve(nats: Nats, watching: MonitoringOptions, kind: str, host: Host, says: str) -> None:
+    """Host the services that `host` opens, until a signal.
 
     Raises:
         DisconnectedError, TopologyError: no NATS, or no mesh on it.
