@@ -5,7 +5,7 @@ from collections.abc import Iterable
 REACH = 3  # so many may die with their watched ones at the same moment before a lease has to run out
 
 
-def wards(me: str, workers: Iterable[str], reach: int = REACH) -> list[str]:
+def watched_by(me: str, workers: Iterable[str], reach: int = REACH) -> list[str]:
     """The workers that `me` watches: the next `reach` after it in the ring of names.
 
     One that is no worker itself watches all.
