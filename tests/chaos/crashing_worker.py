@@ -52,9 +52,9 @@ def let_steps_raise(crash: CrashAt) -> None:
     """An observer cannot disturb a worker; a fault of its own at the same place can."""
     step = Actions.step
 
-    def stepping(effects: Actions, name: str, when: When) -> None:
-        step(effects, name, when)
-        crash(Step(effects._ref.id, name, when))
+    def stepping(actions: Actions, name: str, when: When) -> None:
+        step(actions, name, when)
+        crash(Step(actions._ref.id, name, when))
 
     Actions.step = stepping  # type: ignore[method-assign, assignment]  # a fault is planted
 

@@ -44,10 +44,10 @@ def ack_before_store() -> None:
     """The request leaves the queue while its Result is still to be written: a crash in between loses the job."""
     perform = Actions.perform
 
-    async def hasty(self: Actions, actions: Sequence[Action], emitter: Publisher) -> None:
+    async def hasty(self: Actions, actions: Sequence[Action], publisher: Publisher) -> None:
         if any(isinstance(action, Ack) for action in actions):
             await self._context.leases.ack(self._delivery)
-        await perform(self, actions, emitter)
+        await perform(self, actions, publisher)
 
     Actions.perform = hasty
 

@@ -153,9 +153,9 @@ async def test_a_restarted_server_makes_nobody_take_anybody_for_dead(patient_mes
         await mesh.server.stop(kill=True)
         await mesh.server.start()
         results = [await job.result(timeout=ACK_WAIT_S / 2) for job in jobs]
-        signs = [await mesh.broker.liveness.last(each.worker) for each in await presences(mesh)]
+        entries = [await mesh.broker.liveness.last(each.worker) for each in await presences(mesh)]
     assert {result.status for result in results} == {"finished"}  # the server itself may have forgotten deliveries
-    assert [present(present(record).sign).is_alive for record in signs] == [True] * 3
+    assert [present(present(entry).record).is_alive for entry in entries] == [True] * 3
 
 
 async def test_a_worker_that_was_taken_for_dead_gives_up_what_it_held(patient_mesh: RunningMesh) -> None:
@@ -166,14 +166,14 @@ async def test_a_worker_that_was_taken_for_dead_gives_up_what_it_held(patient_me
         job = await client.submit("simulator", "Tell me of the sea", max_tokens=TOKENS, temperature=0, id="victim")
         async for _ in job:
             break
-        lives = mesh.broker.liveness
-        record = await lives.last(worker.name)
-        assert record is not None
-        await lives.write(LivenessRecord(worker=worker.name, session="", is_alive=False, by="test"), record.sequence)
+        liveness = mesh.broker.liveness
+        entry = await liveness.last(worker.name)
+        assert entry is not None
+        await liveness.write(LivenessRecord(worker=worker.name, session="", is_alive=False, by="test"), entry.sequence)
         worker._liveness.disturbed()  # as the connection does when it is lost
         await wait_until(lambda: worker.statistics().returned == 1)
         events = await mesh.history("victim")
-        assert present(present(await lives.last(worker.name)).sign).is_alive, "it lives on, and serves others"
+        assert present(present(await liveness.last(worker.name)).record).is_alive, "it lives on, and serves others"
         after = await client.generate("simulator", "And then?", max_tokens=3)
         assert after.status == "finished"
         assert await mesh.history("victim") == events, "nothing it held is written any more"
@@ -183,12 +183,12 @@ async def test_a_worker_that_was_taken_for_dead_gives_up_what_it_held(patient_me
 async def test_no_result_is_stored_before_the_server_confirmed_that_the_worker_lives(patient_mesh: RunningMesh) -> None:
     mesh = patient_mesh
     worker = await mesh.start_worker(SLOW)
-    confirmed = worker._liveness._confirmed
+    confirmed = worker._liveness._note_confirmed
     async with mesh_api.connect(mesh.url) as client:
         job = await client.submit("simulator", "Tell me", max_tokens=20, temperature=0, id="victim")
         async for _ in job:
             break
-        worker._liveness._confirmed = lambda doubts: None  # type: ignore[method-assign]
+        worker._liveness._note_confirmed = lambda doubts: None  # type: ignore[method-assign]
         worker._liveness.disturbed()  # as after the loss of the connection, before any answer
 
         async def is_whole() -> bool:
@@ -197,7 +197,7 @@ async def test_no_result_is_stored_before_the_server_confirmed_that_the_worker_l
 
         await wait_until(is_whole)
         assert await mesh.result("victim") is None
-        worker._liveness._confirmed = confirmed  # type: ignore[method-assign]
+        worker._liveness._note_confirmed = confirmed  # type: ignore[method-assign]
         worker._liveness.disturbed()
         assert (await job.result(timeout=10)).status == "finished"
 
@@ -206,13 +206,13 @@ async def test_a_worker_that_was_cut_off_takes_no_job_before_it_knows_that_it_li
     """Else it would take its own jobs back and give them up again, and they would wait for a lease to end."""
     mesh = patient_mesh
     worker = await mesh.start_worker(SLOW)
-    worker._liveness._confirmed = lambda doubts: None  # type: ignore[method-assign]
+    worker._liveness._note_confirmed = lambda doubts: None  # type: ignore[method-assign]
     worker._liveness.disturbed()
     async with mesh_api.connect(mesh.url) as client:
         job = await client.submit("simulator", "Tell me", max_tokens=3)
         with pytest.raises(mesh_api.errors.WaitTimeoutError):
             await job.result(timeout=2.5)
-        del worker._liveness._confirmed
+        del worker._liveness._note_confirmed
         worker._liveness.disturbed()
         assert (await job.result(timeout=5)).status == "finished"
 
