@@ -78,14 +78,7 @@ class Puller:
         topology.check_server(self._broker.connection.server_version)
         self._settings = await topology.read_settings(self._broker)
         await self._ensure_declared()
-        sources = [
-            Source(self._broker.names.consumer(self._model, tier, lane), tier, lane)
-            for tier in TIERS
-            for lane in range(self._settings.lanes)
-        ]
-        self._credits = Credits(self._capacity, sources, weights)
-        self._suspension = Suspension(self._settings.ack_wait_s / 2)
-        self._puller = Pulls(self._broker, self._delivered, self._pull_ended)
+        self._begin(weights)
         return self._settings
 
     def pump(self) -> None:
@@ -151,6 +144,17 @@ class Puller:
                 await self._ensure_declared()
             except BrokerError as error:
                 log.warning("the queue of %s cannot be pulled: %s", self._model, error, extra={"event": "queue_broken"})
+
+    def _begin(self, weights: TierWeights) -> None:
+        """Make the books and the pulls, after the settings were read."""
+        sources = [
+            Source(self._broker.names.consumer(self._model, tier, lane), tier, lane)
+            for tier in TIERS
+            for lane in range(self._settings.lanes)
+        ]
+        self._credits = Credits(self._capacity, sources, weights)
+        self._suspension = Suspension(self._settings.ack_wait_s / 2)
+        self._puller = Pulls(self._broker, self._delivered, self._pull_ended)
 
     async def _ensure_declared(self) -> None:
         """Declare what we need if it is missing; say so if it is not as the mesh was made."""

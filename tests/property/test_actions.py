@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 from typing import Any, cast
 
 from hypothesis import given
@@ -16,15 +17,23 @@ from mesh.broker.stores.results import ResultStore, Stored
 from mesh.broker.transport.calls import OnReply
 from mesh.broker.transport.mapping import FULL, WRONG_LAST_SEQUENCE
 from mesh.engines.base import Engine
-from mesh.errors import DisconnectedError, MeshError, QuotaExceededError, SequenceError, TooLargeError
-from mesh.job_key import JobKey
+from mesh.errors import (
+    DisconnectedError,
+    EngineFailedError,
+    MeshError,
+    QuotaExceededError,
+    SequenceError,
+    TooLargeError,
+)
+from mesh.job_key import JobKey, JobRef
 from mesh.policies.retry import RetryPolicy
 from mesh.protocol import codec
-from mesh.protocol.messages import ErrorInfo, Event, Request, Result
+from mesh.protocol.messages import ErrorInfo, Event, Request, Result, Usage
+from mesh.protocol.outcome import JobFacts
 from mesh.protocol.subjects import Names
 from mesh.signals import JobEnded, Signal
 from mesh.worker.actions import Actions, WorkerContext
-from mesh.worker.attempt import Ack, Action, Announce, Nak, Store
+from mesh.worker.attempt import Ack, Action, Announce, Attempt, Nak, Store
 from mesh.worker.isolation import Isolation
 from mesh.worker.lease import Lease
 from mesh.worker.liveness import Liveness
@@ -61,9 +70,11 @@ class World:
         self.sureness = iter(data.draw(st.lists(st.booleans(), max_size=6), "confirmed"))
         self.interferes_s = data.draw(st.sampled_from([0.0, 0.05, 1.5, 3.0, 20.0]), "interference")
         self.others = data.draw(st.sets(st.sampled_from(["stores", "writes"])), "others")
+        self.is_sure = False  # and was asked just now
         self.faults: list[str] = []
         self.has_store = any(isinstance(action, Store) for action in actions)
-        if not self.has_store and any(isinstance(action, Announce) for action in actions):
+        self.has_announce = any(isinstance(action, Announce) for action in actions)
+        if self.has_announce and not self.has_store:
             self.result = codec.encode(RESULT)  # the attempt found it
 
     def act(self) -> None:
@@ -110,6 +121,8 @@ class Bucket(ResultStore):
 
     async def create(self, key: JobKey, body: bytes, ttl_ms: int, timeout_s: float = 5.0) -> bool:
         self._world.act()
+        self._world.expect(self._world.is_sure, "a Result was stored by a worker that may be taken for dead")
+        self._world.is_sure = False
         self._world.attempted.add(body)
         return await self._world.line.carry(lambda: self._world.create(body))
 
@@ -177,6 +190,9 @@ class Settlements(Leases):
         self._world.settle("ack")
         is_known = self._world.result is not None
         self._world.expect(is_known or not self._world.has_store, "an ack before the Result was stored")
+        told = [codec.decode_event(body) for _, body in self._world.journal.get(Names().events(KEY), [])]
+        is_told = any(isinstance(event, Result) for event in told)
+        self._world.expect(is_told or not self._world.has_announce, "an ack before the Result was announced")
         await asyncio.sleep(0)
         return self._world.is_ack_confirmed
 
@@ -201,7 +217,8 @@ class Doubtful(Liveness):
 
     @property
     def is_confirmed(self) -> bool:
-        return next(self._world.sureness, True)
+        self._world.is_sure = next(self._world.sureness, True)
+        return self._world.is_sure
 
 
 def context_of(world: World) -> WorkerContext:
@@ -282,3 +299,22 @@ def test_whatever_is_answered_the_end_of_an_attempt_keeps_its_order(
 ) -> None:
     job = begin(data, Request(prompt="a"), events, now)
     run_simulated(perform(data, job.actions))
+
+
+ENDS: dict[str, Callable[[Attempt], list[Action]]] = {
+    "finished": lambda attempt: attempt.finished("stop", Usage(), NOW),
+    "failed": lambda attempt: attempt.failed(EngineFailedError("broke"), NOW),
+    "cancelled": lambda attempt: attempt.cancelled(NOW),
+    "found": lambda attempt: attempt.found(RESULT, is_announced=False),
+    "returned": lambda attempt: attempt.returned(),
+    "postponed": lambda attempt: attempt.postponed(0.5),
+}
+
+
+@given(st.sampled_from(sorted(ENDS)), st.booleans(), st.data())
+def test_so_does_each_end_of_a_new_job(end: str, has_begun: bool, data: DataObject) -> None:
+    facts = JobFacts(JobRef("j", "t", "m", "batch", 17), "w", NOW, NOW, Request(prompt="a"))
+    attempt = Attempt(facts, RetryPolicy())
+    if has_begun:
+        attempt.first(NOW)
+    run_simulated(perform(data, tuple(ENDS[end](attempt))))
