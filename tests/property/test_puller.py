@@ -180,17 +180,23 @@ class Worker:
         assert self.puller.emptied.is_set() == (self.is_stopped and not self.pulls.left)
 
 
-async def pull(capacity: int, steps: list[tuple[str, int]], after: list[tuple[str, int]]) -> None:
+async def pull(capacity: int, is_idle: bool, steps: list[tuple[str, int]], after: list[tuple[str, int]]) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(puller, "Pulls", OpenPulls)
         worker = Worker(capacity)
-        for what, number in [*steps, ("stop", 0), *after]:
+        idle = [("end", 0)] * (2 * len(CONSUMERS) if is_idle else 0)  # the puller waits on all it can wait on
+        for what, number in [*idle, *steps, ("stop", 0), *after]:
             await worker.step(what, number)
             worker.check()
 
 
-@given(st.integers(1, 30), STEPS, st.lists(st.tuples(st.sampled_from(WHAT), st.integers(0, 11)), max_size=15))
+@given(
+    st.integers(1, 3) | st.integers(1, 30),
+    st.booleans(),
+    STEPS,
+    st.lists(st.tuples(st.sampled_from(WHAT), st.integers(0, 11)), max_size=15),
+)
 def test_whatever_happens_a_puller_starts_no_more_than_fits_and_settles_once(
-    capacity: int, steps: list[tuple[str, int]], after: list[tuple[str, int]]
+    capacity: int, is_idle: bool, steps: list[tuple[str, int]], after: list[tuple[str, int]]
 ) -> None:
-    run_simulated(pull(capacity, steps, after))
+    run_simulated(pull(capacity, is_idle, steps, after))
