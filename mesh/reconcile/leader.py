@@ -22,7 +22,7 @@ class LeaderLease:
         self._revision = 0
 
     async def hold(self) -> bool:
-        """Take or renew the lease. True: it is ours for the next PRESENCE_BEAT_S * PRESENCE_BEATS."""
+        """Take or renew the lease. True: it is ours until PRESENCE_BEAT_S * PRESENCE_BEATS after this call began."""
         try:
             header = headers.expecting(self._revision)
             _, payload = await self._connection.request(self._key, self._holder.encode(), header, timeout_s=2.0)

@@ -54,7 +54,7 @@ class QuotaGate:
             return True
         try:
             slot = await self._slots.take(job[0], limits.running)
-        except BrokerError as error:
+        except MeshError as error:  # also a full bucket, which is no broker's fault, and passes
             log.debug("no place could be asked for: %s", error, extra={"event": "quota_unasked"})
             return False
         if slot is None:
