@@ -80,6 +80,7 @@ PURE = {
     "audit/entries",
     "reconcile/address_fault",
     "reconcile/deadlines",
+    "reconcile/suspicion",
     "gateway/admission",
     "control/deadletters/redrive",
     "control/doctor/checks",

@@ -22,6 +22,7 @@ from mesh.policies.peers import watched_peers
 from mesh.protocol.messages import LivenessRecord
 from mesh.protocol.subjects import is_token
 from mesh.protocol.timing import LEASES_ANNOUNCED_S, LIVENESS_RENEW_S, PEER_PATIENCE_S, PEER_PING_S
+from mesh.reconcile.suspicion import Suspicion, Verdict
 from mesh.worker.liveness import BYE, LIST
 
 log = logging.getLogger("mesh.reconcile")
@@ -38,8 +39,7 @@ class _Peer:
 
     name: str
     subscription: Subscription | None = None
-    leases: dict[str, None] = field(default_factory=dict)  # acknowledgement subjects
-    is_known: bool = False  # we have the whole list
+    suspicion: Suspicion = field(default_factory=Suspicion)
     burial: asyncio.Task[None] | None = None
 
 
@@ -80,7 +80,7 @@ class FailureDetector:
     def _connection_changed(self, connected: bool) -> None:
         self._steady_from_s = self._loop.time() + STEADY_S
         for peer in self._peers.values():
-            peer.is_known = False  # announcements were missed
+            peer.suspicion.interrupted()
 
     def _heard_hello(self, subject: bytes, reply: bytes, payload: bytes, header: bytes) -> None:
         name = payload.decode("utf-8", "replace")
@@ -127,9 +127,9 @@ class FailureDetector:
         if payload == BYE:
             self._forget(peer.name)
         elif payload[:1] == b"+":
-            peer.leases[payload[1:].decode()] = None
+            peer.suspicion.leases[payload[1:].decode()] = None
         else:
-            peer.leases.pop(payload[1:].decode(), None)
+            peer.suspicion.leases.pop(payload[1:].decode(), None)
 
     async def _watch(self) -> None:
         while True:
@@ -147,33 +147,39 @@ class FailureDetector:
     def _ping(self, peer: _Peer) -> None:
         def answered(error: MeshError | None, header: bytes, payload: bytes) -> None:
             if error is None and payload[:1] == b"[":
-                peer.leases = dict.fromkeys(msgspec.json.decode(payload, type=list[str]))
-                peer.is_known = True
-            elif isinstance(error, UnavailableError) and peer.is_known and peer.burial is None:
-                if self._peers.get(peer.name) is not peer:
-                    return
+                peer.suspicion.listed(msgspec.json.decode(payload, type=list[str]))
+            elif not isinstance(error, UnavailableError):
+                peer.suspicion.cleared()
+            elif peer.burial is None and self._peers.get(peer.name) is peer and self._suspects(peer) != "alive":
                 peer.burial = asyncio.create_task(self._bury(peer), name=f"mesh-bury-{peer.name}")
 
         subject = self._names.system("ping", peer.name)
         with contextlib.suppress(DisconnectedError):
-            self._connection.call(subject, b"" if peer.is_known else LIST, b"", answered, timeout_s=1.0)
+            self._connection.call(subject, b"" if peer.suspicion.is_known else LIST, b"", answered, timeout_s=1.0)
 
-    async def _bury(self, peer: _Peer) -> None:
-        """Nobody heard our ping: if nobody hears the next either, and the server agrees, hand its jobs back.
+    def _suspects(self, peer: _Peer) -> Verdict:
+        """Nobody heard a ping of ours."""
+        return peer.suspicion.unheard(self._loop.time(), self._steady_from_s, self._patience_s(peer))
+
+    def _patience_s(self, peer: _Peer) -> float:
+        """The time between two pings that nobody hears.
 
         A worker that came back from an earlier burial may be one that others hear and we do not: it gets the time to
         renew its record, which then refuses us.
         """
-        patience_s = PEER_PATIENCE_S if peer.name not in self._buried else LIVENESS_RENEW_S + 2 * PEER_PATIENCE_S
+        return PEER_PATIENCE_S if peer.name not in self._buried else LIVENESS_RENEW_S + 2 * PEER_PATIENCE_S
+
+    async def _bury(self, peer: _Peer) -> None:
+        """Nobody heard our ping: if nobody hears the next either, and the server agrees, hand its jobs back."""
         try:
             entry = await self._liveness.last(peer.name)
-            if not await self._is_gone(peer, patience_s):
+            if not await self._is_gone(peer):
                 peer.burial = None
                 return
             if entry is None or entry.record is None or entry.record.is_alive:
                 death = LivenessRecord(worker=peer.name, session="", is_alive=False, by=self._who)
                 await self._liveness.write(death, entry.sequence if entry is not None else 0)
-                for ack_subject in peer.leases:
+                for ack_subject in peer.suspicion.leases:
                     self._leases.hand_back(ack_subject)
                 self._presence.remove(peer.name)
                 self._buried[peer.name] = None
@@ -182,7 +188,7 @@ class FailureDetector:
                 log.warning(
                     "worker %s is gone; %d jobs handed back",
                     peer.name,
-                    len(peer.leases),
+                    len(peer.suspicion.leases),
                     extra={"event": "worker_buried"},
                 )
         except SequenceError:
@@ -191,14 +197,13 @@ class FailureDetector:
             log.debug("worker %s may be gone: %s", peer.name, error)
         self._forget(peer.name)
 
-    async def _is_gone(self, peer: _Peer, patience_s: float) -> bool:
-        await asyncio.sleep(patience_s)
-        if self._loop.time() < self._steady_from_s:
-            return False
+    async def _is_gone(self, peer: _Peer) -> bool:
+        await asyncio.sleep(self._patience_s(peer))
         try:
             await self._connection.request(self._names.system("ping", peer.name), timeout_s=1.0)
         except UnavailableError:
-            return self._loop.time() >= self._steady_from_s
+            return self._suspects(peer) == "gone"
         except MeshError:
-            return False  # no answer is not the answer that nobody is there
+            pass  # no answer is not the answer that nobody is there
+        peer.suspicion.cleared()
         return False
