@@ -1,4 +1,4 @@
-"""A client with stock nats-py and json, without the mesh's own client. The protocol is in nats/PROTOCOL.md.
+"""The protocol without our client: stock nats-py and json. Any language can do the same, see nats/PROTOCOL.md.
 
 mesh up --engine simulator --name demo         # in one terminal
 python examples/plain_nats.py demo             # in another
@@ -30,10 +30,10 @@ async def follow(client: nats.NATS, job: str, events: asyncio.Queue[Msg], missed
             event = json.loads((await asyncio.wait_for(events.get(), 5)).data or "{}")  # empty: the end of a replay
         except TimeoutError:
             event = {"index": expected + 1}  # silence may be a gap
-        if event.get("index", 0) > expected:  # a gap: ask the journal for a replay
+        if event.get("index", 0) > expected:  # a gap: the journal has it all
             body = json.dumps({"index": expected}).encode()
             await client.publish(f"mesh.ctl.default.replay.{job}", body, reply=missed)
-        elif event.get("attempt", 0) > attempt:  # a worker took over: it continues, or begins again (index 0)
+        elif event.get("attempt", 0) > attempt:  # a worker took over: it goes on, or begins again (index 0)
             attempt, expected = event["attempt"], event["index"]
         if event.get("type") == "delta" and (event["attempt"], event["index"]) == (attempt, expected):  # no repeat
             print(event["text"], end="", flush=True)
@@ -57,7 +57,7 @@ async def main(model: str) -> None:
     answer = await client.request(f"mesh.ctl.default.cancel.{job}", b"", timeout=10)
     print(answer.data.decode())
 
-    # The same in one request, through the front door.
+    # All of it in one line, through the front door.
     answer = await client.request(f"mesh.rpc.default.{model}", b'{"prompt": "Hello", "max_tokens": 8}', timeout=60)
     print(f"front door: {json.loads(answer.data)['text']}")
     await client.close()

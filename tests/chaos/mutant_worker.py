@@ -1,4 +1,4 @@
-"""`mesh worker` with one planted bug, for the tests of the soak's checker.
+"""`mesh worker` with one bug planted in it, for the tests that the soak's judge can fail.
 
 python mutant_worker.py MUTANT [options of mesh worker]
 """
@@ -78,7 +78,7 @@ def put_instead_of_create() -> None:
 
 @mutant
 def no_fence() -> None:
-    """Events are appended without a fence, so a zombie's tokens mix with its successor's."""
+    """Events are appended whoever wrote last: a zombie's tokens stand among its successor's."""
 
     def append(self: Journal, subject: str, body: bytes, last: int, on_reply: OnReply, timeout_s: float) -> None:
         self._connection.call(subject, body, b"", on_reply, timeout_s)
@@ -114,7 +114,7 @@ def term_on_error() -> None:
 
 @mutant
 def ignored_cancel() -> None:
-    """A cancel is confirmed, but the engine continues the job."""
+    """Whoever cancels is told that it is done, and the engine goes on with what nobody wants."""
 
     def nod(self: Commands, subject: bytes, reply: bytes, payload: bytes, header: bytes) -> None:
         tenant, job = subject.decode().split(".")[-2:]

@@ -1,4 +1,4 @@
-"""The soak's plan depends on its seed, and its checker finds any change of a journal or of a reader's output."""
+"""The soak's plan is the seed's, and its check sees whatever is done to a journal or to what a reader was shown."""
 
 import itertools
 import random
@@ -23,7 +23,7 @@ seeds = st.integers(0, 2**32)
 def test_the_same_seed_wishes_the_same(seed: int) -> None:
     once, again = (list(plan.planned_jobs(random.Random(seed), 60)) for _ in range(2))
     assert once == again
-    assert len({planned.job for planned in once}) == 60
+    assert len({wish.job for wish in once}) == 60
 
 
 @given(seeds, st.integers(1, 40))

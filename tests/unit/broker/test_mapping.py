@@ -1,4 +1,4 @@
-"""Every error of nats-py and every refusal of JetStream maps to an error of the mesh."""
+"""Every error of nats-py, and every refusal of JetStream, becomes ours on purpose."""
 
 import inspect
 import types
@@ -37,7 +37,7 @@ def public_errors(module: types.ModuleType) -> list[type[BaseException]]:
 
 THEIRS = public_errors(nats.errors) + public_errors(nats.js.errors)
 
-# These map to plain BrokerError on purpose, each for its reason.
+# These end as plain BrokerError, and may: each with the reason.
 MISUSE = "a mistake in our own calls, which the mesh's subjects, callbacks and timeouts cannot make"
 UNUSED = "of a part of nats-py that the mesh does not use"
 PLAIN = {
@@ -74,7 +74,7 @@ PLAIN = {
 
 
 def make(kind: type[BaseException]) -> BaseException:
-    """Return an instance without the arguments that only nats-py has."""
+    """An instance, without the arguments that only nats-py could give."""
     return kind.__new__(kind)
 
 

@@ -1,4 +1,4 @@
-"""Requests map to lanes, and lanes to the worker that pulls them first."""
+"""Which lane a request prefers, and which worker pulls a lane first."""
 
 from mesh.policies.affinity import PREFIX_CHARS, PREFIX_IDS, affinity_token, owned_lanes
 from mesh.protocol.messages import Message, Request, Role

@@ -1,4 +1,4 @@
-"""Each worker is watched by its peers."""
+"""Who watches over whom."""
 
 from mesh.policies.peers import REACH, watched_peers
 

@@ -1,4 +1,4 @@
-"""Labels are bounded, and buckets are cumulative."""
+"""How the metrics are cut."""
 
 import pytest
 from hypothesis import given

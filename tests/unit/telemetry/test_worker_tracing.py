@@ -16,7 +16,7 @@ PARENT = f"00-{TRACE}-{SPAN}-01"
 
 
 class Bench:
-    """A worker's tracing with its own clock, and the exported spans."""
+    """A worker's tracing with a clock of its own, and what came of it."""
 
     def __init__(self) -> None:
         self.exporter = InMemorySpanExporter()
