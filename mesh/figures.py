@@ -18,11 +18,11 @@ def quantile(values: Iterable[float], share: float) -> float:
 
 
 def span(milliseconds: float) -> str:
-    """Format a span of time, such as 340ms, 4.2s, 42s, 7m, 3h or 12d."""
+    """Format a span of time, such as 340ms, 4s, 4.2s, 42s, 7m, 3h or 12d."""
     if milliseconds < SECOND_MS:
         return f"{max(0, int(milliseconds))}ms"
     if milliseconds < 10 * SECOND_MS:
-        return f"{int(milliseconds / 100) / 10}s"
+        return f"{int(milliseconds / 100) / 10:g}s"
     for size, unit in ((DAY_MS, "d"), (HOUR_MS, "h"), (MINUTE_MS, "m")):
         if milliseconds >= size:
             return f"{int(milliseconds // size)}{unit}"

@@ -1,4 +1,4 @@
-"""Utilisation and memory of the GPUs this process may use, through NVML.
+"""Utilisation and memory of the GPUs this process may use, through NVML. Read by the command line for telemetry.
 
 Without NVIDIA's library or driver, or without nvidia-ml-py (the extra `metrics`), no GPU is reported. No message is
 logged, because most machines have no GPU.
