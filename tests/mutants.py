@@ -804,9 +804,9 @@ MUTANTS: dict[str, Mutant] = {
         (WAITERS + "test_a_job_of_which_nothing_is_known_is_not_shared",),
     ),
     "silent-jobs-not-read": Mutant(
-        "mesh/gateway/waiters.py",
-        "for subject in (journal.subject(key), journal.attempts_subject(key)):",
-        "for subject in (journal.subject(key),):",
+        "mesh/broker/stores/journal.py",
+        "        for subject in (self.subject(key), self.attempts_subject(key)):\n            event = await self._first(subject)",
+        "        for subject in (self.subject(key),):\n            event = await self._first(subject)",
         (WAITERS + "test_a_job_that_another_request_began_is_shared",),
     ),
     "answers-for-another-job": Mutant(
