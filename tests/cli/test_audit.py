@@ -80,7 +80,7 @@ def test_nothing_found_is_said(mesh: Cli) -> None:
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (("--follow", "--until", "1h"), "nothing to follow"),
+        (("--follow", "--until", "1h"), "leave it out with --follow"),
         (("--since", "1h", "--until", "2h"), "--since is the earlier"),
     ],
 )

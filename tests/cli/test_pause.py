@@ -67,7 +67,7 @@ def test_one_tier_is_paused_until_it_is_resumed_and_told_as_json(declared: Cli) 
         (["pause", "other"], 3, "no queue of other is declared; there are models: chat"),
         (["resume", "other/batch"], 3, "there are models: chat"),
         (["pause", "chat/urgent"], 3, "interactive, standard, batch"),
-        (["pause", "chat", "--for", "soon"], 2, "not a span of time"),
+        (["pause", "chat", "--for", "soon"], 2, "not a duration"),
         (["pause", "chat", "--for", "0"], 2, "no time"),
         (["pause", "chat", "--namespace", "void"], 3, "mesh init"),
     ],
