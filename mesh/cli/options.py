@@ -62,7 +62,7 @@ with_nats = group(
         multiple=True,
         default=(DEFAULT_NATS,),
         metavar="URL",
-        help="A NATS server. Separate the servers of a cluster with commas, or repeat the option.",
+        help="A NATS server; separate several with commas, or repeat the option.",
     ),
     option("--creds", type=_FILE, help="NATS credentials file (JWT and key)."),
     option("--nkey", type=_FILE, help="File with an NKey seed."),
