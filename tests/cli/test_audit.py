@@ -81,7 +81,7 @@ def test_nothing_found_is_said(mesh: Cli) -> None:
     ("arguments", "complaint"),
     [
         (("--follow", "--until", "1h"), "leave it out with --follow"),
-        (("--since", "1h", "--until", "2h"), "--since is the earlier"),
+        (("--since", "1h", "--until", "2h"), "--since must be the earlier"),
     ],
 )
 def test_times_that_make_no_sense_are_refused(mesh: Cli, arguments: tuple[str, ...], complaint: str) -> None:

@@ -29,7 +29,9 @@ def command(
     --raw-prompt. The answer goes to stdout, one line of figures to stderr. Ctrl-C cancels the job.
 
     If the worker dies, another continues after the last token. If it must restart with different text, a note on
-    stderr says that the text above no longer counts. --no-stream and --json print only the final answer.
+    stderr says that the text above no longer counts.
+
+    --no-stream and --json print only the final answer.
 
     \b
     Examples:

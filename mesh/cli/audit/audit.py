@@ -38,14 +38,18 @@ def command(nats: Nats, as_json: bool, follow: bool, limit: int, **asked: str | 
     """Show the audit log: the events of jobs and the commands of operators, the newest last.
 
     \b
-    accepted    a request became a job         returned   a worker handed it back
-    refused     a request became no job        ended      its Result is stored
-    started     a worker started it            buried     it became a dead letter
-    taken_over  another worker continued it    gap        entries are missing here
-    redriven, dropped, paused, resumed, drained: an operator's command, with user and host
+        accepted    a request became a job         returned   a worker handed it back
+        refused     a request became no job        ended      its Result is stored
+        started     a worker started it            buried     it became a dead letter
+        taken_over  another worker continued it    gap        entries are missing here
+        redriven, dropped, paused, resumed, drained: an operator's command, with user and host
 
     Entries are kept for 7 days. They hold names, codes and numbers, never a prompt, an output, metadata or an
-    error's text. --job and --model may read the whole log; --since bounds that. --json prints one entry a line,
+    error's text.
+
+    --job and --model may read the whole log; --since bounds that.
+
+    --json prints one entry a line,
     as NATS stores it.
 
     \b

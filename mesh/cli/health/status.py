@@ -18,13 +18,13 @@ def command(no_rates: bool, check: bool, as_json: bool, nats: Nats) -> None:
     seconds. It changes nothing.
 
     \b
-    waiting   jobs that were never delivered
-    given     jobs that were delivered: they run, or will move to another worker
-    oldest    age of the oldest waiting job
-    pulls     open pull requests of workers; 0: no slot is free, or no worker is there
+        waiting   jobs that were never delivered
+        given     jobs that were delivered: they run, or will move to another worker
+        oldest    age of the oldest waiting job
+        pulls     open pull requests of workers; 0: no slot is free, or no worker is there
 
-    Problems come last, each with a command that helps: queues without a worker, paused queues, full queues and
-    streams, jobs that lost a worker, missing replicas, old versions, dead letters.
+    Problems come last, each with a command that helps. Examples are queues without a worker, paused or full queues,
+    missing replicas, old versions and dead letters.
 
     \b
     Examples:

@@ -16,14 +16,14 @@ from mesh.cli.options import option, with_json, with_nats, with_tenant
 def command(job: str, prompt: bool, events: bool, as_json: bool, tenant: str, nats: Nats) -> None:
     """Show one job's history: its request, its attempts and its Result; or why it waits.
 
-    Times of events count from the storage of the request, by the server's clock. For a waiting job, it shows its
-    place in the queue, the workers and their free slots, a pause of the queue, and when the job expires.
+    Times of events count from the storage of the request, by the server's clock. A waiting job shows its place in
+    the queue, the free slots of its workers, a pause of the queue, and its time to the deadline.
 
     \b
     Records of a job are kept for a limited time, by default:
         request       until the Result is stored
         events        15 minutes
-        Result        1 hour, unless the request says otherwise
+        Result        an hour, unless the request says otherwise
         dead letter   7 days
 
     The prompt is shown only with --prompt; `mesh result` prints the output. Exits with 1 if the job is not known.

@@ -28,10 +28,10 @@ def command(
     """List running jobs, then waiting jobs, each the oldest first.
 
     \b
-    queued    no worker has started it
-    running   a worker runs it
-    retrying  its last attempt is over, or its worker is gone, and it waits for the next
-    ending    its Result is stored, or about to be
+        queued    no worker has started it
+        running   a worker runs it
+        retrying  its last attempt is over, or its worker is gone, and it waits for the next
+        ending    its Result is stored, or about to be
 
     The column left, on wide terminals, is the time until the job expires; try is its attempt; out is its number of
     tokens. Only the rows shown are read, so a long queue costs no more. For ended jobs use `mesh job ID`, as long

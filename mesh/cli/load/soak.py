@@ -49,8 +49,8 @@ def command(
 ) -> int:
     """Run thousands of requests under faults on this machine, and check every job's history.
 
-    It starts its own mesh on loopback and submits many requests at once: streams followed from the first token,
-    jobs fetched later by id, cancels, short deadlines, duplicate ids, and requests that kill their workers.
+    It starts its own mesh on loopback and submits many requests at once. Some are streamed, some are fetched later by
+    id, and some are cancelled. Others have short deadlines or duplicate ids, or kill their workers.
 
     Two or three times a second it kills, suspends, isolates, slows or disconnects a worker. About every ten seconds
     it kills a nats-server. It restarts each process that dies. An observer records every message on the wire.
@@ -74,8 +74,8 @@ def command(
         mesh soak --requests 1000 --seed 7
         mesh soak --requests 2000 --replicas 3 --json soak.json
 
-    Exit codes: 0 if every promise was kept, 1 if not, with the histories of the failed jobs; 3 or 5 if the mesh
-    could not start.
+    Exit codes: 0 if every promise was kept; 1 if not, with the histories of the failed jobs. 3 or 5 if the mesh could
+    not start.
     """
     from mesh.cli.load import soak_action
     from mesh.cli.terminal import loop

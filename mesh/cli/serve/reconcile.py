@@ -13,8 +13,8 @@ from mesh.cli.serve.monitoring_options import MonitoringOptions, with_watching
 def command(nats: Nats, watching: MonitoringOptions) -> None:
     """Reconcile a mesh without a model: expire, cancel and hand back jobs.
 
-    It ends jobs past their deadline, refuses requests for models that no worker serves, answers cancel, status and
-    replay, and hands the jobs of dead workers to others at once.
+    It ends jobs past their deadline, and refuses requests for models without a queue. It answers cancel, status and
+    replay. It hands the jobs of dead workers to others at once.
 
     Every worker process does this too, and any number of processes share the work. Run this command where workers
     come and go: then a job ends at its deadline even while no worker runs. It needs no GPU and little memory.

@@ -12,7 +12,7 @@ from mesh.cli.options import with_json, with_nats
 def command(as_json: bool, nats: Nats) -> None:
     """List live workers and their load.
 
-    The column jobs is running/capacity; lanes are the parts of the queue that a worker pulls from first; done and
+    The column jobs is running/capacity. Lanes are the parts of the queue that a worker pulls from first. Done and
     tokens count since its start. A killed worker leaves the list after six seconds.
 
     \b
