@@ -163,7 +163,7 @@ def test_what_mesh_up_runs_stays_drained_and_its_queue_stays_open(cli: Cli) -> N
     names = [each["worker"] for each in workers_of(cli)]
     for number, name in enumerate(names, 1):
         assert cli.call("drain", name, "--wait").returncode == 0
-        up.wait_for(" was drained; it is not started again", count=number)
+        up.wait_for(" was drained; it is not restarted", count=number)
     assert up.out.count(" starts (pid ") == 2
     assert cli.call("submit", "--model", "simulator", "Hello").returncode == 0
     up.send(signal.SIGTERM)

@@ -17,7 +17,7 @@ def command(job: str, prompt: bool, events: bool, as_json: bool, tenant: str, na
     """Show one job's history: its request, its attempts and its Result; or why it waits.
 
     Times of events count from the storage of the request, by the server's clock. A waiting job shows its place in
-    the queue, the free slots of its workers, a pause of the queue, and its time to the deadline.
+    the queue, the free slots of its workers, any pause, and its time to the deadline.
 
     \b
     Records of a job are kept for a limited time, by default:

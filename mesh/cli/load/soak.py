@@ -74,8 +74,8 @@ def command(
         mesh soak --requests 1000 --seed 7
         mesh soak --requests 2000 --replicas 3 --json soak.json
 
-    Exit codes: 0 if every promise was kept; 1 if not, with the histories of the failed jobs. 3 or 5 if the mesh could
-    not start.
+    Exit codes: 0 if every promise was kept; 1 if not, with the failed jobs' histories; 3 or 5 if the mesh could not
+    start.
     """
     from mesh.cli.load import soak_action
     from mesh.cli.terminal import loop

@@ -24,7 +24,7 @@ def reasons(seen=QUEUED, **place):
 def test_a_job_in_line_says_how_many_come_before_it_and_when_it_expires():
     assert reasons() == {
         "position": "2 jobs of its model and tier wait before it",
-        "deadline": "if it is not done by then, it expires in 4m",
+        "deadline": "it expires in 4m if it has not ended by then",
     }
     assert reasons(ahead=0)["position"] == "it is the next job of its model and tier"
     assert reasons(ahead=1)["position"] == "1 job of its model and tier waits before it"
