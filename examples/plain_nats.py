@@ -8,21 +8,23 @@ import asyncio
 import json
 import sys
 import uuid
+from typing import Any
 
 import nats
+from nats.aio.msg import Msg
 
 
-async def submit(client, model: str, job: str, **request) -> None:
-    """A job once this returns: sent again with the same id, it still runs once."""
+async def submit(client: nats.NATS, model: str, job: str, **request: Any) -> None:
+    """Store a job. It runs once, even if it is submitted again with the same id."""
     subject, body = f"mesh.req.{model}.standard.default.any", json.dumps({"id": job, **request}).encode()
     ack = await client.jetstream().publish(subject, body, headers={"Nats-Msg-Id": f"default.{job}"})
     print(f"job {job} is stored as {ack.stream} {ack.seq}")
 
 
-async def follow(client, job: str, events: asyncio.Queue, missed: str) -> None:
-    """Show each token once, in order, until the job has ended; what `missed` hears comes to `events` too."""
-    attempt = expected = 0  # the newest attempt heard of, and the index of its next token
-    event: dict = {}
+async def follow(client: nats.NATS, job: str, events: asyncio.Queue[Msg], missed: str) -> None:
+    """Show each token once, in order, until the job ends. The replayed events on `missed` arrive in `events` too."""
+    attempt = expected = 0  # the newest attempt, and the index of its next token
+    event: dict[str, Any] = {}
     while event.get("type") != "result":
         try:
             event = json.loads((await asyncio.wait_for(events.get(), 5)).data or "{}")  # empty: the end of a replay
@@ -41,7 +43,8 @@ async def follow(client, job: str, events: asyncio.Queue, missed: str) -> None:
 async def main(model: str) -> None:
     client = await nats.connect("nats://127.0.0.1:4222")
     results = await client.jetstream().key_value("mesh_results")
-    job, missed, events = uuid.uuid4().hex, client.new_inbox(), asyncio.Queue()
+    job, missed = uuid.uuid4().hex, client.new_inbox()
+    events: asyncio.Queue[Msg] = asyncio.Queue()
     await client.subscribe(f"mesh.live.default.{job}", cb=events.put)  # before the publish: nothing is missed
     await client.subscribe(missed, cb=events.put)
     await submit(client, model, job, prompt="Once upon a time", max_tokens=40)

@@ -10,9 +10,9 @@
     │   │   └── UnauthorizedError      NATS refused the subject to this user
     │   └── QuotaExceededError     the queue is full, or a limit is reached; try later
     ├── JobError                   the job was accepted and ended without finishing (carries the Result)
-    │   ├── JobFailedError
-    │   ├── JobCancelledError
-    │   └── JobExpiredError
+    │   ├── JobFailedError         it failed, or was given up
+    │   ├── JobCancelledError      somebody asked for it to stop
+    │   └── JobExpiredError        its deadline passed
     ├── EngineError
     │   ├── EngineFailedError      this attempt failed; another may succeed
     │   └── EngineDeadError        the engine can serve nobody any more

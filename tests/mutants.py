@@ -158,8 +158,8 @@ MUTANTS: dict[str, Mutant] = {
     ),
     "announces-what-it-made": Mutant(
         "mesh/worker/actions.py",
-        "await self._announce(self.result or action.result, emitter)",
-        "await self._announce(action.result, emitter)",
+        "await self._announce(self.result or action.result, publisher)",
+        "await self._announce(action.result, publisher)",
         (ACTIONS + "test_the_result_that_was_there_first_counts",),
     ),
     "acks-though-not-announced": Mutant(
@@ -182,8 +182,8 @@ MUTANTS: dict[str, Mutant] = {
     ),
     "stays-held-after-nak": Mutant(
         "mesh/worker/actions.py",
-        "        self._lease.is_lost = True\n        self._context.observer(JobReturned(*self._about, reason))",
-        "        self._context.observer(JobReturned(*self._about, reason))",
+        "        self._lease.is_lost = True\n        self._context.observer(JobReturned(self._ref, reason))",
+        "        self._context.observer(JobReturned(self._ref, reason))",
         (ACTIONS + "test_a_job_is_handed_back_once",),
     ),
     "acks-old-delivery": Mutant(
@@ -212,7 +212,7 @@ MUTANTS: dict[str, Mutant] = {
     ),
     "close-is-skipped": Mutant(
         "mesh/worker/actions.py",
-        "                    await emitter.fence(action.event)\n",
+        "                    await publisher.fence(action.event)\n",
         "",
         (ACTIONS + "test_a_journal_is_closed_before_the_result_of_a_job_that_did_not_run_to_its_end",),
     ),
@@ -405,20 +405,20 @@ MUTANTS: dict[str, Mutant] = {
     # Liveness.
     "always-confirmed": Mutant(
         "mesh/worker/liveness.py",
-        "return self._sure.is_set()",
+        "return self._confirmed.is_set()",
         "return True",
         (LIVENESS + "test_a_life_begins_with_a_record_and_a_word_to_all",),
     ),
     "loss-ignored": Mutant(
         "mesh/worker/liveness.py",
-        "        self._doubts += 1\n        self._sure.clear()",
+        "        self._doubts += 1\n        self._confirmed.clear()",
         "        self._doubts += 1",
         (LIVENESS + "test_once_the_connection_was_lost_nothing_is_sure_until_the_server_says_so",),
     ),
     "old-answer-confirms": Mutant(
         "mesh/worker/liveness.py",
-        "if doubts == self._doubts and not self._sure.is_set():",
-        "if not self._sure.is_set():",
+        "if doubts == self._doubts and not self._confirmed.is_set():",
+        "if not self._confirmed.is_set():",
         (LIVENESS + "test_an_answer_from_before_the_loss_confirms_nothing",),
     ),
     "death-not-told": Mutant(
@@ -429,25 +429,25 @@ MUTANTS: dict[str, Mutant] = {
     ),
     "death-not-believed": Mutant(
         "mesh/worker/liveness.py",
-        "return record.sign != self._sign()",
+        "return entry.record != self._record()",
         "return False",
         (LIVENESS + "test_a_worker_that_was_declared_dead_gives_up_its_jobs_and_begins_a_new_life",),
     ),
     "every-refusal-is-death": Mutant(
         "mesh/worker/liveness.py",
-        "return record.sign != self._sign()",
+        "return entry.record != self._record()",
         "return True",
         (LIVENESS + "test_a_renewal_whose_answer_was_lost_is_no_death",),
     ),
     "renews-without-fence": Mutant(
         "mesh/worker/liveness.py",
-        "self._last = await self._lives.write(self._sign(), self._last)",
-        "self._last = await self._lives.write(self._sign(), None)",
+        "self._last = await self._liveness.write(self._record(), self._last)",
+        "self._last = await self._liveness.write(self._record(), None)",
         (LIVENESS + "test_a_worker_that_was_declared_dead_gives_up_its_jobs_and_begins_a_new_life",),
     ),
     "namesake-goes-on": Mutant(
         "mesh/worker/liveness.py",
-        "if record.sign is not None and record.sign.is_alive and record.sign.session != self._session:",
+        "if entry.record is not None and entry.record.is_alive and entry.record.session != self._session:",
         "if False:",
         (LIVENESS + "test_two_workers_of_one_name_do_not_both_go_on",),
     ),
@@ -508,8 +508,8 @@ MUTANTS: dict[str, Mutant] = {
     # The failure detector.
     "death-without-fence": Mutant(
         "mesh/reconcile/failure_detector.py",
-        "await self._lives.write(death, record.sequence if record is not None else 0)",
-        "await self._lives.write(death, None)",
+        "await self._liveness.write(death, entry.sequence if entry is not None else 0)",
+        "await self._liveness.write(death, None)",
         (DETECTOR + "test_a_worker_that_renews_its_record_is_alive_whoever_hears_it",),
     ),
     "silence-is-death": Mutant(
@@ -520,48 +520,48 @@ MUTANTS: dict[str, Mutant] = {
     ),
     "one-ping-is-enough": Mutant(
         "mesh/reconcile/failure_detector.py",
-        "            if not await self._is_gone(ward, patience_s):\n"
-        "                ward.burial = None\n"
+        "            if not await self._is_gone(peer, patience_s):\n"
+        "                peer.burial = None\n"
         "                return\n",
         "",
         (DETECTOR + "test_a_worker_that_reconnects_in_time_keeps_its_jobs",),
     ),
     "buries-unknown": Mutant(
         "mesh/reconcile/failure_detector.py",
-        "and ward.is_known and ward.burial is None:",
-        "and ward.burial is None:",
+        "and peer.is_known and peer.burial is None:",
+        "and peer.burial is None:",
         (DETECTOR + "test_a_worker_of_which_no_list_was_heard_is_not_buried",),
     ),
     "bye-ignored": Mutant(
         "mesh/reconcile/failure_detector.py",
-        "        if payload == BYE:\n            self._forget(ward.name)\n        elif",
+        "        if payload == BYE:\n            self._forget(peer.name)\n        elif",
         "        if",
         (DETECTOR + "test_a_worker_that_says_farewell_is_not_taken_for_dead",),
     ),
     "taken-not-noted": Mutant(
         "mesh/reconcile/failure_detector.py",
-        "            ward.leases[payload[1:].decode()] = None",
+        "            peer.leases[payload[1:].decode()] = None",
         "            pass",
         (DETECTOR + "test_the_jobs_of_a_worker_that_is_gone_are_handed_back_at_once",),
     ),
     "given-not-noted": Mutant(
         "mesh/reconcile/failure_detector.py",
-        "            ward.leases.pop(payload[1:].decode(), None)",
+        "            peer.leases.pop(payload[1:].decode(), None)",
         "            pass",
         (DETECTOR + "test_the_jobs_of_a_worker_that_is_gone_are_handed_back_at_once",),
     ),
     "hands-back-before-record": Mutant(
         "mesh/reconcile/failure_detector.py",
-        "            if record is None or record.sign is None or record.sign.is_alive:\n                death",
-        "            for ack_subject in ward.leases:\n"
+        "            if entry is None or entry.record is None or entry.record.is_alive:\n                death",
+        "            for ack_subject in peer.leases:\n"
         "                self._leases.hand_back(ack_subject)\n"
-        "            if record is None or record.sign is None or record.sign.is_alive:\n"
+        "            if entry is None or entry.record is None or entry.record.is_alive:\n"
         "                death",
         (DETECTOR + "test_its_death_is_on_the_record_before_its_jobs_are_given_away",),
     ),
     "list-not-asked-anew": Mutant(
         "mesh/reconcile/failure_detector.py",
-        "            ward.is_known = False  # announcements",
+        "            peer.is_known = False  # announcements",
         "            pass  # announcements",
         (DETECTOR + "test_after_its_own_connection_was_away_it_asks_for_every_lease_anew_and_gives_workers_time",),
     ),
@@ -579,13 +579,13 @@ MUTANTS: dict[str, Mutant] = {
     ),
     "list-ignored": Mutant(
         "mesh/reconcile/failure_detector.py",
-        "                ward.leases = dict.fromkeys(msgspec.json.decode(payload, type=list[str]))\n",
+        "                peer.leases = dict.fromkeys(msgspec.json.decode(payload, type=list[str]))\n",
         "",
         (DETECTOR + "test_its_death_is_on_the_record_before_its_jobs_are_given_away",),
     ),
     "presence-stays": Mutant(
         "mesh/reconcile/failure_detector.py",
-        "                self._presence.remove(ward.name)\n",
+        "                self._presence.remove(peer.name)\n",
         "",
         (DETECTOR + "test_a_worker_that_is_gone_is_seen_no_more",),
     ),
@@ -804,9 +804,9 @@ MUTANTS: dict[str, Mutant] = {
         (WAITERS + "test_a_job_of_which_nothing_is_known_is_not_shared",),
     ),
     "silent-jobs-not-read": Mutant(
-        "mesh/gateway/waiters.py",
-        "for subject in (journal.subject(key), journal.attempts_subject(key)):",
-        "for subject in (journal.subject(key),):",
+        "mesh/broker/stores/journal.py",
+        "(self.subject(key), self.attempts_subject(key)):\n            event = await self._first(subject)",
+        "(self.subject(key),):\n            event = await self._first(subject)",
         (WAITERS + "test_a_job_that_another_request_began_is_shared",),
     ),
     "answers-for-another-job": Mutant(

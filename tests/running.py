@@ -8,10 +8,11 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, TypeVar
 
 from mesh.broker import topology
 from mesh.broker.broker import Broker, open_broker
-from mesh.broker.stores.journal import Entry
+from mesh.broker.stores.journal import Entry, events_of
 from mesh.broker.transport.connection import Connection
 from mesh.broker.transport.options import ConnectOptions
 from mesh.engines.base import Engine
@@ -27,10 +28,12 @@ from mesh.signals import Observer, ignore
 from mesh.worker.worker import Worker, WorkerOptions
 
 MODEL = "simulator"
+CRASHING_WORKER = Path(__file__).parent / "chaos" / "crashing_worker.py"
+Value = TypeVar("Value")
 DEADLINE_S = 10.0  # of `wait_until`, where its caller gives none
 
 
-async def wait_until(condition: Callable[[], object | Awaitable[object]], deadline_s: float | None = None) -> None:
+async def wait_until(condition: Callable[[], object], deadline_s: float | None = None) -> None:
     """Return once `condition()` is true; fail when it is not by the deadline."""
     loop = asyncio.get_running_loop()
     deadline_s = DEADLINE_S if deadline_s is None else deadline_s
@@ -43,6 +46,12 @@ async def wait_until(condition: Callable[[], object | Awaitable[object]], deadli
             return
         assert loop.time() < end, f"not within {deadline_s} s: {condition}"
         await asyncio.sleep(0.01)
+
+
+def present(value: Value | None) -> Value:
+    """`value`, which is there."""
+    assert value is not None
+    return value
 
 
 @dataclass
@@ -85,7 +94,7 @@ class RunningMesh:
                 ready.set_result(worker)
 
         options = options or WorkerOptions(model=MODEL, grace_s=5.0)
-        shared = {"names": self.names, "observer": observer, "on_ready": on_ready}
+        shared: dict[str, Any] = {"names": self.names, "observer": observer, "on_ready": on_ready}
         if engine is not None:
             serving = serve_engine(engine, self.options(), options, **shared)
         else:
@@ -93,7 +102,8 @@ class RunningMesh:
             serving = host_worker(lambda: SimulatorEngine(made), self.options(), options, **shared)
         task = asyncio.create_task(serving)
         self.tasks.append(task)
-        await asyncio.wait({task, ready}, return_when=asyncio.FIRST_COMPLETED)
+        both: set[asyncio.Future[Any]] = {task, ready}
+        await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
         if task.done():
             task.result()
         self.workers.append(ready.result())
@@ -113,7 +123,7 @@ class RunningMesh:
     async def history(self, job: str, tenant: str = "default") -> list[Event]:
         """The job's events as they stand in the journal."""
         journal = self.broker.journal
-        return [entry.event for entry in await journal.read(journal.subject(JobKey(tenant, job)))]
+        return events_of(await journal.read(journal.subject(JobKey(tenant, job))))
 
     async def journal_entries(self, job: str, tenant: str = "default") -> list[Entry]:
         """The same, with their places in the stream."""
@@ -130,6 +140,7 @@ class RunningMesh:
         queue = self.broker.queue
         for stored in [stored async for page in queue.pages() for stored in page]:
             address = stored.address
+            assert address is not None
             consumer = self.names.consumer(address.model, address.tier, address.lane)
             subject = f"$JS.ACK.{self.names.requests_stream}.{consumer}.1.{stored.sequence}.1.1.0"
             await self.connection.request(subject, b"-NAK")

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from mesh.broker import topology
 from mesh.broker.broker import Broker
@@ -96,13 +97,16 @@ class Tenancy:
             assert self.process.returncode is None, self.log
             return False
 
+    def _has_reloaded(self, times: int) -> bool:
+        return self.log.count("Reloaded server configuration") > times
+
     async def reload(self) -> None:
         """Have the server read its files again, twice: see `mesh.control.tenants.accounts.RELOAD`."""
         assert self.process is not None
         for _ in range(2):
             before = self.log.count("Reloaded server configuration")
             self.process.send_signal(signal.SIGHUP)
-            await wait_until(lambda before=before: self.log.count("Reloaded server configuration") > before)
+            await wait_until(partial(self._has_reloaded, before))
 
     async def start_worker(self, settings: SimulatorSettings | None = None, capacity: int | None = None) -> Worker:
         """A worker of the role `worker` in this process; returns once it pulls."""
@@ -114,7 +118,8 @@ class Tenancy:
         )
         task = asyncio.create_task(serving)
         self.tasks.append(task)
-        await asyncio.wait({task, ready}, return_when=asyncio.FIRST_COMPLETED)
+        both: set[asyncio.Future[Any]] = {task, ready}
+        await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
         if task.done():
             task.result()
         return ready.result()

@@ -214,13 +214,13 @@ def faults_in(tree: ast.Module, here: str, where: str) -> list[str]:
 
 
 @each_module
-def test_imports_run_downwards_and_libraries_stay_in_their_room(path):
+def test_imports_run_downwards_and_libraries_stay_in_their_room(path: Path) -> None:
     if not is_front_door(path):
         assert faults_in(tree_of(path), room_of(path), name_of(path)) == []
 
 
 @each_module
-def test_every_room_has_its_floor_in_the_plan(path):
+def test_every_room_has_its_floor_in_the_plan(path: Path) -> None:
     if not is_front_door(path):
         assert room_of(path) in FLOOR
 
@@ -242,7 +242,7 @@ def test_every_room_has_its_floor_in_the_plan(path):
         ("cli", "import mesh.cupboard"),
     ],
 )
-def test_the_guard_sees_each_kind_of_trespass(here, source):
+def test_the_guard_sees_each_kind_of_trespass(here: str, source: str) -> None:
     assert faults_in(ast.parse(source), here, "made up") != []
 
 
@@ -255,7 +255,7 @@ def test_the_guard_sees_each_kind_of_trespass(here, source):
         ("worker", "from mesh.worker.lease import Lease\nimport asyncio"),
     ],
 )
-def test_the_guard_lets_the_planned_ways_pass(here, source):
+def test_the_guard_lets_the_planned_ways_pass(here: str, source: str) -> None:
     assert faults_in(ast.parse(source), here, "made up") == []
 
 
@@ -263,20 +263,20 @@ def is_pure(path: Path) -> bool:
     return room_of(path) in PURE or name_of(path) in PURE
 
 
-def test_every_module_called_pure_exists():
+def test_every_module_called_pure_exists() -> None:
     missing = {name for name in PURE if not (PACKAGE / name).is_dir() and not (PACKAGE / f"{name}.py").is_file()}
     assert missing == set()
 
 
 @each_module
-def test_a_module_that_calls_itself_pure_is_watched(path):
+def test_a_module_that_calls_itself_pure_is_watched(path: Path) -> None:
     doc = ast.get_docstring(tree_of(path)) or ""
     if "Pure." in doc or "Pure:" in doc:
         assert is_pure(path), f"{name_of(path)} says that it is pure, but is not in the list"
 
 
 @each_module
-def test_pure_modules_do_no_io_and_know_no_clock(path):
+def test_pure_modules_do_no_io_and_know_no_clock(path: Path) -> None:
     if not is_pure(path) or is_front_door(path):
         return
     tree = tree_of(path)
@@ -288,7 +288,7 @@ def test_pure_modules_do_no_io_and_know_no_clock(path):
 
 
 @each_module
-def test_no_pure_module_leans_on_an_impure_one(path):
+def test_no_pure_module_leans_on_an_impure_one(path: Path) -> None:
     """Purity is only as deep as what is imported."""
     if not is_pure(path) or is_front_door(path):
         return
@@ -310,7 +310,7 @@ def body_lines(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
 
 
 @each_module
-def test_modules_functions_and_signatures_stay_small(path):
+def test_modules_functions_and_signatures_stay_small(path: Path) -> None:
     text = path.read_text()
     assert text.count("\n") <= MAX_LINES
     for node in ast.walk(tree_of(path)):
@@ -352,14 +352,14 @@ def cycle_in(edges: Mapping[str, Collection[str]]) -> list[str]:
     return []
 
 
-def test_no_module_imports_itself_by_way_of_others():
+def test_no_module_imports_itself_by_way_of_others() -> None:
     edges = {
         name_of(path): {name_of(each) for each in imported_by(path)} for path in MODULES if not is_front_door(path)
     }
     assert cycle_in(edges) == []
 
 
-def test_a_cycle_is_seen():
+def test_a_cycle_is_seen() -> None:
     assert cycle_in({"a": ["b"], "b": ["c"], "c": ["a"]}) in (
         ["a", "c", "b", "a"],
         ["b", "a", "c", "b"],
@@ -368,7 +368,7 @@ def test_a_cycle_is_seen():
     assert cycle_in({"a": ["b", "c"], "b": ["c"], "c": []}) == []
 
 
-def test_a_public_class_has_its_name_to_itself():
+def test_a_public_class_has_its_name_to_itself() -> None:
     homes: dict[str, list[str]] = {}
     for path in MODULES:
         for node in ast.walk(tree_of(path)):
@@ -378,7 +378,7 @@ def test_a_public_class_has_its_name_to_itself():
 
 
 @each_module
-def test_only_the_terminal_prints(path):
+def test_only_the_terminal_prints(path: Path) -> None:
     if room_of(path) == "cli":
         return
     called = [ast.unparse(n.func) for n in ast.walk(tree_of(path)) if isinstance(n, ast.Call)]
@@ -402,7 +402,7 @@ def clocks_read_in(tree: ast.Module) -> set[str]:
 
 
 @each_module
-def test_only_the_clock_reads_clocks(path):
+def test_only_the_clock_reads_clocks(path: Path) -> None:
     if name_of(path) != "clock":
         assert clocks_read_in(tree_of(path)) == set()
 
@@ -410,18 +410,18 @@ def test_only_the_clock_reads_clocks(path):
 @pytest.mark.parametrize(
     "source", ["time.time()", "x = time.monotonic", "from time import time_ns", "datetime.now(UTC)", "date.today()"]
 )
-def test_a_clock_that_is_read_elsewhere_is_seen(source):
+def test_a_clock_that_is_read_elsewhere_is_seen(source: str) -> None:
     assert clocks_read_in(ast.parse(source))
 
 
 @each_module
-def test_every_module_says_what_it_is(path):
+def test_every_module_says_what_it_is(path: Path) -> None:
     if path.name != "__init__.py":
         assert ast.get_docstring(tree_of(path))
 
 
 @each_module
-def test_the_init_of_a_room_is_a_door_and_nothing_else(path):
+def test_the_init_of_a_room_is_a_door_and_nothing_else(path: Path) -> None:
     if path.name != "__init__.py" or is_front_door(path):
         return
     for node in tree_of(path).body:
@@ -429,6 +429,6 @@ def test_the_init_of_a_room_is_a_door_and_nothing_else(path):
         assert is_doc or isinstance(node, ast.Import | ast.ImportFrom | ast.Assign)
 
 
-def test_no_python_file_lies_in_the_nats_folder():
+def test_no_python_file_lies_in_the_nats_folder() -> None:
     """One would shadow the library of that name for whoever runs from the repository."""
     assert list((ROOT / "nats").rglob("*.py")) == []

@@ -99,11 +99,13 @@ class Assembly:
         assert self._again is not None
         ids, text, shown = self._again[0] + delta.token_ids, self._again[1] + delta.text, self.text
         common = min(len(ids), len(self._ids))
-        if ids[:common] != self._ids[:common] or not (text.startswith(shown) or shown.startswith(text)):
+        is_shorter = len(ids) < len(self._ids) or len(text) < len(shown)
+        is_same = ids[:common] == self._ids[:common] and (text.startswith(shown) or shown.startswith(text))
+        if not is_same or (is_shorter and self._is_finished):  # it ends before it has said all that was shown
             self._again, self._ids, self._pieces = None, ids, [text]
             whole = Delta(id=delta.id, attempt=delta.attempt, index=0, text=text, token_ids=list(ids))
             return [Restarted(delta.attempt), whole]
-        if len(ids) < len(self._ids) or len(text) < len(shown):
+        if is_shorter:
             self._again = (ids, text)
             return []
         new_ids, new_text, start = ids[len(self._ids) :], text[len(shown) :], len(self._ids)
@@ -122,8 +124,9 @@ class Assembly:
             shown: list[Delta | Restarted] = []
         else:
             rest, shown = result.text, [Restarted(result.attempts)]
-        self._pieces = [result.text]
+            self._ids = []
+        self._again, self._pieces = None, [result.text]
         return [
             *shown,
-            Delta(id=result.id, attempt=result.attempts, index=self.index, text=rest, token_ids=[]),
+            Delta(id=result.id, attempt=result.attempts, index=len(self._ids), text=rest, token_ids=[]),
         ]

@@ -25,7 +25,7 @@ class Session:
     """See the module's docstring. `submit`, `answer`, and in any case `close`."""
 
     def __init__(
-        self, request: ServiceRequest, model: str, client_of: Callable[[Encoding], ClientCore], company: Waiters
+        self, request: ServiceRequest, model: str, client_of: Callable[[Encoding], ClientCore], waiters: Waiters
     ) -> None:
         """Read what is asked. Once it is read, `client_of` gives the client, which is the caller's to release.
 
@@ -42,7 +42,7 @@ class Session:
         self.job: JobHandle | None = None
         self._request = request
         self._model = model
-        self._company = company
+        self._waiters = waiters
         self._traceparent = fields.get("traceparent", "")[:128]
         self._header = _MSGPACK if self.encoding == "msgpack" else b""
         self._follower = EventStream(self._pass_on)
@@ -72,7 +72,7 @@ class Session:
         self._asked = None  # the queue has it
         if self.is_named:
             self._follower.missed()  # it may have been submitted before, and have events already
-            self._company.join(self.job.id)
+            self._waiters.join(self.job.id)
 
     async def answer(self, on_gone: Callable[[], None]) -> Result:
         """Wait for the job's end, and say it all; `on_gone` is called if nobody listens any more.
@@ -109,13 +109,13 @@ class Session:
         if self.job is None or self.job.is_joined or self.manner.on_disconnect == "finish":
             return
         with contextlib.suppress(MeshError):  # it ends at its deadline, then
-            if self.is_named and await self._company.shares(self.job.id, self.job.sequence):
+            if self.is_named and await self._waiters.shares(self.job.id, self.job.sequence):
                 return
             await self._client.cancel_job(self.job.id, CANCEL_S)
 
     def close(self) -> None:
         """Hear nothing more of it. Idempotent."""
-        self._company.close()
+        self._waiters.close()
         if self._requester is not None:
             self._requester.close()
         if self.job is not None:

@@ -70,7 +70,7 @@ class _Decoders:
         self.later = kind(LaterEvent)
         self.result = kind(Result)
         self.note = kind(Note)
-        self.sign = kind(LivenessRecord)
+        self.liveness = kind(LivenessRecord)
         self.identity = kind(_Identity)
         self.presence = kind(Presence)
         self.audit = kind(AuditEntry)
@@ -193,17 +193,17 @@ def decode_note(body: bytes) -> Note | None:
     return note
 
 
-def decode_sign(body: bytes) -> LivenessRecord:
+def decode_liveness_record(body: bytes) -> LivenessRecord:
     """A worker's sign of life.
 
     Raises:
         ProtocolError: it is none.
     """
     try:
-        sign: LivenessRecord = _DECODERS[sniff(body)].sign.decode(body)
+        record: LivenessRecord = _DECODERS[sniff(body)].liveness.decode(body)
     except _BROKEN as error:
         raise ProtocolError(f"not a sign of life: {error}") from None
-    return sign
+    return record
 
 
 def decode_pong(body: bytes) -> Pong:

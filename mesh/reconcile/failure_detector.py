@@ -18,7 +18,7 @@ from mesh.broker.broker import Broker
 from mesh.broker.stores.pulls import Leases
 from mesh.broker.transport.connection import Subscription
 from mesh.errors import DisconnectedError, MeshError, SequenceError, UnavailableError
-from mesh.policies.peers import wards
+from mesh.policies.peers import watched_peers
 from mesh.protocol.messages import LivenessRecord
 from mesh.protocol.subjects import is_token
 from mesh.protocol.timing import LEASES_ANNOUNCED_S, LIVENESS_RENEW_S, PEER_PATIENCE_S, PEER_PING_S
@@ -51,10 +51,10 @@ class FailureDetector:
         self._connection = broker.connection
         self._names = broker.names
         self._who = who
-        self._lives = broker.liveness
+        self._liveness = broker.liveness
         self._leases = Leases(broker.connection)
         self._presence = broker.workers
-        self._wards: dict[str, _Peer] = {}
+        self._peers: dict[str, _Peer] = {}
         self._loop = asyncio.get_running_loop()
         self._steady_from_s = self._loop.time()
         self._present: dict[str, float] = {}  # the workers seen, and when last (loop time)
@@ -70,17 +70,17 @@ class FailureDetector:
         """Watch no more."""
         self._unlisten()
         self._subscription.close()
-        burials = [ward.burial for ward in self._wards.values() if ward.burial is not None]
+        burials = [peer.burial for peer in self._peers.values() if peer.burial is not None]
         for task in (*self._tasks, *burials):
             task.cancel()
         await asyncio.gather(*self._tasks, *burials, return_exceptions=True)
-        for name in list(self._wards):
+        for name in list(self._peers):
             self._forget(name)
 
     def _connection_changed(self, connected: bool) -> None:
         self._steady_from_s = self._loop.time() + STEADY_S
-        for ward in self._wards.values():
-            ward.is_known = False  # announcements were missed
+        for peer in self._peers.values():
+            peer.is_known = False  # announcements were missed
 
     def _heard_hello(self, subject: bytes, reply: bytes, payload: bytes, header: bytes) -> None:
         name = payload.decode("utf-8", "replace")
@@ -100,36 +100,36 @@ class FailureDetector:
             await asyncio.sleep(LOOK_S)
 
     def _choose(self) -> None:
-        chosen = set(wards(self._who, self._present))
-        for name in set(self._wards) - chosen:
-            if self._wards[name].burial is None:
+        chosen = set(watched_peers(self._who, self._present))
+        for name in set(self._peers) - chosen:
+            if self._peers[name].burial is None:
                 self._forget(name)
-        for name in chosen - set(self._wards):
-            self._wards[name] = self._take_on(name)
+        for name in chosen - set(self._peers):
+            self._peers[name] = self._take_on(name)
 
     def _take_on(self, name: str) -> _Peer:
-        ward = _Peer(name)
+        peer = _Peer(name)
 
         def heard(subject: bytes, reply: bytes, payload: bytes, header: bytes) -> None:
-            self._announced(ward, payload)
+            self._announced(peer, payload)
 
-        ward.subscription = self._connection.subscribe(self._names.leases(name), heard)
-        self._ping(ward)
-        return ward
+        peer.subscription = self._connection.subscribe(self._names.leases(name), heard)
+        self._ping(peer)
+        return peer
 
     def _forget(self, name: str) -> None:
         self._present.pop(name, None)
-        ward = self._wards.pop(name, None)
-        if ward is not None and ward.subscription is not None:
-            ward.subscription.close()
+        peer = self._peers.pop(name, None)
+        if peer is not None and peer.subscription is not None:
+            peer.subscription.close()
 
-    def _announced(self, ward: _Peer, payload: bytes) -> None:
+    def _announced(self, peer: _Peer, payload: bytes) -> None:
         if payload == BYE:
-            self._forget(ward.name)
+            self._forget(peer.name)
         elif payload[:1] == b"+":
-            ward.leases[payload[1:].decode()] = None
+            peer.leases[payload[1:].decode()] = None
         else:
-            ward.leases.pop(payload[1:].decode(), None)
+            peer.leases.pop(payload[1:].decode(), None)
 
     async def _watch(self) -> None:
         while True:
@@ -140,63 +140,63 @@ class FailureDetector:
             ):  # we were suspended, and nobody told us anything
                 self._connection_changed(True)
             if self._connection.is_connected and self._loop.time() >= self._steady_from_s:
-                for ward in list(self._wards.values()):
-                    if ward.burial is None:
-                        self._ping(ward)
+                for peer in list(self._peers.values()):
+                    if peer.burial is None:
+                        self._ping(peer)
 
-    def _ping(self, ward: _Peer) -> None:
+    def _ping(self, peer: _Peer) -> None:
         def answered(error: MeshError | None, header: bytes, payload: bytes) -> None:
             if error is None and payload[:1] == b"[":
-                ward.leases = dict.fromkeys(msgspec.json.decode(payload, type=list[str]))
-                ward.is_known = True
-            elif isinstance(error, UnavailableError) and ward.is_known and ward.burial is None:
-                if self._wards.get(ward.name) is not ward:
+                peer.leases = dict.fromkeys(msgspec.json.decode(payload, type=list[str]))
+                peer.is_known = True
+            elif isinstance(error, UnavailableError) and peer.is_known and peer.burial is None:
+                if self._peers.get(peer.name) is not peer:
                     return
-                ward.burial = asyncio.create_task(self._bury(ward), name=f"mesh-bury-{ward.name}")
+                peer.burial = asyncio.create_task(self._bury(peer), name=f"mesh-bury-{peer.name}")
 
-        subject = self._names.system("ping", ward.name)
+        subject = self._names.system("ping", peer.name)
         with contextlib.suppress(DisconnectedError):
-            self._connection.call(subject, b"" if ward.is_known else LIST, b"", answered, timeout_s=1.0)
+            self._connection.call(subject, b"" if peer.is_known else LIST, b"", answered, timeout_s=1.0)
 
-    async def _bury(self, ward: _Peer) -> None:
+    async def _bury(self, peer: _Peer) -> None:
         """Nobody heard our ping: if nobody hears the next either, and the server agrees, hand its jobs back.
 
         A worker that came back from an earlier burial may be one that others hear and we do not: it gets the time to
         renew its record, which then refuses us.
         """
-        patience_s = PEER_PATIENCE_S if ward.name not in self._buried else LIVENESS_RENEW_S + 2 * PEER_PATIENCE_S
+        patience_s = PEER_PATIENCE_S if peer.name not in self._buried else LIVENESS_RENEW_S + 2 * PEER_PATIENCE_S
         try:
-            record = await self._lives.last(ward.name)
-            if not await self._is_gone(ward, patience_s):
-                ward.burial = None
+            entry = await self._liveness.last(peer.name)
+            if not await self._is_gone(peer, patience_s):
+                peer.burial = None
                 return
-            if record is None or record.sign is None or record.sign.is_alive:
-                death = LivenessRecord(worker=ward.name, session="", is_alive=False, by=self._who)
-                await self._lives.write(death, record.sequence if record is not None else 0)
-                for ack_subject in ward.leases:
+            if entry is None or entry.record is None or entry.record.is_alive:
+                death = LivenessRecord(worker=peer.name, session="", is_alive=False, by=self._who)
+                await self._liveness.write(death, entry.sequence if entry is not None else 0)
+                for ack_subject in peer.leases:
                     self._leases.hand_back(ack_subject)
-                self._presence.remove(ward.name)
-                self._buried[ward.name] = None
+                self._presence.remove(peer.name)
+                self._buried[peer.name] = None
                 while len(self._buried) > REMEMBERED:
                     del self._buried[next(iter(self._buried))]
                 log.warning(
                     "worker %s is gone; %d jobs handed back",
-                    ward.name,
-                    len(ward.leases),
+                    peer.name,
+                    len(peer.leases),
                     extra={"event": "worker_buried"},
                 )
         except SequenceError:
             pass  # it lives, or another was faster
         except MeshError as error:
-            log.debug("worker %s may be gone: %s", ward.name, error)
-        self._forget(ward.name)
+            log.debug("worker %s may be gone: %s", peer.name, error)
+        self._forget(peer.name)
 
-    async def _is_gone(self, ward: _Peer, patience_s: float) -> bool:
+    async def _is_gone(self, peer: _Peer, patience_s: float) -> bool:
         await asyncio.sleep(patience_s)
         if self._loop.time() < self._steady_from_s:
             return False
         try:
-            await self._connection.request(self._names.system("ping", ward.name), timeout_s=1.0)
+            await self._connection.request(self._names.system("ping", peer.name), timeout_s=1.0)
         except UnavailableError:
             return self._loop.time() >= self._steady_from_s
         except MeshError:

@@ -107,9 +107,9 @@ class Actions:
 
     def is_held(self) -> bool:
         """Whether this worker may still act for the job."""
-        return self._lease.is_held(self._context.clock.monotonic_s())
+        return self._lease.is_held(self._context.clock.uptime_s())
 
-    async def perform(self, actions: Sequence[Action], emitter: Publisher) -> None:
+    async def perform(self, actions: Sequence[Action], publisher: Publisher) -> None:
         """Do all of it.
 
         Raises:
@@ -123,10 +123,10 @@ class Actions:
                     await self._store(action)
                 case Close():
                     self.step("close", "before")
-                    await emitter.fence(action.event)
+                    await publisher.fence(action.event)
                     self.step("close", "after")
                 case Announce():
-                    await self._announce(self.result or action.result, emitter)
+                    await self._announce(self.result or action.result, publisher)
                 case MoveToDeadLetters():
                     await self._bury(action)
                 case NoteAttempt():
@@ -227,9 +227,9 @@ class Actions:
             return replace(result, status="failed", text="", embeddings=None, finish_reason=None, error=reason)
         return replace(result, text="", embeddings=None, object=name)
 
-    async def _announce(self, result: Result, emitter: Publisher) -> None:
+    async def _announce(self, result: Result, publisher: Publisher) -> None:
         self.step("announce", "before")
-        if not await emitter.announce(self._body_of(result)):
+        if not await publisher.announce(self._body_of(result)):
             entry = await self.until_answered(lambda: self._context.journal.last(self._public))
             if entry is None or not isinstance(entry.event, Result):
                 raise LostError  # the worker that wrote since finds the Result, announces it and acks

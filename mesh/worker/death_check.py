@@ -21,8 +21,8 @@ from mesh.protocol.timing import OBJECTION_S
 class DeathCheck:
     """Asks after the workers of a job that is about to be given up."""
 
-    def __init__(self, lives: LivenessStore, journal: Journal) -> None:
-        self._lives = lives
+    def __init__(self, liveness: LivenessStore, journal: Journal) -> None:
+        self._liveness = liveness
         self._journal = journal
 
     async def verify(self, key: JobKey, history: History, doubts: Sequence[Trial], now_unix_ms: int) -> float:
@@ -34,7 +34,7 @@ class DeathCheck:
         Raises:
             BrokerError: NATS did not answer; ask again.
         """
-        lived = [trial for trial in doubts if await self._find(trial) == "lives"]
+        lived = [trial for trial in doubts if await self._find(trial) == "alive"]
         if lived:
             reason = "its worker lived when the job was to be given up"
             notes = [Note(id=key.id, attempt=trial.attempt, verdict="returned", reason=reason) for trial in lived]
@@ -50,13 +50,13 @@ class DeathCheck:
         asked_unix_ms = now_unix_ms if history.asked_unix_ms is None else history.asked_unix_ms
         return min(OBJECTION_S, max(0.0, OBJECTION_S - (now_unix_ms - asked_unix_ms) / 1000))
 
-    async def _find(self, trial: Trial) -> Literal["lives", "gone"]:
+    async def _find(self, trial: Trial) -> Literal["alive", "gone"]:
         if not is_token(trial.worker):
             return "gone"
         try:
-            pong = await self._lives.ask(trial.worker)
+            pong = await self._liveness.ask(trial.worker)
         except BrokerTimeoutError:
-            return "lives"  # suspended: it may have frozen on this job, but it did not die of it
+            return "alive"  # suspended: it may have frozen on this job, but it did not die of it
         if pong is None or pong.born_unix_ms > trial.unix_ms:
             return "gone"  # or another process took its name since
-        return "lives"
+        return "alive"

@@ -30,13 +30,13 @@ class EngineCall:
         ref: JobRef,
         request: Request,
         attempt: Attempt,
-        emitter: Publisher,
+        publisher: Publisher,
     ) -> None:
         self._context = context
         self._ref = ref
         self._request = request
         self._attempt = attempt
-        self._emitter = emitter
+        self._publisher = publisher
         self._began_s: float | None = None
         self._tokens_before = attempt.tokens
         self.on_grown: Callable[[], None] | None = None  # called once, when output of this attempt is in the journal
@@ -117,7 +117,7 @@ class EngineCall:
 
     async def _generate(self, work: Work) -> tuple[str, Usage] | MeshError:
         """Pass the engine's output on to the journal."""
-        emitter, attempt, tally = self._emitter, self._attempt, self._context.streaming.tally
+        publisher, attempt, tally = self._publisher, self._attempt, self._context.streaming.tally
         clock = self._context.clock
         self.progressed_s = began_s = self._context.clock.monotonic_s()
         stream: AsyncGenerator[Chunk, None] = self._context.engine.generate(work)
@@ -128,12 +128,12 @@ class EngineCall:
                     self.first_token_s = self.progressed_s - began_s
                 elif tally is not None:
                     tally.waited(self.progressed_s - before_s)
-                if self.on_grown is not None and emitter.has_grown:
+                if self.on_grown is not None and publisher.has_grown:
                     on_grown, self.on_grown = self.on_grown, None
                     on_grown()
                 attempt.produced(chunk.text, chunk.token_ids, clock.server_unix_ms())
                 if chunk.finish_reason is None:
-                    emitter.add(chunk.text, chunk.token_ids)
+                    publisher.add(chunk.text, chunk.token_ids)
                     continue
                 usage = Usage(
                     prompt_tokens=chunk.prompt_tokens,
@@ -141,7 +141,7 @@ class EngineCall:
                     cached_tokens=chunk.cached_tokens,
                 )
                 self.usage = usage
-                emitter.finish(chunk.finish_reason, usage, chunk.text, chunk.token_ids)
+                publisher.finish(chunk.finish_reason, usage, chunk.text, chunk.token_ids)
                 return chunk.finish_reason, usage
         return EngineFailedError("the engine ended the job without a finish reason")
 

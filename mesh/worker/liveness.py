@@ -33,15 +33,15 @@ class Liveness:
         broker: Broker,
         worker: str,
         on_dead: Callable[[], None],
-        on_sure: Callable[[], None],
+        on_confirmed: Callable[[], None],
     ) -> None:
         """`on_dead` is called when this worker learns that it was declared dead; what it held is not its own.
 
-        `on_sure` is called when it is sure of itself again.
+        `on_confirmed` is called when it is sure of itself again.
         """
         self._connection = broker.connection
         self._names = broker.names
-        self._lives = broker.liveness
+        self._liveness = broker.liveness
         self._clock = broker.clock
         self._worker = worker
         self._on_dead = on_dead
@@ -51,8 +51,8 @@ class Liveness:
         self._renewed_s = 0.0  # monotonic
         self._memory_s = 0.0  # how long a record is kept for sure
         self._doubts = 0  # counts the losses of the connection
-        self._sure = asyncio.Event()
-        self._on_sure = on_sure
+        self._confirmed = asyncio.Event()
+        self._on_confirmed = on_confirmed
         self._poke = asyncio.Event()
         self._leases: dict[str, None] = {}  # acknowledgement subjects, in the order of delivery
         self._watched_until_s = 0.0
@@ -61,7 +61,7 @@ class Liveness:
     @property
     def is_confirmed(self) -> bool:
         """Whether the server confirmed us since the connection was last lost."""
-        return self._sure.is_set()
+        return self._confirmed.is_set()
 
     async def begin(self, memory_s: float) -> None:
         """Begin a life; an earlier worker of the same name loses its own. `memory_s`: how long records are kept.
@@ -74,15 +74,15 @@ class Liveness:
         self._memory_s = memory_s
         self._session = secrets.token_hex(8)
         doubts = self._doubts
-        self._last = await self._lives.write(self._sign(), None)
-        self._confirmed(doubts)
+        self._last = await self._liveness.write(self._record(), None)
+        self._note_confirmed(doubts)
         with contextlib.suppress(DisconnectedError):
             self._connection.publish(self._names.system("hello"), self._worker.encode())
 
     def disturbed(self) -> None:
         """The connection was lost, or is there again: nothing is sure until the server says so."""
         self._doubts += 1
-        self._sure.clear()
+        self._confirmed.clear()
         self._poke.set()
 
     async def run(self, period_s: float) -> None:
@@ -122,10 +122,10 @@ class Liveness:
         self._leases.pop(ack_subject, None)
         self._announce(b"-", ack_subject)
 
-    def _announce(self, sign: bytes, ack_subject: str) -> None:
+    def _announce(self, mark: bytes, ack_subject: str) -> None:
         if self._clock.monotonic_s() < self._watched_until_s:
             with contextlib.suppress(DisconnectedError):
-                self._connection.publish(self._names.leases(self._worker), sign + ack_subject.encode())
+                self._connection.publish(self._names.leases(self._worker), mark + ack_subject.encode())
 
     def _pinged(self, subject: bytes, reply: bytes, payload: bytes, header: bytes) -> None:
         to = reply.decode("utf-8", "replace")
@@ -139,10 +139,10 @@ class Liveness:
     async def _renew(self) -> None:
         doubts = self._doubts
         try:
-            self._last = await self._lives.write(self._sign(), self._last)
+            self._last = await self._liveness.write(self._record(), self._last)
         except SequenceError:
             if await self._is_dead():
-                self._sure.clear()
+                self._confirmed.clear()
                 log.warning(
                     "this worker was taken for dead while it was away; its jobs went to others",
                     extra={"event": "declared_dead"},
@@ -152,27 +152,27 @@ class Liveness:
                 return
             self._poke.set()  # with the fence as it is now
         else:
-            self._confirmed(doubts)
+            self._note_confirmed(doubts)
 
     async def _is_dead(self) -> bool:
         """Whether our record was overwritten; otherwise the fence is set to where it stands."""
-        record = await self._lives.last(self._worker)
-        if record is None:  # forgotten by the stream; a record that says we are dead would be kept for longer
+        entry = await self._liveness.last(self._worker)
+        if entry is None:  # forgotten by the stream; a record that says we are dead would be kept for longer
             self._last = 0
             return self._clock.monotonic_s() - self._renewed_s > self._memory_s
-        self._last = record.sequence
-        if record.sign is not None and record.sign.is_alive and record.sign.session != self._session:
+        self._last = entry.sequence
+        if entry.record is not None and entry.record.is_alive and entry.record.session != self._session:
             self._on_dead()
             raise ConfigError(
                 f"another worker is called {self._worker} now; give each its own --worker-id", key="worker-id"
             )
-        return record.sign != self._sign()
+        return entry.record != self._record()
 
-    def _confirmed(self, doubts: int) -> None:
+    def _note_confirmed(self, doubts: int) -> None:
         self._renewed_s = self._clock.monotonic_s()
-        if doubts == self._doubts and not self._sure.is_set():
-            self._sure.set()
-            self._on_sure()
+        if doubts == self._doubts and not self._confirmed.is_set():
+            self._confirmed.set()
+            self._on_confirmed()
 
-    def _sign(self) -> LivenessRecord:
+    def _record(self) -> LivenessRecord:
         return LivenessRecord(worker=self._worker, session=self._session, is_alive=True)

@@ -208,7 +208,7 @@ class Publisher:
     def _window_over(self) -> None:
         self._timer = None
         if self._in_flight is None and not self._is_lost:
-            self._send_delta()
+            self._guarded(self._send_delta)
 
     def _send_delta(self) -> None:
         if self._finish is None and not any(ids for _, ids in self._pieces):
@@ -259,9 +259,13 @@ class Publisher:
 
     def _answered(self, error: MeshError | None, header: bytes, payload: bytes) -> None:
         """The server's answer to the publish in flight: sends the next chunk, or finds out what happened."""
+        self._guarded(lambda: self._heed(error, payload))
+
+    def _guarded(self, work: Callable[[], None]) -> None:
+        """Do what nobody awaits: a fault in it ends the attempt, which else would wait, or go on after a gap."""
         try:
-            self._heed(error, payload)
-        except Exception:  # nobody awaits this: a fault here must end the attempt, not leave it waiting
+            work()
+        except Exception:
             log.exception("job %s met a fault on its way to the journal", self._id, extra={"event": "emitter_failed"})
             self._lose()
 

@@ -48,7 +48,7 @@ class Runner:
         self._context = context
         self._delivery = delivery
         self._lease = lease
-        self._effects = Actions(context, delivery, lease)
+        self._actions = Actions(context, delivery, lease)
         self._request = delivery.stored.request
         self._facts = JobFacts(
             ref=delivery.ref,
@@ -93,7 +93,7 @@ class Runner:
     @property
     def result(self) -> Result | None:
         """The job's Result, once this runner stored or found it."""
-        return self._effects.result
+        return self._actions.result
 
     def interrupt(self, reason: Interrupt) -> None:
         """Stop the engine's work and end the attempt for `reason`. The first reason counts."""
@@ -104,24 +104,24 @@ class Runner:
     async def run(self) -> None:
         """Serve the delivery to its end. Raises nothing but CancelledError, after which the job comes again."""
         try:
-            self._effects.step("taken", "after")
+            self._actions.step("taken", "after")
             actions = await self._serve()
-            await self._effects.perform(actions, self._emitter)
+            await self._actions.perform(actions, self._publisher)
             if self.result is not None and not self._context.gate.is_open_to(self._facts.ref.tenant):
                 self._context.afterwards(self._context.gate.spent(self.result, self._now_unix_ms()))
         except LostError:
-            self._effects.give_up("lost")
+            self._actions.give_up("lost")
             if self._has_begun:
-                self._context.afterwards(self._effects.survive(self._attempt.number))
+                self._context.afterwards(self._actions.survive(self._attempt.number))
         except Exception:  # the outermost frame of a job: its lease ends, and it comes again
             log.exception(
                 "job %s met a fault of this worker; it is delivered again when its lease ends",
                 self._facts.ref.id,
                 extra={"event": "runner_failed", "job": self._facts.ref.id},
             )
-            self._effects.give_up("lost")
+            self._actions.give_up("lost")
         finally:
-            self._emitter.close()
+            self._publisher.close()
             self._context.gate.leave((self._facts.ref.tenant, self._facts.ref.sequence))
 
     def _now_unix_ms(self) -> int:
@@ -132,16 +132,16 @@ class Runner:
         """Start over: nothing is decided, nothing is published."""
         self._attempt = Attempt(self._facts, self._context.retry)
         self._has_begun = False
-        self._emitter = Publisher(
+        self._publisher = Publisher(
             self._context.journal,
             self.key,
             self._delivery.stored.encoding,
             replace(self._context.streaming, streams=self._request is None or self._request.stream),
             PublisherHooks(
-                is_held=self._effects.is_held,
+                is_held=self._actions.is_held,
                 on_lost=lambda: self.interrupt("lost"),
                 on_begun=self._begun,
-                step=self._effects.step if self._context.shows_steps else None,
+                step=self._actions.step if self._context.shows_steps else None,
             ),
             self._context.clock,
         )
@@ -188,7 +188,7 @@ class Runner:
 
     async def _refuse(self, error: RefusedError) -> list[Action]:
         """What is no request, or may not run, is answered in its own name, unless that name is another job's."""
-        self._effects.refused(error)
+        self._actions.refused(error)
         if await self._has_journal():
             return self._attempt.repeated()
         return self._attempt.failed(error, self._now_unix_ms())
@@ -197,7 +197,7 @@ class Runner:
         """Whether anybody began a job of this name."""
         journal = self._context.journal
         for subject in (self._public, journal.attempts_subject(self.key)):
-            if await self._effects.until_answered(lambda subject=subject: journal.last(subject)) is not None:  # type: ignore[misc]
+            if await self._actions.until_answered(lambda subject=subject: journal.last(subject)) is not None:  # type: ignore[misc]
                 return True
         return False
 
@@ -205,19 +205,19 @@ class Runner:
         """The job may have run before: go on from its journal. None: the journal grew meanwhile, look again."""
         assert self._request is not None
         context = self._context
-        self._effects.step("recall", "before")
-        recalled = await read_takeover(context, self._effects, self.key, self._request.stream, bool(self._awaited_end))
+        self._actions.step("recall", "before")
+        recalled = await read_takeover(context, self._actions, self.key, self._request.stream, bool(self._awaited_end))
         if recalled.stored is not None:
             return self._settle_found(recalled.stored, recalled.last)
         history, last = recalled.history, recalled.last.sequence if recalled.last is not None else 0
-        self._effects.step("recall", "after")
+        self._actions.step("recall", "after")
         if history.is_ending and history.result is None and self._awaited_end != last:
             self._awaited_end = last
             await asyncio.sleep(ENDING_S)  # whoever closed the journal stores the Result, or died
             return None
         is_queued = False
         if history.request_sequence not in (0, self._facts.ref.sequence):
-            first = await self._effects.until_answered(lambda: context.queue.get(history.request_sequence))
+            first = await self._actions.until_answered(lambda: context.queue.get(history.request_sequence))
             is_queued = first is not None
         index = 0
         if history.token_ids:
@@ -227,7 +227,7 @@ class Runner:
         self._attempt.recall(history)
         isolated = self._attempt.wants_isolation
         if self._interrupt is not None or not await self._enter(isolated):
-            self._emitter.follow(last if self._request.stream else 0)
+            self._publisher.follow(last if self._request.stream else 0)
             return await self._conclude(None)
         try:
             return await self._begin(self._attempt.taken_over(index, is_queued, self._now_unix_ms()), last)
@@ -238,7 +238,7 @@ class Runner:
         """Ask after the workers that left no word, and judge those attempts. False: give them time to object."""
         doubts = self._context.retry.unproven(history.trials)
         verify, now = self._context.death_check.verify, self._now_unix_ms()
-        left_s = await self._effects.until_answered(lambda: verify(self.key, history, doubts, now)) if doubts else 0.0
+        left_s = await self._actions.until_answered(lambda: verify(self.key, history, doubts, now)) if doubts else 0.0
         if not left_s or self.waits_for_objections:  # waited itself it has, whatever a clock elsewhere says
             return True
         self.waits_for_objections = True
@@ -278,23 +278,23 @@ class Runner:
         """Perform `Begin`, if that was decided. None: the journal does not end at `last`."""
         begin = actions[0]
         if not isinstance(begin, Begin):
-            self._emitter.follow(last if self._request is not None and self._request.stream else 0)
+            self._publisher.follow(last if self._request is not None and self._request.stream else 0)
             return actions
-        self._effects.step("started", "before")
-        self._emitter.begin(begin.event, last)
+        self._actions.step("started", "before")
+        self._publisher.begin(begin.event, last)
         # What was written leaves before the engine has the job: should the job end this process at once, that counts.
         await asyncio.sleep(0)
         with self._until_deadline():
             outcome = await self._interruptible(self._run_engine(begin))
             if self._interrupt == "lost":
-                if self._emitter.is_refused_first:
+                if self._publisher.is_refused_first:
                     return None
                 raise LostError
             return await self._conclude(outcome)
 
     async def _run_engine(self, begin: Begin) -> Outcome:
         assert self._request is not None
-        self._run = run = EngineCall(self._context, self._facts.ref, self._request, self._attempt, self._emitter)
+        self._run = run = EngineCall(self._context, self._facts.ref, self._request, self._attempt, self._publisher)
         run.on_grown = self._come_out if self._is_alone else None
         try:
             return await run.run(begin)
@@ -316,9 +316,9 @@ class Runner:
     async def _conclude(self, outcome: Outcome) -> list[Action] | None:
         """The actions for what came out, once every token that was made is in the journal."""
         try:
-            await self._emitter.wait_idle(JOURNAL_PATIENCE_S)
+            await self._publisher.wait_idle(JOURNAL_PATIENCE_S)
         except LostError:
-            if self._emitter.is_refused_first:
+            if self._publisher.is_refused_first:
                 return None
             raise
         now = self._now_unix_ms()
@@ -344,31 +344,31 @@ class Runner:
             case "dead":
                 return self._attempt.failed(EngineDeadError("the engine died"), now)
         if self._found is not None:
-            entry = await self._effects.until_answered(lambda: self._context.journal.last(self._public))
+            entry = await self._actions.until_answered(lambda: self._context.journal.last(self._public))
             return self._settle_found(self._found, entry)
         raise LostError
 
     def _settle_found(self, stored: Stored, last: Entry | None) -> list[Action]:
         """The job has its Result: announce it, if nobody did."""
-        self._effects.result = stored.result
+        self._actions.result = stored.result
         is_announced = last is not None and isinstance(last.event, Result)
-        self._emitter.follow(last.sequence if last is not None else 0)
+        self._publisher.follow(last.sequence if last is not None else 0)
         return self._attempt.found(stored.result, is_announced)
 
     def redelivered(self, delivery: Delivery) -> bool:
         """JetStream forgot, in a crash, that we have this job, and hands it to us again; whether we go on with it."""
-        is_ours = self._effects.is_held() and self._interrupt != "lost"
+        is_ours = self._actions.is_held() and self._interrupt != "lost"
         if delivery.stored.sequence != self._facts.ref.sequence or not is_ours:
             return False
         self._delivery = delivery
-        self._effects.redelivered(delivery)
-        self._lease.extended(self._context.clock.monotonic_s())
+        self._actions.redelivered(delivery)
+        self._lease.extended(self._context.clock.uptime_s())
         return True
 
     def _begun(self) -> None:
         self._has_begun = True
-        self._effects.step("started", "after")
-        self._effects.begun(self._attempt)
+        self._actions.step("started", "after")
+        self._actions.begun(self._attempt)
 
     def _result_found(self, stored: Stored) -> None:
         self._found = stored

@@ -19,14 +19,14 @@ class Takeover:
 
 
 async def read_takeover(
-    context: WorkerContext, effects: Actions, key: JobKey, streams: bool, must_be_newest: bool
+    context: WorkerContext, actions: Actions, key: JobKey, streams: bool, must_be_newest: bool
 ) -> Takeover:
     """Read it. `must_be_newest`: the Result as the bucket's leader knows it.
 
     Raises:
         LostError: the lease ended before NATS answered.
     """
-    journal, until_answered = context.journal, effects.until_answered
+    journal, until_answered = context.journal, actions.until_answered
     look = context.store.get_written if must_be_newest else context.store.get
     stored = await until_answered(lambda: look(key))
     entries = await until_answered(lambda: journal.read(journal.subject(key)))

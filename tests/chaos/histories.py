@@ -1,7 +1,9 @@
 """Made-up histories: one that keeps every promise, to plant faults in."""
 
+from typing import Any
+
 from mesh.engines.simulator.settings import SimulatorSettings
-from mesh.protocol.messages import Delta, Request, Result, Started, Usage
+from mesh.protocol.messages import Delta, Event, Request, Result, Started, Usage
 from mesh.verify.soak.history import Requested, Rest, RunHistory, Sent, Settled, Shown, StoredEvent, Submitted
 from mesh.verify.soak.oracle import reference_of
 
@@ -46,7 +48,7 @@ RESULT = Result(
     attempts=2,
     worker="w2-1",
 )
-EVENTS = [started(1, 0), delta(1, 0), delta(1, 2), started(2, 4), delta(2, 4), delta(2, 6), RESULT]
+EVENTS: list[Event] = [started(1, 0), delta(1, 0), delta(1, 2), started(2, 4), delta(2, 4), delta(2, 6), RESULT]
 
 
 def clean() -> RunHistory:
@@ -69,9 +71,9 @@ def clean() -> RunHistory:
     return history
 
 
-def sent(to, event, order: int, expected: int | None) -> Sent:
+def sent(to: str, event: Event, order: int, expected: int | None) -> Sent:
     """The record of a publish, a tenth of a second after the one before."""
-    common = {"at_s": order / 10, "order": order, "to": to, "job": JOB, "expected": expected}
+    common: dict[str, Any] = {"at_s": order / 10, "order": order, "to": to, "job": JOB, "expected": expected}
     match event:
         case Started():
             return Sent(

@@ -5,7 +5,9 @@ repeat, one Result equal to what was streamed and to an undisturbed run, an empt
 """
 
 import asyncio
+from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -13,13 +15,13 @@ import pytest
 import mesh as mesh_api
 from mesh.broker import topology
 from mesh.broker.topology import MeshSettings
+from mesh.client.client import Client
 from mesh.engines.simulator.settings import SimulatorSettings
-from mesh.protocol.messages import Delta, Result, Started
+from mesh.protocol.messages import Delta, Event, Result, Started
 from mesh.worker import death_check, runner
 from tests.chaos import crashing_worker
-from tests.running import running_mesh, wait_until
+from tests.running import CRASHING_WORKER, RunningMesh, running_mesh, wait_until
 
-SCRIPT = Path(__file__).with_name("crashing_worker.py")
 TOKENS = 12
 
 # What the crashing worker is given, and the steps of its order of effects that it then passes, with the nth time.
@@ -38,24 +40,24 @@ POINTS = [
 ]
 HOWS = ["kill", "stop", "raise"]
 SPEED = SimulatorSettings(model="simulator", first_token_ms=5, between_tokens_ms=5)
-PROMPT = {"max_tokens": TOKENS, "temperature": 0}
+PROMPT: dict[str, Any] = {"max_tokens": TOKENS, "temperature": 0}
 
 
 @pytest.fixture
-async def mesh(tmp_path):
+async def mesh(tmp_path: Path) -> AsyncIterator[RunningMesh]:
     # The shortest visibility timeout: a killed worker's job is delivered again after a second.
     async with running_mesh(tmp_path / "nats", MeshSettings(lanes=1, ack_wait_s=1.0)) as running:
         yield running
 
 
 @pytest.fixture(autouse=True)
-def hurried(monkeypatch):
+def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
     """The heirs wait for dead workers as briefly as the crashing one does; tests of their own say how long is right."""
     monkeypatch.setattr(death_check, "OBJECTION_S", crashing_worker.OBJECTION_S)
     monkeypatch.setattr(runner, "ENDING_S", crashing_worker.ENDING_S)
 
 
-def check_history(events, result, tokens=TOKENS):
+def check_history(events: list[Event], result: Result, tokens: int = TOKENS) -> None:
     """One history: attempts count up, tokens without gap, repeat or restart, one Result, at the end."""
     attempt, index, text = 0, 0, ""
     for event in events[:-1]:
@@ -75,7 +77,7 @@ def check_history(events, result, tokens=TOKENS):
     assert index == tokens
 
 
-async def prepare(mesh, situation: str, delta: Delta) -> dict[str, object]:
+async def prepare(mesh: RunningMesh, situation: str, delta: Delta) -> dict[str, Any]:
     """Write the past that the job had; what its request says beside the prompt."""
     if situation == FRESH:
         return {}
@@ -96,7 +98,7 @@ async def prepare(mesh, situation: str, delta: Delta) -> dict[str, object]:
     return {}
 
 
-async def first_delta(client, mesh) -> tuple[Delta, str]:
+async def first_delta(client: Client, mesh: RunningMesh) -> tuple[Delta, str]:
     """The first event of an undisturbed run, and all of its text."""
     job = await client.submit("simulator", "Tell me of the sea", id="undisturbed", **PROMPT)
     result = await job.result(timeout=10)
@@ -106,15 +108,18 @@ async def first_delta(client, mesh) -> tuple[Delta, str]:
 
 @pytest.mark.parametrize("how", HOWS)
 @pytest.mark.parametrize(("situation", "point"), POINTS)
-async def test_a_worker_lost_at_any_step_costs_no_job_and_no_token(mesh, situation, point, how):
+async def test_a_worker_lost_at_any_step_costs_no_job_and_no_token(
+    mesh: RunningMesh, situation: str, point: str, how: str
+) -> None:
     async with mesh_api.connect(mesh.url) as client:
         reference = await mesh.start_worker(SPEED)
         delta, text = await first_delta(client, mesh)
         reference.drain()
         await mesh.tasks[-1]
         fields = await prepare(mesh, situation, delta)
-        crashing = await mesh.start_child(SCRIPT, f"{point}:{how}")
+        crashing = await mesh.start_child(CRASHING_WORKER, f"{point}:{how}")
         job = await client.submit("simulator", "Tell me of the sea", id="victim", **PROMPT, **fields)
+        assert crashing.stdout is not None
         assert (await asyncio.wait_for(crashing.stdout.readline(), 10)).strip() == b"reached"
         await mesh.start_worker(SPEED)
         shown = "".join([delta.text async for delta in job])
@@ -124,6 +129,7 @@ async def test_a_worker_lost_at_any_step_costs_no_job_and_no_token(mesh, situati
     events = await mesh.history("victim")
     dead = (await topology.stream_state(mesh.connection, mesh.names.dead_stream))["messages"]
     if situation == DOOMED:
+        assert result.error is not None
         assert (result.status, result.error.code, dead) == ("failed", "attempts_exhausted", 1)
         check_history(events, result, 0)
     else:
@@ -132,11 +138,11 @@ async def test_a_worker_lost_at_any_step_costs_no_job_and_no_token(mesh, situati
         check_history(events, result)
 
 
-async def test_a_suspended_worker_that_wakes_up_changes_nothing(mesh):
-    crashing = await mesh.start_child(SCRIPT, "delta:after:3:stop")
+async def test_a_suspended_worker_that_wakes_up_changes_nothing(mesh: RunningMesh) -> None:
+    crashing = await mesh.start_child(CRASHING_WORKER, "delta:after:3:stop")
     async with mesh_api.connect(mesh.url) as client:
         job = await client.submit("simulator", "Tell me of the sea", max_tokens=TOKENS, temperature=0, id="victim")
-        await mesh.start_child(SCRIPT)
+        await mesh.start_child(CRASHING_WORKER)
         result = await job.result(timeout=20)
         await mesh.wait_queue_empty()
         before = await mesh.history("victim")
@@ -149,8 +155,8 @@ async def test_a_suspended_worker_that_wakes_up_changes_nothing(mesh):
     check_history(before, result)
 
 
-async def test_a_worker_that_does_not_know_it_lost_the_job_is_refused_by_its_journal(mesh):
-    await mesh.start_child(SCRIPT, "blind:50")  # so slow that its journal can be taken over between two events
+async def test_a_worker_that_does_not_know_it_lost_the_job_is_refused_by_its_journal(mesh: RunningMesh) -> None:
+    await mesh.start_child(CRASHING_WORKER, "blind:50")  # so slow that its journal can be taken over between two events
     async with mesh_api.connect(mesh.url) as client:
         # Longer than a lease, so that the job is delivered to the second worker while the first goes on.
         job = await client.submit("simulator", "Tell me of the sea", max_tokens=100, temperature=0, id="victim")
@@ -165,8 +171,8 @@ async def test_a_worker_that_does_not_know_it_lost_the_job_is_refused_by_its_jou
     check_history(await mesh.history("victim"), result, 100)
 
 
-async def test_of_two_workers_that_both_finish_a_job_one_stores_its_result(mesh):
-    await mesh.start_child(SCRIPT, "blind:5")
+async def test_of_two_workers_that_both_finish_a_job_one_stores_its_result(mesh: RunningMesh) -> None:
+    await mesh.start_child(CRASHING_WORKER, "blind:5")
     async with mesh_api.connect(mesh.url) as client:
         job = await client.submit("simulator", "Tell me of the sea", max_tokens=400, stream=False, id="victim")
         await wait_until(mesh.is_running("victim"))

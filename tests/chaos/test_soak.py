@@ -1,10 +1,13 @@
-"""The proof, on every change: ten thousand requests under some two hundred faults, and a cluster that loses its nodes.
+"""Every change is tested with ten thousand requests under about two hundred faults, and a cluster that loses nodes.
 
-`mesh soak` runs the same with other numbers; its help says what is asked, what strikes, and what is judged.
+`mesh soak` runs the same with other numbers; its help describes the requests, the faults and the checks.
 """
+
+from pathlib import Path
 
 import pytest
 
+from mesh.verify.soak.history import FaultKind
 from mesh.verify.soak.report import lines_of, lines_of_violations
 from mesh.verify.soak.run import SoakOutcome, SoakSettings, soak
 
@@ -26,7 +29,7 @@ def check(outcome: SoakOutcome) -> None:
 
 
 @pytest.mark.timeout(400)
-async def test_ten_thousand_requests_survive_two_hundred_faults(tmp_path):
+async def test_ten_thousand_requests_survive_two_hundred_faults(tmp_path: Path) -> None:
     outcome = await soak(SoakSettings(folder=tmp_path, requests=10_000, seed=42), print)
     check(outcome)
     assert outcome.figures.fault_count >= 150
@@ -34,8 +37,8 @@ async def test_ten_thousand_requests_survive_two_hundred_faults(tmp_path):
 
 
 @pytest.mark.timeout(240)
-async def test_a_cluster_that_loses_its_nodes_loses_no_request(tmp_path):
-    weights = {"kill": 2.0, "stop": 1.0, "cut": 1.0, "reset": 1.0, "slow": 1.0, "server": 2.0}
+async def test_a_cluster_that_loses_its_nodes_loses_no_request(tmp_path: Path) -> None:
+    weights: dict[FaultKind, float] = {"kill": 2.0, "stop": 1.0, "cut": 1.0, "reset": 1.0, "slow": 1.0, "server": 2.0}
     order = SoakSettings(folder=tmp_path, requests=600, seed=7, servers=3, weights=weights, poison_every=200)
     outcome = await soak(order, print)
     check(outcome)

@@ -7,19 +7,20 @@ import signal
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import mesh as mesh_api
 from mesh.broker.topology import MeshSettings
 from mesh.hosting.services import keep_watch
-from mesh.protocol.messages import Delta, Result, Started
+from mesh.protocol.messages import Delta, Event, Result, Started
 from tests.engines.conftest import require_vllm
 from tests.running import RunningMesh, running_mesh, wait_until
 
 ROOT = Path(__file__).parents[2]
 MODEL = ROOT / "examples" / "demo_model" / "model"
-FIELDS = {"max_tokens": 600, "temperature": 0, "ignore_eos": True}
+FIELDS: dict[str, Any] = {"max_tokens": 600, "temperature": 0, "ignore_eos": True}
 STORY = "Tell me a story about a fox."
 START_S = 180.0  # for vLLM to load on a busy machine
 
@@ -71,9 +72,10 @@ def is_alive(pid: int) -> bool:
     return False
 
 
-def check_gapless(events: list, result: Result) -> None:
+def check_gapless(events: list[Event], result: Result) -> None:
     index, text = 0, ""
     for event in events[:-1]:
+        assert not isinstance(event, Result)
         assert event.index == index, "no gap, no repeat, no restart"
         if isinstance(event, Delta):
             index += len(event.token_ids)
@@ -84,7 +86,7 @@ def check_gapless(events: list, result: Result) -> None:
     assert [event.attempt for event in events if isinstance(event, Started)] == list(range(1, result.attempts + 1))
 
 
-async def test_vllm_killed_in_mid_stream_costs_neither_a_job_nor_a_token(tmp_path):
+async def test_vllm_killed_in_mid_stream_costs_neither_a_job_nor_a_token(tmp_path: Path) -> None:
     require_vllm()
     settings = MeshSettings(lanes=1, ack_wait_s=600)  # so that no job moves because a lease ended
     async with running_mesh(tmp_path / "nats", settings) as mesh, mesh_api.connect(mesh.url) as client:

@@ -64,7 +64,7 @@ class Running:
         def there() -> bool:
             return self.out.count(text) >= count or self.process.poll() is not None
 
-        wait_until(there, f"{text!r} in the output of {self.process.args}")
+        wait_until(there, f"{text!r} in the output of {self.process.args!r}")
         assert self.out.count(text) >= count, f"it ended with {self.process.returncode}:\n{self.out}\n{self.err}"
         return self.out
 

@@ -11,8 +11,9 @@ import signal
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
-import nkeys
+import nkeys  # type: ignore[import-untyped]  # it comes with nats-py, and is not typed either
 import pytest
 import pytest_asyncio
 
@@ -35,7 +36,7 @@ pytestmark = pytest.mark.timeout(180)
 @pytest.fixture
 def seed(tmp_path: Path) -> str:
     """The seed of an NKey, also in a file that processes are given."""
-    made = nkeys.encode_seed(os.urandom(32), nkeys.PREFIX_BYTE_USER).decode()
+    made: str = nkeys.encode_seed(os.urandom(32), nkeys.PREFIX_BYTE_USER).decode()
     (tmp_path / "user.nk").write_text(made)
     return made
 
@@ -57,8 +58,8 @@ def options(url: str) -> ConnectOptions:
 
 async def trouble(url: str) -> dict[str, str]:
     """Everything that can happen to a request; the statuses."""
-    fields = {"session": SESSION, "metadata": {"note": METADATA}}
-    found = {}
+    fields: dict[str, Any] = {"session": SESSION, "metadata": {"note": METADATA}}
+    found: dict[str, str] = {}
     async with library.connect(options=options(url)) as client:
         for kind in ("plain", "break", "fail", "refuse"):
             job = await client.submit("echo", f"{kind} {PROMPT}", id=kind, **fields)

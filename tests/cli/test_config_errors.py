@@ -5,6 +5,8 @@ import json
 
 import pytest
 
+from tests.cli.conftest import Cli
+
 # What is given, the option or variable that must be named, and words of the way out.
 CASES = {
     "no address": (["worker", "--engine", "simulator", "--nats", ""], "nats", "give an address"),
@@ -84,7 +86,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_a_setting_that_cannot_be_used_is_told_in_one_line(mesh, case):
+def test_a_setting_that_cannot_be_used_is_told_in_one_line(mesh: Cli, case: str) -> None:
     port = mesh.url.rpartition(":")[2]
     args, named, way_out = CASES[case]
     args = [each.replace("{port}", port) for each in args]
@@ -100,7 +102,7 @@ def test_a_setting_that_cannot_be_used_is_told_in_one_line(mesh, case):
     assert ended.stdout == ""
 
 
-def test_there_are_forty_cases_or_more():
+def test_there_are_forty_cases_or_more() -> None:
     assert len(CASES) >= 40
 
 
@@ -114,7 +116,9 @@ def test_there_are_forty_cases_or_more():
         ("MESH_NAMESPACE", "a b", ["workers"], "a b"),
     ],
 )
-def test_a_variable_that_cannot_be_used_is_told_like_an_option(mesh, variable, value, command, named):
+def test_a_variable_that_cannot_be_used_is_told_like_an_option(
+    mesh: Cli, variable: str, value: str, command: list[str], named: str
+) -> None:
     ended = mesh.run(*command, env={variable: value})
     assert ended.returncode in (2, 3)
     assert len(ended.stderr.strip().splitlines()) == 1

@@ -5,10 +5,13 @@ import json
 import signal
 
 import nats
+from nats.aio.msg import Msg
+
+from tests.cli.conftest import Cli
 
 
-def ask(url: str, subject: str, body: bytes = b""):
-    async def asking():
+def ask(url: str, subject: str, body: bytes = b"") -> Msg:
+    async def asking() -> Msg:
         client = await nats.connect(url)
         try:
             return await client.request(subject, body, timeout=20)
@@ -18,7 +21,7 @@ def ask(url: str, subject: str, body: bytes = b""):
     return asyncio.run(asking())
 
 
-def test_it_answers_with_what_workers_without_a_front_door_make(mesh):
+def test_it_answers_with_what_workers_without_a_front_door_make(mesh: Cli) -> None:
     door = mesh.spawn("frontdoor")
     assert "mesh.rpc.<tenant>.<model> is answered" in door.wait_for("ready")
     worker = mesh.spawn("worker", "--engine", "simulator", "--name", "demo", "--no-frontdoor")
@@ -31,7 +34,7 @@ def test_it_answers_with_what_workers_without_a_front_door_make(mesh):
     assert door.wait() == 0
 
 
-def test_where_there_is_no_mesh_it_says_what_to_do(cli):
+def test_where_there_is_no_mesh_it_says_what_to_do(cli: Cli) -> None:
     ended = cli.call("frontdoor", "--nats", "nats://127.0.0.1:1")
     assert ended.returncode == 4
     assert "cannot reach NATS" in ended.stderr

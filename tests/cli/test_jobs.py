@@ -75,7 +75,12 @@ def test_wrong_filters_are_refused(mesh: Cli) -> None:
 
 def test_a_jobs_life_is_shown_without_its_prompt_within_80_columns(mesh: Cli) -> None:
     with library.blocking.connect(mesh.url) as client:
-        more = {"max_tokens": 30, "ignore_eos": True, "stream": True, "metadata": {"note": "a long one " * 20}}
+        more: dict[str, Any] = {
+            "max_tokens": 30,
+            "ignore_eos": True,
+            "stream": True,
+            "metadata": {"note": "a long one " * 20},
+        }
         client.generate("sim", "A secret of \x1b[31m red", id="told", **more)
     shown = mesh.screen("job", "told")
     assert shown.returncode == 0, shown.stderr

@@ -12,7 +12,7 @@ import mesh as library
 from mesh.cli.queues.queue_output import pause_words
 from mesh.control.queues.pause import FOR_EVER_S, PausableQueue
 from tests.cli.conftest import Cli, Running
-from tests.cli.test_up import UP, url_of
+from tests.cli.up import UP, url_of
 
 
 def workers_of(cli: Cli) -> list[dict[str, Any]]:
@@ -111,7 +111,8 @@ def workers(mesh: Cli) -> Iterator[dict[str, Running]]:
 def test_a_drained_worker_ends_with_0_once_its_job_is_done(mesh: Cli, workers: dict[str, Running]) -> None:
     with library.blocking.connect(mesh.url) as client:
         job = client.submit("sim", "Tell me of the sea", max_tokens=5)
-        runs_on = next(iter(job)) and workers_of(mesh)
+        next(iter(job))
+        runs_on = workers_of(mesh)
         result_worker = job.result().worker
         assert {each["worker"] for each in runs_on} == set(workers)
         job = client.submit("sim", "Tell me of the sea", max_tokens=800)

@@ -7,7 +7,7 @@ import time
 
 import mesh as library
 from tests.cli.conftest import Cli
-from tests.cli.test_up import UP, url_of
+from tests.cli.up import UP, url_of
 
 LEASE_S = 300
 

@@ -114,7 +114,7 @@ def test_an_interrupted_replay_reports_what_it_did(mesh: Cli) -> None:
     def is_submitted() -> bool:
         (last,) = mesh.call("audit", "--event", "ended", "--limit", "1", "--json").stdout.splitlines()
         job = json.loads(last)["job"]
-        return job.startswith("replay-") and job.endswith("of-acme-0")
+        return bool(job.startswith("replay-") and job.endswith("of-acme-0"))
 
     wait_until(is_submitted, "the first is submitted")
     running.send(signal.SIGINT)

@@ -3,6 +3,7 @@
 import json
 import signal
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
@@ -14,7 +15,7 @@ from mesh.cli.terminal.table import TextTable
 from mesh.control.status.checks import findings
 from mesh.control.status.depth import QueueDepth, TenantDepth
 from tests.cli.conftest import Cli, wait_until
-from tests.unit.control.test_depth import NAMES, snapshot
+from tests.unit.control.samples import NAMES, snapshot
 
 SLOW = ("--engine-arg", "between_tokens_ms=50", "--capacity", "2")
 
@@ -109,7 +110,8 @@ def test_figures_are_short() -> None:
     assert [figures.many(each, "job") for each in (1, 10_000)] == ["1 job", "10,000 jobs"]
 
 
-def report(mesh: Cli, *arguments: str) -> dict:
+def report(mesh: Cli, *arguments: str) -> dict[str, Any]:
     shown = mesh.call("status", "--json", *arguments)
     assert shown.returncode == 0, shown.stderr
-    return json.loads(shown.stdout)
+    found: dict[str, Any] = json.loads(shown.stdout)
+    return found

@@ -33,6 +33,7 @@ def test_one_jobs_output_is_printed_as_it_is_and_its_end_told(mesh: Cli) -> None
         shown = mesh.run("tail", "one", "--tenant", "acme")
         text = job.result().text
     assert shown.returncode == 0, shown.stderr
+    assert isinstance(text, str)
     assert shown.stdout == (text if text.endswith("\n") else f"{text}\n")
     assert "begun by w-" in shown.stderr
     assert "40 tokens" in shown.stderr
@@ -72,6 +73,7 @@ def test_jobs_of_a_tenant_are_followed_in_lines_that_do_not_mix(mesh: Cli) -> No
         mine = [line.removeprefix(f"[{job}] ") for line in lines if line.startswith(f"[{job}] ")]
         assert mine[0].startswith("* begun by w-")
         assert mine[-1].startswith("* finished, 60 tokens, ")
+        assert isinstance(text, str)
         assert "".join(mine[1:-1]).replace(" ", "") == "".join(text.split())
 
 

@@ -6,15 +6,8 @@ import signal
 
 import mesh as library
 from mesh.server import free_port
-from tests.cli.conftest import Cli, Running, wait_until
-
-UP = ("up", "--engine", "simulator", "--data", "data", "--port")
-
-
-def url_of(up: Running) -> str:
-    found = re.search(r"nats://[0-9.:]+", up.wait_for("nats-server ready: "))
-    assert found is not None
-    return found[0]
+from tests.cli.conftest import Cli, wait_until
+from tests.cli.up import UP, url_of
 
 
 def test_data_is_kept_across_a_restart(cli: Cli) -> None:

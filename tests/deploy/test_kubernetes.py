@@ -1,6 +1,6 @@
 """The manifests: whole by the published schemas where those are installed, and one with what `mesh` and NATS do here.
 
-What KEDA would read is read from a real server.
+The values for KEDA come from a real server.
 """
 
 import json
@@ -41,7 +41,7 @@ def named(kind: str, name: str) -> dict[str, Any]:
 
 
 def environment(container: dict[str, Any]) -> dict[str, str]:
-    """What a container finds in its environment; secrets and fields as a word."""
+    """Return the environment of a container, with a placeholder for secrets and fields."""
     found = {each["name"]: each.get("value", "filled-in") for each in container.get("env", ())}
     for each in container.get("envFrom", ()):
         found |= named("ConfigMap", each["configMapRef"]["name"])["data"]
@@ -172,7 +172,7 @@ def test_a_server_starts_as_its_pod_would(tmp_path: Path) -> None:
         def answers() -> bool:
             assert process.poll() is None, (tmp_path / "log").read_text()
             try:
-                return monitored(monitor, "varz")["server_name"] == "n2"
+                return bool(monitored(monitor, "varz")["server_name"] == "n2")
             except OSError:
                 return False
 

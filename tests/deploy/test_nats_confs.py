@@ -6,6 +6,7 @@ import signal
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -89,7 +90,7 @@ def test_strict_keeps_events_in_memory_and_a_worker_brings_them_back(mesh: Cli, 
         operator = as_user("operator", server)
         applied = mesh.run("init", "--apply", "--profile", "strict", "--lanes", "1", env=operator)
         assert applied.returncode == 0, applied.stderr
-        assert _monitor(server, "varz")["jetstream"]["config"]["sync_always"]  # type: ignore[index]
+        assert _monitor(server, "varz")["jetstream"]["config"]["sync_always"]
         serve(mesh, server)
         ask(mesh, server)
         server.stop(signal.SIGKILL)
@@ -153,7 +154,8 @@ def test_a_stranger_joins_no_cluster(tmp_path: Path, tls: dict[str, str], lacks:
     with running(first, second):
         refusal = "Authorization Violation|authentication error|TLS route handshake error"
         wait_until(lambda: len(re.findall(refusal, first.log)) > 2, "it is refused, again and again")
-        assert _monitor(first, "routez")["num_routes"] == 0
+        # A route that is being refused counts until the refusal has arrived. One that was taken would stay.
+        wait_until(lambda: _monitor(first, "routez")["num_routes"] == 0, "no route stays")
 
 
 @pytest.mark.slow
@@ -205,7 +207,7 @@ def test_no_secret_can_be_read_from_outside(tmp_path: Path, tls: dict[str, str],
 
 @pytest.mark.parametrize("conf", CONFS, ids=[str(each.relative_to(NATS)) for each in CONFS])
 def test_no_configuration_opens_more_than_it_should(conf: Path) -> None:
-    """What FAULTS of past servers came from: anonymous users, deny lists, listeners nobody asked for, secrets."""
+    """These settings have made servers insecure before: anonymous users, deny lists, extra listeners, secrets."""
     text = re.sub(r"(?m)#.*$", "", conf.read_text())
     for word in ("no_auth_user", "allow_responses", "websocket", "mqtt", "deny", "no_tls", "insecure", "allow_non_tls"):
         assert word not in text
@@ -231,19 +233,19 @@ def _trust(server: ConfServer, tls: dict[str, str]) -> dict[str, str]:
     return {"MESH_TLS_CA": tls["MESH_NATS_CA"]} if server.scheme == "tls" else {}
 
 
-def _monitor(server: ConfServer, page: str) -> dict[str, object]:
+def _monitor(server: ConfServer, page: str) -> dict[str, Any]:
     with urllib.request.urlopen(f"http://127.0.0.1:{server.monitor}/{page}", timeout=5) as answer:
-        found: dict[str, object] = json.load(answer)
+        found: dict[str, Any] = json.load(answer)
         return found
 
 
-def _accounts(server: ConfServer) -> list[dict[str, object]]:
-    found: list[dict[str, object]] = _monitor(server, "jsz?streams=true").get("account_details") or []  # type: ignore[assignment]
+def _accounts(server: ConfServer) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = _monitor(server, "jsz?streams=true").get("account_details") or []
     return found
 
 
 def _streams(server: ConfServer) -> set[str]:
-    return {each["name"] for account in _accounts(server) for each in account.get("stream_detail", ())}  # type: ignore[attr-defined]
+    return {each["name"] for account in _accounts(server) for each in account.get("stream_detail", ())}
 
 
 def _leads(server: ConfServer, stream: str) -> bool:
@@ -251,5 +253,5 @@ def _leads(server: ConfServer, stream: str) -> bool:
     return any(
         each["name"] == stream and each["cluster"]["leader"] == name
         for account in _accounts(server)
-        for each in account.get("stream_detail", ())  # type: ignore[attr-defined]
+        for each in account.get("stream_detail", ())
     )

@@ -1,8 +1,9 @@
-"""Who may do what by `nats/users.conf`, on a real server: enough for each role's work, and no more."""
+"""The permissions of `nats/users.conf`, on a real server, are enough for each role's work, and no more."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -56,7 +57,8 @@ async def worker(declared: ConfServer) -> AsyncIterator[Worker]:
             on_ready=ready.set_result,
         )
     )
-    await asyncio.wait({serving, ready}, return_when=asyncio.FIRST_COMPLETED)
+    both: set[asyncio.Future[Any]] = {serving, ready}
+    await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
     if serving.done():
         serving.result()
     yield ready.result()
@@ -65,7 +67,7 @@ async def worker(declared: ConfServer) -> AsyncIterator[Worker]:
 
 
 def refusals(server: ConfServer) -> list[str]:
-    """What the server refused anybody, by its log."""
+    """Return the refusals in the server's log."""
     return [line for line in server.log.splitlines() if "Violation" in line]
 
 

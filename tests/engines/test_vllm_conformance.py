@@ -19,7 +19,9 @@ class TestVllmConformance(EngineConformance):
         return vllm_engine
 
     @pytest_asyncio.fixture(loop_scope="session")
-    async def doomed_engine(self, vllm_model: str) -> AsyncGenerator[VllmEngine, None]:
+    async def doomed_engine(  # type: ignore[override]  # a fixture: pytest calls it, and by its own parameters
+        self, vllm_model: str
+    ) -> AsyncGenerator[VllmEngine, None]:
         engine = VllmEngine(VllmSettings(vllm_model))
         await engine.start()
         yield engine
@@ -28,7 +30,7 @@ class TestVllmConformance(EngineConformance):
     @pytest.fixture
     def make_request(self) -> Callable[..., Request]:
         def make(**fields: Any) -> Request:
-            given = {"prompt": "Once upon a time", "max_tokens": 16, "temperature": 0} | fields
+            given: dict[str, Any] = {"prompt": "Once upon a time", "max_tokens": 16, "temperature": 0} | fields
             return Request(**given)
 
         return make

@@ -62,7 +62,8 @@ async def check_every_cut(engine: VllmEngine, request: Request) -> Cuts:
 
 
 def ask(**fields: Any) -> Request:
-    return Request(**({"prompt": STORY, "temperature": 0, "max_tokens": 40} | fields))
+    known: dict[str, Any] = {"prompt": STORY, "temperature": 0, "max_tokens": 40}
+    return Request(**known | fields)
 
 
 async def test_a_greedy_answer_goes_on_from_every_cut(vllm_engine: VllmEngine) -> None:
@@ -153,7 +154,8 @@ async def test_a_slow_reader_of_a_continuation_misses_no_stop_string(vllm_engine
     steps, _, _ = await steps_of(vllm_engine, request, [], "")
     ids = [token_id for _, step_ids in steps for token_id in step_ids]
     cut = len(steps[0][1]) + len(steps[1][1])  # a step may hold several tokens on a busy machine
-    shown, text, rest = steps[0][0] + steps[1][0], "", []
+    shown, text = steps[0][0] + steps[1][0], ""
+    rest: list[int] = []
     async for chunk in vllm_engine.generate(Work("slow-resume", request, 7, tuple(ids[:cut]), shown)):
         text += chunk.text
         rest += chunk.token_ids

@@ -16,7 +16,9 @@ import os
 import sys
 import time
 import uuid
+from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import nats
 from nats.aio.client import Client
@@ -37,7 +39,12 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser("nats", allow_abbrev=False)
     commands = top.add_subparsers(required=True)
 
-    def command(group, name: str, does, *positional: str) -> argparse.ArgumentParser:
+    def command(
+        group: argparse._SubParsersAction[argparse.ArgumentParser],
+        name: str,
+        does: Callable[..., Awaitable[None]],
+        *positional: str,
+    ) -> argparse.ArgumentParser:
         made = group.add_parser(name, allow_abbrev=False)
         made.set_defaults(does=does)
         for each in positional:
@@ -103,10 +110,10 @@ def headers_of(options: argparse.Namespace) -> dict[str, str] | None:
     return {name.strip(): value.strip() for name, value in pairs} or None
 
 
-async def ask(client: Client, subject: str, body: object = None) -> dict:
+async def ask(client: Client, subject: str, body: object = None) -> dict[str, Any]:
     """One request of the JetStream API."""
     payload = b"" if body is None else json.dumps(body).encode()
-    answer = json.loads((await client.request(f"$JS.API.{subject}", payload, timeout=TIMEOUT_S)).data)
+    answer: dict[str, Any] = json.loads((await client.request(f"$JS.API.{subject}", payload, timeout=TIMEOUT_S)).data)
     if "error" in answer:
         sys.exit(f"nats: error: {answer['error']['description']}")
     return answer
@@ -118,7 +125,9 @@ async def publish(client: Client, options: argparse.Namespace) -> None:
     if not options.jetstream:
         await client.publish(options.subject, body, headers=headers)
         return
-    answer = json.loads((await client.request(options.subject, body, timeout=TIMEOUT_S, headers=headers)).data)
+    answer: dict[str, Any] = json.loads(
+        (await client.request(options.subject, body, timeout=TIMEOUT_S, headers=headers)).data
+    )
     if "error" in answer:
         sys.exit(f"nats: error: {answer['error']['description']}")
     log(f"Stored in Stream: {answer['stream']} Sequence: {answer['seq']}")
@@ -240,14 +249,14 @@ async def stream_backup(client: Client, options: argparse.Namespace) -> None:
     log(f"Received {len(data)} bytes")
 
 
-def write_backup(folder: Path, what: dict, data: bytes) -> None:
+def write_backup(folder: Path, what: dict[str, Any], data: bytes) -> None:
     """The two files of a backup."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "backup.json").write_text(json.dumps(what))
     (folder / "stream.tar.s2").write_bytes(data)
 
 
-def read_backup(folder: Path) -> tuple[dict, bytes]:
+def read_backup(folder: Path) -> tuple[dict[str, Any], bytes]:
     """The same, read back."""
     return json.loads((folder / "backup.json").read_text()), (folder / "stream.tar.s2").read_bytes()
 
@@ -265,12 +274,12 @@ async def stream_restore(client: Client, options: argparse.Namespace) -> None:
     print(f'Restored stream "{name}": {answer["state"]["messages"]} messages')
 
 
-async def services(client: Client, verb: str, kind: str, most: int) -> list[dict]:
+async def services(client: Client, verb: str, kind: str, most: int) -> list[dict[str, Any]]:
     """What services answer, up to a pause; what is not of the kind is skipped, as natscli does."""
     inbox = client.new_inbox()
     replies = await client.subscribe(inbox)
     await client.publish(f"$SRV.{verb}", b"", reply=inbox)
-    found: list[dict] = []
+    found: list[dict[str, Any]] = []
     with contextlib.suppress(nats.errors.TimeoutError):
         while len(found) < most:
             reply = await replies.next_msg(timeout=0.3 if found else TIMEOUT_S)

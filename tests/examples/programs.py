@@ -65,6 +65,8 @@ async def output_of(command: list[str], folder: Path, **environment: str) -> str
 async def check_output(mesh: RunningMesh, out: str) -> None:
     """It showed every token of its first job once and in order, and cancelled its second."""
     first, second = [await mesh.result(job) for job in jobs_of(out)]
+    assert second is not None
+    assert first is not None
     assert (first.status, second.status) == ("finished", "cancelled")
     assert len(first.text) > 40
     assert re.search(rf"(^|\n){re.escape(first.text)}\n", STORED.sub("", out))

@@ -9,6 +9,8 @@ import contextlib
 import json
 import time
 from collections.abc import AsyncIterator
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import nats
@@ -72,7 +74,7 @@ async def nothing_comes(pull: JetStreamContext.PullSubscription) -> None:
 
 async def queued(client: Client) -> int:
     """Messages on the work queue, delivered or not."""
-    return (await client.jetstream().stream_info(STREAM)).state.messages
+    return int((await client.jetstream().stream_info(STREAM)).state.messages)
 
 
 async def holds(client: Client, number: int) -> bool:
@@ -81,7 +83,7 @@ async def holds(client: Client, number: int) -> bool:
 
 async def answer(client: Client, delivery: Msg, verb: bytes, timeout_s: float = PATIENCE_S) -> bytes:
     """What the server says to a confirmed ack, beat or TERM of `delivery`."""
-    return (await client.request(delivery.reply, verb, timeout=timeout_s)).data
+    return bytes((await client.request(delivery.reply, verb, timeout=timeout_s)).data)
 
 
 async def taken_over(client: Client) -> tuple[JetStreamContext.PullSubscription, Msg, Msg]:
@@ -116,7 +118,7 @@ async def all_of(pull: JetStreamContext.PullSubscription, number: int) -> list[M
 # Who may speak for a delivery: anybody, at any time.
 
 
-async def test_an_ack_of_a_lost_lease_removes_the_message_under_its_new_holder(server):
+async def test_an_ack_of_a_lost_lease_removes_the_message_under_its_new_holder(server: EmbeddedServer) -> None:
     """Nobody compares the delivery an ack names with the one that is held: if its new holder died now, the message
     would be lost. So a worker acks only after the Result exists, whoever wrote it; then a late ack harms nobody.
     """
@@ -128,7 +130,11 @@ async def test_an_ack_of_a_lost_lease_removes_the_message_under_its_new_holder(s
         assert await answer(client, held, b"+ACK") == b"", "the new holder is not told either"
 
 
-async def test_a_beat_of_a_lost_lease_prolongs_the_lease_of_its_new_holder(server):
+def is_after(instant_s: float) -> bool:
+    return time.monotonic() >= instant_s
+
+
+async def test_a_beat_of_a_lost_lease_prolongs_the_lease_of_its_new_holder(server: EmbeddedServer) -> None:
     """A worker that hangs on to a job it lost would keep everybody else from a job whose holder died. So a lease is
     the worker's own clock, and a worker stops beating for a job when that clock says it is lost.
     """
@@ -138,7 +144,8 @@ async def test_a_beat_of_a_lost_lease_prolongs_the_lease_of_its_new_holder(serve
             asked_s = time.monotonic()
             lost = await one(pull)
             await one(pull)
-            await asyncio.sleep(LEASE_S / 2)  # half of the new holder's lease has passed
+            taken_s = time.monotonic()
+            await wait_until(partial(is_after, taken_s + LEASE_S / 2))  # half of the new holder's lease has passed
             beat_s = time.monotonic()
             await answer(client, lost, b"+WPI")
             confirmed_s = time.monotonic()
@@ -152,7 +159,7 @@ async def test_a_beat_of_a_lost_lease_prolongs_the_lease_of_its_new_holder(serve
     pytest.fail("the machine is too busy: no beat came in time")
 
 
-async def test_a_beat_is_confirmed_for_a_lost_lease_and_for_a_message_that_is_gone(server):
+async def test_a_beat_is_confirmed_for_a_lost_lease_and_for_a_message_that_is_gone(server: EmbeddedServer) -> None:
     """A confirmed beat proves that the server is there, and not that the job is still ours. So a worker does not
     learn from its beats that it lost a job: its own clock and a refused publish to the journal tell it.
     """
@@ -165,7 +172,7 @@ async def test_a_beat_is_confirmed_for_a_lost_lease_and_for_a_message_that_is_go
         assert await answer(client, held, b"+WPI") == b""
 
 
-async def test_a_nak_of_a_lost_lease_delivers_the_message_again_at_once(server):
+async def test_a_nak_of_a_lost_lease_delivers_the_message_again_at_once(server: EmbeddedServer) -> None:
     """A third delivery starts beside the second, whose lease has not ended. So a worker gives a job back only while
     its own lease holds; and each attempt's events are refused by the journal once another attempt wrote there.
     """
@@ -177,7 +184,7 @@ async def test_a_nak_of_a_lost_lease_delivers_the_message_again_at_once(server):
         assert time.monotonic() - began_s < HELD_S / 2
 
 
-async def test_a_term_of_a_lost_lease_removes_the_message_under_its_new_holder(server):
+async def test_a_term_of_a_lost_lease_removes_the_message_under_its_new_holder(server: EmbeddedServer) -> None:
     """So a worker never ends a job with TERM: it stores a Result that says why, and acks."""
     async with connected(server) as client:
         _, lost, _ = await taken_over(client)
@@ -188,7 +195,7 @@ async def test_a_term_of_a_lost_lease_removes_the_message_under_its_new_holder(s
 # What a crash of the server forgets.
 
 
-async def test_deliveries_may_be_counted_from_one_again_after_a_crash(server):
+async def test_deliveries_may_be_counted_from_one_again_after_a_crash(server: EmbeddedServer) -> None:
     """The count of deliveries is not monotonic, so it is no fence and no budget: attempts are counted in the job's
     own events, and each attempt is fenced by the journal. That the message comes again is sure.
     """
@@ -213,7 +220,7 @@ async def redelivery(pull: JetStreamContext.PullSubscription, delivery: Msg) -> 
             return again
 
 
-async def test_an_ack_may_go_unanswered_when_its_delivery_was_forgotten_in_a_crash(server):
+async def test_an_ack_may_go_unanswered_when_its_delivery_was_forgotten_in_a_crash(server: EmbeddedServer) -> None:
     """The server has forgotten that it delivered the message: it ignores the ack, keeps the message and delivers it
     again. So a worker does not wait for ever for a confirmed ack, and looks for the Result first when a job comes
     again. An ack that is confirmed did remove the message.
@@ -235,7 +242,7 @@ async def test_an_ack_may_go_unanswered_when_its_delivery_was_forgotten_in_a_cra
     pytest.fail(f"{TRIALS} times the ack was taken; are deliveries written before they are sent now?")
 
 
-async def test_confirmed_acks_survive_a_crash(server):
+async def test_confirmed_acks_survive_a_crash(server: EmbeddedServer) -> None:
     """So a worker asks for a confirmation of its ack, and asks again until it comes."""
     for _ in range(3):
         async with connected(server) as client:
@@ -248,7 +255,7 @@ async def test_confirmed_acks_survive_a_crash(server):
             await client.jetstream().delete_stream(STREAM)
 
 
-async def test_plain_acks_that_the_server_has_read_may_be_lost_in_a_crash(tmp_path):
+async def test_plain_acks_that_the_server_has_read_may_be_lost_in_a_crash(tmp_path: Path) -> None:
     """So an ack without a confirmation is never relied on: the job would come again although it has its Result.
 
     The server syncs every write here, which makes removing messages slow: usually nearly all are still there.
@@ -275,7 +282,9 @@ async def test_plain_acks_that_the_server_has_read_may_be_lost_in_a_crash(tmp_pa
 
 
 @pytest.mark.parametrize("kill", [False, True], ids=["stopped", "killed"])
-async def test_a_message_id_is_forgotten_by_a_restart_once_its_message_was_acked(server, kill):
+async def test_a_message_id_is_forgotten_by_a_restart_once_its_message_was_acked(
+    server: EmbeddedServer, kill: bool
+) -> None:
     """Inside the window in which the server drops duplicates. So the id is only the quick way to drop a second submit
     of a job: a worker begins one only if its journal is empty, and its Result is created, never overwritten.
     """
@@ -298,7 +307,7 @@ async def test_a_message_id_is_forgotten_by_a_restart_once_its_message_was_acked
         assert await queued(client) == 2
 
 
-async def test_nats_py_sends_after_a_reconnect_what_was_published_without_a_connection(server):
+async def test_nats_py_sends_after_a_reconnect_what_was_published_without_a_connection(server: EmbeddedServer) -> None:
     """Tokens of an attempt that lost its job meanwhile would arrive late. So mesh's own connection refuses to publish
     while there is none, and every event names the one it follows, or the journal refuses it.
     """
@@ -317,7 +326,7 @@ async def test_nats_py_sends_after_a_reconnect_what_was_published_without_a_conn
 
 
 @pytest.mark.slow
-async def test_nobody_is_told_of_exhausted_deliveries_until_somebody_pulls(server):
+async def test_nobody_is_told_of_exhausted_deliveries_until_somebody_pulls(server: EmbeddedServer) -> None:
     """When a request has ended every worker that took it, no advisory comes until a worker is back. So dead letters
     do not hang on advisories: the worker that meets an exhausted job buries it before it stores the Result.
     """
@@ -333,7 +342,7 @@ async def test_nobody_is_told_of_exhausted_deliveries_until_somebody_pulls(serve
 
 
 @pytest.mark.slow
-async def test_an_exhausted_message_stays_on_the_queue_and_is_never_delivered_again(server):
+async def test_an_exhausted_message_stays_on_the_queue_and_is_never_delivered_again(server: EmbeddedServer) -> None:
     """Not after a restart either: nothing would ever answer its client. So `max_deliver` is set far above what
     restarts and hand-backs use up, and a worker ends a job when its own events say that it was tried too often.
     """

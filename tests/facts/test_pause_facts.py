@@ -3,7 +3,6 @@
 Each docstring says what follows for mesh.
 """
 
-import asyncio
 import json
 import time
 from datetime import UTC, datetime, timedelta
@@ -13,18 +12,19 @@ import pytest
 from mesh.broker import topology
 from mesh.broker.broker import Broker
 from mesh.broker.topology import MeshSettings
+from mesh.broker.transport.connection import Connection
 from mesh.protocol.subjects import Names
+from mesh.server import EmbeddedServer
 from tests.running import wait_until
 
 NAMES = Names()
-CONSUMER = "m-standard-0"
-SILENCE_S = 1.0  # to see that nothing comes
+CONSUMER, OTHER = "m-standard-0", "m-batch-0"
 
 
 class Paused:
     """One paused consumer, and what its pulls were answered."""
 
-    def __init__(self, connection) -> None:
+    def __init__(self, connection: Connection) -> None:
         self.connection = connection
         self.heard: list[tuple[float, bytes]] = []  # when, and the header: empty for a job
         self.inbox = connection.new_inbox()
@@ -40,9 +40,21 @@ class Paused:
         await self.connection.request(NAMES.request("m", "standard", "t", "x"), b'{"prompt":"a"}')
 
     def pull(self, **how: object) -> None:
-        subject = f"$JS.API.CONSUMER.MSG.NEXT.{NAMES.requests_stream}.{CONSUMER}"
+        self._pull(CONSUMER, self.inbox, **how)
+
+    async def serve_another_consumer(self) -> None:
+        """Return when one that is not paused has been served, by a pull that waited."""
+        served: list[bytes] = []
+        inbox = self.connection.new_inbox()
+        self.connection.subscribe(inbox, lambda subject, reply, payload, header: served.append(payload))
+        self._pull(OTHER, inbox, expires=20 * topology.NS)
+        await self.connection.request(NAMES.request("m", "batch", "t", "x"), b'{"prompt":"b"}')
+        await wait_until(lambda: served)
+
+    def _pull(self, consumer: str, inbox: str, **how: object) -> None:
+        subject = f"$JS.API.CONSUMER.MSG.NEXT.{NAMES.requests_stream}.{consumer}"
         body = json.dumps({"batch": 1, "group": topology.GROUP, **how}).encode()
-        self.connection.publish(subject, body, reply=self.inbox)
+        self.connection.publish(subject, body, reply=inbox)
 
 
 def soon(seconds: float) -> datetime:
@@ -50,7 +62,7 @@ def soon(seconds: float) -> datetime:
 
 
 @pytest.fixture
-async def paused(server, connection):
+async def paused(server: EmbeddedServer, connection: Connection) -> Paused:
     plan = await topology.plan(Broker(connection, NAMES), MeshSettings(lanes=1), ["m"])
     await topology.apply(connection, plan)
     found = Paused(connection)
@@ -59,21 +71,21 @@ async def paused(server, connection):
     return found
 
 
-async def test_a_now_or_never_pull_is_told_that_nothing_is_there(paused):
+async def test_a_now_or_never_pull_is_told_that_nothing_is_there(paused: Paused) -> None:
     """So a paused queue holds none of a worker's slots, and the other tiers have them all."""
     paused.pull(no_wait=True)
     await wait_until(lambda: paused.heard)
     assert paused.heard[0][1].startswith(b"NATS/1.0 404")
 
 
-async def test_a_pull_that_waits_is_served_when_the_pause_ends_by_itself(paused):
+async def test_a_pull_that_waits_is_served_when_the_pause_ends_by_itself(paused: Paused) -> None:
     paused.pull(expires=20 * topology.NS)
     await paused.pause(soon(0.3))
     await wait_until(lambda: paused.heard)
     assert paused.heard[0][1] == b""
 
 
-async def test_a_pull_that_waits_is_not_served_when_the_pause_is_lifted(paused):
+async def test_a_pull_that_waits_is_not_served_when_the_pause_is_lifted(paused: Paused) -> None:
     """So `mesh resume` lets a short pause end, instead of lifting the long one: see control/queues/pause.
 
     Once this fails, nats-server wakes them, and `resume` can be one request.
@@ -81,7 +93,7 @@ async def test_a_pull_that_waits_is_not_served_when_the_pause_is_lifted(paused):
     paused.pull(expires=20 * topology.NS)
     await paused.connection.request("$JS.API.INFO")
     await paused.pause(None)
-    await asyncio.sleep(SILENCE_S)
+    await paused.serve_another_consumer()  # a job that is stored later, and delivered: the first one had its time
     assert paused.heard == []
     paused.pull(expires=20 * topology.NS)  # whoever asks next wakes the consumer for both
     await wait_until(lambda: paused.heard)

@@ -8,7 +8,11 @@ import asyncio
 import contextlib
 import json
 import signal
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -27,7 +31,7 @@ from tests.tenancy import Tenancy, running_tenancy
 
 VICTIM, HOSTILE = "acme", ("evil", "mallory")
 RUNS, WAITS = "job-that-runs", "job-that-waits"
-ASKED = {"prompt": "Once upon a time", "max_tokens": 60, "temperature": 0}
+ASKED: dict[str, Any] = {"prompt": "Once upon a time", "max_tokens": 60, "temperature": 0}
 QUEUE = f"{MODEL}-standard-0"
 
 
@@ -62,12 +66,15 @@ class Field:
         _, answer = await self.operator.request(f"$JS.API.STREAM.INFO.{stream}", ask)
         return sum((json.loads(answer)["state"].get("subjects") or {}).values())
 
+    def has_refused_to_reload(self, times: int) -> bool:
+        return self.tenancy.log.count("Failed to reload server configuration") > times
+
     async def log_has(self, text: str) -> None:
         await wait_until(lambda: text in self.tenancy.log)
 
 
 @pytest.fixture
-async def field(tmp_path):
+async def field(tmp_path: Path) -> AsyncIterator[Field]:
     async with contextlib.AsyncExitStack() as stack:
         tenancy = await stack.enter_async_context(running_tenancy(tmp_path, [VICTIM, *HOSTILE]))
         await tenancy.start_worker(SimulatorSettings(model=MODEL, between_tokens_ms=3), capacity=1)
@@ -121,7 +128,7 @@ FOREIGN_SUBJECTS = [
 OWN_BUT_PRIVATE = ["mesh.out.{}.x", "mesh.live.{}.x", "$KV.mesh_results.{}.x", "mesh.audit.{}.x", "mesh.sys.notes.{}.x"]
 
 
-async def test_what_is_not_a_tenants_own_it_cannot_publish_to(field):
+async def test_what_is_not_a_tenants_own_it_cannot_publish_to(field: Field) -> None:
     for name, attacker in field.attackers.items():
         for subject in [*FOREIGN_SUBJECTS, *(each.format(name) for each in OWN_BUT_PRIVATE)]:
             with pytest.raises(errors.UnauthorizedError):
@@ -130,7 +137,7 @@ async def test_what_is_not_a_tenants_own_it_cannot_publish_to(field):
 
 
 @pytest.mark.parametrize("verb", ["+ACK", "-NAK", "+TERM", "+WPI", "+NXT"])
-async def test_nobody_acknowledges_for_a_worker(field, verb):
+async def test_nobody_acknowledges_for_a_worker(field: Field, verb: str) -> None:
     """JetStream honours an acknowledgement from whoever may publish it, and its subject is easy to guess."""
     for attacker in field.attackers.values():
         for sequence in range(1, 5):
@@ -168,7 +175,7 @@ FOREIGN_INTEREST = [
 ]
 
 
-async def test_nobody_hears_what_is_not_his(field):
+async def test_nobody_hears_what_is_not_his(field: Field) -> None:
     """`_INBOX.>` is a tenant's own: its account has inboxes of nobody else."""
     heard = []
     for attacker in field.attackers.values():
@@ -180,7 +187,7 @@ async def test_nobody_hears_what_is_not_his(field):
     assert heard == []
 
 
-async def test_answers_go_nowhere_but_into_the_askers_own_account(field):
+async def test_answers_go_nowhere_but_into_the_askers_own_account(field: Field) -> None:
     """The server itself publishes to a request's reply subject, without asking whether its sender might."""
     targets = [
         f"$KV.mesh_results.{VICTIM}.forged",
@@ -244,7 +251,7 @@ HOSTILE_HEADERS = [
 ]
 
 
-async def test_no_header_reaches_beyond_its_sender(field):
+async def test_no_header_reaches_beyond_its_sender(field: Field) -> None:
     """On the queue, at the front door and at a direct get; as a request, and where nobody waits for an answer."""
     waiting = await field.stored(f"mesh.req.*.*.{VICTIM}.*", "MESH_REQUESTS")
     for name, attacker in field.attackers.items():
@@ -271,7 +278,7 @@ async def test_no_header_reaches_beyond_its_sender(field):
 
 
 @pytest.mark.parametrize("is_over", [False, True], ids=["while the thief's waits", "after the thief's ended"])
-async def test_a_message_id_that_others_used_first_keeps_no_job_out(field, is_over):
+async def test_a_message_id_that_others_used_first_keeps_no_job_out(field: Field, is_over: bool) -> None:
     """NATS remembers message ids of the whole stream: to it the victim's request is a duplicate of the thief's."""
     await field.check_unharmed()
     for name, attacker in field.attackers.items():
@@ -290,7 +297,7 @@ async def test_a_message_id_that_others_used_first_keeps_no_job_out(field, is_ov
         assert again.finished_unix_ms == result.finished_unix_ms, "it ran once"
 
 
-async def test_the_front_door_takes_a_job_whose_message_id_others_used_first(field):
+async def test_the_front_door_takes_a_job_whose_message_id_others_used_first(field: Field) -> None:
     await field.check_unharmed()
     for name, attacker in field.attackers.items():
         header = headers.block(("Nats-Msg-Id", f"{VICTIM}.door-{name}"))
@@ -313,7 +320,7 @@ async def ended(field: Field, tenant: str, ack: bytes) -> None:
     await wait_until(has_result)
 
 
-async def test_an_id_belongs_to_its_tenant(field):
+async def test_an_id_belongs_to_its_tenant(field: Field) -> None:
     """The same id at several tenants is several jobs, whatever their bodies claim."""
     texts = {}
     for name in field.attackers:
@@ -334,7 +341,7 @@ async def test_an_id_belongs_to_its_tenant(field):
 
 
 @pytest.mark.parametrize("id", [f"{VICTIM}.{RUNS}", "../x", "*", ">", "a b", "", "x" * 65, "a\r\nNats-Rollup: all"])
-async def test_an_id_that_would_reach_into_another_subject_is_refused(field, id):
+async def test_an_id_that_would_reach_into_another_subject_is_refused(field: Field, id: str) -> None:
     for name, attacker in field.attackers.items():
         body = json.dumps({"id": id, "prompt": "x", "max_tokens": 1}).encode()
         header, _ = await attacker.request(f"mesh.rpc.{name}.{MODEL}", body, timeout_s=10)
@@ -343,7 +350,7 @@ async def test_an_id_that_would_reach_into_another_subject_is_refused(field, id)
     await field.check_unharmed()
 
 
-async def test_a_stolen_id_tells_its_thief_nothing(field):
+async def test_a_stolen_id_tells_its_thief_nothing(field: Field) -> None:
     """Whether another tenant has a job of that id or nobody has: the answers are the same."""
     for name, attacker in field.attackers.items():
         for verb in ("status", "cancel", "replay", "output"):
@@ -374,7 +381,7 @@ async def test_a_stolen_id_tells_its_thief_nothing(field):
     await field.check_unharmed()
 
 
-async def test_subjects_with_wildcards_in_them_address_nobody(field):
+async def test_subjects_with_wildcards_in_them_address_nobody(field: Field) -> None:
     """NATS takes wildcards in a published subject as they are."""
     for name, attacker in field.attackers.items():
         for subject in (
@@ -389,7 +396,7 @@ async def test_subjects_with_wildcards_in_them_address_nobody(field):
     await field.check_unharmed()
 
 
-async def test_the_server_takes_no_account_that_imports_what_is_anothers(field):
+async def test_the_server_takes_no_account_that_imports_what_is_anothers(field: Field) -> None:
     """Even whoever writes an account's file gets it no further than its name."""
     file = field.tenancy.folder / "nats" / "tenants.d" / "evil.conf"
     honest = file.read_text()
@@ -398,15 +405,14 @@ async def test_the_server_takes_no_account_that_imports_what_is_anothers(field):
         assert f'subject: "{own}"' in honest
         file.write_text(honest.replace(f'subject: "{own}"', f'subject: "{subject}"'))
         before = field.tenancy.log.count("Failed to reload server configuration")
+        assert field.tenancy.process is not None
         field.tenancy.process.send_signal(signal.SIGHUP)
-        await wait_until(
-            lambda before=before: field.tenancy.log.count("Failed to reload server configuration") > before
-        )
+        await wait_until(partial(field.has_refused_to_reload, before))
     file.write_text(honest)
     await field.check_unharmed()
 
 
-async def test_a_flood_of_broken_requests_stops_nobody(field):
+async def test_a_flood_of_broken_requests_stops_nobody(field: Field) -> None:
     """Bodies of every kind of nonsense, and more requests than the worker has room for."""
     nonsense = [b"", b"{", b"null", b"[" * 5000, b'{"prompt": 5}', b"\xff\xfe", b'{"prompt": "x", "max_tokens": 1e99}']
 

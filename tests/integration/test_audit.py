@@ -5,8 +5,10 @@ import os
 import signal
 import socket
 from pathlib import Path
+from typing import Any
 
 import msgspec
+import pytest
 
 import mesh as mesh_api
 from mesh.audit import reader, writer
@@ -14,10 +16,11 @@ from mesh.audit.reader import AuditFilter, AuditLog
 from mesh.audit.writer import Auditor, auditing
 from mesh.broker import topology
 from mesh.broker.broker import Broker
-from mesh.broker.stores.reads import PageSize, get_batch
+from mesh.broker.stores.reads import PageSize, StoredMessage, get_batch
 from mesh.broker.topology import MeshSettings
-from mesh.broker.transport.connection import connect
+from mesh.broker.transport.connection import Connection, connect
 from mesh.broker.transport.options import ConnectOptions
+from mesh.client.client import Client
 from mesh.control.queues import pause
 from mesh.engines.simulator.settings import SimulatorSettings
 from mesh.hosting.services import services
@@ -26,33 +29,32 @@ from mesh.protocol.messages import AuditEntry
 from mesh.protocol.subjects import Names
 from mesh.server import EmbeddedServer
 from mesh.worker.worker import WorkerOptions
-from tests.running import MODEL, running_mesh, wait_until
+from tests.running import CRASHING_WORKER, MODEL, RunningMesh, running_mesh, wait_until
 
-CHILD = Path(__file__).parents[1] / "chaos" / "crashing_worker.py"
 NAMES = Names()
 SECRET = "xylophone-canary"
 
 
-async def messages_of(connection, subject="mesh.audit.>"):
+async def messages_of(connection: Connection, subject: str = "mesh.audit.>") -> list[StoredMessage]:
     return await get_batch(connection, "MESH_AUDIT", {"seq": 1, "next_by_subj": subject, "batch": 1000})
 
 
-async def entries_of(connection, job=None, subject="mesh.audit.>"):
+async def entries_of(connection: Connection, job: str | None = None, subject: str = "mesh.audit.>") -> list[AuditEntry]:
     found = [codec.decode_audit(message.body) for message in await messages_of(connection, subject)]
     return [entry for entry in found if job in (None, entry.job)]
 
 
-async def wait_entries(connection, job, *events):
+async def wait_entries(connection: Connection, job: str | None, *events: str) -> list[AuditEntry]:
     """The job's entries, once there are these events."""
 
-    async def is_there():
+    async def is_there() -> bool:
         return {entry.event for entry in await entries_of(connection, job)} >= set(events)
 
     await wait_until(is_there)
     return await entries_of(connection, job)
 
 
-async def test_a_job_is_told_from_its_acceptance_to_its_end(mesh, client):
+async def test_a_job_is_told_from_its_acceptance_to_its_end(mesh: RunningMesh, client: Client) -> None:
     job = await client.submit(MODEL, f"{SECRET} prompt", id="told", max_tokens=5, metadata={"note": SECRET})
     result = await job
     accepted, started, ended = await wait_entries(mesh.connection, "told", "accepted", "started", "ended")
@@ -69,7 +71,7 @@ async def test_a_job_is_told_from_its_acceptance_to_its_end(mesh, client):
     assert subjects == [f"mesh.audit.default.{event}" for event in ("accepted", "started", "ended")]
 
 
-async def test_a_refused_body_is_told_with_its_code_and_without_its_text(mesh):
+async def test_a_refused_body_is_told_with_its_code_and_without_its_text(mesh: RunningMesh) -> None:
     body = b'{"id": "broken", "prompt": ["%s"], "max_tokens": "%s"}' % (SECRET.encode(), SECRET.encode())
     await mesh.connection.request(f"mesh.req.{MODEL}.batch.acme.any", body)
     refused, ended = (await wait_entries(mesh.connection, "broken", "refused", "ended"))[-2:]
@@ -83,7 +85,7 @@ async def test_a_refused_body_is_told_with_its_code_and_without_its_text(mesh):
     assert all(SECRET.encode() not in message.body for message in await messages_of(mesh.connection))
 
 
-async def test_a_takeover_is_told_with_whom_it_was_taken_from(mesh):
+async def test_a_takeover_is_told_with_whom_it_was_taken_from(mesh: RunningMesh) -> None:
     slow = SimulatorSettings(model=MODEL, between_tokens_ms=50)
     second = await mesh.start_worker(slow, WorkerOptions(model=MODEL, name="second", grace_s=0.0))
     mesh.workers[0].drain()
@@ -101,9 +103,9 @@ async def test_a_takeover_is_told_with_whom_it_was_taken_from(mesh):
     assert taken.index > 0
 
 
-async def test_a_takeover_from_a_killed_worker_is_told_and_the_acceptance_stays_one(tmp_path):
+async def test_a_takeover_from_a_killed_worker_is_told_and_the_acceptance_stays_one(tmp_path: Path) -> None:
     async with running_mesh(tmp_path / "nats") as mesh, mesh_api.connect(mesh.url) as client:
-        child = await mesh.start_child(CHILD)
+        child = await mesh.start_child(CRASHING_WORKER)
         job = await client.submit(MODEL, "Once", id="orphan", max_tokens=400, temperature=0)
         await anext(aiter(job))
         await wait_entries(mesh.connection, "orphan", "accepted", "started")
@@ -116,7 +118,7 @@ async def test_a_takeover_from_a_killed_worker_is_told_and_the_acceptance_stays_
         assert (taken.by, taken.taken_from, taken.cause) == ("heir", f"w-{child.pid}", "worker_lost")
 
 
-async def test_the_front_door_tells_what_it_takes_and_what_it_refuses(mesh):
+async def test_the_front_door_tells_what_it_takes_and_what_it_refuses(mesh: RunningMesh) -> None:
     ask = mesh.connection.request
     await ask(f"mesh.rpc.acme.{MODEL}", b'{"id": "asked", "prompt": "Hello", "max_tokens": 2}')
     entries = await wait_entries(mesh.connection, "asked", "accepted", "started", "ended")
@@ -125,10 +127,10 @@ async def test_the_front_door_tells_what_it_takes_and_what_it_refuses(mesh):
         await ask(f"mesh.rpc.acme.{MODEL}", b'{"prompt": 5}')
     await ask("mesh.rpc.acme.no-such-model", b'{"prompt": "Hello"}')
 
-    async def refusals():
+    async def refusals() -> list[AuditEntry]:
         return [each for each in await entries_of(mesh.connection) if each.event == "refused"]
 
-    async def are_told():
+    async def are_told() -> bool:
         return sum(each.count for each in await refusals()) == 51
 
     await wait_until(are_told)
@@ -140,7 +142,7 @@ async def test_the_front_door_tells_what_it_takes_and_what_it_refuses(mesh):
     }
 
 
-async def test_a_front_door_tells_of_what_no_worker_has_seen_yet(tmp_path):
+async def test_a_front_door_tells_of_what_no_worker_has_seen_yet(tmp_path: Path) -> None:
     async with (
         running_mesh(tmp_path / "nats") as bare,
         services(bare.broker, "door", has_frontdoor=True),
@@ -154,7 +156,7 @@ async def test_a_front_door_tells_of_what_no_worker_has_seen_yet(tmp_path):
         await asking
 
 
-async def test_who_ends_a_job_that_no_worker_runs_is_told(tmp_path):
+async def test_who_ends_a_job_that_no_worker_runs_is_told(tmp_path: Path) -> None:
     async with running_mesh(tmp_path / "nats") as bare, services(bare.broker, "watcher"):
         submit = bare.connection.request
         await submit(f"mesh.req.{MODEL}.batch.acme.any", b'{"id": "late", "prompt": "x", "deadline_unix_ms": 1}')
@@ -171,7 +173,7 @@ async def test_who_ends_a_job_that_no_worker_runs_is_told(tmp_path):
             "stray": ("watcher", "unserved", "failed", "model_not_found"),
         }
 
-        async def is_refused():
+        async def is_refused() -> list[tuple[str, str]]:
             return [(e.tenant, e.field) for e in await entries_of(bare.connection) if e.event == "refused"]
 
         await wait_until(is_refused)
@@ -182,7 +184,9 @@ def told(number: int) -> AuditEntry:
     return AuditEntry(event="started", unix_ms=1, by="w", tenant="t", job=f"j{number}", sequence=number, attempt=1)
 
 
-async def test_what_nats_did_not_take_is_written_when_it_is_back_and_once(mesh_server, connection):
+async def test_what_nats_did_not_take_is_written_when_it_is_back_and_once(
+    mesh_server: EmbeddedServer, connection: Connection
+) -> None:
     async with auditing(Broker(connection, NAMES), "w") as audit:
         audit.tell(told(1))
         await wait_until(lambda: audit.written == 1)
@@ -198,8 +202,11 @@ async def test_what_nats_did_not_take_is_written_when_it_is_back_and_once(mesh_s
 
 
 async def test_what_finds_no_room_is_counted_and_the_audit_says_that_it_has_a_gap(
-    mesh_server, connection, monkeypatch, caplog
-):
+    mesh_server: EmbeddedServer,
+    connection: Connection,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     monkeypatch.setattr(writer, "MAX_WAITING", 10)
     async with auditing(Broker(connection, NAMES), "w") as audit:
         for number in range(1, 26):
@@ -208,10 +215,10 @@ async def test_what_finds_no_room_is_counted_and_the_audit_says_that_it_has_a_ga
         await wait_until(lambda: audit.written == 11)
     (gap,) = await entries_of(connection, subject="mesh.audit.-.gap")
     assert (gap.event, gap.count, gap.by) == ("gap", 15, "w")
-    assert len([record for record in caplog.records if record.event == "audit_dropped"]) == 1
+    assert len([record for record in caplog.records if getattr(record, "event", "") == "audit_dropped"]) == 1
 
 
-async def test_a_mesh_without_an_audit_writes_none(tmp_path):
+async def test_a_mesh_without_an_audit_writes_none(tmp_path: Path) -> None:
     async with running_mesh(tmp_path / "nats", MeshSettings(audit=False)) as mesh:
         await mesh.start_worker()
         async with mesh_api.connect(mesh.url) as client:
@@ -224,7 +231,7 @@ async def test_a_mesh_without_an_audit_writes_none(tmp_path):
         assert (await topology.stream_state(mesh.connection, "MESH_AUDIT"))["last_seq"] == 0
 
 
-async def test_a_worker_without_the_audit_stream_serves_its_jobs_all_the_same(tmp_path):
+async def test_a_worker_without_the_audit_stream_serves_its_jobs_all_the_same(tmp_path: Path) -> None:
     async with running_mesh(tmp_path / "nats") as mesh:
         await mesh.connection.request("$JS.API.STREAM.DELETE.MESH_AUDIT")
         await mesh.start_worker()
@@ -233,7 +240,7 @@ async def test_a_worker_without_the_audit_stream_serves_its_jobs_all_the_same(tm
         assert {each.status for each in results} == {"finished"}
 
 
-async def test_what_is_left_at_the_end_is_written(mesh_server, connection):
+async def test_what_is_left_at_the_end_is_written(mesh_server: EmbeddedServer, connection: Connection) -> None:
     async with connect(ConnectOptions(servers=(mesh_server.url,))) as ending:
         audit = Auditor(Broker(ending, NAMES), "w")
         for number in range(1, 200):
@@ -243,7 +250,7 @@ async def test_what_is_left_at_the_end_is_written(mesh_server, connection):
     assert len(await entries_of(connection)) == 199
 
 
-async def test_an_operator_is_told_as_nats_knows_the_user(tmp_path):
+async def test_an_operator_is_told_as_nats_knows_the_user(tmp_path: Path) -> None:
     users = "authorization { users: [ {user: alice, password: b} ] }"
     guarded = EmbeddedServer(tmp_path / "g", extra=users)
     await guarded.start()
@@ -261,14 +268,18 @@ async def test_an_operator_is_told_as_nats_knows_the_user(tmp_path):
         await guarded.stop(kill=True)
 
 
-async def test_what_cannot_be_told_is_done_all_the_same(mesh_server, connection, caplog):
+async def test_what_cannot_be_told_is_done_all_the_same(
+    mesh_server: EmbeddedServer, connection: Connection, caplog: pytest.LogCaptureFixture
+) -> None:
     await connection.request("$JS.API.STREAM.DELETE.MESH_AUDIT")
     outcome = await pause.pause(Broker(connection, NAMES), pause.read_target(MODEL), 60)
     assert all(queue.pause_s for queue in outcome.after)
     assert "not in the audit" in caplog.text
 
 
-async def test_the_newest_are_found_however_far_back_they_are(mesh_server, connection, monkeypatch):
+async def test_the_newest_are_found_however_far_back_they_are(
+    mesh_server: EmbeddedServer, connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(reader, "WINDOW", 10)
     monkeypatch.setattr(reader, "PAGE", PageSize(messages=7))
     async with auditing(Broker(connection, NAMES), "w") as audit:
@@ -276,7 +287,7 @@ async def test_the_newest_are_found_however_far_back_they_are(mesh_server, conne
             audit.tell(told(number) if number != 20 else msgspec.structs.replace(told(20), job="rare", tenant="rare"))
         await wait_until(lambda: audit.written == 300)
 
-    async def jobs(limit, **selected):
+    async def jobs(limit: int, **selected: Any) -> list[str]:
         found, last = await AuditLog(Broker(connection, NAMES), AuditFilter(**selected)).newest(limit)
         assert last == 300
         return [kept.entry.job for kept in found]

@@ -5,15 +5,18 @@ If this passes, a client in any language can be written from nats/PROTOCOL.md.
 
 import asyncio
 import json
+from typing import Any
 
 import msgspec
 import nats
 import pytest
+from nats.aio.msg import Msg
 
-from tests.running import wait_until
+from mesh.server import EmbeddedServer
+from tests.running import RunningMesh, wait_until
 
 
-async def connect(server):
+async def connect(server: EmbeddedServer) -> nats.NATS:
     return await nats.connect(server.url)
 
 
@@ -21,10 +24,10 @@ class Reader:
     """One subscription, one job's events in the order they came."""
 
     def __init__(self) -> None:
-        self.events: list[dict] = []
-        self.done: asyncio.Future = asyncio.get_running_loop().create_future()
+        self.events: list[dict[str, Any]] = []
+        self.done: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
 
-    async def heard(self, message) -> None:
+    async def heard(self, message: Msg) -> None:
         decode = json.loads if message.data[:1] == b"{" else msgspec.msgpack.decode
         self.events.append(decode(message.data))
         if self.events[-1]["type"] == "result" and not self.done.done():
@@ -49,7 +52,14 @@ class Reader:
         return text
 
 
-async def submit(client, job: str, body: dict, *, subject="mesh.req.simulator.standard.default.any", msgpack=False):
+async def submit(
+    client: nats.NATS,
+    job: str,
+    body: dict[str, Any],
+    *,
+    subject: str = "mesh.req.simulator.standard.default.any",
+    msgpack: bool = False,
+) -> tuple[Reader, dict[str, Any]]:
     """Publish a request as the protocol says, and read its events."""
     reader = Reader()
     await client.subscribe(f"mesh.out.default.{job}", cb=reader.heard)
@@ -63,14 +73,14 @@ async def submit(client, job: str, body: dict, *, subject="mesh.req.simulator.st
     return reader, ack
 
 
-async def stored_result(client, job: str) -> bytes:
+async def stored_result(client: nats.NATS, job: str) -> bytes:
     subject = f"$JS.API.DIRECT.GET.KV_mesh_results.$KV.mesh_results.default.{job}"
     answer = await client.request(subject, b"", timeout=5)
-    return answer.data
+    return bytes(answer.data)
 
 
 @pytest.mark.parametrize("msgpack", [False, True], ids=["json", "msgpack"])
-async def test_submit_stream_and_stored_result(mesh, msgpack):
+async def test_submit_stream_and_stored_result(mesh: RunningMesh, msgpack: bool) -> None:
     client = await connect(mesh.server)
     body = {"id": "job-1", "prompt": "Once upon a time", "max_tokens": 24, "metadata": {"team": "search"}}
     reader, _ = await submit(client, "job-1", body, msgpack=msgpack)
@@ -87,7 +97,7 @@ async def test_submit_stream_and_stored_result(mesh, msgpack):
     await client.close()
 
 
-async def test_a_bare_publish_finds_its_result_by_the_stream_sequence(mesh):
+async def test_a_bare_publish_finds_its_result_by_the_stream_sequence(mesh: RunningMesh) -> None:
     client = await connect(mesh.server)
     answer = await client.request("mesh.req.simulator.batch.default.x", b'{"prompt": "hi", "max_tokens": 3}', timeout=5)
     job = f"s{json.loads(answer.data)['seq']}"
@@ -101,7 +111,7 @@ async def test_a_bare_publish_finds_its_result_by_the_stream_sequence(mesh):
     await client.close()
 
 
-async def test_without_stream_only_the_result_event_is_sent(mesh):
+async def test_without_stream_only_the_result_event_is_sent(mesh: RunningMesh) -> None:
     client = await connect(mesh.server)
     reader, _ = await submit(client, "quiet", {"id": "quiet", "prompt": "hi", "max_tokens": 5, "stream": False})
     await asyncio.wait_for(reader.done, 10)
@@ -109,7 +119,7 @@ async def test_without_stream_only_the_result_event_is_sent(mesh):
     await client.close()
 
 
-async def test_embeddings(mesh):
+async def test_embeddings(mesh: RunningMesh) -> None:
     client = await connect(mesh.server)
     reader, _ = await submit(client, "vec", {"id": "vec", "input": ["one", "two"]})
     result = await asyncio.wait_for(reader.done, 10)
@@ -118,7 +128,7 @@ async def test_embeddings(mesh):
     await client.close()
 
 
-async def test_a_second_request_with_a_known_id_is_not_run_again(mesh):
+async def test_a_second_request_with_a_known_id_is_not_run_again(mesh: RunningMesh) -> None:
     client = await connect(mesh.server)
     body = {"id": "same", "prompt": "hi", "max_tokens": 8}
     reader, first = await submit(client, "same", body)
@@ -139,7 +149,7 @@ async def test_a_second_request_with_a_known_id_is_not_run_again(mesh):
     await client.close()
 
 
-async def test_three_hundred_streams_at_once(mesh):
+async def test_three_hundred_streams_at_once(mesh: RunningMesh) -> None:
     client = await connect(mesh.server)
     readers = await asyncio.gather(
         *(
@@ -181,7 +191,7 @@ BAD_BODIES = {
 
 
 @pytest.mark.parametrize(("body", "code"), BAD_BODIES.values(), ids=BAD_BODIES.keys())
-async def test_a_bad_body_ends_failed_at_once_and_harms_nobody(mesh, body, code):
+async def test_a_bad_body_ends_failed_at_once_and_harms_nobody(mesh: RunningMesh, body: bytes, code: str) -> None:
     client = await connect(mesh.server)
     other, _ = await submit(client, "other", {"id": "other", "prompt": "hi", "max_tokens": 20})
     loop = asyncio.get_running_loop()
@@ -200,7 +210,7 @@ async def test_a_bad_body_ends_failed_at_once_and_harms_nobody(mesh, body, code)
     await client.close()
 
 
-async def test_a_wrong_content_type_is_refused_with_its_name(mesh):
+async def test_a_wrong_content_type_is_refused_with_its_name(mesh: RunningMesh) -> None:
     client = await connect(mesh.server)
     answer = await client.request(
         "mesh.req.simulator.standard.default.x",
@@ -216,7 +226,7 @@ async def test_a_wrong_content_type_is_refused_with_its_name(mesh):
     await client.close()
 
 
-async def test_an_unknown_model_ends_failed_without_a_consumer(mesh):
+async def test_an_unknown_model_ends_failed_without_a_consumer(mesh: RunningMesh) -> None:
     client = await connect(mesh.server)
     reader, _ = await submit(
         client, "lost", {"id": "lost", "prompt": "hi"}, subject="mesh.req.no-such-model.standard.default.x"
@@ -227,7 +237,7 @@ async def test_an_unknown_model_ends_failed_without_a_consumer(mesh):
     await client.close()
 
 
-async def test_an_unknown_tier_ends_failed(mesh):
+async def test_an_unknown_tier_ends_failed(mesh: RunningMesh) -> None:
     client = await connect(mesh.server)
     reader, _ = await submit(
         client, "tier", {"id": "tier", "prompt": "hi"}, subject="mesh.req.simulator.urgent.default.x"
@@ -238,7 +248,7 @@ async def test_an_unknown_tier_ends_failed(mesh):
     await client.close()
 
 
-async def test_cancel_and_status_by_request_and_reply(mesh):
+async def test_cancel_and_status_by_request_and_reply(mesh: RunningMesh) -> None:
     client = await connect(mesh.server)
     reader, _ = await submit(client, "long", {"id": "long", "prompt": "hi", "max_tokens": 4000})
     await wait_until(lambda: "delta" in reader.types)
@@ -255,7 +265,7 @@ async def test_cancel_and_status_by_request_and_reply(mesh):
     await client.close()
 
 
-async def test_replay_gives_the_events_from_an_index_then_an_empty_message(mesh):
+async def test_replay_gives_the_events_from_an_index_then_an_empty_message(mesh: RunningMesh) -> None:
     client = await connect(mesh.server)
     reader, _ = await submit(client, "told", {"id": "told", "prompt": "hi", "max_tokens": 20})
     await asyncio.wait_for(reader.done, 5)

@@ -4,10 +4,13 @@ import asyncio
 import os
 import signal
 import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-from mesh.broker.transport.connection import connect, open_connection
+from mesh.broker.transport.connection import Connection, connect, open_connection
 from mesh.broker.transport.options import ConnectOptions
 from mesh.errors import (
     BrokerTimeoutError,
@@ -24,19 +27,19 @@ from tests.proxy import proxied
 from tests.running import wait_until
 
 
-class Heard(list):
+class Heard(list[bytes]):
     """A handler that keeps what it heard."""
 
     def __call__(self, subject: bytes, reply: bytes, payload: bytes, header: bytes) -> None:
         self.append(payload)
 
 
-def options(server, **more):
+def options(server: EmbeddedServer, **more: Any) -> ConnectOptions:
     return ConnectOptions(servers=(server.url,), name="test", **more)
 
 
 @pytest.fixture
-async def echo(connection, server):
+async def echo(connection: Connection, server: EmbeddedServer) -> AsyncIterator[Connection]:
     """A peer on a connection of its own that answers what it is asked on `echo`."""
     async with connect(options(server)) as peer:
         peer.subscribe("echo", lambda subject, reply, payload, header: peer.publish(reply.decode(), payload, header))
@@ -44,7 +47,7 @@ async def echo(connection, server):
         yield peer
 
 
-async def flushed(connection) -> None:
+async def flushed(connection: Connection) -> None:
     """What was sent before this has reached the server."""
     await connection.request("$JS.API.INFO")
 
@@ -52,26 +55,26 @@ async def flushed(connection) -> None:
 # Asking.
 
 
-async def test_a_request_is_answered_with_header_and_payload(connection, echo):
+async def test_a_request_is_answered_with_header_and_payload(connection: Connection, echo: Connection) -> None:
     header = b"NATS/1.0\r\nA: b\r\n\r\n"
     assert await connection.request("echo", b"hello") == (b"", b"hello")
     assert await connection.request("echo", b"", header) == (header, b"")
 
 
-async def test_many_requests_at_once_each_get_their_own_answer(connection, echo):
+async def test_many_requests_at_once_each_get_their_own_answer(connection: Connection, echo: Connection) -> None:
     bodies = [b"%d" % number for number in range(500)]
     answers = await asyncio.gather(*(connection.request("echo", body) for body in bodies))
     assert [payload for _, payload in answers] == bodies
 
 
-async def test_where_nobody_listens_the_answer_comes_at_once(connection):
+async def test_where_nobody_listens_the_answer_comes_at_once(connection: Connection) -> None:
     began = time.monotonic()
     with pytest.raises(UnavailableError, match="nobody answers on nobody"):
         await connection.request("nobody", timeout_s=20)
     assert time.monotonic() - began < 2
 
 
-async def test_a_request_waits_no_longer_than_it_was_told(connection):
+async def test_a_request_waits_no_longer_than_it_was_told(connection: Connection) -> None:
     connection.subscribe("silent", Heard())
     began = time.monotonic()
     with pytest.raises(BrokerTimeoutError, match="no answer from silent"):
@@ -79,7 +82,7 @@ async def test_a_request_waits_no_longer_than_it_was_told(connection):
     assert 0.3 <= time.monotonic() - began < 2
 
 
-async def test_a_request_that_is_given_up_leaves_nothing_behind(connection):
+async def test_a_request_that_is_given_up_leaves_nothing_behind(connection: Connection) -> None:
     connection.subscribe("silent", Heard())
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.05):
@@ -87,8 +90,8 @@ async def test_a_request_that_is_given_up_leaves_nothing_behind(connection):
     await wait_until(lambda: len(connection._calls) == 0, 2.0)
 
 
-async def test_answers_are_collected_up_to_the_last(connection, echo):
-    def several(subject, reply, payload, header):
+async def test_answers_are_collected_up_to_the_last(connection: Connection, echo: Connection) -> None:
+    def several(subject: bytes, reply: bytes, payload: bytes, header: bytes) -> None:
         for number in range(3):
             echo.publish(reply.decode(), b"%d" % number)
 
@@ -103,7 +106,9 @@ async def test_answers_are_collected_up_to_the_last(connection, echo):
     assert len(connection._calls) == 0
 
 
-async def test_a_message_too_large_is_refused_here_and_the_connection_lives(connection, echo):
+async def test_a_message_too_large_is_refused_here_and_the_connection_lives(
+    connection: Connection, echo: Connection
+) -> None:
     """nats-server ends a connection that sends one; the reader of every other job would notice."""
     with pytest.raises(TooLargeError, match="max_payload"):
         connection.publish("echo", b"x" * (connection.max_payload + 1))
@@ -120,7 +125,7 @@ async def test_a_message_too_large_is_refused_here_and_the_connection_lives(conn
 # Hearing.
 
 
-async def test_subscriptions_hear_until_they_are_closed(connection, echo):
+async def test_subscriptions_hear_until_they_are_closed(connection: Connection, echo: Connection) -> None:
     heard = Heard()
     subscription = connection.subscribe("news.*", heard)
     await flushed(connection)
@@ -135,7 +140,7 @@ async def test_subscriptions_hear_until_they_are_closed(connection, echo):
     assert heard == [b"1"]
 
 
-async def test_a_queue_group_shares_its_messages(connection, echo):
+async def test_a_queue_group_shares_its_messages(connection: Connection, echo: Connection) -> None:
     one, two = Heard(), Heard()
     connection.subscribe("work", one, "group")
     connection.subscribe("work", two, "group")
@@ -147,10 +152,12 @@ async def test_a_queue_group_shares_its_messages(connection, echo):
     assert two
 
 
-async def test_a_handler_that_raises_does_not_end_the_reading(connection, echo, caplog):
+async def test_a_handler_that_raises_does_not_end_the_reading(
+    connection: Connection, echo: Connection, caplog: pytest.LogCaptureFixture
+) -> None:
     heard = Heard()
 
-    def broken(subject, reply, payload, header):
+    def broken(subject: bytes, reply: bytes, payload: bytes, header: bytes) -> None:
         raise RuntimeError("a handler's own fault")
 
     connection.subscribe("news", broken)
@@ -163,8 +170,8 @@ async def test_a_handler_that_raises_does_not_end_the_reading(connection, echo, 
     assert (await connection.request("echo", b"still here"))[1] == b"still here"
 
 
-async def test_a_reply_handler_that_raises_does_not_end_the_reading(connection, echo):
-    def broken(error, header, payload):
+async def test_a_reply_handler_that_raises_does_not_end_the_reading(connection: Connection, echo: Connection) -> None:
+    def broken(error: MeshError | None, header: bytes, payload: bytes) -> None:
         raise RuntimeError("a handler's own fault")
 
     connection.call("echo", b"", b"", broken)
@@ -174,8 +181,9 @@ async def test_a_reply_handler_that_raises_does_not_end_the_reading(connection, 
 # Losing the server.
 
 
-async def test_after_a_crash_of_the_server_everything_goes_on(connection, server):
-    heard, changes = Heard(), []
+async def test_after_a_crash_of_the_server_everything_goes_on(connection: Connection, server: EmbeddedServer) -> None:
+    heard = Heard()
+    changes: list[bool] = []
     connection.subscribe("news", heard)
     connection.listen(changes.append)
     await flushed(connection)
@@ -190,7 +198,9 @@ async def test_after_a_crash_of_the_server_everything_goes_on(connection, server
     assert connection.reconnects == 1
 
 
-async def test_a_call_under_way_when_the_server_dies_is_told_at_once(connection, server):
+async def test_a_call_under_way_when_the_server_dies_is_told_at_once(
+    connection: Connection, server: EmbeddedServer
+) -> None:
     connection.subscribe("silent", Heard())
     asking = asyncio.create_task(connection.request("silent", timeout_s=60))
     await flushed(connection)
@@ -199,9 +209,12 @@ async def test_a_call_under_way_when_the_server_dies_is_told_at_once(connection,
         await asyncio.wait_for(asking, 5)
 
 
-async def test_nothing_is_kept_for_later_while_there_is_no_connection(connection, server):
+async def test_nothing_is_kept_for_later_while_there_is_no_connection(
+    connection: Connection, server: EmbeddedServer
+) -> None:
     """What nats-py would send after a reconnect is a zombie's: its job may be another's by then."""
-    heard, changes = Heard(), []
+    heard = Heard()
+    changes: list[bool] = []
     connection.subscribe("news", heard)
     connection.listen(changes.append)
     await server.stop(kill=True)
@@ -223,7 +236,9 @@ async def test_nothing_is_kept_for_later_while_there_is_no_connection(connection
     assert len(connection._calls) == 0
 
 
-async def test_what_is_subscribed_while_the_server_is_away_is_heard_when_it_is_back(connection, server):
+async def test_what_is_subscribed_while_the_server_is_away_is_heard_when_it_is_back(
+    connection: Connection, server: EmbeddedServer
+) -> None:
     kept, gone = Heard(), Heard()
     closed = connection.subscribe("gone", gone)
     await server.stop(kill=True)
@@ -240,9 +255,12 @@ async def test_what_is_subscribed_while_the_server_is_away_is_heard_when_it_is_b
     assert gone == []
 
 
-async def test_what_nats_closes_for_good_is_opened_anew_with_every_subscription(connection, server, caplog):
+async def test_what_nats_closes_for_good_is_opened_anew_with_every_subscription(
+    connection: Connection, server: EmbeddedServer, caplog: pytest.LogCaptureFixture
+) -> None:
     """A protocol error ends nats-py's client for ever; a worker must not sit there deaf."""
-    heard, changes = Heard(), []
+    heard = Heard()
+    changes: list[bool] = []
     connection.subscribe("news", heard)
     connection.listen(changes.append)
     await flushed(connection)
@@ -257,11 +275,14 @@ async def test_what_nats_closes_for_good_is_opened_anew_with_every_subscription(
 
 
 @pytest.mark.slow
-async def test_a_server_that_is_frozen_is_noticed_within_three_pings(connection, server):
+async def test_a_server_that_is_frozen_is_noticed_within_three_pings(
+    connection: Connection, server: EmbeddedServer
+) -> None:
     changes: list[bool] = []
     connection.listen(changes.append)
     await flushed(connection)
     began = time.monotonic()
+    assert server.process is not None
     os.kill(server.process.pid, signal.SIGSTOP)
     try:
         for _ in range(40):  # more than the sockets hold: nats-py would wait for ever for the rest to be taken
@@ -277,10 +298,12 @@ async def test_a_server_that_is_frozen_is_noticed_within_three_pings(connection,
     await flushed(connection)
 
 
-async def test_a_listener_that_fails_does_not_keep_the_connection_away(connection, server, caplog):
-    changes = []
+async def test_a_listener_that_fails_does_not_keep_the_connection_away(
+    connection: Connection, server: EmbeddedServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    changes: list[bool] = []
 
-    def broken(connected):
+    def broken(connected: bool) -> None:
         raise RuntimeError("a listener's own fault")
 
     connection.listen(broken)
@@ -309,7 +332,7 @@ authorization {
 
 
 @pytest.fixture
-async def guarded(tmp_path):
+async def guarded(tmp_path: Path) -> AsyncIterator[EmbeddedServer]:
     """A server that knows its users."""
     running = EmbeddedServer(tmp_path / "guarded", extra=USERS)
     await running.start()
@@ -317,7 +340,7 @@ async def guarded(tmp_path):
     await running.stop(kill=True)
 
 
-async def test_a_forbidden_publish_says_so_quickly(guarded):
+async def test_a_forbidden_publish_says_so_quickly(guarded: EmbeddedServer) -> None:
     """NATS answers it with nothing: the request would run into its timeout, and nobody would know why."""
     async with connect(options(guarded, user="narrow", password="pass")) as connection:
         began = time.monotonic()
@@ -329,7 +352,7 @@ async def test_a_forbidden_publish_says_so_quickly(guarded):
         assert connection.reconnects == 0
 
 
-async def test_only_the_forbidden_request_fails(guarded):
+async def test_only_the_forbidden_request_fails(guarded: EmbeddedServer) -> None:
     async with connect(options(guarded, user="narrow", password="pass")) as connection:
         connection.subscribe("open.silent", Heard())
         allowed = asyncio.create_task(connection.request("open.silent", timeout_s=0.5))
@@ -342,7 +365,9 @@ async def test_only_the_forbidden_request_fails(guarded):
 @pytest.mark.parametrize(
     "user", [{"user": "all", "password": "wrong"}, {}, {"token": "x"}], ids=["wrong", "none", "token"]
 )
-async def test_a_user_whom_the_server_does_not_know_gets_no_connection(guarded, user):
+async def test_a_user_whom_the_server_does_not_know_gets_no_connection(
+    guarded: EmbeddedServer, user: dict[str, Any]
+) -> None:
     with pytest.raises(MeshError):
         await open_connection(options(guarded, connect_timeout_s=1.0, **user))
 
@@ -350,7 +375,7 @@ async def test_a_user_whom_the_server_does_not_know_gets_no_connection(guarded, 
 # Opening and closing.
 
 
-async def test_where_no_server_is_the_message_says_what_to_look_at():
+async def test_where_no_server_is_the_message_says_what_to_look_at() -> None:
     nowhere = ConnectOptions(servers=(f"nats://me:secret@127.0.0.1:{free_port()}",), connect_timeout_s=0.3)
     with pytest.raises(DisconnectedError, match="is nats-server running there") as refused:
         async with connect(nowhere):
@@ -360,12 +385,14 @@ async def test_where_no_server_is_the_message_says_what_to_look_at():
 
 
 @pytest.mark.parametrize("key", ["credentials", "nkey_seed"])
-async def test_a_credentials_file_that_is_not_there_is_a_setting_at_fault(server, tmp_path, key):
+async def test_a_credentials_file_that_is_not_there_is_a_setting_at_fault(
+    server: EmbeddedServer, tmp_path: Path, key: str
+) -> None:
     with pytest.raises(ConfigError, match="is not a file"):
         await open_connection(options(server, **{key: tmp_path / "none.creds"}))
 
 
-async def test_closing_is_idempotent_and_ends_what_is_under_way(server):
+async def test_closing_is_idempotent_and_ends_what_is_under_way(server: EmbeddedServer) -> None:
     connection = await open_connection(options(server))
     connection.subscribe("silent", Heard())
     asking = asyncio.create_task(connection.request("silent", timeout_s=60))
@@ -379,7 +406,7 @@ async def test_closing_is_idempotent_and_ends_what_is_under_way(server):
     assert "closed" in repr(connection)
 
 
-async def test_what_was_published_last_still_arrives(server, connection):
+async def test_what_was_published_last_still_arrives(server: EmbeddedServer, connection: Connection) -> None:
     heard = Heard()
     connection.subscribe("news", heard)
     await flushed(connection)
@@ -389,7 +416,7 @@ async def test_what_was_published_last_still_arrives(server, connection):
 
 
 @pytest.mark.parametrize("away", [False, True])
-async def test_after_closing_no_task_is_left(server, away):
+async def test_after_closing_no_task_is_left(server: EmbeddedServer, away: bool) -> None:
     before = asyncio.all_tasks()
     connection = await open_connection(options(server))
     if away:
@@ -399,8 +426,9 @@ async def test_after_closing_no_task_is_left(server, away):
     await wait_until(lambda: asyncio.all_tasks() <= before, 5.0)
 
 
-async def test_closing_while_the_server_is_frozen_is_bounded(server):
+async def test_closing_while_the_server_is_frozen_is_bounded(server: EmbeddedServer) -> None:
     connection = await open_connection(options(server))
+    assert server.process is not None
     os.kill(server.process.pid, signal.SIGSTOP)
     try:
         began = time.monotonic()
@@ -411,7 +439,9 @@ async def test_closing_while_the_server_is_frozen_is_bounded(server):
         os.kill(server.process.pid, signal.SIGCONT)
 
 
-async def test_a_flush_that_was_given_up_does_not_deafen_the_connection(server, caplog):
+async def test_a_flush_that_was_given_up_does_not_deafen_the_connection(
+    server: EmbeddedServer, caplog: pytest.LogCaptureFixture
+) -> None:
     """nats-py ends its read loop over the late PONG, without a word to anybody who waits."""
     async with proxied(server.port) as proxy, connect(ConnectOptions(servers=(proxy.url,), name="test")) as connection:
         proxy.hold_answers()
@@ -424,7 +454,9 @@ async def test_a_flush_that_was_given_up_does_not_deafen_the_connection(server, 
     assert not caplog.records
 
 
-async def test_closing_that_is_cancelled_ends_at_once_and_leaves_nothing_behind(server, caplog):
+async def test_closing_that_is_cancelled_ends_at_once_and_leaves_nothing_behind(
+    server: EmbeddedServer, caplog: pytest.LogCaptureFixture
+) -> None:
     before = asyncio.all_tasks()
     async with proxied(server.port) as proxy:
         connection = await open_connection(ConnectOptions(servers=(proxy.url,), name="test"))
@@ -440,7 +472,9 @@ async def test_closing_that_is_cancelled_ends_at_once_and_leaves_nothing_behind(
     assert not caplog.records
 
 
-async def test_closing_that_is_cancelled_as_the_server_answers_is_cancelled_all_the_same(server, caplog):
+async def test_closing_that_is_cancelled_as_the_server_answers_is_cancelled_all_the_same(
+    server: EmbeddedServer, caplog: pytest.LogCaptureFixture
+) -> None:
     async with proxied(server.port) as proxy:
         connection = await open_connection(ConnectOptions(servers=(proxy.url,), name="test"))
         proxy.hold_answers()
@@ -454,13 +488,13 @@ async def test_closing_that_is_cancelled_as_the_server_answers_is_cancelled_all_
     assert not caplog.records
 
 
-async def test_its_repr_says_how_it_is(connection):
+async def test_its_repr_says_how_it_is(connection: Connection) -> None:
     assert repr(connection) == "<Connection connected, 1 subscriptions, 0 calls>"
     assert connection.server_version.startswith("2.")
 
 
 @pytest.mark.parametrize("address", ["nats://256.256.256.256:4222", "not a url"])
-async def test_every_error_of_connecting_is_one_of_ours(address):
+async def test_every_error_of_connecting_is_one_of_ours(address: str) -> None:
     """Whatever nats-py raises: one `except MeshError` is enough."""
     with pytest.raises(MeshError):
         await open_connection(ConnectOptions(servers=(address,), connect_timeout_s=0.3))
@@ -481,7 +515,9 @@ async def test_a_connection_closes_while_others_still_write(server: EmbeddedServ
     assert not connection.is_connected
 
 
-async def test_closing_after_the_socket_was_lost_with_something_unsent_raises_nothing(mesh_server, monkeypatch):
+async def test_closing_after_the_socket_was_lost_with_something_unsent_raises_nothing(
+    mesh_server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     connection = await open_connection(ConnectOptions(servers=(mesh_server.url,), name="test"))
 
     async def lost() -> None:

@@ -1,17 +1,22 @@
 """Pulls and acknowledgements on a real server: what each frame means, and what a tenant cannot make it mean."""
 
-import asyncio
 import time
+from collections.abc import AsyncIterator, Sized
+from functools import partial
+from typing import Any
 
 import pytest
 
 from mesh.broker import topology
 from mesh.broker.broker import Broker
+from mesh.broker.stores.delivery import Delivery
 from mesh.broker.stores.pulls import Leases, Pulls
 from mesh.broker.topology import MeshSettings
+from mesh.broker.transport.connection import Connection
 from mesh.errors import DisconnectedError
 from mesh.protocol import headers
 from mesh.protocol.subjects import Names
+from mesh.server import EmbeddedServer
 from tests.running import wait_until
 
 NAMES = Names()
@@ -21,8 +26,8 @@ CONSUMER = "simulator-standard-0"
 class Worker:
     """A puller, and what it was given."""
 
-    def __init__(self, connection) -> None:
-        self.deliveries: list = []
+    def __init__(self, connection: Connection) -> None:
+        self.deliveries: list[Delivery] = []
         self.ends: list[tuple[str, str]] = []
         self.puller = Pulls(Broker(connection, NAMES), self.deliveries.append, self.ended)
         self.leases = Leases(connection)
@@ -43,20 +48,20 @@ class Worker:
 
 
 @pytest.fixture
-async def worker(mesh_server, connection):
+async def worker(mesh_server: EmbeddedServer, connection: Connection) -> AsyncIterator[Worker]:
     made = Worker(connection)
     yield made
     made.puller.close()
 
 
 async def submit(
-    connection, job: str, *pairs: tuple[str, str], tenant: str = "default", tier: str = "standard"
+    connection: Connection, job: str, *pairs: tuple[str, str], tenant: str = "default", tier: str = "standard"
 ) -> None:
     subject = NAMES.request("simulator", tier, tenant, "x")
     await store(connection, subject, b'{"id":"%s","prompt":"a"}' % job.encode(), headers.block(*pairs))
 
 
-async def store(connection, subject: str, body: bytes, header: bytes) -> None:
+async def store(connection: Connection, subject: str, body: bytes, header: bytes) -> None:
     """Publish, and wait until the consumers know: JetStream acknowledges before they do."""
 
     async def seen() -> int:
@@ -72,11 +77,11 @@ async def store(connection, subject: str, body: bytes, header: bytes) -> None:
     await wait_until(is_known)
 
 
-async def state(connection, consumer: str = CONSUMER) -> dict:
+async def state(connection: Connection, consumer: str = CONSUMER) -> dict[str, Any]:
     return (await topology.consumer_states(connection, NAMES.requests_stream))[consumer]
 
 
-async def test_a_pull_brings_up_to_as_many_jobs_as_were_asked_for(worker, connection):
+async def test_a_pull_brings_up_to_as_many_jobs_as_were_asked_for(worker: Worker, connection: Connection) -> None:
     for number in range(5):
         await submit(connection, f"j{number}")
     worker.pull(3)
@@ -90,33 +95,33 @@ async def test_a_pull_brings_up_to_as_many_jobs_as_were_asked_for(worker, connec
     assert worker.puller.open_pulls == 0
 
 
-async def test_now_or_never_is_answered_at_once_where_nothing_waits(worker):
+async def test_now_or_never_is_answered_at_once_where_nothing_waits(worker: Worker) -> None:
     began = time.monotonic()
     worker.pull()
     assert worker.puller.open_pulls == 1
     assert await worker.wait_end() == "empty"
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 5
     assert worker.jobs == []
 
 
-async def test_a_waiting_pull_gets_a_job_the_moment_it_arrives(worker, connection):
+async def test_a_waiting_pull_gets_a_job_the_moment_it_arrives(worker: Worker, connection: Connection) -> None:
     worker.pull(expires_s=20)
     await connection.request("$JS.API.INFO")
     began = time.monotonic()
     await submit(connection, "j1")
     await wait_until(lambda: worker.jobs == ["j1"])
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 5
     assert await worker.wait_end() == "filled"
 
 
-async def test_a_waiting_pull_ends_when_its_time_is_over(worker):
+async def test_a_waiting_pull_ends_when_its_time_is_over(worker: Worker) -> None:
     worker.pull(expires_s=0.3)
     began = time.monotonic()
     assert await worker.wait_end() == "empty"
     assert 0.2 < time.monotonic() - began < 2
 
 
-async def test_only_one_pull_is_open_on_a_consumer(worker):
+async def test_only_one_pull_is_open_on_a_consumer(worker: Worker) -> None:
     worker.pull(expires_s=5)
     with pytest.raises(RuntimeError, match="open already"):
         worker.pull()
@@ -124,7 +129,7 @@ async def test_only_one_pull_is_open_on_a_consumer(worker):
     assert worker.puller.open_pulls == 2
 
 
-async def test_who_owns_the_lane_is_served_before_who_does_not(worker, connection):
+async def test_who_owns_the_lane_is_served_before_who_does_not(worker: Worker, connection: Connection) -> None:
     other = Worker(connection)
     other.pull(expires_s=20, priority=1)
     await connection.request("$JS.API.INFO")
@@ -137,7 +142,7 @@ async def test_who_owns_the_lane_is_served_before_who_does_not(worker, connectio
     other.puller.close()
 
 
-async def test_a_tenants_headers_are_never_a_status(worker, connection):
+async def test_a_tenants_headers_are_never_a_status(worker: Worker, connection: Connection) -> None:
     """nats-py takes a message with a Status header for a frame of the server, and drops the job."""
     await submit(connection, "j1", ("Status", "404"), ("Description", "No Messages"))
     await submit(connection, "j2", ("Status", "409"), ("Description", "Consumer Deleted"))
@@ -147,7 +152,9 @@ async def test_a_tenants_headers_are_never_a_status(worker, connection):
     assert worker.jobs == ["j1", "j2", "j3"]
 
 
-async def test_an_empty_body_is_a_delivery_that_is_refused_and_no_status(worker, connection):
+async def test_an_empty_body_is_a_delivery_that_is_refused_and_no_status(
+    worker: Worker, connection: Connection
+) -> None:
     await store(connection, NAMES.request("simulator", "standard", "t", "x"), b"", headers.block(("Status", "503")))
     worker.pull()
     assert await worker.wait_end() == "filled"
@@ -156,20 +163,22 @@ async def test_an_empty_body_is_a_delivery_that_is_refused_and_no_status(worker,
     assert delivery.job == f"s{delivery.stored.sequence}"
 
 
-async def test_a_pull_on_a_consumer_that_is_not_there_is_broken(worker):
+async def test_a_pull_on_a_consumer_that_is_not_there_is_broken(worker: Worker) -> None:
     """The server says nothing but that nobody listens."""
     worker.pull(consumer="nobody-standard-0")
     assert await worker.wait_end() == "broken"
 
 
-async def test_a_consumer_that_is_deleted_breaks_its_pull(worker, connection):
+async def test_a_consumer_that_is_deleted_breaks_its_pull(worker: Worker, connection: Connection) -> None:
     worker.pull(expires_s=20)
     await connection.request("$JS.API.INFO")
     await connection.request(f"$JS.API.CONSUMER.DELETE.{NAMES.requests_stream}.{CONSUMER}")
     assert await worker.wait_end() == "broken"
 
 
-async def test_the_loss_of_the_connection_breaks_every_pull(worker, connection, mesh_server):
+async def test_the_loss_of_the_connection_breaks_every_pull(
+    worker: Worker, connection: Connection, mesh_server: EmbeddedServer
+) -> None:
     connection.listen(lambda connected: None if connected else worker.puller.reset())
     worker.pull(expires_s=20)
     worker.pull(expires_s=20, consumer="simulator-batch-0")
@@ -181,7 +190,9 @@ async def test_the_loss_of_the_connection_breaks_every_pull(worker, connection, 
     assert worker.puller.open_pulls == 0
 
 
-async def test_after_a_restart_of_the_server_jobs_are_pulled_again(worker, connection, mesh_server):
+async def test_after_a_restart_of_the_server_jobs_are_pulled_again(
+    worker: Worker, connection: Connection, mesh_server: EmbeddedServer
+) -> None:
     await submit(connection, "j1")
     await mesh_server.stop(kill=True)
     await wait_until(lambda: not connection.is_connected)
@@ -189,7 +200,7 @@ async def test_after_a_restart_of_the_server_jobs_are_pulled_again(worker, conne
     await connection.wait_connected(10)
 
     async def there() -> bool:
-        return (await state(connection))["num_pending"] == 1
+        return bool((await state(connection))["num_pending"] == 1)
 
     await wait_until(there)
     worker.pull()
@@ -197,30 +208,42 @@ async def test_after_a_restart_of_the_server_jobs_are_pulled_again(worker, conne
     assert worker.jobs == ["j1"]
 
 
-async def test_a_pull_the_server_forgot_is_given_up(worker, connection, monkeypatch):
-    monkeypatch.setattr("mesh.broker.stores.pulls.NO_WAIT_LIMIT_S", 0.05)
+async def test_a_pull_the_server_forgot_is_given_up(
+    worker: Worker, connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(worker.puller, "_next", "nowhere.")
     connection.subscribe("nowhere.>", lambda *message: None)
+    monkeypatch.setattr("mesh.broker.stores.pulls.NO_WAIT_LIMIT_S", 60.0)
+    worker.pull(consumer="m-standard-1")
+    monkeypatch.setattr("mesh.broker.stores.pulls.NO_WAIT_LIMIT_S", 0.0)
     worker.pull()
-    worker.puller.expire()
-    assert worker.ends == []
-    await asyncio.sleep(0.06)
-    worker.puller.expire()
+
+    def is_given_up() -> bool:
+        worker.puller.expire()
+        return bool(worker.ends)
+
+    await wait_until(is_given_up)
     assert worker.ends == [(CONSUMER, "broken")]
-    assert worker.puller.open_pulls == 0
+    assert worker.puller.open_pulls == 1, "the other one's time is not over"
 
 
-async def test_a_status_of_a_pull_given_up_touches_no_other(worker, connection):
+async def test_a_status_of_a_pull_given_up_touches_no_other(worker: Worker, connection: Connection) -> None:
+    statuses: list[bytes] = []
+    connection.subscribe(worker.puller._inbox + ".1", lambda subject, reply, payload, header: statuses.append(header))
     worker.pull(expires_s=0.3)
     worker.puller.reset()
     worker.ends.clear()
-    worker.pull(expires_s=5)
-    await asyncio.sleep(0.5)  # the first one's 408 comes in this time
+    worker.pull(expires_s=60)
+    await wait_until(lambda: statuses)
+    assert b" 408 " in statuses[0]
+    await connection.request("$JS.API.INFO")  # so the puller has heard it too
     assert worker.ends == []
     assert worker.puller.open_pulls == 1
 
 
-async def test_what_is_no_job_is_logged_and_left(worker, connection, caplog):
+async def test_what_is_no_job_is_logged_and_left(
+    worker: Worker, connection: Connection, caplog: pytest.LogCaptureFixture
+) -> None:
     connection.publish(worker.puller._inbox + ".1", b"", b"NATS/1.0 404\r\n\r\n")
     connection.publish(worker.puller._inbox + ".x", b"")
     await connection.request("$JS.API.INFO")
@@ -233,21 +256,21 @@ async def test_what_is_no_job_is_logged_and_left(worker, connection, caplog):
 # What ends a delivery.
 
 
-async def pulled(worker, connection):
+async def pulled(worker: Worker, connection: Connection) -> Delivery:
     await submit(connection, "j1")
     worker.pull()
     await worker.wait_end()
     return worker.deliveries.pop()
 
 
-async def test_an_acknowledged_job_leaves_the_queue(worker, connection):
+async def test_an_acknowledged_job_leaves_the_queue(worker: Worker, connection: Connection) -> None:
     delivery = await pulled(worker, connection)
     assert await worker.leases.ack(delivery) is True
     assert (await topology.stream_state(connection, NAMES.requests_stream))["messages"] == 0
     assert await worker.leases.ack(delivery) is True, "once more does no harm"
 
 
-async def test_a_job_handed_back_comes_at_once_and_is_counted(worker, connection):
+async def test_a_job_handed_back_comes_at_once_and_is_counted(worker: Worker, connection: Connection) -> None:
     delivery = await pulled(worker, connection)
     worker.leases.nak(delivery)
     worker.pull(expires_s=5)
@@ -256,7 +279,7 @@ async def test_a_job_handed_back_comes_at_once_and_is_counted(worker, connection
     assert worker.deliveries[0].job == "j1"
 
 
-async def test_a_job_handed_back_for_later_comes_later(worker, connection):
+async def test_a_job_handed_back_for_later_comes_later(worker: Worker, connection: Connection) -> None:
     delivery = await pulled(worker, connection)
     worker.leases.nak(delivery, 0.4)
     began = time.monotonic()
@@ -265,17 +288,21 @@ async def test_a_job_handed_back_for_later_comes_later(worker, connection):
     assert 0.3 < time.monotonic() - began < 3
 
 
-async def test_what_can_never_be_a_job_is_removed(worker, connection):
+async def test_what_can_never_be_a_job_is_removed(worker: Worker, connection: Connection) -> None:
     delivery = await pulled(worker, connection)
     worker.leases.term(delivery, "a reason\r\nof two lines")
 
     async def gone() -> bool:
-        return (await topology.stream_state(connection, NAMES.requests_stream))["messages"] == 0
+        return bool((await topology.stream_state(connection, NAMES.requests_stream))["messages"] == 0)
 
     await wait_until(gone)
 
 
-async def test_a_lease_that_is_renewed_keeps_the_job(server, connection):
+def has(found: Sized, count: int) -> bool:
+    return len(found) >= count
+
+
+async def test_a_lease_that_is_renewed_keeps_the_job(server: EmbeddedServer, connection: Connection) -> None:
     settings = MeshSettings(lanes=1, ack_wait_s=1)
     await topology.apply(connection, await topology.plan(Broker(connection, NAMES), settings, ["simulator"]))
     worker = Worker(connection)
@@ -284,7 +311,7 @@ async def test_a_lease_that_is_renewed_keeps_the_job(server, connection):
     confirmed = []
     while time.monotonic() - began < 1.8:
         worker.leases.extend(delivery, lambda *answer: confirmed.append(answer), 1.0)
-        await asyncio.sleep(0.3)
+        await wait_until(partial(has, confirmed, len(confirmed) + 1))
     assert (await state(connection))["num_redelivered"] == 0
     assert all(error is None for error, _, _ in confirmed)
     assert len(confirmed) >= 5
@@ -294,7 +321,9 @@ async def test_a_lease_that_is_renewed_keeps_the_job(server, connection):
     worker.puller.close()
 
 
-async def test_an_ack_without_connection_is_not_confirmed(worker, connection, mesh_server):
+async def test_an_ack_without_connection_is_not_confirmed(
+    worker: Worker, connection: Connection, mesh_server: EmbeddedServer
+) -> None:
     delivery = await pulled(worker, connection)
     await mesh_server.stop(kill=True)
     assert await worker.leases.ack(delivery) is False

@@ -2,27 +2,33 @@
 
 import asyncio
 import time
+from collections.abc import AsyncGenerator, AsyncIterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 import mesh as mesh_api
 from mesh import errors
+from mesh.client.client import Client
 from mesh.client.internal import INBOX_EVENTS, handle_of
+from mesh.client.job import Job
 from mesh.engines.simulator.settings import SimulatorSettings
-from tests.running import running_mesh, wait_until
+from mesh.server import EmbeddedServer
+from tests.running import RunningMesh, running_mesh, wait_until
 
 
 @pytest.fixture
-async def client(mesh):
+async def client(mesh: RunningMesh) -> AsyncIterator[Client]:
     async with mesh_api.connect(mesh.url) as connected:
         yield connected
 
 
-async def read(job) -> str:
+async def read(job: Job) -> str:
     return "".join([delta.text async for delta in job])
 
 
-async def test_a_job_is_iterated_and_awaited(client):
+async def test_a_job_is_iterated_and_awaited(client: Client) -> None:
     job = await client.submit("simulator", "Tell me a story", max_tokens=10)
     text = await read(job)
     result = await job
@@ -31,7 +37,7 @@ async def test_a_job_is_iterated_and_awaited(client):
     assert result.usage.completion_tokens == 10
 
 
-async def test_chat_token_ids_and_embeddings_are_served(client):
+async def test_chat_token_ids_and_embeddings_are_served(client: Client) -> None:
     chat = await client.generate("simulator", [{"role": "user", "content": "Hello"}], max_tokens=4)
     ids = await client.generate("simulator", prompt_token_ids=[1, 2, 3], max_tokens=4)
     vectors = await client.embed("simulator", ["one", "two", "three"])
@@ -40,7 +46,7 @@ async def test_chat_token_ids_and_embeddings_are_served(client):
     assert len({len(vector) for vector in vectors}) == 1
 
 
-async def test_a_job_is_found_again_by_its_id_while_it_runs_and_afterwards(mesh, client):
+async def test_a_job_is_found_again_by_its_id_while_it_runs_and_afterwards(mesh: RunningMesh, client: Client) -> None:
     job = await client.submit("simulator", "A long one", max_tokens=80, id="again")
     seen = []
     async for delta in job:
@@ -57,14 +63,14 @@ async def test_a_job_is_found_again_by_its_id_while_it_runs_and_afterwards(mesh,
     assert "".join(seen) + rest == whole
 
 
-async def test_two_readers_see_the_same(mesh, client):
+async def test_two_readers_see_the_same(mesh: RunningMesh, client: Client) -> None:
     job = await client.submit("simulator", "Two of us", max_tokens=40, id="both")
     async with mesh_api.connect(mesh.url) as other:
         one, two = await asyncio.gather(read(job), read(other.job("both")))
     assert one == two == (await job).text
 
 
-async def test_cancel_stops_the_engine_and_ends_the_job(mesh, client):
+async def test_cancel_stops_the_engine_and_ends_the_job(mesh: RunningMesh, client: Client) -> None:
     job = await client.submit("simulator", "For ever", max_tokens=8000)
     async for _ in job:
         break
@@ -78,7 +84,7 @@ async def test_cancel_stops_the_engine_and_ends_the_job(mesh, client):
     assert await client.job("nobody").cancel() == "unknown"
 
 
-async def test_a_queued_job_is_cancelled_and_never_starts(tmp_path):
+async def test_a_queued_job_is_cancelled_and_never_starts(tmp_path: Path) -> None:
     async with running_mesh(tmp_path / "nats") as mesh, mesh_api.connect(mesh.url) as client:
         await mesh.start_worker(SimulatorSettings(model="simulator", capacity=1))
         running = await client.submit("simulator", "First", max_tokens=300)
@@ -93,7 +99,7 @@ async def test_a_queued_job_is_cancelled_and_never_starts(tmp_path):
         await mesh.wait_queue_empty()
 
 
-async def test_a_deadline_ends_a_running_job(client):
+async def test_a_deadline_ends_a_running_job(client: Client) -> None:
     soon = time.time_ns() // 1_000_000 + 400
     result = await client.generate("simulator", "Slow", max_tokens=8000, deadline_unix_ms=soon, stream=True)
     assert result.status == "expired"
@@ -102,13 +108,13 @@ async def test_a_deadline_ends_a_running_job(client):
         result.raise_for_status()
 
 
-async def test_a_deadline_that_passed_is_not_run(client):
+async def test_a_deadline_that_passed_is_not_run(client: Client) -> None:
     result = await client.generate("simulator", "Late", deadline_unix_ms=1_000)
     assert result.status == "expired"
     assert result.usage.completion_tokens == 0
 
 
-async def test_a_slow_reader_holds_few_events_and_misses_none(mesh, client):
+async def test_a_slow_reader_holds_few_events_and_misses_none(mesh: RunningMesh, client: Client) -> None:
     job = await client.submit("simulator", "Slowly", max_tokens=600)
     reader = aiter(job)
     first = await anext(reader)
@@ -118,23 +124,24 @@ async def test_a_slow_reader_holds_few_events_and_misses_none(mesh, client):
     assert text == result.text
 
 
-async def test_a_slow_reader_does_not_slow_another(client):
+async def test_a_slow_reader_does_not_slow_another(client: Client) -> None:
     slow = await client.submit("simulator", "Slow", max_tokens=400)
     quick = await client.submit("simulator", "Quick", max_tokens=20)
     reader = aiter(slow)
     await anext(reader)
     await asyncio.wait_for(read(quick), 5)
+    assert isinstance(reader, AsyncGenerator)
     await reader.aclose()
     await slow.cancel()
 
 
-async def test_submit_with_a_known_id_gives_the_first_ones_result(client):
+async def test_submit_with_a_known_id_gives_the_first_ones_result(client: Client) -> None:
     first = await client.submit("simulator", "One", max_tokens=6, id="twin")
     again = await client.submit("simulator", "One", max_tokens=6, id="twin")
     assert await again == await first
 
 
-async def test_fifty_submits_of_one_id_run_once(mesh, client):
+async def test_fifty_submits_of_one_id_run_once(mesh: RunningMesh, client: Client) -> None:
     jobs = await asyncio.gather(*(client.submit("simulator", "One", max_tokens=6, id="fifty") for _ in range(50)))
     results = await asyncio.gather(*jobs)
     assert len({result.finished_unix_ms for result in results}) == 1
@@ -163,7 +170,9 @@ BAD = {
 
 
 @pytest.mark.parametrize(("fields", "field"), BAD.values(), ids=BAD.keys())
-async def test_a_bad_request_is_refused_before_anything_is_sent(mesh, client, fields, field):
+async def test_a_bad_request_is_refused_before_anything_is_sent(
+    mesh: RunningMesh, client: Client, fields: dict[str, Any], field: str | None
+) -> None:
     with pytest.raises(errors.RequestError) as refused:
         await client.submit("simulator", **fields)
     assert refused.value.field == field
@@ -172,45 +181,44 @@ async def test_a_bad_request_is_refused_before_anything_is_sent(mesh, client, fi
 
 
 @pytest.mark.parametrize("model", ["no-such", "a.b", "a b", "*", ">", "", "x" * 65, "modèle"])
-async def test_a_bad_or_unknown_model_is_refused(client, model):
+async def test_a_bad_or_unknown_model_is_refused(client: Client, model: str) -> None:
     with pytest.raises(errors.RequestError) as refused:
         await client.submit(model, "hi")
     assert refused.value.field == "model"
 
 
-async def test_a_bad_tier_is_refused(client):
+async def test_a_bad_tier_is_refused(client: Client) -> None:
     with pytest.raises(errors.InvalidRequestError, match="interactive, standard, batch"):
-        await client.submit("simulator", "hi", tier="urgent")
+        await client.submit("simulator", "hi", tier="urgent")  # type: ignore[arg-type]  # no checker keeps a program from it
 
 
-async def test_an_oversized_request_is_refused_and_the_client_lives(client):
+async def test_an_oversized_request_is_refused_and_the_client_lives(client: Client) -> None:
     with pytest.raises(errors.TooLargeError):
         await client.submit("simulator", "x" * 2_000_000)
     assert (await client.generate("simulator", "hi", max_tokens=2)).status == "finished"
 
 
-async def test_waiting_has_a_bound(tmp_path):
+async def test_waiting_has_a_bound(tmp_path: Path) -> None:
     async with running_mesh(tmp_path / "nats") as mesh, mesh_api.connect(mesh.url) as client:
         job = await client.submit("simulator", "Nobody is there")
         with pytest.raises(errors.WaitTimeoutError, match="goes on"):
             await job.result(timeout=0.2)
         with pytest.raises(errors.UnavailableError, match="no worker"):
             await job.cancel()
-        lonely = client.job(job.id, timeout=0.1)
         with pytest.raises(errors.WaitTimeoutError, match="mesh workers"):
-            await lonely
+            await client.job(job.id, timeout=0.1)
         with pytest.raises(errors.ResultNotFoundError):
             await client.result("elsewhere")
 
 
-async def test_a_job_nobody_knows_is_said_to_be_unknown(client):
+async def test_a_job_nobody_knows_is_said_to_be_unknown(client: Client) -> None:
     with pytest.raises(errors.ResultNotFoundError, match="unknown"):
         await client.job("never-was").result(timeout=10)
     with pytest.raises(errors.ResultNotFoundError, match="unknown"):
         await read(client.job("never-was"))
 
 
-async def test_a_result_that_is_kept_no_longer_is_not_waited_for(mesh, client):
+async def test_a_result_that_is_kept_no_longer_is_not_waited_for(mesh: RunningMesh, client: Client) -> None:
     result = await client.generate("simulator", "Forget me", max_tokens=2, result_ttl_ms=1000, id="short")
     assert result.status == "finished"
     await wait_until(lambda: mesh.result_is_gone("short"), 10)
@@ -218,7 +226,7 @@ async def test_a_result_that_is_kept_no_longer_is_not_waited_for(mesh, client):
         await client.result("short")
 
 
-async def test_closing_the_client_ends_its_waits(mesh):
+async def test_closing_the_client_ends_its_waits(mesh: RunningMesh) -> None:
     async with mesh_api.connect(mesh.url) as client:
         job = await client.submit("simulator", "Long", max_tokens=4000, id="left")
         waiting = asyncio.create_task(job.result())
@@ -229,7 +237,7 @@ async def test_closing_the_client_ends_its_waits(mesh):
         assert await client.job("left").cancel() == "cancelled"
 
 
-async def test_connecting_to_nothing_says_so_soon():
+async def test_connecting_to_nothing_says_so_soon() -> None:
     began = time.monotonic()
     with pytest.raises(errors.DisconnectedError, match="cannot reach NATS"):
         async with mesh_api.connect("nats://127.0.0.1:1"):
@@ -237,13 +245,13 @@ async def test_connecting_to_nothing_says_so_soon():
     assert time.monotonic() - began < 8
 
 
-async def test_a_nats_without_a_mesh_is_named_as_such(server):
+async def test_a_nats_without_a_mesh_is_named_as_such(server: EmbeddedServer) -> None:
     with pytest.raises(errors.TopologyError, match="mesh init"):
         async with mesh_api.connect(server.url):
             pass
 
 
-async def test_readers_go_on_after_a_server_restart(mesh, client):
+async def test_readers_go_on_after_a_server_restart(mesh: RunningMesh, client: Client) -> None:
     jobs = [await client.submit("simulator", f"Story {n}", max_tokens=150) for n in range(5)]
     readers = [asyncio.create_task(read(job)) for job in jobs]
     await wait_until(lambda: all(handle_of(job).statistics().shown_tokens > 5 for job in jobs))
@@ -255,7 +263,7 @@ async def test_readers_go_on_after_a_server_restart(mesh, client):
     assert {result.status for result in results} == {"finished"}
 
 
-async def test_a_result_too_large_for_a_message_comes_whole(tmp_path):
+async def test_a_result_too_large_for_a_message_comes_whole(tmp_path: Path) -> None:
     async with running_mesh(tmp_path / "nats") as mesh:
         mesh.server.extra = "max_payload: 16384"
         await mesh.server.stop()
@@ -270,11 +278,12 @@ async def test_a_result_too_large_for_a_message_comes_whole(tmp_path):
     assert result.usage.completion_tokens == 5000
     assert result.text == text
     assert len(text) > 16384
+    assert stored is not None
     assert (stored.text, stored.embeddings) == ("", None)
     assert stored.object == f"default.{job.id}.1"
 
 
-def test_the_blocking_client_is_the_same_client(tmp_path):
+def test_the_blocking_client_is_the_same_client(tmp_path: Path) -> None:
     import threading
 
     started, stop = threading.Event(), threading.Event()

@@ -8,7 +8,9 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,12 +18,12 @@ import mesh as mesh_api
 from mesh import errors
 from mesh.client.internal import loop_of
 from mesh.engines.simulator.settings import SimulatorSettings
-from tests.running import MODEL, running_mesh
+from tests.running import MODEL, RunningMesh, running_mesh
 
 SLOWLY = SimulatorSettings(model=MODEL, between_tokens_ms=10)
 JOIN_S = 20.0  # for a thread or a process that should end at once
 
-CALLS = {
+CALLS: dict[str, Callable[[Any], object]] = {  # of a client of either kind
     "submit": lambda client: client.submit(MODEL, "Hello"),
     "generate": lambda client: client.generate(MODEL, "Hello"),
     "embed": lambda client: client.embed(MODEL, "Hello"),
@@ -32,9 +34,9 @@ CALLS = {
 
 
 @pytest.fixture
-def url(tmp_path):
+def url(tmp_path: Path) -> Iterator[str]:
     """The address of a mesh that runs in a thread of its own."""
-    started, stop, found = threading.Event(), threading.Event(), {}
+    started, stop, found = threading.Event(), threading.Event(), dict[str, str]()
 
     async def run() -> None:
         async with running_mesh(tmp_path / "nats") as mesh:
@@ -60,7 +62,7 @@ def client_threads() -> list[threading.Thread]:
 # With an event loop.
 
 
-async def test_a_client_without_a_context_works_until_it_is_closed(mesh):
+async def test_a_client_without_a_context_works_until_it_is_closed(mesh: RunningMesh) -> None:
     client = await mesh_api.connect(mesh.url)
     gc.collect()  # nothing but the program holds it
     job = await client.submit(MODEL, "Hello", max_tokens=3)
@@ -69,21 +71,21 @@ async def test_a_client_without_a_context_works_until_it_is_closed(mesh):
     assert "closed" in repr(client)
 
 
-async def test_a_client_that_is_entered_by_hand_is_not_closed_behind_its_programs_back(mesh):
+async def test_a_client_that_is_entered_by_hand_is_not_closed_behind_its_programs_back(mesh: RunningMesh) -> None:
     client = await mesh_api.connect(mesh.url).__aenter__()
     gc.collect()
     assert (await client.generate(MODEL, "Hello", max_tokens=3, timeout=10)).status == "finished"
     await client.aclose()
 
 
-async def test_closing_twice_and_at_once_is_closing(mesh):
+async def test_closing_twice_and_at_once_is_closing(mesh: RunningMesh) -> None:
     async with mesh_api.connect(mesh.url) as client:
         await asyncio.gather(client.aclose(), client.aclose())
         await client.aclose()
     await client.aclose()
 
 
-async def test_a_second_close_returns_when_the_client_is_closed(mesh):
+async def test_a_second_close_returns_when_the_client_is_closed(mesh: RunningMesh) -> None:
     client = await mesh_api.connect(mesh.url)
     first = asyncio.create_task(client.aclose())
     async with asyncio.timeout(JOIN_S):
@@ -94,7 +96,7 @@ async def test_a_second_close_returns_when_the_client_is_closed(mesh):
     await first
 
 
-async def test_a_cancelled_close_still_closes(mesh):
+async def test_a_cancelled_close_still_closes(mesh: RunningMesh) -> None:
     client = await mesh_api.connect(mesh.url)
     closing = asyncio.create_task(client.aclose())
     await asyncio.sleep(0)
@@ -106,7 +108,7 @@ async def test_a_cancelled_close_still_closes(mesh):
 
 
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
-async def test_a_closed_client_says_so(mesh, call):
+async def test_a_closed_client_says_so(mesh: RunningMesh, call: Callable[[Any], object]) -> None:
     client = await mesh_api.connect(mesh.url)
     await client.aclose()
 
@@ -119,7 +121,7 @@ async def test_a_closed_client_says_so(mesh, call):
         await call_it()
 
 
-async def test_a_job_of_a_closed_client_says_so(mesh):
+async def test_a_job_of_a_closed_client_says_so(mesh: RunningMesh) -> None:
     client = await mesh_api.connect(mesh.url)
     job = await client.submit(MODEL, "Long", max_tokens=5000)
     waiting = asyncio.create_task(job.result())
@@ -132,12 +134,12 @@ async def test_a_job_of_a_closed_client_says_so(mesh):
         assert await other.job(job.id).cancel() == "cancelled"
 
 
-async def test_a_tenant_that_cannot_be_is_refused_before_anything_is_opened():
+async def test_a_tenant_that_cannot_be_is_refused_before_anything_is_opened() -> None:
     with pytest.raises(errors.InvalidRequestError, match="tenant"):
         await mesh_api.connect("nats://127.0.0.1:9", tenant="a.b")
 
 
-async def test_the_handle_knows_its_tenant_and_its_model(mesh, tmp_path):
+async def test_the_handle_knows_its_tenant_and_its_model(mesh: RunningMesh, tmp_path: Path) -> None:
     async with mesh_api.connect(mesh.url) as client:
         job = await client.submit(MODEL, "Hello", max_tokens=3)
         assert (job.tenant, job.model) == ("default", MODEL)
@@ -151,7 +153,7 @@ async def test_the_handle_knows_its_tenant_and_its_model(mesh, tmp_path):
 # Without one.
 
 
-def test_a_blocking_client_without_a_context_works_until_it_is_closed(url):
+def test_a_blocking_client_without_a_context_works_until_it_is_closed(url: str) -> None:
     client = mesh_api.blocking.connect(url)
     gc.collect()
     assert client.generate(MODEL, "Hello", max_tokens=3, timeout=10).status == "finished"
@@ -169,7 +171,7 @@ def test_a_blocking_client_without_a_context_works_until_it_is_closed(url):
         job.result()
 
 
-def test_several_threads_may_close_a_blocking_client(url):
+def test_several_threads_may_close_a_blocking_client(url: str) -> None:
     client = mesh_api.blocking.connect(url)
     threads = [threading.Thread(target=client.close) for _ in range(4)]
     for thread in threads:
@@ -180,7 +182,7 @@ def test_several_threads_may_close_a_blocking_client(url):
     assert client_threads() == []
 
 
-def test_a_blocking_client_that_cannot_connect_leaves_no_thread():
+def test_a_blocking_client_that_cannot_connect_leaves_no_thread() -> None:
     with pytest.raises(errors.DisconnectedError, match="cannot reach NATS"):
         mesh_api.blocking.connect("nats://127.0.0.1:9", timeout=0.5)
     assert client_threads() == []
@@ -194,7 +196,7 @@ def in_time(work: Callable[[], object]) -> None:
     assert not thread.is_alive(), "it waits for itself"
 
 
-def test_an_iteration_that_is_left_may_be_ended_by_the_garbage_collector_in_any_thread(url):
+def test_an_iteration_that_is_left_may_be_ended_by_the_garbage_collector_in_any_thread(url: str) -> None:
     """Also in the client's own, which would wait for itself."""
     client = mesh_api.blocking.connect(url)
     job = client.submit(MODEL, "A story", max_tokens=200)
@@ -212,7 +214,7 @@ def test_an_iteration_that_is_left_may_be_ended_by_the_garbage_collector_in_any_
     client.close()
 
 
-def test_a_call_from_the_clients_own_thread_is_refused_rather_than_waiting_for_itself(url):
+def test_a_call_from_the_clients_own_thread_is_refused_rather_than_waiting_for_itself(url: str) -> None:
     client = mesh_api.blocking.connect(url)
     told: list[str] = []
 
@@ -268,12 +270,12 @@ def run(program: str, url: str) -> str:
     return done.stdout
 
 
-def test_a_forked_process_is_told_that_it_needs_a_client_of_its_own(url):
+def test_a_forked_process_is_told_that_it_needs_a_client_of_its_own(url: str) -> None:
     child, parent = run(FORKING, url).splitlines()
     assert child.startswith("4 this process was forked after the client had connected")
     assert child.endswith(MODEL)
     assert parent == "True cancelled"
 
 
-def test_a_program_may_end_without_closing(url):
+def test_a_program_may_end_without_closing(url: str) -> None:
     assert run(LEFT, url) == ""

@@ -1,6 +1,9 @@
 """Tokens that gather: fewer messages, the same text, and neither the first token nor the end waits."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,14 +13,14 @@ from mesh.clock import SYSTEM
 from mesh.engines.simulator.settings import SimulatorSettings
 from mesh.protocol.messages import Delta
 from mesh.worker.options import WorkerOptions
-from tests.running import MODEL, running_mesh, wait_until
+from tests.running import MODEL, RunningMesh, running_mesh, wait_until
 
 PACED = SimulatorSettings(model=MODEL, first_token_ms=1, between_tokens_ms=5)
 LONG_S = 30.0  # longer than any test: what does not wait for the window shows
 
 
 @pytest.fixture
-async def bare(tmp_path):
+async def bare(tmp_path: Path) -> AsyncIterator[RunningMesh]:
     async with running_mesh(tmp_path / "nats", MeshSettings(lanes=1)) as running:
         yield running
 
@@ -26,11 +29,11 @@ def options(window_s: float) -> WorkerOptions:
     return WorkerOptions(model=MODEL, grace_s=5.0, window_s=window_s)
 
 
-async def deltas(mesh, job: str) -> list[Delta]:
+async def deltas(mesh: RunningMesh, job: str) -> list[Delta]:
     return [event for event in await mesh.history(job) if isinstance(event, Delta)]
 
 
-async def test_tokens_gather_and_the_text_is_the_same(bare):
+async def test_tokens_gather_and_the_text_is_the_same(bare: RunningMesh) -> None:
     await bare.start_worker(PACED, options(0.05))
     async with mesh_api.connect(bare.url) as client:
         job = await client.submit(MODEL, "Tell me of the sea", max_tokens=100, temperature=0)
@@ -42,7 +45,7 @@ async def test_tokens_gather_and_the_text_is_the_same(bare):
     assert len(found) < 34, "three tokens or more in each message"
 
 
-async def test_neither_the_first_token_nor_the_end_waits_for_the_window(bare):
+async def test_neither_the_first_token_nor_the_end_waits_for_the_window(bare: RunningMesh) -> None:
     await bare.start_worker(PACED, options(LONG_S))
     async with mesh_api.connect(bare.url) as client:
         job = await client.submit(MODEL, "Tell me of the sea", max_tokens=40, temperature=0)
@@ -54,10 +57,10 @@ async def test_neither_the_first_token_nor_the_end_waits_for_the_window(bare):
 
 
 @pytest.mark.parametrize("how", ["cancel", "expire", "drain"])
-async def test_what_gathered_is_in_the_journal_however_the_attempt_ends(bare, how):
+async def test_what_gathered_is_in_the_journal_however_the_attempt_ends(bare: RunningMesh, how: str) -> None:
     worker = await bare.start_worker(PACED, options(LONG_S))
     async with mesh_api.connect(bare.url) as client:
-        deadline = {"deadline_unix_ms": SYSTEM.wall_unix_ms() + 1500} if how == "expire" else {}
+        deadline: dict[str, Any] = {"deadline_unix_ms": SYSTEM.wall_unix_ms() + 1500} if how == "expire" else {}
         job = await client.submit(MODEL, "Tell me of the sea", max_tokens=4000, temperature=0, id="cut", **deadline)
         await wait_until(lambda: worker.statistics().tokens >= 30)
         if how == "cancel":

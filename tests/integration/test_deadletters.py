@@ -2,7 +2,10 @@
 
 import asyncio
 import json
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -17,9 +20,10 @@ from mesh.engines.simulator.settings import SimulatorSettings
 from mesh.errors import ConfigError, QuotaExceededError, ResultNotFoundError, TopologyError
 from mesh.job_key import JobKey
 from mesh.protocol import codec, headers
+from mesh.protocol.codec import Encoding
 from mesh.protocol.messages import Result, Started
 from mesh.signals import AttemptStarted
-from tests.running import RunningMesh, running_mesh, wait_until
+from tests.running import RunningMesh, present, running_mesh, wait_until
 
 FAST = SimulatorSettings(model="simulator", first_token_ms=1, between_tokens_ms=1)
 # The fault strikes all three attempts a job has, and then no more: what redriving is for.
@@ -44,21 +48,27 @@ class Scene:
     async def letters(self, selection: DeadLetterFilter | None = None) -> list[DeadLetter]:
         return [each async for page in self.dead_letters.pages(selection or DeadLetterFilter()) for each in page]
 
-    async def bury(self, job: str, metadata: dict = MENDED, tenant: str = "default", **fields: object) -> DeadLetter:
+    async def bury(
+        self, job: str, metadata: dict[str, Any] = MENDED, tenant: str = "default", **fields: Any
+    ) -> DeadLetter:
         """Have a job fail on all its attempts; its letter, once the worker let go of it."""
         encoding = fields.pop("encoding", "json")
         async with mesh_api.connect(self.mesh.url, tenant=tenant, encoding=encoding) as client:
             result = await client.generate("simulator", "A story", id=job, metadata=metadata, max_tokens=5, **fields)
+        assert result.error is not None
         assert result.error.code == "attempts_exhausted"
         await self.mesh.wait_queue_empty()
         return (await self.dead_letters.find([job], DeadLetterFilter(tenant=tenant)))[-1]
 
-    async def forge(self, body: bytes, at: str = "simulator.standard.default.0", **given: object) -> DeadLetter:
+    async def forge(self, body: bytes, at: str = "simulator.standard.default.0", **given: str | int) -> DeadLetter:
         """A letter that no worker of this mesh wrote; `given` are its headers."""
         self.forged += 1
-        fields = {"Mesh-Job": "forged", "Nats-Msg-Id": f"dead-{self.forged}", "Mesh-Stored-Unix-Ms": 1} | {
-            name.replace("_", "-"): value for name, value in given.items()
+        fields: dict[str, str | int] = {
+            "Mesh-Job": "forged",
+            "Nats-Msg-Id": f"dead-{self.forged}",
+            "Mesh-Stored-Unix-Ms": 1,
         }
+        fields |= {name.replace("_", "-"): value for name, value in given.items()}
         header = headers.block(*fields.items())
         _, payload = await self.mesh.connection.request(f"mesh.dead.{at}", body, header)
         found = await self.letters()
@@ -71,7 +81,7 @@ class Scene:
 
         await wait_until(there)
         await self.mesh.wait_queue_empty()
-        return await self.mesh.result(job, tenant)
+        return present(await self.mesh.result(job, tenant))
 
     async def state(self) -> list[tuple[int, int]]:
         """What changes with any write and any removal."""
@@ -82,21 +92,21 @@ class Scene:
 
 
 @pytest.fixture
-async def still(tmp_path):
+async def still(tmp_path: Path) -> AsyncIterator[Scene]:
     """A mesh without a worker."""
     async with running_mesh(tmp_path / "nats") as running:
         yield Scene(running, DeadLetterService(running.broker))
 
 
 @pytest.fixture
-async def scene(still):
+async def scene(still: Scene) -> Scene:
     await still.mesh.start_worker(FAST, observer=still.signals.append)
     return still
 
 
 @pytest.mark.parametrize("stream", [True, False])
 @pytest.mark.parametrize("encoding", ["json", "msgpack"])
-async def test_a_redriven_job_runs_again_under_its_id(scene, stream, encoding):
+async def test_a_redriven_job_runs_again_under_its_id(scene: Scene, stream: bool, encoding: Encoding) -> None:
     letter = await scene.bury("j", stream=stream, encoding=encoding, tenant="acme")
     assert (letter.job, letter.attempts, letter.code) == ("j", 3, "attempts_exhausted")
     assert letter.stored_unix_ms <= letter.buried_unix_ms
@@ -112,7 +122,7 @@ async def test_a_redriven_job_runs_again_under_its_id(scene, stream, encoding):
     assert scene.attempts("j") == 4
 
 
-async def test_the_request_is_stored_again_as_it_was_submitted(still):
+async def test_the_request_is_stored_again_as_it_was_submitted(still: Scene) -> None:
     body = b'{ "prompt": "Hello",  "id":"forged", "unknown": 1}'
     letter = await still.forge(body, traceparent="00-ab-cd-01")
     await still.dead_letters.redrive(letter)
@@ -122,26 +132,27 @@ async def test_the_request_is_stored_again_as_it_was_submitted(still):
     assert codec.decode_json(payload)["message"]["subject"].startswith("mesh.req.simulator.standard.default.")
     assert msgspec.convert(message["data"], bytes, strict=False) == body
     header = headers.parse(msgspec.convert(message["hdrs"], bytes, strict=False))
-    assert header == {"Nats-Msg-Id": "redrive-1", "traceparent": "00-ab-cd-01"}
+    assert header == {"Nats-Msg-Id": "redrive-1", "traceparent": "00-ab-cd-01", "Mesh-Protocol": "1.0"}
 
 
-async def test_looking_changes_nothing(scene):
+async def test_looking_changes_nothing(scene: Scene) -> None:
     letter = await scene.bury("j")
     before = await scene.state()
     assert (await scene.dead_letters.plan(letter)).verb == "redrive"
     story = await scene.dead_letters.tell(letter)
     assert [each.number for each in story.attempts] == [1, 2, 3]
     assert all("simulated failure" in each.outcome for each in story.attempts)
+    assert story.result is not None
     assert story.result.status == "failed"
     assert await scene.state() == before
 
 
 @pytest.mark.parametrize("cut", range(len(STEPS) + 1))
 @pytest.mark.parametrize("is_prompt", [True, False], ids=["at-once", "after-it-ended"])
-async def test_a_redrive_that_was_cut_off_is_completed_by_the_next(scene, cut, is_prompt):
+async def test_a_redrive_that_was_cut_off_is_completed_by_the_next(scene: Scene, cut: int, is_prompt: bool) -> None:
     letter = await scene.bury("j")
     dead_letters, decision = scene.dead_letters, await scene.dead_letters.plan(letter)
-    steps = {
+    steps: dict[str, Callable[[], Awaitable[object]]] = {
         "clear_result": lambda: dead_letters.clear_result(letter, decision),
         "clear_journal": lambda: dead_letters.clear_journal(letter, decision),
         "submit": lambda: dead_letters.submit(letter, None),
@@ -160,7 +171,7 @@ async def test_a_redrive_that_was_cut_off_is_completed_by_the_next(scene, cut, i
     assert await scene.letters() == []
 
 
-async def test_many_who_redrive_the_same_letter_at_once_run_it_once(scene):
+async def test_many_who_redrive_the_same_letter_at_once_run_it_once(scene: Scene) -> None:
     letter = await scene.bury("j")
     others = [DeadLetterService(scene.mesh.broker) for _ in range(8)]
     await asyncio.gather(*(dead_letters.redrive(letter) for dead_letters in others))
@@ -170,7 +181,9 @@ async def test_many_who_redrive_the_same_letter_at_once_run_it_once(scene):
 
 
 @pytest.mark.parametrize("is_poison", [False, True], ids=["finished", "buried-again"])
-async def test_an_operator_who_acts_on_an_old_look_takes_nothing_from_the_later_run(scene, is_poison):
+async def test_an_operator_who_acts_on_an_old_look_takes_nothing_from_the_later_run(
+    scene: Scene, is_poison: bool
+) -> None:
     letter = await scene.bury("j", POISON if is_poison else MENDED)
     old = await scene.dead_letters.plan(letter)
     await scene.dead_letters.redrive(letter)
@@ -186,7 +199,7 @@ async def test_an_operator_who_acts_on_an_old_look_takes_nothing_from_the_later_
     assert len(await scene.letters()) == (1 if is_poison else 0)
 
 
-async def test_a_job_that_is_queued_again_already_runs_once(still):
+async def test_a_job_that_is_queued_again_already_runs_once(still: Scene) -> None:
     """Somebody redrove it, no worker came, and the duplicate window is over."""
     letter = await still.forge(b'{"id": "forged", "prompt": "Hello", "max_tokens": 2}')
     other = (letter.body, headers.block(("Nats-Msg-Id", "other")))
@@ -200,7 +213,7 @@ async def test_a_job_that_is_queued_again_already_runs_once(still):
     assert still.attempts("forged") == 1
 
 
-async def test_a_job_that_ran_again_since_loses_its_letter_and_keeps_its_result(scene):
+async def test_a_job_that_ran_again_since_loses_its_letter_and_keeps_its_result(scene: Scene) -> None:
     """Whoever redrove it died before the letter went, and the duplicate window may be over."""
     first = await scene.bury("j", POISON)
     decision = await scene.dead_letters.plan(first)
@@ -216,7 +229,7 @@ async def test_a_job_that_ran_again_since_loses_its_letter_and_keeps_its_result(
     assert (await scene.dead_letters.plan(second)).verb == "redrive"
 
 
-async def test_redriving_all_ends_though_every_job_fails_again(scene):
+async def test_redriving_all_ends_though_every_job_fails_again(scene: Scene) -> None:
     await asyncio.gather(*(scene.bury(f"j{number}", POISON) for number in range(5)))
     treated = [letter.job for letter in await scene.letters() if await scene.dead_letters.redrive(letter)]
     assert sorted(treated) == [f"j{number}" for number in range(5)]
@@ -227,7 +240,7 @@ async def test_redriving_all_ends_though_every_job_fails_again(scene):
     await wait_until(all_are_back)
 
 
-async def test_letters_that_come_while_pages_are_read_are_not_read(still):
+async def test_letters_that_come_while_pages_are_read_are_not_read(still: Scene) -> None:
     request, subject = still.mesh.connection.request, "mesh.dead.simulator.standard.default.0"
     for number in range(300):
         await request(subject, b"{}", headers.block(("Mesh-Job", f"j{number}")))
@@ -238,7 +251,7 @@ async def test_letters_that_come_while_pages_are_read_are_not_read(still):
     assert [each.job for each in seen] == [f"j{number}" for number in range(300)]
 
 
-async def test_a_job_without_an_id_keeps_the_one_it_was_given(scene):
+async def test_a_job_without_an_id_keeps_the_one_it_was_given(scene: Scene) -> None:
     body = codec.encode({"prompt": "A story", "metadata": MENDED, "max_tokens": 5})
     await scene.mesh.connection.request("mesh.req.simulator.standard.default.x", body)
     await scene.wait_status("s1", "failed")
@@ -248,7 +261,7 @@ async def test_a_job_without_an_id_keeps_the_one_it_was_given(scene):
     assert await scene.mesh.result("s2") is None
 
 
-async def test_a_job_past_its_deadline_is_skipped_unless_it_gets_a_new_one(scene):
+async def test_a_job_past_its_deadline_is_skipped_unless_it_gets_a_new_one(scene: Scene) -> None:
     body = codec.encode(
         {"id": "forged", "prompt": "Hi", "max_tokens": 2, "deadline_unix_ms": 1, "extra": [1]}, "msgpack"
     )
@@ -261,7 +274,7 @@ async def test_a_job_past_its_deadline_is_skipped_unless_it_gets_a_new_one(scene
     assert (await scene.wait_status("forged", "finished")).usage.completion_tokens == 2
 
 
-async def test_a_job_its_worker_still_ends_is_skipped(still):
+async def test_a_job_its_worker_still_ends_is_skipped(still: Scene) -> None:
     """Buried, and the worker died before it stored the Result: the next delivery does that."""
     _, payload = await still.mesh.connection.request("mesh.req.simulator.standard.default.x", b'{"id": "forged"}')
     letter = await still.forge(b'{"id": "forged"}', Nats_Msg_Id=f"dead-{json.loads(payload)['seq']}")
@@ -271,13 +284,13 @@ async def test_a_job_its_worker_still_ends_is_skipped(still):
     assert await still.state() == before
 
 
-async def test_a_job_for_a_model_nobody_deployed_is_skipped(still):
+async def test_a_job_for_a_model_nobody_deployed_is_skipped(still: Scene) -> None:
     letter = await still.forge(b'{"id": "forged", "prompt": "Hi"}', "nobody.standard.default.0")
     assert (await still.dead_letters.redrive(letter)).verb == "skip"
     assert len(await still.letters()) == 1
 
 
-async def test_a_job_that_finished_after_all_is_not_run_again(still):
+async def test_a_job_that_finished_after_all_is_not_run_again(still: Scene) -> None:
     letter = await still.forge(b'{"id": "forged", "prompt": "Hi"}')
     finished = Result(id="forged", tenant="default", model="m", status="finished", text="!", created_unix_ms=1)
     store = still.mesh.broker.results
@@ -288,7 +301,7 @@ async def test_a_job_that_finished_after_all_is_not_run_again(still):
     assert await still.mesh.queued() == 0
 
 
-async def test_the_marker_of_a_deleted_result_does_not_stop_the_next(scene):
+async def test_the_marker_of_a_deleted_result_does_not_stop_the_next(scene: Scene) -> None:
     letter = await scene.bury("j")
     key = scene.mesh.names.result_key(JobKey("default", "j"))
     await scene.mesh.connection.request(key, b"", headers.block(("KV-Operation", "DEL")))
@@ -296,15 +309,16 @@ async def test_the_marker_of_a_deleted_result_does_not_stop_the_next(scene):
     await scene.wait_status("j", "finished")
 
 
-async def test_a_body_that_is_no_request_is_refused_under_its_own_id(scene):
+async def test_a_body_that_is_no_request_is_refused_under_its_own_id(scene: Scene) -> None:
     letter = await scene.forge(b"\xff\x00", Mesh_Job="broken")
     decision = await scene.dead_letters.redrive(letter)
     assert (decision.verb, "refused" in decision.why) == ("redrive", True)
     result = await scene.wait_status("broken", "failed")
+    assert result.error is not None
     assert result.error.code == "invalid_request"
 
 
-async def test_names_that_are_no_tokens_reach_no_subject(still):
+async def test_names_that_are_no_tokens_reach_no_subject(still: Scene) -> None:
     await still.mesh.connection.request("mesh.out.default.j", b"{}")
     for at, job in (("simulator.standard.*.0", "j"), ("simulator.standard.default.0", "*")):
         letter = await still.forge(b'{"prompt": "Hi"}', at, Mesh_Job=job)
@@ -316,7 +330,7 @@ async def test_names_that_are_no_tokens_reach_no_subject(still):
         await purge_subject(still.mesh.connection, still.mesh.names.events_stream, "mesh.out.*.j", 9)
 
 
-async def test_a_letter_without_our_headers_is_listed_and_can_be_dropped(still):
+async def test_a_letter_without_our_headers_is_listed_and_can_be_dropped(still: Scene) -> None:
     await still.mesh.connection.request("mesh.dead.simulator.standard.default.0", b"?")
     (letter,) = await still.letters()
     assert (letter.job, letter.attempts, letter.request_sequence, letter.reason) == ("", 0, 0, "")
@@ -327,14 +341,14 @@ async def test_a_letter_without_our_headers_is_listed_and_can_be_dropped(still):
     assert (await still.dead_letters.redrive(letter)).verb == "skip"
 
 
-async def test_dropping_keeps_the_result(scene):
+async def test_dropping_keeps_the_result(scene: Scene) -> None:
     letter = await scene.bury("j")
     assert await scene.dead_letters.drop(letter)
-    assert (await scene.mesh.result("j")).status == "failed"
+    assert present(await scene.mesh.result("j")).status == "failed"
     assert (await scene.dead_letters.redrive(letter)).verb == "gone"
 
 
-async def test_a_full_queue_refuses_and_the_letter_stays(tmp_path):
+async def test_a_full_queue_refuses_and_the_letter_stays(tmp_path: Path) -> None:
     async with running_mesh(tmp_path / "nats", MeshSettings(lanes=1, queue_limit=1)) as running:
         scene = Scene(running, DeadLetterService(running.broker))
         await running.connection.request("mesh.req.simulator.standard.default.x", b'{"id": "other", "prompt": "Hi"}')
@@ -348,12 +362,12 @@ async def test_a_full_queue_refuses_and_the_letter_stays(tmp_path):
         await scene.wait_status("forged", "finished")
 
 
-async def test_letters_are_selected_by_what_they_are_of(still):
+async def test_letters_are_selected_by_what_they_are_of(still: Scene) -> None:
     await still.forge(b"{}", "a.batch.t.0", Mesh_Job="j1", Mesh_Error_Code="engine_error")
     await still.forge(b"{}", "a.standard.t.3", Mesh_Job="j2")
     last = await still.forge(b"{}", "b.standard.u.0", Mesh_Job="j2", Mesh_Error_Code="engine_error")
 
-    async def jobs(**selected: object) -> list[str]:
+    async def jobs(**selected: Any) -> list[str]:
         return [each.job for each in await still.letters(DeadLetterFilter(**selected))]
 
     assert await jobs(model="a") == ["j1", "j2"]
@@ -372,7 +386,7 @@ async def test_letters_are_selected_by_what_they_are_of(still):
         await still.dead_letters.find(["j1", "j9"], DeadLetterFilter())
 
 
-async def test_without_the_stream_it_says_how_to_make_one(still):
+async def test_without_the_stream_it_says_how_to_make_one(still: Scene) -> None:
     await still.mesh.connection.request(f"$JS.API.STREAM.DELETE.{still.mesh.names.dead_stream}")
     with pytest.raises(TopologyError, match="mesh init"):
         await still.letters()

@@ -1,29 +1,33 @@
 """Draining a worker over NATS: what it finishes, what it hands over, and what whoever asked is told."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 import mesh as library
+from mesh.client.client import Client
 from mesh.control.workers import drain as draining
 from mesh.control.workers.drain import DrainReply, choose, drain, wait_gone
 from mesh.engines.simulator.settings import SimulatorSettings
 from mesh.errors import ConfigError
 from mesh.worker.commands import DrainAnswer
 from mesh.worker.worker import WorkerOptions
-from tests.running import MODEL, running_mesh, wait_until
+from tests.running import MODEL, RunningMesh, running_mesh, wait_until
 
 SLOW = SimulatorSettings(model=MODEL, between_tokens_ms=20)
 
 
 @pytest.fixture
-async def mesh(tmp_path):
+async def mesh(tmp_path: Path) -> AsyncIterator[RunningMesh]:
     async with running_mesh(tmp_path / "nats") as running:
         yield running
 
 
 @pytest.fixture
-async def client(mesh):
+async def client(mesh: RunningMesh) -> AsyncIterator[Client]:
     async with library.connect(mesh.url) as connected:
         yield connected
 
@@ -32,7 +36,7 @@ def options(name: str, grace_s: float = 20.0) -> WorkerOptions:
     return WorkerOptions(model=MODEL, name=name, grace_s=grace_s)
 
 
-async def started(client, **fields) -> library.Job:
+async def started(client: Client, **fields: Any) -> library.Job:
     """A job that runs."""
     job = await client.submit(MODEL, "Tell me of the sea", temperature=0, **fields)
     async for _ in job:
@@ -40,7 +44,7 @@ async def started(client, **fields) -> library.Job:
     return job
 
 
-async def test_a_drained_worker_finishes_what_runs_takes_no_more_and_ends(mesh, client):
+async def test_a_drained_worker_finishes_what_runs_takes_no_more_and_ends(mesh: RunningMesh, client: Client) -> None:
     worker = await mesh.start_worker(SLOW, options("one"))
     job = await started(client, max_tokens=60)
     (told,) = await drain(mesh.broker, ["one"])
@@ -54,7 +58,7 @@ async def test_a_drained_worker_finishes_what_runs_takes_no_more_and_ends(mesh, 
     assert (await waiting).worker == "two"
 
 
-async def test_what_does_not_finish_in_its_grace_goes_on_elsewhere(mesh, client):
+async def test_what_does_not_finish_in_its_grace_goes_on_elsewhere(mesh: RunningMesh, client: Client) -> None:
     await mesh.start_worker(SLOW, options("one", grace_s=0.2))
     job = await started(client, max_tokens=150)
     await mesh.start_worker(SLOW, options("two"))
@@ -67,7 +71,7 @@ async def test_what_does_not_finish_in_its_grace_goes_on_elsewhere(mesh, client)
     assert (result.status, result.worker, result.attempts) == ("finished", "two", 2)
 
 
-async def test_asking_again_hurries_nobody(mesh, client):
+async def test_asking_again_hurries_nobody(mesh: RunningMesh, client: Client) -> None:
     await mesh.start_worker(SLOW, options("one"))
     job = await started(client, max_tokens=60)
     answers = [(await drain(mesh.broker, ["one"]))[0].answer for _ in range(3)]
@@ -75,7 +79,7 @@ async def test_asking_again_hurries_nobody(mesh, client):
     assert (await job).attempts == 1
 
 
-async def test_only_the_worker_that_is_named_drains(mesh):
+async def test_only_the_worker_that_is_named_drains(mesh: RunningMesh) -> None:
     await mesh.start_worker(options=options("one"))
     other = await mesh.start_worker(options=options("two"))
     await drain(mesh.broker, ["one"])
@@ -91,7 +95,9 @@ async def test_only_the_worker_that_is_named_drains(mesh):
     await wait_until(is_alone)
 
 
-async def test_one_that_does_not_answer_is_told_apart_from_one_that_is_gone(mesh, monkeypatch):
+async def test_one_that_does_not_answer_is_told_apart_from_one_that_is_gone(
+    mesh: RunningMesh, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(draining, "ANSWER_S", 0.2)
     mesh.connection.subscribe(mesh.names.drain("suspended"), lambda *message: None)
     gone, silent = await drain(mesh.broker, ["nobody", "suspended"])
@@ -100,7 +106,7 @@ async def test_one_that_does_not_answer_is_told_apart_from_one_that_is_gone(mesh
     assert "suspended" in silent.why
 
 
-async def test_an_answer_that_is_none_is_no_fault_of_ours(mesh):
+async def test_an_answer_that_is_none_is_no_fault_of_ours(mesh: RunningMesh) -> None:
     async def told() -> DrainReply:
         return (await drain(mesh.broker, ["odd"]))[0]
 
@@ -108,7 +114,7 @@ async def test_an_answer_that_is_none_is_no_fault_of_ours(mesh):
     assert "cannot be read" in (await told()).why
 
 
-async def test_a_reply_into_the_mesh_itself_is_not_sent(mesh):
+async def test_a_reply_into_the_mesh_itself_is_not_sent(mesh: RunningMesh) -> None:
     """Whoever may ask must not make a worker publish where only workers may."""
     worker = await mesh.start_worker(options=options("one"))
     before = await mesh.queued()
@@ -118,7 +124,7 @@ async def test_a_reply_into_the_mesh_itself_is_not_sent(mesh):
     assert await mesh.queued() == before
 
 
-async def test_who_is_not_there_is_refused_with_those_who_are(mesh):
+async def test_who_is_not_there_is_refused_with_those_who_are(mesh: RunningMesh) -> None:
     await mesh.start_worker(options=options("one"))
 
     async def is_seen() -> bool:
@@ -131,7 +137,9 @@ async def test_who_is_not_there_is_refused_with_those_who_are(mesh):
         await choose(mesh.broker, [], "other")
 
 
-async def test_waiting_ends_although_a_worker_does_not(mesh, client, monkeypatch):
+async def test_waiting_ends_although_a_worker_does_not(
+    mesh: RunningMesh, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(draining, "DRAIN_MARGIN_S", 0.1)
     await mesh.start_worker(SLOW, options("one"))
     await started(client, max_tokens=100)

@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from collections.abc import AsyncGenerator
+from pathlib import Path
 
 import nats
 import pytest
@@ -50,7 +51,7 @@ def listen(url: str, subject: str, ready: threading.Event, heard: threading.Even
 
 
 @pytest.mark.parametrize("stream", [True, False])
-async def test_what_begins_is_on_the_wire_before_the_engine_has_it(tmp_path, stream):
+async def test_what_begins_is_on_the_wire_before_the_engine_has_it(tmp_path: Path, stream: bool) -> None:
     ready, heard, over = threading.Event(), threading.Event(), threading.Event()
     async with running_mesh(tmp_path / "nats", MeshSettings(lanes=1)) as mesh:
         journal = mesh.names.events(JobKey("default", "j1")) if stream else mesh.names.attempts(JobKey("default", "j1"))

@@ -1,12 +1,15 @@
 """Engines that die, hang, or stop getting anywhere with one job: what they cost, and whom."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
 import mesh as mesh_api
 from mesh.broker import topology
 from mesh.broker.topology import MeshSettings
+from mesh.client.client import Client
 from mesh.engines.simulator.settings import SimulatorSettings
 from mesh.errors import EngineDeadError
 from mesh.hosting import host
@@ -15,7 +18,7 @@ from mesh.policies.progress import ProgressPolicy
 from mesh.protocol.messages import Started
 from mesh.signals import AttemptStarted, Signal
 from mesh.worker.worker import WorkerOptions
-from tests.running import running_mesh, wait_until
+from tests.running import RunningMesh, running_mesh, wait_until
 
 SETTINGS = SimulatorSettings(model="simulator", first_token_ms=5, between_tokens_ms=5)
 LEASE_S = 60.0  # so that nothing here happens because a lease ended
@@ -23,13 +26,13 @@ pytestmark = pytest.mark.timeout(60)
 
 
 @pytest.fixture(autouse=True)
-def quick_restarts(monkeypatch):
+def quick_restarts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(restart, "FIRST_PAUSE_S", 0.01)
     monkeypatch.setattr(restart, "MAX_PAUSE_S", 0.1)
 
 
 @pytest.fixture
-async def bare(tmp_path):
+async def bare(tmp_path: Path) -> AsyncIterator[RunningMesh]:
     async with running_mesh(tmp_path / "nats", MeshSettings(lanes=1, ack_wait_s=LEASE_S)) as running:
         yield running
 
@@ -38,16 +41,17 @@ def options(stall_s: float = 120.0) -> WorkerOptions:
     return WorkerOptions(model="simulator", grace_s=5.0, progress=ProgressPolicy(stall_s))
 
 
-async def undisturbed(client, prompt: str, max_tokens: int) -> str:
-    return (await client.generate("simulator", prompt, max_tokens=max_tokens, temperature=0)).text
+async def undisturbed(client: Client, prompt: str, max_tokens: int) -> str:
+    result = await client.generate("simulator", prompt, max_tokens=max_tokens, temperature=0)
+    return result.text
 
 
-async def buried(mesh) -> int:
+async def buried(mesh: RunningMesh) -> int:
     state = await topology.stream_state(mesh.connection, mesh.names.dead_stream)
     return int(state["messages"])
 
 
-async def test_an_engine_that_dies_is_started_again_in_the_same_worker(bare):
+async def test_an_engine_that_dies_is_started_again_in_the_same_worker(bare: RunningMesh) -> None:
     worker = await bare.start_worker(SETTINGS, options())
     async with mesh_api.connect(bare.url) as client:
         wanted = await undisturbed(client, "Tell me of the sea", 60)
@@ -61,7 +65,9 @@ async def test_an_engine_that_dies_is_started_again_in_the_same_worker(bare):
     assert result.worker == worker.name, "the process and its name are the same"
 
 
-async def test_an_engine_that_dies_again_and_again_ends_the_worker(bare, monkeypatch):
+async def test_an_engine_that_dies_again_and_again_ends_the_worker(
+    bare: RunningMesh, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(host, "ENGINE_DEATHS", 2)
     await bare.start_worker(SETTINGS, options())
     async with mesh_api.connect(bare.url) as client:
@@ -71,7 +77,7 @@ async def test_an_engine_that_dies_again_and_again_ends_the_worker(bare, monkeyp
 
 
 @pytest.mark.parametrize("kind", ["die_after", "hang_engine_after"])
-async def test_poison_is_found_and_its_company_is_not_buried_with_it(bare, kind):
+async def test_poison_is_found_and_its_company_is_not_buried_with_it(bare: RunningMesh, kind: str) -> None:
     for _ in range(2):
         await bare.start_worker(SETTINGS, options(stall_s=0.5))
     async with mesh_api.connect(bare.url) as client:
@@ -83,6 +89,7 @@ async def test_poison_is_found_and_its_company_is_not_buried_with_it(bare, kind)
         results = [await job.result(timeout=40) for job in innocents]
         dead = await poison.result(timeout=40)
     assert {result.status for result in results} == {"finished"}
+    assert dead.error is not None
     assert (dead.status, dead.error.code) == ("failed", "attempts_exhausted")
     assert await buried(bare) == 1
     attempts = [event for event in await bare.history("poison") if isinstance(event, Started)]
@@ -90,7 +97,7 @@ async def test_poison_is_found_and_its_company_is_not_buried_with_it(bare, kind)
     await bare.wait_queue_empty()
 
 
-async def test_a_hung_engine_is_replaced_and_its_jobs_go_on(bare):
+async def test_a_hung_engine_is_replaced_and_its_jobs_go_on(bare: RunningMesh) -> None:
     await bare.start_worker(SETTINGS, options(stall_s=0.5))
     async with mesh_api.connect(bare.url) as client:
         wanted = await undisturbed(client, "Tell me of the sea", 60)
@@ -104,7 +111,7 @@ async def test_a_hung_engine_is_replaced_and_its_jobs_go_on(bare):
     assert {result.attempts for result in results} == {2}
 
 
-async def test_a_job_that_hangs_alone_moves_and_nothing_else_does(bare):
+async def test_a_job_that_hangs_alone_moves_and_nothing_else_does(bare: RunningMesh) -> None:
     await bare.start_worker(SETTINGS, options(stall_s=0.5))
     async with mesh_api.connect(bare.url) as client:
         wanted = await undisturbed(client, "Tell me of the sea", 60)
@@ -117,21 +124,22 @@ async def test_a_job_that_hangs_alone_moves_and_nothing_else_does(bare):
     assert (other.status, other.attempts) == ("finished", 1)
 
 
-async def test_a_job_that_hangs_every_time_is_buried_and_nothing_else_is(bare):
+async def test_a_job_that_hangs_every_time_is_buried_and_nothing_else_is(bare: RunningMesh) -> None:
     await bare.start_worker(SETTINGS, options(stall_s=0.3))
     async with mesh_api.connect(bare.url) as client:
         beside = await client.submit("simulator", "Tell me more", max_tokens=1500, temperature=0)
         hangs = {"simulate": {"hang_after": 0}}
         result = await client.generate("simulator", "Tell me of the sea", max_tokens=60, metadata=hangs)
         other = await beside.result(timeout=30)
+    assert result.error is not None
     assert (result.status, result.error.code, result.attempts) == ("failed", "attempts_exhausted", 3)
     assert (other.status, other.attempts) == ("finished", 1)
     assert await buried(bare) == 1
 
 
-async def test_a_suspect_waits_for_the_others_and_they_for_it(bare):
+async def test_a_suspect_waits_for_the_others_and_they_for_it(bare: RunningMesh) -> None:
     """Alone in the engine, whatever else is queued; and the worker serves on afterwards."""
-    company = []  # in the engine with a job that is alone there, whenever one begins
+    company: list[int] = []  # in the engine with a job that is alone there, whenever one begins
 
     def observe(signal: Signal) -> None:
         if isinstance(signal, AttemptStarted):

@@ -4,11 +4,15 @@ import asyncio
 import json
 import time
 from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
 
 import jsonschema
 import msgspec
 import nats
 import pytest
+from nats.aio.msg import Msg
 
 import mesh as mesh_api
 from mesh.broker.topology import MeshSettings
@@ -16,7 +20,7 @@ from mesh.engines.simulator.settings import SimulatorSettings
 from mesh.gateway.admission import Admission, Limits
 from mesh.protocol import codec, validate
 from mesh.protocol.messages import Delta, Request
-from tests.running import running_mesh, wait_until
+from tests.running import RunningMesh, present, running_mesh, wait_until
 
 RPC = "mesh.rpc.default.simulator"
 SLOW = SimulatorSettings(model="simulator", between_tokens_ms=20)
@@ -24,24 +28,30 @@ pytestmark = pytest.mark.timeout(60)
 
 
 @pytest.fixture
-async def asker(mesh):
+async def asker(mesh: RunningMesh) -> AsyncIterator[nats.NATS]:
     client = await nats.connect(mesh.url)
     yield client
     await client.close()
 
 
-def refusal(message) -> tuple[str, str]:
+def refusal(message: Msg) -> tuple[str, str]:
     headers = message.headers or {}
     return headers.get("Nats-Service-Error-Code", ""), headers.get("Nats-Service-Error", "")
 
 
-async def stream(client, body: dict, subject: str = RPC, deadline_s: float = 20.0, headers=None) -> list:
+async def stream(
+    client: nats.NATS,
+    body: dict[str, Any],
+    subject: str = RPC,
+    deadline_s: float = 20.0,
+    headers: dict[str, str] | None = None,
+) -> list[Msg]:
     """Every message up to the empty one, that one included: what `nats req --wait-for-empty` does."""
     inbox = client.new_inbox()
-    heard: asyncio.Queue = asyncio.Queue()
+    heard: asyncio.Queue[Msg] = asyncio.Queue()
     subscription = await client.subscribe(inbox, cb=heard.put)
     await client.publish(subject, json.dumps(body).encode(), reply=inbox, headers=headers)
-    messages = []
+    messages: list[Msg] = []
     async with asyncio.timeout(deadline_s):
         while not messages or messages[-1].data:
             messages.append(await heard.get())
@@ -49,7 +59,7 @@ async def stream(client, body: dict, subject: str = RPC, deadline_s: float = 20.
     return messages
 
 
-def text_of(events: list[dict]) -> str:
+def text_of(events: list[dict[str, Any]]) -> str:
     """The text of the deltas, after checking that the history is gapless and ends with one Result."""
     assert [event["type"] for event in events].count("result") == 1
     assert events[-1]["type"] == "result"
@@ -62,16 +72,16 @@ def text_of(events: list[dict]) -> str:
     return text
 
 
-async def test_one_request_has_the_result_for_its_one_reply(mesh, asker):
+async def test_one_request_has_the_result_for_its_one_reply(mesh: RunningMesh, asker: nats.NATS) -> None:
     body = b'{"prompt": "Hello", "max_tokens": 16, "metadata": {"team": "search"}}'
     result = json.loads((await asker.request(RPC, body, timeout=10)).data)
     assert (result["type"], result["status"], result["usage"]["completion_tokens"]) == ("result", "finished", 16)
     assert result["metadata"] == {"team": "search"}
-    stored = await mesh.result(result["id"])
+    stored = present(await mesh.result(result["id"]))
     assert json.loads(codec.encode(stored)) == result, "what the store has is the same object"
 
 
-async def test_with_stream_the_events_come_and_then_an_empty_message(mesh, asker):
+async def test_with_stream_the_events_come_and_then_an_empty_message(mesh: RunningMesh, asker: nats.NATS) -> None:
     messages = await stream(asker, {"prompt": "Hello", "max_tokens": 24, "stream": True})
     assert refusal(messages[-1]) == ("", "")
     events = [json.loads(message.data) for message in messages[:-1]]
@@ -81,7 +91,7 @@ async def test_with_stream_the_events_come_and_then_an_empty_message(mesh, asker
     assert events == [json.loads(codec.encode(event)) for event in history], "event by event as in the journal"
 
 
-async def test_messagepack_is_answered_in_messagepack(asker):
+async def test_messagepack_is_answered_in_messagepack(asker: nats.NATS) -> None:
     body = msgspec.msgpack.encode({"prompt": "Hello", "max_tokens": 5})
     headers = {"Content-Type": "application/msgpack"}
     answer = await asker.request(RPC, body, timeout=10, headers=headers)
@@ -122,7 +132,9 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-async def test_what_cannot_be_served_is_refused_at_once_with_number_and_reason(mesh, asker, case):
+async def test_what_cannot_be_served_is_refused_at_once_with_number_and_reason(
+    mesh: RunningMesh, asker: nats.NATS, case: str
+) -> None:
     subject, body, code, reason = REFUSED[case]
     await asker.request(RPC, b'{"prompt": "warm", "max_tokens": 1}', timeout=10)
     began = time.monotonic()
@@ -135,19 +147,19 @@ async def test_what_cannot_be_served_is_refused_at_once_with_number_and_reason(m
     assert await mesh.queued() == 0
 
 
-async def test_a_wrong_content_type_is_refused(asker):
+async def test_a_wrong_content_type_is_refused(asker: nats.NATS) -> None:
     answer = await asker.request(RPC, b'{"prompt": "a"}', timeout=5, headers={"Content-Type": "text/xml"})
     assert refusal(answer)[0] == "400"
     assert answer.headers["Mesh-Error-Code"] == "unsupported"
     assert answer.headers["Mesh-Error-Field"] == "Content-Type"
 
 
-async def test_a_refused_stream_ends_with_the_refusal(asker):
+async def test_a_refused_stream_ends_with_the_refusal(asker: nats.NATS) -> None:
     messages = await stream(asker, {"prompt": "a", "n": 2, "stream": True})
     assert [refusal(message)[0] for message in messages] == ["400"]
 
 
-async def test_the_tier_is_that_of_the_body(tmp_path):
+async def test_the_tier_is_that_of_the_body(tmp_path: Path) -> None:
     async with running_mesh(tmp_path / "nats", MeshSettings(lanes=1)) as mesh:
         worker = await mesh.start_worker()
         seen = []
@@ -158,7 +170,7 @@ async def test_the_tier_is_that_of_the_body(tmp_path):
     assert "interactive" in seen
 
 
-async def test_the_same_id_asked_again_is_answered_and_not_run(mesh, asker):
+async def test_the_same_id_asked_again_is_answered_and_not_run(mesh: RunningMesh, asker: nats.NATS) -> None:
     body = b'{"id": "once", "prompt": "Hello", "max_tokens": 8}'
     first, second = [json.loads((await asker.request(RPC, body, timeout=10)).data) for _ in range(2)]
     assert first == second
@@ -168,7 +180,7 @@ async def test_the_same_id_asked_again_is_answered_and_not_run(mesh, asker):
     assert refusal(other)[0] == "400"
 
 
-async def test_who_joins_a_running_stream_gets_it_from_the_start(tmp_path):
+async def test_who_joins_a_running_stream_gets_it_from_the_start(tmp_path: Path) -> None:
     async with running_mesh(tmp_path / "nats") as mesh:
         await mesh.start_worker(SLOW)
         client = await nats.connect(mesh.url)
@@ -183,19 +195,19 @@ async def test_who_joins_a_running_stream_gets_it_from_the_start(tmp_path):
     assert len(texts[0]) > 0
 
 
-async def _has_tokens(mesh, job: str) -> bool:
+async def _has_tokens(mesh: RunningMesh, job: str) -> bool:
     return any(isinstance(event, Delta) for event in await mesh.history(job))
 
 
-async def ended_as(mesh, job: str) -> str | None:
+async def ended_as(mesh: RunningMesh, job: str) -> str | None:
     result = await mesh.result(job)
     return result.status if result is not None else None
 
 
-async def gone_while_running(mesh, body: dict, is_wildcard: bool) -> None:
+async def gone_while_running(mesh: RunningMesh, body: dict[str, Any], is_wildcard: bool) -> None:
     """Ask, and close the connection once the job runs."""
     client = await nats.connect(mesh.url)
-    probes: list = []
+    probes: list[Msg] = []
     if is_wildcard:
         asking = asyncio.create_task(client.request(RPC, json.dumps(body).encode(), timeout=60))
     else:
@@ -213,15 +225,15 @@ async def gone_while_running(mesh, body: dict, is_wildcard: bool) -> None:
     await asyncio.gather(asking, return_exceptions=True)
 
 
-def _filing(messages: list):
-    async def heard(message) -> None:
+def _filing(messages: list[Msg]) -> Callable[[Msg], Awaitable[None]]:
+    async def heard(message: Msg) -> None:
         messages.append(message)
 
     return heard
 
 
 @pytest.mark.parametrize("streams", [True, False], ids=["stream", "unary"])
-async def test_a_requester_that_goes_away_cancels_its_job(tmp_path, streams):
+async def test_a_requester_that_goes_away_cancels_its_job(tmp_path: Path, streams: bool) -> None:
     async with running_mesh(tmp_path / "nats") as mesh:
         await mesh.start_worker(SLOW)
         body = {"id": "left", "prompt": "Hello", "max_tokens": 4000, "stream": streams}
@@ -234,7 +246,7 @@ async def test_a_requester_that_goes_away_cancels_its_job(tmp_path, streams):
         await wait_until(lambda: mesh.workers[0].statistics().running == 0)
 
 
-async def test_a_job_that_is_to_finish_does_so_without_its_requester(tmp_path):
+async def test_a_job_that_is_to_finish_does_so_without_its_requester(tmp_path: Path) -> None:
     async with running_mesh(tmp_path / "nats") as mesh:
         await mesh.start_worker(SLOW)
         body = {"id": "left", "prompt": "Hello", "max_tokens": 150, "stream": True, "on_disconnect": "finish"}
@@ -246,7 +258,7 @@ async def test_a_job_that_is_to_finish_does_so_without_its_requester(tmp_path):
         await wait_until(is_finished)
 
 
-async def test_who_joined_a_job_and_leaves_does_not_end_it_for_others(tmp_path):
+async def test_who_joined_a_job_and_leaves_does_not_end_it_for_others(tmp_path: Path) -> None:
     async with running_mesh(tmp_path / "nats") as mesh:
         await mesh.start_worker(SLOW)
         body = {"id": "shared", "prompt": "Hello", "max_tokens": 200, "stream": True}
@@ -259,7 +271,7 @@ async def test_who_joined_a_job_and_leaves_does_not_end_it_for_others(tmp_path):
     assert events[-1]["status"] == "finished"
 
 
-async def test_requests_do_not_wait_for_each_other(tmp_path):
+async def test_requests_do_not_wait_for_each_other(tmp_path: Path) -> None:
     async with running_mesh(tmp_path / "nats") as mesh:
         await mesh.start_worker(SLOW)
         client = await nats.connect(mesh.url)
@@ -273,7 +285,7 @@ async def test_requests_do_not_wait_for_each_other(tmp_path):
         await client.close()
 
 
-async def test_a_full_queue_is_told_with_the_tenants_depth(tmp_path):
+async def test_a_full_queue_is_told_with_the_tenants_depth(tmp_path: Path) -> None:
     async with running_mesh(tmp_path / "nats", MeshSettings(lanes=1, queue_limit=3)) as mesh:
         await mesh.start_worker(SLOW)
         client = await nats.connect(mesh.url)
@@ -287,7 +299,7 @@ async def test_a_full_queue_is_told_with_the_tenants_depth(tmp_path):
     assert "tenant default has 3 jobs" in reason
 
 
-async def test_a_flood_is_refused_and_costs_no_memory(tmp_path, monkeypatch):
+async def test_a_flood_is_refused_and_costs_no_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """More requests than the door holds: those it took on are answered, all others are refused at once."""
     limits = Limits(open_requests=50, of_one_tenant=40)
     monkeypatch.setattr("mesh.gateway.nats.service.Admission", lambda: Admission(limits))
@@ -309,7 +321,9 @@ async def test_a_flood_is_refused_and_costs_no_memory(tmp_path, monkeypatch):
     assert calm["status"] == "finished"
 
 
-async def test_large_bodies_are_refused_before_they_fill_the_memory(tmp_path, monkeypatch):
+async def test_large_bodies_are_refused_before_they_fill_the_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Bodies with an id are held until they are answered; so many bytes of them, and no more."""
     monkeypatch.setattr("mesh.gateway.nats.service.Admission", lambda: Admission(Limits(pending_bytes=2 << 20)))
     async with running_mesh(tmp_path / "nats") as mesh:
@@ -326,7 +340,9 @@ async def test_large_bodies_are_refused_before_they_fill_the_memory(tmp_path, mo
     assert json.loads(calm.data)["status"] == "finished"
 
 
-async def test_a_front_door_that_closes_says_that_the_job_goes_on(tmp_path, monkeypatch):
+async def test_a_front_door_that_closes_says_that_the_job_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("mesh.gateway.nats.service.CLOSE_S", 0.1)
     async with running_mesh(tmp_path / "nats", MeshSettings(lanes=1)) as mesh:
         worker = await mesh.start_worker(SLOW)
@@ -345,7 +361,7 @@ async def test_a_front_door_that_closes_says_that_the_job_goes_on(tmp_path, monk
     assert json.loads(again.data)["status"] == "finished"
 
 
-async def test_a_stream_survives_the_death_of_its_server(tmp_path):
+async def test_a_stream_survives_the_death_of_its_server(tmp_path: Path) -> None:
     """The front door loses its connection in mid-stream, and fills the gap from the journal."""
     async with running_mesh(tmp_path / "nats") as mesh:
         await mesh.start_worker(SLOW)
@@ -385,7 +401,7 @@ _ENDPOINT = {
 _COUNT = {"type": "integer", "minimum": 0, "maximum": 2**63 - 1}
 
 
-def schema(kind: str, required: list[str], **properties) -> dict:
+def schema(kind: str, required: list[str], **properties: Any) -> dict[str, Any]:
     return {
         "type": "object",
         "required": ["type", "name", "id", "version", *required],
@@ -438,7 +454,7 @@ SCHEMAS = {
 
 
 @pytest.mark.parametrize("verb", SCHEMAS)
-async def test_the_service_answers_as_the_schemas_of_nats_say(mesh, asker, verb):
+async def test_the_service_answers_as_the_schemas_of_nats_say(mesh: RunningMesh, asker: nats.NATS, verb: str) -> None:
     worker = mesh.workers[0].name
     for subject in (f"$SRV.{verb}", f"$SRV.{verb}.mesh", f"$SRV.{verb}.mesh.{worker}"):
         answer = json.loads((await asker.request(subject, b"", timeout=5)).data)
@@ -446,7 +462,7 @@ async def test_the_service_answers_as_the_schemas_of_nats_say(mesh, asker, verb)
         assert (answer["name"], answer["id"]) == ("mesh", worker)
 
 
-async def test_the_statistics_count_what_was_asked_answered_and_refused(asker):
+async def test_the_statistics_count_what_was_asked_answered_and_refused(asker: nats.NATS) -> None:
     await asker.request(RPC, b'{"prompt": "a", "max_tokens": 1}', timeout=10)
     await asker.request(RPC, b'{"prompt": "a", "n": 7}', timeout=10)
     await asker.request("mesh.ctl.default.status.nobody", b"", timeout=10)
@@ -458,13 +474,13 @@ async def test_the_statistics_count_what_was_asked_answered_and_refused(asker):
     assert generate["data"] == {"open": 0, "tenants": 0, "answered": {"finished": 1}, "refused": {"400": 1}, "left": 0}
 
 
-async def test_every_process_that_serves_shows_itself(tmp_path):
+async def test_every_process_that_serves_shows_itself(tmp_path: Path) -> None:
     async with running_mesh(tmp_path / "nats") as mesh:
         names = {(await mesh.start_worker()).name for _ in range(3)}
         client = await nats.connect(mesh.url)
         inbox, found = client.new_inbox(), set()
 
-        async def heard(message) -> None:
+        async def heard(message: Msg) -> None:
             found.add(json.loads(message.data)["id"])
 
         await client.subscribe(inbox, cb=heard)
@@ -474,15 +490,15 @@ async def test_every_process_that_serves_shows_itself(tmp_path):
 
 
 @pytest.fixture
-def read(monkeypatch) -> Counter[str]:
+def read(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """How often a request's body was decoded, and a request checked, in this process: door and worker are in it."""
     counts: Counter[str] = Counter()
 
     class Counting:
-        def __init__(self, decoder) -> None:
+        def __init__(self, decoder: Any) -> None:
             self._decoder = decoder
 
-        def decode(self, body: bytes):
+        def decode(self, body: bytes) -> object:
             counts["decoded"] += 1
             return self._decoder.decode(body)
 
@@ -500,13 +516,15 @@ def read(monkeypatch) -> Counter[str]:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_a_request_is_decoded_and_checked_once_at_the_door_and_once_by_its_worker(mesh, read, stream):
+async def test_a_request_is_decoded_and_checked_once_at_the_door_and_once_by_its_worker(
+    mesh: RunningMesh, read: Counter[str], stream: bool
+) -> None:
     async with mesh_api.connect(mesh.url) as client:
         body = {"prompt": "a", "max_tokens": 4, "stream": stream, "tier": "batch"}
         connected = await nats.connect(mesh.url)
         inbox = await connected.subscribe("_INBOX.once.1")
         await connected.publish("mesh.rpc.default.simulator", msgspec.json.encode(body), reply="_INBOX.once.1")
-        result = {}
+        result: dict[str, Any] = {}
         while result.get("status") != "finished":
             result = json.loads((await inbox.next_msg(timeout=20)).data)
         await connected.close()

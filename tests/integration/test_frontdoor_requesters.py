@@ -4,22 +4,26 @@ import asyncio
 import json
 import os
 import signal
+from pathlib import Path
+from typing import Any
 
 import nats
 import pytest
+from nats.aio.msg import Msg
 
 from mesh.broker.broker import Broker
 from mesh.broker.topology import MeshSettings
-from mesh.broker.transport.connection import connect
+from mesh.broker.transport.connection import Connection, connect
 from mesh.broker.transport.options import ConnectOptions
-from mesh.broker.transport.service import Endpoint, Service
+from mesh.broker.transport.service import Endpoint, Service, ServiceRequest
 from mesh.engines.simulator.settings import SimulatorSettings
 from mesh.gateway import clients as clients_module
 from mesh.gateway.clients import Clients
 from mesh.gateway.nats import requester as requester_module
 from mesh.gateway.nats.requester import Requester
 from mesh.protocol.subjects import Names
-from tests.running import running_mesh, wait_until
+from mesh.server import EmbeddedServer
+from tests.running import present, running_mesh, wait_until
 
 RPC = "mesh.rpc.default.simulator"
 SLOW = SimulatorSettings(model="simulator", between_tokens_ms=20)
@@ -29,18 +33,18 @@ pytestmark = pytest.mark.timeout(60)
 class Reader:
     """A stream with a subscription of its own."""
 
-    def __init__(self, client) -> None:
+    def __init__(self, client: nats.NATS) -> None:
         self.client = client
-        self.events: list[dict] = []
+        self.events: list[dict[str, Any]] = []
         self.ended = asyncio.Event()
 
-    async def ask(self, body: dict) -> "Reader":
+    async def ask(self, body: dict[str, Any]) -> "Reader":
         inbox = self.client.new_inbox()
         await self.client.subscribe(inbox, cb=self._heard)
         await self.client.publish(RPC, json.dumps({**body, "stream": True}).encode(), reply=inbox)
         return self
 
-    async def _heard(self, message) -> None:
+    async def _heard(self, message: Msg) -> None:
         if message.data:
             self.events.append(json.loads(message.data))
         else:
@@ -51,10 +55,10 @@ class Reader:
 
     async def status(self) -> str:
         await asyncio.wait_for(self.ended.wait(), 40)
-        return self.events[-1]["status"]
+        return str(self.events[-1]["status"])
 
 
-async def test_who_asks_again_after_a_break_gets_the_job_and_not_its_end(tmp_path):
+async def test_who_asks_again_after_a_break_gets_the_job_and_not_its_end(tmp_path: Path) -> None:
     """That the first requester is gone is noticed when the second one waits already."""
     async with running_mesh(tmp_path / "nats") as mesh:
         for _ in range(2):
@@ -69,7 +73,7 @@ async def test_who_asks_again_after_a_break_gets_the_job_and_not_its_end(tmp_pat
         await client.close()
 
 
-async def test_a_second_request_of_an_id_that_nats_forgot_does_not_end_the_first(tmp_path):
+async def test_a_second_request_of_an_id_that_nats_forgot_does_not_end_the_first(tmp_path: Path) -> None:
     async with running_mesh(tmp_path / "nats", MeshSettings(lanes=1, duplicate_window_s=1)) as mesh:
         await mesh.start_worker(SLOW)
         body = {"id": "shared", "prompt": "Hello", "max_tokens": 400, "on_disconnect": "finish"}
@@ -85,11 +89,11 @@ async def test_a_second_request_of_an_id_that_nats_forgot_does_not_end_the_first
             return await mesh.result("shared") is not None
 
         await wait_until(ended, 20)
-        assert (await mesh.result("shared")).status == "finished"
+        assert present(await mesh.result("shared")).status == "finished"
 
 
 @pytest.mark.parametrize("streams", [True, False], ids=["stream", "unary"])
-async def test_a_requester_that_connects_again_two_seconds_later_is_answered(tmp_path, streams):
+async def test_a_requester_that_connects_again_two_seconds_later_is_answered(tmp_path: Path, streams: bool) -> None:
     """As long as nats-py, Go and Node wait before they try a server again."""
     async with running_mesh(tmp_path / "nats") as mesh:
         worker = await mesh.start_worker(SLOW)
@@ -107,9 +111,9 @@ async def test_a_requester_that_connects_again_two_seconds_later_is_answered(tmp
     assert status == "finished"
 
 
-async def test_an_answer_that_is_ready_before_its_requester_is_back_waits_for_it(server):
+async def test_an_answer_that_is_ready_before_its_requester_is_back_waits_for_it(server: EmbeddedServer) -> None:
     async with connect(ConnectOptions(servers=(server.url,), name="test")) as connection:
-        requests = []
+        requests: list[ServiceRequest] = []
         endpoint = Endpoint("generate", "mesh.rpc.>", "q", requests.append, {})
         service = Service(Broker(connection, Names()), "w", (endpoint,))
         client = await nats.connect(server.url, reconnect_time_wait=1.5, max_reconnect_attempts=-1)
@@ -127,13 +131,13 @@ async def test_an_answer_that_is_ready_before_its_requester_is_back_waits_for_it
         service.close()
 
 
-async def test_somebody_who_listened_to_everything_takes_no_requester_with_him(tmp_path):
+async def test_somebody_who_listened_to_everything_takes_no_requester_with_him(tmp_path: Path) -> None:
     async with running_mesh(tmp_path / "nats") as mesh:
         worker = await mesh.start_worker(SLOW)
         client, watcher = await nats.connect(mesh.url), await nats.connect(mesh.url)
-        probes: list = []
+        probes: list[Msg] = []
 
-        async def heard(message) -> None:
+        async def heard(message: Msg) -> None:
             if message.subject.endswith(".mesh-probe"):
                 probes.append(message)
 
@@ -153,7 +157,9 @@ async def test_somebody_who_listened_to_everything_takes_no_requester_with_him(t
     assert [result["status"] for result in results] == ["finished", "finished"]
 
 
-async def test_a_slow_server_makes_no_requester_go_away(server, monkeypatch):
+async def test_a_slow_server_makes_no_requester_go_away(
+    server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """No answer within the time is no proof that somebody heard the question."""
     monkeypatch.setattr(requester_module, "LOOK_S", 0.05)
     monkeypatch.setattr(requester_module, "REQUESTER_GONE_S", 0.2)
@@ -174,7 +180,7 @@ async def test_a_slow_server_makes_no_requester_go_away(server, monkeypatch):
     assert not gone
 
 
-async def test_a_reply_subject_that_is_too_long_costs_nobody_the_connection(tmp_path):
+async def test_a_reply_subject_that_is_too_long_costs_nobody_the_connection(tmp_path: Path) -> None:
     """The server bounds a line: what is sent to a long subject, with an inbox beside it, may not fit."""
     async with running_mesh(tmp_path / "nats") as mesh:
         await mesh.start_worker(SLOW)
@@ -188,7 +194,7 @@ async def test_a_reply_subject_that_is_too_long_costs_nobody_the_connection(tmp_
     assert "maximum control line exceeded" not in log
 
 
-async def test_a_client_that_is_in_use_is_not_put_away(connection, monkeypatch):
+async def test_a_client_that_is_in_use_is_not_put_away(connection: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(clients_module, "MAX_IDLE", 2)
     clients = Clients(Broker(connection, Names()))
     used = clients.get("used", "json")

@@ -2,6 +2,9 @@
 
 import asyncio
 import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -11,42 +14,45 @@ from mesh import errors
 from mesh.broker import topology
 from mesh.broker.stores.journal import events_of
 from mesh.broker.topology import MeshSettings
+from mesh.client.client import Client
 from mesh.client.internal import core_of, handle_of
+from mesh.client.job import Job
 from mesh.engines.simulator.settings import SimulatorSettings
 from mesh.job_key import JobKey
 from mesh.protocol import codec
-from mesh.protocol.messages import Result, Started
+from mesh.protocol.codec import Encoding
+from mesh.protocol.messages import Event, Result, Started
 from tests.proxy import proxied
-from tests.running import MODEL, running_mesh, wait_until
+from tests.running import MODEL, RunningMesh, running_mesh, wait_until
 
-ASKED = {"prompt": "Tell me of the sea", "max_tokens": 12}
+ASKED: dict[str, Any] = {"prompt": "Tell me of the sea", "max_tokens": 12}
 
 
-async def read(job) -> str:
+async def read(job: Job) -> str:
     return "".join([delta.text async for delta in job])
 
 
-async def executions(mesh, job: str) -> int:
+async def executions(mesh: RunningMesh, job: str) -> int:
     """How often the engine began the job, by its events and by those its readers do not see."""
     subject = f"mesh.sys.attempts.default.{job}"
     events = [*await mesh.history(job), *await read_events(mesh, subject)]
     return sum(isinstance(event, Started) for event in events)
 
 
-async def read_events(mesh, subject: str) -> list:
+async def read_events(mesh: RunningMesh, subject: str) -> list[Event]:
     return events_of(await mesh.broker.journal.read(subject))
 
 
-async def stored(mesh) -> int:
+async def stored(mesh: RunningMesh) -> int:
     """How many requests JetStream ever stored."""
     return int((await topology.stream_state(mesh.connection, "MESH_REQUESTS"))["last_seq"])
 
 
-async def results_of(mesh, job: str) -> int:
+async def results_of(mesh: RunningMesh, job: str) -> int:
     return sum(isinstance(event, Result) for event in await mesh.history(job))
 
 
-async def window_passes(mesh) -> None:
+async def window_passes(mesh: RunningMesh) -> None:
     """Return when JetStream has forgotten every message id it had until now."""
 
     async def publish() -> bool:
@@ -60,12 +66,12 @@ async def window_passes(mesh) -> None:
 
 
 @contextlib.asynccontextmanager
-async def mesh_of(store, **settings):
+async def mesh_of(store: Path, **settings: Any) -> AsyncIterator[tuple[RunningMesh, Client]]:
     async with running_mesh(store, MeshSettings(lanes=1, **settings)) as mesh, mesh_api.connect(mesh.url) as client:
         yield mesh, client
 
 
-async def test_the_same_id_while_it_runs_joins_the_first(mesh, client):
+async def test_the_same_id_while_it_runs_joins_the_first(mesh: RunningMesh, client: Client) -> None:
     first = await client.submit(MODEL, **ASKED, id="twin")
     async for _ in first:
         break
@@ -75,7 +81,7 @@ async def test_the_same_id_while_it_runs_joins_the_first(mesh, client):
     assert await executions(mesh, "twin") == 1
 
 
-async def test_fifty_at_once_from_several_clients_in_both_encodings_run_once(mesh):
+async def test_fifty_at_once_from_several_clients_in_both_encodings_run_once(mesh: RunningMesh) -> None:
     async with contextlib.AsyncExitStack() as stack:
         clients = [
             await stack.enter_async_context(mesh_api.connect(mesh.url, encoding=encoding))
@@ -93,7 +99,9 @@ async def test_fifty_at_once_from_several_clients_in_both_encodings_run_once(mes
 
 
 @pytest.mark.parametrize("stream", [True, False])
-async def test_the_same_id_after_its_result_is_answered_at_once(mesh, client, stream):
+async def test_the_same_id_after_its_result_is_answered_at_once(
+    mesh: RunningMesh, client: Client, stream: bool
+) -> None:
     first = await client.generate(MODEL, **ASKED, id="ended", stream=stream)
     again = await client.submit(MODEL, **ASKED, id="ended", stream=stream)
     assert handle_of(again).is_closed, "submit itself brought the Result"
@@ -102,7 +110,7 @@ async def test_the_same_id_after_its_result_is_answered_at_once(mesh, client, st
     assert await executions(mesh, "ended") == 1
 
 
-async def test_the_same_id_between_its_result_and_the_end_of_its_request_is_answered_at_once(tmp_path):
+async def test_the_same_id_between_its_result_and_the_end_of_its_request_is_answered_at_once(tmp_path: Path) -> None:
     """The worker announces a Result before it acks: who asks again in between has missed the announcement."""
     async with mesh_of(tmp_path / "nats") as (mesh, client):
         first = await client.submit(MODEL, **ASKED, id="between")
@@ -118,7 +126,7 @@ async def test_the_same_id_between_its_result_and_the_end_of_its_request_is_answ
         assert await read(again) == "done"
 
 
-async def test_the_same_id_after_the_server_was_killed_is_not_run_again(tmp_path):
+async def test_the_same_id_after_the_server_was_killed_is_not_run_again(tmp_path: Path) -> None:
     async with mesh_of(tmp_path / "nats") as (mesh, client):
         waiting = await client.submit(MODEL, **ASKED, id="queued")
         await mesh.server.stop(kill=True)
@@ -139,7 +147,7 @@ async def test_the_same_id_after_the_server_was_killed_is_not_run_again(tmp_path
         assert await executions(mesh, "queued") == 1
 
 
-async def test_the_same_id_while_a_killed_server_comes_back_joins_the_running_job(tmp_path):
+async def test_the_same_id_while_a_killed_server_comes_back_joins_the_running_job(tmp_path: Path) -> None:
     async with mesh_of(tmp_path / "nats") as (mesh, client):
         await mesh.start_worker()
         first = await client.submit(MODEL, "A long one", max_tokens=200, id="long")
@@ -154,10 +162,10 @@ async def test_the_same_id_while_a_killed_server_comes_back_joins_the_running_jo
 
 
 @pytest.mark.parametrize("stream", [True, False])
-async def test_the_same_id_after_the_duplicate_window_is_not_run_again(tmp_path, stream):
+async def test_the_same_id_after_the_duplicate_window_is_not_run_again(tmp_path: Path, stream: bool) -> None:
     async with mesh_of(tmp_path / "nats", duplicate_window_s=1) as (mesh, client):
         await mesh.start_worker(SimulatorSettings(model=MODEL, between_tokens_ms=20))
-        long = {"prompt": "A long one", "max_tokens": 400, "id": "running", "stream": stream}
+        long: dict[str, Any] = {"prompt": "A long one", "max_tokens": 400, "id": "running", "stream": stream}
         running = await client.submit(MODEL, **long)
         ended = await client.generate(MODEL, **ASKED, id="ended", stream=stream)
         await window_passes(mesh)
@@ -169,7 +177,7 @@ async def test_the_same_id_after_the_duplicate_window_is_not_run_again(tmp_path,
         assert not handle_of(running).is_closed, "the job ended too soon for this test"
         texts = await asyncio.gather(read(again), read(running))
         assert await again == await running
-        assert texts == [(await running).text] * 2
+        assert list(texts) == [(await running).text] * 2
         await mesh.wait_queue_empty()
         assert await executions(mesh, "ended") == await executions(mesh, "running") == 1
 
@@ -185,7 +193,9 @@ DIFFERENT = {
 
 @pytest.mark.parametrize("change", DIFFERENT.values(), ids=DIFFERENT.keys())
 @pytest.mark.parametrize("encoding", ["json", "msgpack"])
-async def test_the_same_id_for_something_else_is_refused(tmp_path, change, encoding):
+async def test_the_same_id_for_something_else_is_refused(
+    tmp_path: Path, change: dict[str, Any], encoding: Encoding
+) -> None:
     async with mesh_of(tmp_path / "nats") as (mesh, client):
         first = await client.submit(MODEL, **ASKED, id="taken", metadata={"team": "a"})
         async with mesh_api.connect(mesh.url, encoding=encoding) as other:
@@ -198,7 +208,7 @@ async def test_the_same_id_for_something_else_is_refused(tmp_path, change, encod
         assert await executions(mesh, "taken") == 1
 
 
-async def test_another_model_under_the_same_id_is_refused(tmp_path):
+async def test_another_model_under_the_same_id_is_refused(tmp_path: Path) -> None:
     async with mesh_of(tmp_path / "nats") as (mesh, client):
         more = await topology.plan(mesh.broker, MeshSettings(lanes=1), ["other"])
         await topology.apply(mesh.connection, more)
@@ -207,11 +217,11 @@ async def test_another_model_under_the_same_id_is_refused(tmp_path):
             await client.submit("other", **ASKED, id="taken")
 
 
-async def test_a_retry_may_count_its_deadline_anew_and_be_read_in_another_way(tmp_path):
+async def test_a_retry_may_count_its_deadline_anew_and_be_read_in_another_way(tmp_path: Path) -> None:
     """None of these is what is asked; and the first request's deadline is the one that bounds the wait."""
     async with mesh_of(tmp_path / "nats") as (mesh, client):
         first = await client.submit(MODEL, **ASKED, id="retry")
-        soon = {"deadline_unix_ms": 1_000, "result_ttl_ms": 60_000, "stream": False, "session": "s"}
+        soon: dict[str, Any] = {"deadline_unix_ms": 1_000, "result_ttl_ms": 60_000, "stream": False, "session": "s"}
         again = await client.submit(MODEL, **ASKED, id="retry", tier="interactive", **soon)
         assert handle_of(again).statistics().bound_in_s > 600
         await mesh.start_worker()
@@ -219,14 +229,18 @@ async def test_a_retry_may_count_its_deadline_anew_and_be_read_in_another_way(tm
         assert await executions(mesh, "retry") == 1
 
 
-async def test_the_same_id_for_something_else_after_the_first_ended_is_told_by_what_the_result_says(mesh, client):
+async def test_the_same_id_for_something_else_after_the_first_ended_is_told_by_what_the_result_says(
+    mesh: RunningMesh, client: Client
+) -> None:
     ended = await client.generate(MODEL, **ASKED, id="ended", metadata={"team": "a"})
     with pytest.raises(errors.InvalidRequestError, match="another metadata"):
         await client.submit(MODEL, **ASKED, id="ended", metadata={"team": "b"})
     assert await (await client.submit(MODEL, **ASKED, id="ended", metadata={"team": "a"})) == ended
 
 
-async def test_the_same_id_for_something_else_after_the_duplicate_window_ends_in_an_error_for_one(tmp_path):
+async def test_the_same_id_for_something_else_after_the_duplicate_window_ends_in_an_error_for_one(
+    tmp_path: Path,
+) -> None:
     """NATS takes it as new; whose request runs is told by the job's first event, and the other's caller is told."""
     async with mesh_of(tmp_path / "nats", duplicate_window_s=1) as (mesh, client):
         await mesh.start_worker(SimulatorSettings(model=MODEL, between_tokens_ms=20, capacity=1))
@@ -241,14 +255,14 @@ async def test_the_same_id_for_something_else_after_the_duplicate_window_ends_in
         assert (await running.result(timeout=30)).usage.completion_tokens == 400
 
 
-def mesh_has_begun(mesh, job: str):
+def mesh_has_begun(mesh: RunningMesh, job: str) -> Callable[[], Awaitable[bool]]:
     async def found() -> bool:
         return bool(await mesh.history(job))
 
     return found
 
 
-async def test_an_id_whose_answer_is_kept_no_longer_says_so_at_once(mesh, client):
+async def test_an_id_whose_answer_is_kept_no_longer_says_so_at_once(mesh: RunningMesh, client: Client) -> None:
     await client.generate(MODEL, **ASKED, id="short", result_ttl_ms=1000)
     await wait_until(lambda: mesh.result_is_gone("short"), 10)
     async with asyncio.timeout(2):
@@ -259,7 +273,7 @@ async def test_an_id_whose_answer_is_kept_no_longer_says_so_at_once(mesh, client
             await client.submit(MODEL, **ASKED, id="short")
 
 
-async def test_a_submit_whose_acknowledgement_is_lost_is_stored_once_and_read_by_its_sender(mesh):
+async def test_a_submit_whose_acknowledgement_is_lost_is_stored_once_and_read_by_its_sender(mesh: RunningMesh) -> None:
     async with proxied(mesh.server.port) as proxy, mesh_api.connect(proxy.url) as client:
         await client.generate(MODEL, "Warm up", max_tokens=1)
         before = await stored(mesh)
@@ -277,14 +291,14 @@ async def test_a_submit_whose_acknowledgement_is_lost_is_stored_once_and_read_by
         assert await executions(mesh, job.id) == 1
 
 
-async def test_a_first_submit_asks_nats_for_one_thing(client, monkeypatch):
+async def test_a_first_submit_asks_nats_for_one_thing(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     """The comparison costs only those who send an id twice."""
     await client.generate(MODEL, "Warm up", max_tokens=1)
     sent = []
     connection = core_of(client).connection
     publish = connection.publish
 
-    def recorded(subject: str, *arguments: object, **more: object) -> None:
+    def recorded(subject: str, *arguments: Any, **more: Any) -> None:
         sent.append(subject)
         publish(subject, *arguments, **more)
 

@@ -1,6 +1,9 @@
 """The jobs in a queue as an operator lists them, and the whole life of one."""
 
 import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,28 +15,29 @@ from mesh.engines.simulator.settings import SimulatorSettings
 from mesh.errors import InvalidRequestError, ResultNotFoundError
 from mesh.job_key import JobKey
 from mesh.protocol import codec
-from mesh.protocol.messages import TIERS, Started
+from mesh.protocol.messages import TIERS, Started, Tier
 from mesh.worker.worker import WorkerOptions
 from tests.running import MODEL, RunningMesh, running_mesh, wait_until
 
 SLOW = SimulatorSettings(model=MODEL, between_tokens_ms=50.0)
-LONG = {"max_tokens": 1000, "ignore_eos": True}
+LONG: dict[str, Any] = {"max_tokens": 1000, "ignore_eos": True}
 
 
 @pytest.fixture
-async def empty(tmp_path):
+async def empty(tmp_path: Path) -> AsyncIterator[RunningMesh]:
     """A mesh of two lanes and no worker."""
     async with running_mesh(tmp_path / "nats", topology.MeshSettings(lanes=2)) as mesh:
         yield mesh
 
 
-async def listed(mesh: RunningMesh, limit: int = 50, **selection: str) -> list[tuple[str, str]]:
+async def listed(mesh: RunningMesh, limit: int = 50, **selection: Any) -> list[tuple[str, str]]:
     found = await JobLister(mesh.broker).listing(JobSelection(**selection), limit)
     return [(each.job, each.state) for each in found.jobs]
 
 
-async def test_jobs_that_wait_are_listed_oldest_first_and_counted_by_tenant(empty):
-    for tenant, tier in (("a", "standard"), ("b", "batch"), ("b", "standard")):
+async def test_jobs_that_wait_are_listed_oldest_first_and_counted_by_tenant(empty: RunningMesh) -> None:
+    places: tuple[tuple[str, Tier], ...] = (("a", "standard"), ("b", "batch"), ("b", "standard"))
+    for tenant, tier in places:
         async with api.connect(empty.url, tenant=tenant) as client:
             for number in range(2):
                 await client.submit(MODEL, f"{number}", id=f"{tenant}-{tier}-{number}", tier=tier)
@@ -49,7 +53,7 @@ async def test_jobs_that_wait_are_listed_oldest_first_and_counted_by_tenant(empt
         await listed(empty, tenant="*")
 
 
-async def test_jobs_that_run_come_first_with_worker_attempt_and_tokens(empty):
+async def test_jobs_that_run_come_first_with_worker_attempt_and_tokens(empty: RunningMesh) -> None:
     async with api.connect(empty.url) as client:
         for number in range(6):
             await client.submit(MODEL, f"{number}", id=f"j{number}", tier="batch", **LONG)
@@ -75,7 +79,7 @@ async def test_jobs_that_run_come_first_with_worker_attempt_and_tokens(empty):
         assert await urgent.cancel() == "cancelled"
 
 
-async def test_a_job_that_streams_nothing_is_known_to_run(mesh):
+async def test_a_job_that_streams_nothing_is_known_to_run(mesh: RunningMesh) -> None:
     await mesh.start_worker(SLOW, WorkerOptions(model=MODEL, name="w-slow"))
     async with api.connect(mesh.url) as client:
         job = await client.submit(MODEL, "quiet", id="quiet", stream=False, **LONG)
@@ -87,7 +91,7 @@ async def test_a_job_that_streams_nothing_is_known_to_run(mesh):
         await job.cancel()
 
 
-async def test_a_job_whose_worker_is_gone_is_said_to_wait_for_another(empty):
+async def test_a_job_whose_worker_is_gone_is_said_to_wait_for_another(empty: RunningMesh) -> None:
     async with api.connect(empty.url) as client:
         job = await client.submit(MODEL, "x", id="orphan", **LONG)
         gone = Started(id="orphan", attempt=1, index=0, worker="w-gone", unix_ms=1, sequence=job.sequence)
@@ -100,7 +104,9 @@ async def test_a_job_whose_worker_is_gone_is_said_to_wait_for_another(empty):
         ]
 
 
-async def test_a_job_for_a_model_nobody_declared_is_listed_though_others_were_given_out_later(empty):
+async def test_a_job_for_a_model_nobody_declared_is_listed_though_others_were_given_out_later(
+    empty: RunningMesh,
+) -> None:
     await empty.connection.request("mesh.req.typo.standard.default.x", b'{"id": "lost", "prompt": "x"}')
     async with api.connect(empty.url) as client:
         for tier in TIERS:
@@ -112,7 +118,7 @@ async def test_a_job_for_a_model_nobody_declared_is_listed_though_others_were_gi
     assert ("lost", "queued") in await listed(empty)
 
 
-async def test_ten_thousand_queued_jobs_cost_what_is_shown_of_them(empty):
+async def test_ten_thousand_queued_jobs_cost_what_is_shown_of_them(empty: RunningMesh) -> None:
     for number in range(10_000):
         subject = empty.names.request(MODEL, "batch", f"t{number % 3}", f"a{number}")
         empty.connection.publish(subject, b'{"prompt": "Hi"}')
@@ -153,11 +159,13 @@ async def told(mesh: RunningMesh, job: str, tenant: str = "default", **more: boo
     return await JobDetailReader(mesh.broker).tell(JobKey(tenant, job), **more)
 
 
-async def test_a_finished_job_is_told_with_attempts_moments_and_result(mesh):
+async def test_a_finished_job_is_told_with_attempts_moments_and_result(mesh: RunningMesh) -> None:
     async with api.connect(mesh.url) as client:
         await client.generate(MODEL, "Hello", id="done", max_tokens=4, ignore_eos=True, stream=True)
     await mesh.wait_queue_empty()
     life = await told(mesh, "done")
+    assert life is not None
+    assert life.result is not None
     assert (life.status, life.model, life.result.status, life.job_state, life.waits) == (
         "finished",
         MODEL,
@@ -178,13 +186,14 @@ async def test_a_finished_job_is_told_with_attempts_moments_and_result(mesh):
     assert life.moments[0].at_ms == 0
 
 
-async def test_a_job_that_waits_says_why_and_its_prompt_only_if_asked(empty):
+async def test_a_job_that_waits_says_why_and_its_prompt_only_if_asked(empty: RunningMesh) -> None:
     async with api.connect(empty.url, tenant="acme") as client:
         for number in range(5):
             await client.submit(MODEL, "a secret", id=f"j{number}", session=f"{number}", max_tokens=7)
     life = await told(empty, "j3", "acme")
     assert (life.status, life.ahead, life.tier) == ("queued", 3, "standard")
     assert [each.code for each in life.waits] == ["no_worker", "position", "deadline"]
+    assert life.request is not None
     assert life.request.fields == {"max_tokens": 7, "session": "3"}
     assert (life.prompt, life.request.input) == (None, "prompt of 8 characters")
     assert (await told(empty, "j3", "acme", has_prompt=True)).prompt == "a secret"
@@ -192,7 +201,7 @@ async def test_a_job_that_waits_says_why_and_its_prompt_only_if_asked(empty):
     assert (first.ahead, last.ahead) == (0, 4)
 
 
-async def test_a_job_behind_a_full_worker_says_so(empty):
+async def test_a_job_behind_a_full_worker_says_so(empty: RunningMesh) -> None:
     await empty.start_worker(SLOW, WorkerOptions(model=MODEL, capacity=2))
     async with api.connect(empty.url) as client:
         for number in range(8):
@@ -208,19 +217,21 @@ async def test_a_job_behind_a_full_worker_says_so(empty):
         assert (life.status, life.waits, life.attempts[0].outcome) == ("running", [], "runs")
 
 
-async def test_a_job_that_was_given_up_is_told_with_its_letter_and_how_each_attempt_failed(mesh):
+async def test_a_job_that_was_given_up_is_told_with_its_letter_and_how_each_attempt_failed(mesh: RunningMesh) -> None:
     async with api.connect(mesh.url) as client:
         fails = {"simulate": {"fail": True}}
         await client.generate(MODEL, "x", id="bad", metadata=fails, max_tokens=3, stream=True)
     await mesh.wait_queue_empty()
     life = await told(mesh, "bad")
+    assert life.dead_letter is not None
     assert (life.status, life.dead_letter.code, life.tier) == ("failed", "attempts_exhausted", "standard")
     assert [each.outcome.split(":")[0] for each in life.attempts[:2]] == ["failed", "failed"]
+    assert life.request is not None
     assert life.request.fields["max_tokens"] == 3
     assert {"note", "buried", "result"} <= {each.kind for each in life.moments}
 
 
-async def test_an_unknown_job_is_not_found_and_the_tenant_that_has_it_is_named(mesh):
+async def test_an_unknown_job_is_not_found_and_the_tenant_that_has_it_is_named(mesh: RunningMesh) -> None:
     async with api.connect(mesh.url, tenant="acme") as client:
         await client.generate(MODEL, "x", id="theirs", max_tokens=2)
     with pytest.raises(ResultNotFoundError, match="acme has a job of that id"):
@@ -229,7 +240,7 @@ async def test_an_unknown_job_is_not_found_and_the_tenant_that_has_it_is_named(m
         await told(mesh, "nobody")
 
 
-async def test_a_job_of_which_the_result_alone_is_left_is_told_from_that(mesh):
+async def test_a_job_of_which_the_result_alone_is_left_is_told_from_that(mesh: RunningMesh) -> None:
     async with api.connect(mesh.url) as client:
         await client.generate(MODEL, "x", id="old", max_tokens=2, stream=True)
     await mesh.wait_queue_empty()
@@ -239,7 +250,7 @@ async def test_a_job_of_which_the_result_alone_is_left_is_told_from_that(mesh):
     assert [each.kind for each in life.moments] == ["stored", "result"]
 
 
-async def test_one_of_ten_thousand_queued_jobs_is_found_and_placed_quickly(empty):
+async def test_one_of_ten_thousand_queued_jobs_is_found_and_placed_quickly(empty: RunningMesh) -> None:
     for number in range(10_000):
         subject = empty.names.request(MODEL, "batch", "t", f"a{number}")
         empty.connection.publish(subject, b'{"id": "j%d", "prompt": "Hi"}' % number)

@@ -2,6 +2,8 @@
 
 import asyncio
 import time
+from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
@@ -31,7 +33,7 @@ class CountingStore(PresenceStore):
 
 
 @pytest.fixture
-async def store(tmp_path):
+async def store(tmp_path: Path) -> AsyncIterator[CountingStore]:
     async with running_mesh(tmp_path / "nats") as mesh:
         store = CountingStore(mesh.broker)
         vars(mesh.broker)["workers"] = store

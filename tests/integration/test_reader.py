@@ -10,6 +10,10 @@ import shutil
 import signal
 import threading
 import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,28 +22,30 @@ from mesh import errors
 from mesh.broker import topology
 from mesh.broker.topology import MeshSettings
 from mesh.client.assembly import Restarted
+from mesh.client.client import Client
 from mesh.client.internal import INBOX_EVENTS, PAGE_EVENTS, ClientCore, core_of, handle_of
+from mesh.client.job import Job
 from mesh.engines.simulator.settings import SimulatorSettings
 from mesh.job_key import JobKey
 from mesh.protocol import codec
 from mesh.protocol.messages import Result
-from tests.chaos.test_crash_points import SCRIPT
 from tests.proxy import proxied
-from tests.running import MODEL, running_mesh, wait_until
+from tests.running import CRASHING_WORKER, MODEL, RunningMesh, running_mesh, wait_until
 
 SLOWLY = SimulatorSettings(model=MODEL, between_tokens_ms=10)
 
 
-async def read(job) -> str:
+async def read(job: Job) -> str:
     text = ""
     async for delta in job:
         text = "" if isinstance(delta, Restarted) else text + delta.text
     return text
 
 
-async def read_strictly(job, index: int = 0) -> tuple[str, list[int]]:
+async def read_strictly(job: Job, index: int = 0) -> tuple[str, list[int]]:
     """What a job shows: each token once, in order, without a restart."""
-    text, ids = "", []
+    text = ""
+    ids: list[int] = []
     async for delta in job:
         assert not isinstance(delta, Restarted)
         assert delta.index == index + len(ids)
@@ -47,23 +53,27 @@ async def read_strictly(job, index: int = 0) -> tuple[str, list[int]]:
     return text, ids
 
 
-def shown_tokens(job) -> int:
+def shown_tokens(job: Job) -> int:
     return handle_of(job).statistics().shown_tokens
 
 
-def held_events(job) -> int:
+def is_beyond(job: Job, index: int) -> bool:
+    return shown_tokens(job) > index
+
+
+def held_events(job: Job) -> int:
     """Events and deltas in memory that its reader has not taken."""
     found = handle_of(job).statistics()
     return found.inbox_events + found.ready
 
 
-async def purge_events(mesh) -> None:
+async def purge_events(mesh: RunningMesh) -> None:
     """As if they had reached the age at which the journal drops them."""
     await mesh.connection.request("$JS.API.STREAM.PURGE.MESH_EVENTS")
 
 
 @contextlib.asynccontextmanager
-async def mesh_of(store, settings: SimulatorSettings | None = None):
+async def mesh_of(store: Path, settings: SimulatorSettings | None = None) -> AsyncIterator[tuple[RunningMesh, Client]]:
     """A mesh with one worker, and a client."""
     async with running_mesh(store, MeshSettings(lanes=1)) as mesh, mesh_api.connect(mesh.url) as client:
         if settings is not None:
@@ -74,13 +84,13 @@ async def mesh_of(store, settings: SimulatorSettings | None = None):
 # Cut off.
 
 
-async def test_a_reader_that_is_cut_off_again_and_again_sees_each_token_once(tmp_path):
+async def test_a_reader_that_is_cut_off_again_and_again_sees_each_token_once(tmp_path: Path) -> None:
     async with mesh_of(tmp_path / "nats", SLOWLY) as (mesh, _), proxied(mesh.server.port) as proxy:
         async with mesh_api.connect(proxy.url) as client:
             job = await client.submit(MODEL, "A long one", max_tokens=150)
             reading = asyncio.create_task(read_strictly(job))
             for index in (10, 50, 90, 120):
-                await wait_until(lambda index=index: shown_tokens(job) > index)
+                await wait_until(partial(is_beyond, job, index))
                 proxy.cut()
             text, ids = await reading
             assert text == (await job).text
@@ -88,7 +98,7 @@ async def test_a_reader_that_is_cut_off_again_and_again_sees_each_token_once(tmp
         assert proxy.connections == 5
 
 
-async def test_a_reader_whose_connection_goes_silent_finds_out_and_goes_on(tmp_path):
+async def test_a_reader_whose_connection_goes_silent_finds_out_and_goes_on(tmp_path: Path) -> None:
     """No end and no reset: only the pings tell."""
     async with (
         mesh_of(tmp_path / "nats", SLOWLY) as (mesh, _),
@@ -105,7 +115,9 @@ async def test_a_reader_whose_connection_goes_silent_finds_out_and_goes_on(tmp_p
         assert text == (await job).text
 
 
-async def test_a_result_that_came_and_went_while_its_reader_was_cut_off_is_read_from_the_journal(tmp_path):
+async def test_a_result_that_came_and_went_while_its_reader_was_cut_off_is_read_from_the_journal(
+    tmp_path: Path,
+) -> None:
     async with (
         mesh_of(tmp_path / "nats", SLOWLY) as (mesh, _),
         proxied(mesh.server.port) as proxy,
@@ -122,7 +134,7 @@ async def test_a_result_that_came_and_went_while_its_reader_was_cut_off_is_read_
 # Late, and from an index.
 
 
-async def test_a_reader_resumes_from_any_chunk_it_had(tmp_path):
+async def test_a_reader_resumes_from_any_chunk_it_had(tmp_path: Path) -> None:
     """What it had and what it gets make the whole, while the job runs and when it ended."""
     async with mesh_of(tmp_path / "nats", SLOWLY) as (mesh, client):
         job = await client.submit(MODEL, "A story", max_tokens=60, id="story")
@@ -148,7 +160,7 @@ async def test_a_reader_resumes_from_any_chunk_it_had(tmp_path):
                 assert index + len(ids) == 60
 
 
-async def test_a_reader_that_resumes_where_the_events_are_gone_begins_anew_and_is_told(tmp_path):
+async def test_a_reader_that_resumes_where_the_events_are_gone_begins_anew_and_is_told(tmp_path: Path) -> None:
     async with mesh_of(tmp_path / "nats", SLOWLY) as (mesh, client):
         result = await client.generate(MODEL, "A story", max_tokens=20, id="story", stream=True)
         await purge_events(mesh)
@@ -159,7 +171,7 @@ async def test_a_reader_that_resumes_where_the_events_are_gone_begins_anew_and_i
             client.job("story", index=-1)
 
 
-async def test_the_events_are_kept_no_longer_and_the_result_is(tmp_path):
+async def test_the_events_are_kept_no_longer_and_the_result_is(tmp_path: Path) -> None:
     async with mesh_of(tmp_path / "nats", SLOWLY) as (mesh, client):
         result = await client.generate(MODEL, "A story", max_tokens=20, id="story", stream=True)
         await purge_events(mesh)
@@ -167,7 +179,7 @@ async def test_the_events_are_kept_no_longer_and_the_result_is(tmp_path):
         assert await client.job("story") == result
 
 
-async def test_many_readers_come_at_any_time_and_see_the_same(tmp_path):
+async def test_many_readers_come_at_any_time_and_see_the_same(tmp_path: Path) -> None:
     async with mesh_of(tmp_path / "nats", SLOWLY) as (mesh, client), contextlib.AsyncExitStack() as stack:
         others = [await stack.enter_async_context(mesh_api.connect(mesh.url)) for _ in range(4)]
         job = await client.submit(MODEL, "For all", max_tokens=100, id="all")
@@ -183,7 +195,7 @@ async def test_many_readers_come_at_any_time_and_see_the_same(tmp_path):
 # Slow, interrupted, or twice on one handle.
 
 
-async def test_a_slow_reader_holds_little_slows_nobody_and_misses_nothing(tmp_path):
+async def test_a_slow_reader_holds_little_slows_nobody_and_misses_nothing(tmp_path: Path) -> None:
     fast = SimulatorSettings(model=MODEL, first_token_ms=0, between_tokens_ms=1)
     async with mesh_of(tmp_path / "nats", fast) as (_, client):
         job = await client.submit(MODEL, "Much", max_tokens=1500, id="much")
@@ -204,7 +216,7 @@ async def test_a_slow_reader_holds_little_slows_nobody_and_misses_nothing(tmp_pa
 
 
 @pytest.mark.parametrize("is_live", [True, False])
-async def test_a_reader_that_leaves_and_comes_back_goes_on_where_it_was(tmp_path, is_live):
+async def test_a_reader_that_leaves_and_comes_back_goes_on_where_it_was(tmp_path: Path, is_live: bool) -> None:
     """Left by a break, a time limit of its own or of the handle; live, and while it reads the journal."""
     async with mesh_of(tmp_path / "nats", SLOWLY) as (_, client):
         job = await client.submit(MODEL, "A story", max_tokens=120, id="story")
@@ -227,7 +239,7 @@ async def test_a_reader_that_leaves_and_comes_back_goes_on_where_it_was(tmp_path
         assert "".join(texts) + rest == (await job).text
 
 
-async def test_two_iterations_of_one_handle_do_not_share_its_tokens_in_silence(tmp_path):
+async def test_two_iterations_of_one_handle_do_not_share_its_tokens_in_silence(tmp_path: Path) -> None:
     async with mesh_of(tmp_path / "nats", SLOWLY) as (_, client):
         job = await client.submit(MODEL, "A story", max_tokens=50)
         older = asyncio.create_task(read(job))
@@ -241,7 +253,7 @@ async def test_two_iterations_of_one_handle_do_not_share_its_tokens_in_silence(t
 # What cannot come.
 
 
-async def test_a_result_kept_no_longer_is_an_error_and_not_a_wait(tmp_path):
+async def test_a_result_kept_no_longer_is_an_error_and_not_a_wait(tmp_path: Path) -> None:
     async with mesh_of(tmp_path / "nats", SLOWLY) as (mesh, client):
         await client.generate(MODEL, "Forget me", max_tokens=2, result_ttl_ms=1000, id="short")
         await wait_until(lambda: mesh.result_is_gone("short"), 10)
@@ -258,7 +270,7 @@ async def test_a_result_kept_no_longer_is_an_error_and_not_a_wait(tmp_path):
 
 
 @pytest.mark.parametrize("is_served", [True, False])
-async def test_an_unknown_id_is_an_error_with_workers_and_without(tmp_path, is_served):
+async def test_an_unknown_id_is_an_error_with_workers_and_without(tmp_path: Path, is_served: bool) -> None:
     async with mesh_of(tmp_path / "nats", SLOWLY if is_served else None) as (_, client), asyncio.timeout(5):
         with pytest.raises(errors.ResultNotFoundError, match=r"unknown.*never existed"):
             await client.job("never-was")
@@ -266,7 +278,7 @@ async def test_an_unknown_id_is_an_error_with_workers_and_without(tmp_path, is_s
             await read(client.job("never-was"))
 
 
-async def test_a_job_that_waits_for_a_worker_is_not_called_unknown(tmp_path):
+async def test_a_job_that_waits_for_a_worker_is_not_called_unknown(tmp_path: Path) -> None:
     async with mesh_of(tmp_path / "nats") as (mesh, client):
         await client.submit(MODEL, "Wait", max_tokens=3, id="waits")
         async with mesh_api.connect(mesh.url) as other:
@@ -277,7 +289,7 @@ async def test_a_job_that_waits_for_a_worker_is_not_called_unknown(tmp_path):
             assert (await job.result(timeout=10)).status == "finished"
 
 
-async def test_a_job_that_ends_while_it_is_asked_for_is_not_called_unknown(tmp_path):
+async def test_a_job_that_ends_while_it_is_asked_for_is_not_called_unknown(tmp_path: Path) -> None:
     """A worker looks into journal, store and queue one after the other; the job may end between two looks."""
     async with mesh_of(tmp_path / "nats") as (mesh, client):
         store = mesh.broker.results
@@ -297,7 +309,7 @@ async def test_a_job_that_ends_while_it_is_asked_for_is_not_called_unknown(tmp_p
         assert len(answers) == 1
 
 
-async def test_a_job_that_a_server_lost_with_its_store_is_an_error_and_not_a_wait(tmp_path):
+async def test_a_job_that_a_server_lost_with_its_store_is_an_error_and_not_a_wait(tmp_path: Path) -> None:
     async with mesh_of(tmp_path / "nats") as (mesh, client):
         job = await client.submit(MODEL, "Lost")
         await mesh.server.stop(kill=True)
@@ -310,7 +322,7 @@ async def test_a_job_that_a_server_lost_with_its_store_is_an_error_and_not_a_wai
             await job.result(timeout=20)
 
 
-async def test_a_job_whose_reader_was_cut_off_while_it_waits_is_not_called_unknown(tmp_path):
+async def test_a_job_whose_reader_was_cut_off_while_it_waits_is_not_called_unknown(tmp_path: Path) -> None:
     async with mesh_of(tmp_path / "nats") as (mesh, client):
         job = await client.submit(MODEL, "Kept", max_tokens=3)
         await mesh.server.stop(kill=True)
@@ -325,7 +337,7 @@ async def test_a_job_whose_reader_was_cut_off_while_it_waits_is_not_called_unkno
 
 # Bounds.
 
-CALLS = {
+CALLS: dict[str, Callable[[Client, Job], Awaitable[object]]] = {
     "result": lambda client, job: job.result(timeout=0.5),
     "chunk": lambda client, job: anext(job.deltas(timeout=0.5)),
     "chunk of a job by id": lambda client, job: anext(client.job("other", timeout=0.5).deltas()),
@@ -354,9 +366,9 @@ NEXT_STEP = (
 
 
 @pytest.mark.parametrize("loss", ["the server is killed", "the server is frozen", "the worker is killed"])
-async def test_every_wait_ends_within_the_bound_it_was_given(tmp_path, loss):
+async def test_every_wait_ends_within_the_bound_it_was_given(tmp_path: Path, loss: str) -> None:
     async with running_mesh(tmp_path / "nats", MeshSettings(lanes=1)) as mesh:
-        worker = await mesh.start_child(SCRIPT)
+        worker = await mesh.start_child(CRASHING_WORKER)
         try:
             async with mesh_api.connect(mesh.url) as client:
                 job = await client.submit(MODEL, "For ever", max_tokens=5000, id="bound")
@@ -367,6 +379,7 @@ async def test_every_wait_ends_within_the_bound_it_was_given(tmp_path, loss):
                 if loss == "the server is killed":
                     await mesh.server.stop(kill=True)
                 elif loss == "the server is frozen":
+                    assert mesh.server.process is not None
                     os.kill(mesh.server.process.pid, signal.SIGSTOP)
                 with pytest.raises(errors.WaitTimeoutError):
                     async for _ in job.deltas(timeout=0.5):
@@ -385,16 +398,19 @@ async def test_every_wait_ends_within_the_bound_it_was_given(tmp_path, loss):
             assert time.monotonic() - began < 3, "closing"
         finally:
             if loss == "the server is frozen":
+                assert mesh.server.process is not None
                 os.kill(mesh.server.process.pid, signal.SIGCONT)
 
 
-async def test_without_a_bound_of_the_callers_the_jobs_deadline_counts(tmp_path, monkeypatch):
+async def test_without_a_bound_of_the_callers_the_jobs_deadline_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Worker and server are killed: nobody is left to end the job as expired."""
     monkeypatch.setattr(ClientCore, "margin_s", 0.5)
     async with running_mesh(tmp_path / "nats", MeshSettings(lanes=1)) as mesh:
-        worker = await mesh.start_child(SCRIPT)
+        worker = await mesh.start_child(CRASHING_WORKER)
         async with mesh_api.connect(mesh.url) as client:
-            soon = {"deadline_unix_ms": time.time_ns() // 1_000_000 + 1500}
+            soon: dict[str, Any] = {"deadline_unix_ms": time.time_ns() // 1_000_000 + 1500}
             job = await client.submit(MODEL, "For ever", max_tokens=5000, **soon)
             reading = asyncio.create_task(read(job))
             await wait_until(lambda: shown_tokens(job) > 0)
@@ -407,10 +423,12 @@ async def test_without_a_bound_of_the_callers_the_jobs_deadline_counts(tmp_path,
                     await job
 
 
-async def test_a_deadline_that_nobody_is_there_to_keep_ends_the_wait(tmp_path, monkeypatch):
+async def test_a_deadline_that_nobody_is_there_to_keep_ends_the_wait(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(ClientCore, "margin_s", 0.3)
     async with mesh_of(tmp_path / "nats") as (mesh, client):
-        soon = {"deadline_unix_ms": time.time_ns() // 1_000_000 + 500}
+        soon: dict[str, Any] = {"deadline_unix_ms": time.time_ns() // 1_000_000 + 500}
         job = await client.submit(MODEL, "Nobody is there", id="late", **soon)
         with pytest.raises(errors.WaitTimeoutError, match=r"mesh workers.*goes on.*client\.job"):
             await asyncio.wait_for(job.result(), 5)
@@ -418,11 +436,11 @@ async def test_a_deadline_that_nobody_is_there_to_keep_ends_the_wait(tmp_path, m
         assert (await client.job("late").result(timeout=10)).status == "expired"
 
 
-async def test_the_margin_is_longer_than_a_dead_workers_lease():
+async def test_the_margin_is_longer_than_a_dead_workers_lease() -> None:
     assert 2 * MeshSettings().ack_wait_s < ClientCore.margin_s
 
 
-async def test_connecting_to_a_port_that_says_nothing_ends(tmp_path):
+async def test_connecting_to_a_port_that_says_nothing_ends(tmp_path: Path) -> None:
     async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read()
         writer.close()
@@ -437,7 +455,7 @@ async def test_connecting_to_a_port_that_says_nothing_ends(tmp_path):
     mute.close()
 
 
-async def test_leaving_the_client_ends_every_wait(tmp_path):
+async def test_leaving_the_client_ends_every_wait(tmp_path: Path) -> None:
     async with mesh_of(tmp_path / "nats") as (mesh, _):
         async with mesh_api.connect(mesh.url) as client:
             job = await client.submit(MODEL, "Nobody is there")
@@ -453,7 +471,7 @@ async def test_leaving_the_client_ends_every_wait(tmp_path):
 # The same without an event loop.
 
 
-def test_a_blocking_client_has_the_same_bounds_and_the_same_readers(tmp_path):
+def test_a_blocking_client_has_the_same_bounds_and_the_same_readers(tmp_path: Path) -> None:
     with served(tmp_path / "nats") as url, mesh_api.blocking.connect(url) as client:
         job = client.submit(MODEL, "A story", max_tokens=30, id="story")
         texts = []
@@ -482,11 +500,11 @@ def test_a_blocking_client_has_the_same_bounds_and_the_same_readers(tmp_path):
             client.generate(MODEL, "Long", max_tokens=5000, timeout=0.2)
 
 
-def test_closing_a_blocking_client_ends_the_waits_of_other_threads(tmp_path):
+def test_closing_a_blocking_client_ends_the_waits_of_other_threads(tmp_path: Path) -> None:
     with served(tmp_path / "nats") as url:
         outcomes: list[object] = []
 
-        def wait(work) -> None:
+        def wait(work: Callable[[], object]) -> None:
             try:
                 outcomes.append(work())
             except BaseException as error:
@@ -521,7 +539,7 @@ def test_closing_a_blocking_client_ends_the_waits_of_other_threads(tmp_path):
 
 
 @contextlib.contextmanager
-def served(store):
+def served(store: Path) -> Iterator[str]:
     """A mesh with a worker in a thread of its own; its URL."""
     started, stop, found = threading.Event(), threading.Event(), {}
 

@@ -1,17 +1,19 @@
 """The soak's own instruments: a proxy that cuts and heals, a watcher that hears what JetStream refuses."""
 
 import asyncio
+from collections.abc import AsyncIterator
 
 import pytest
 
 from mesh.broker.broker import Broker
 from mesh.broker.stores.results import ResultStore
-from mesh.broker.transport.connection import connect
+from mesh.broker.transport.connection import Connection, connect
 from mesh.broker.transport.options import ConnectOptions
 from mesh.job_key import JobKey
 from mesh.protocol import codec, headers
 from mesh.protocol.messages import Result, Started
 from mesh.protocol.subjects import Names
+from mesh.server import EmbeddedServer
 from mesh.verify.soak.history import RunHistory
 from mesh.verify.soak.proxy import Proxy
 from mesh.verify.soak.wire import Watcher
@@ -23,7 +25,7 @@ RESULT = codec.encode(Result(id="j", tenant="t", model="m", status="finished", t
 
 
 @pytest.fixture
-async def watched(mesh_server):
+async def watched(mesh_server: EmbeddedServer) -> AsyncIterator[tuple[RunHistory, Watcher]]:
     """A history, and the watcher that writes it."""
     history = RunHistory()
     clock = asyncio.get_running_loop().time
@@ -37,7 +39,9 @@ async def watched(mesh_server):
         watcher.close()
 
 
-async def test_the_watcher_sees_what_is_refused_and_under_which_fence(watched, connection):
+async def test_the_watcher_sees_what_is_refused_and_under_which_fence(
+    watched: tuple[RunHistory, Watcher], connection: Connection
+) -> None:
     history, _ = watched
     subject = NAMES.events(JobKey("t", "j"))
     for fence in (0, 7):
@@ -54,7 +58,9 @@ async def test_the_watcher_sees_what_is_refused_and_under_which_fence(watched, c
     assert [sent.order for sent in history.sent] == sorted(sent.order for sent in history.sent)
 
 
-async def test_the_watcher_sees_results_with_their_fence_and_acks_with_their_reply(watched, connection):
+async def test_the_watcher_sees_results_with_their_fence_and_acks_with_their_reply(
+    watched: tuple[RunHistory, Watcher], connection: Connection
+) -> None:
     history, watcher = watched
     assert await ResultStore(Broker(connection, NAMES)).create(JobKey("t", "j"), RESULT, 60_000)
     consumer = f"$JS.ACK.{NAMES.requests_stream}.c.1.42.1.1700000000000000000.0"
@@ -72,7 +78,9 @@ async def test_the_watcher_sees_results_with_their_fence_and_acks_with_their_rep
     assert watcher.ended == set()  # a Result that is stored, and not announced
 
 
-async def test_the_watcher_knows_which_request_is_whose(watched, connection):
+async def test_the_watcher_knows_which_request_is_whose(
+    watched: tuple[RunHistory, Watcher], connection: Connection
+) -> None:
     history, _ = watched
     subject = NAMES.request("simulator", "standard", "default", "x")
     await connection.request(
@@ -82,7 +90,9 @@ async def test_the_watcher_knows_which_request_is_whose(watched, connection):
     assert history.sequences == {1: "job-1"}
 
 
-async def test_the_watcher_notes_when_it_was_deaf(watched, mesh_server):
+async def test_the_watcher_notes_when_it_was_deaf(
+    watched: tuple[RunHistory, Watcher], mesh_server: EmbeddedServer
+) -> None:
     history, _ = watched
     known = len(history.missed)
     await mesh_server.stop(kill=True)
@@ -92,7 +102,7 @@ async def test_the_watcher_notes_when_it_was_deaf(watched, mesh_server):
 
 
 @pytest.fixture
-async def proxied(server):
+async def proxied(server: EmbeddedServer) -> AsyncIterator[tuple[Proxy, Connection]]:
     """A proxy before `server`, and a connection through it."""
     proxy = Proxy([server.port])
     await proxy.start()
@@ -101,7 +111,9 @@ async def proxied(server):
     await proxy.close()
 
 
-async def test_what_was_sent_into_a_cut_way_arrives_late(proxied, connection):
+async def test_what_was_sent_into_a_cut_way_arrives_late(
+    proxied: tuple[Proxy, Connection], connection: Connection
+) -> None:
     proxy, through = proxied
     heard: list[bytes] = []
     connection.subscribe("x", lambda subject, reply, payload, header: heard.append(payload))
@@ -116,14 +128,14 @@ async def test_what_was_sent_into_a_cut_way_arrives_late(proxied, connection):
     assert through.reconnects == 0
 
 
-async def test_a_torn_way_is_found_again(proxied):
+async def test_a_torn_way_is_found_again(proxied: tuple[Proxy, Connection]) -> None:
     proxy, through = proxied
     proxy.reset()
     await wait_until(lambda: through.reconnects == 1)
     await through.request("$JS.API.INFO")
 
 
-async def test_a_slow_way_is_slow_each_way(proxied):
+async def test_a_slow_way_is_slow_each_way(proxied: tuple[Proxy, Connection]) -> None:
     proxy, through = proxied
     proxy.delay_s = 0.1
     start_s = asyncio.get_running_loop().time()
@@ -131,7 +143,7 @@ async def test_a_slow_way_is_slow_each_way(proxied):
     assert asyncio.get_running_loop().time() - start_s >= 0.2
 
 
-async def test_a_proxy_takes_the_next_server_when_the_first_is_gone(server):
+async def test_a_proxy_takes_the_next_server_when_the_first_is_gone(server: EmbeddedServer) -> None:
     gone = Proxy([1])
     await gone.start()
     free = gone.port

@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
@@ -24,7 +26,7 @@ SLOW = SimulatorSettings(model=MODEL, between_tokens_ms=20.0)
 
 
 @pytest.fixture
-async def slow(tmp_path):
+async def slow(tmp_path: Path) -> AsyncIterator[RunningMesh]:
     """A mesh with one worker that takes 20 ms a token."""
     async with running_mesh(tmp_path / "nats") as mesh:
         await mesh.start_worker(SLOW, WorkerOptions(model=MODEL, name="w-one"))
@@ -32,7 +34,7 @@ async def slow(tmp_path):
 
 
 @contextlib.asynccontextmanager
-async def tailing(mesh: RunningMesh, tenant: str, job: str = "*"):
+async def tailing(mesh: RunningMesh, tenant: str, job: str = "*") -> AsyncIterator[EventTail]:
     tail = EventTail(mesh.broker, tenant, job)
     try:
         yield tail
@@ -57,16 +59,17 @@ def check_whole(told: list[TailEvent]) -> None:
     first, *deltas, last = [each.event for each in told]
     assert isinstance(first, Started)
     assert isinstance(last, Result)
-    index = 0
+    index, text = 0, ""
     for delta in deltas:
         assert isinstance(delta, Delta)
         assert delta.index == index
         index += len(delta.token_ids)
-    assert "".join(delta.text for delta in deltas) == last.text
+        text += delta.text
+    assert text == last.text
     assert index == last.usage.completion_tokens
 
 
-async def test_all_jobs_of_a_tenant_are_told_and_no_other(slow):
+async def test_all_jobs_of_a_tenant_are_told_and_no_other(slow: RunningMesh) -> None:
     async with (
         tailing(slow, "a") as tail,
         api.connect(slow.url, tenant="a") as mine,
@@ -80,7 +83,7 @@ async def test_all_jobs_of_a_tenant_are_told_and_no_other(slow):
         check_whole(each)
 
 
-async def test_a_job_that_had_begun_is_told_from_its_first_token(slow):
+async def test_a_job_that_had_begun_is_told_from_its_first_token(slow: RunningMesh) -> None:
     async with api.connect(slow.url) as client:
         job = await client.submit(MODEL, "x", id="early", max_tokens=60, ignore_eos=True)
         async for delta in job:
@@ -91,7 +94,7 @@ async def test_a_job_that_had_begun_is_told_from_its_first_token(slow):
     check_whole(told["early"])
 
 
-async def test_what_did_not_fit_is_read_back(slow, monkeypatch):
+async def test_what_did_not_fit_is_read_back(slow: RunningMesh, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tail_module, "MAX_WAITING", 2)
     async with tailing(slow, "default") as tail, api.connect(slow.url) as client:
         for job in ("one", "two"):
@@ -101,7 +104,7 @@ async def test_what_did_not_fit_is_read_back(slow, monkeypatch):
     check_whole(told["two"])  # of which nothing was heard in time
 
 
-async def test_what_was_lost_with_the_connection_is_read_back(slow):
+async def test_what_was_lost_with_the_connection_is_read_back(slow: RunningMesh) -> None:
     async with (
         proxied(slow.server.port) as proxy,
         connect(ConnectOptions(servers=(proxy.url,), name="tail")) as connection,
@@ -121,7 +124,7 @@ async def test_what_was_lost_with_the_connection_is_read_back(slow):
     check_whole(told)
 
 
-async def test_one_job_is_followed_to_its_result_and_no_further(slow):
+async def test_one_job_is_followed_to_its_result_and_no_further(slow: RunningMesh) -> None:
     async with tailing(slow, "default", "it") as tail, api.connect(slow.url) as client:
         await client.submit(MODEL, "x", id="it", max_tokens=10, ignore_eos=True)
         async with asyncio.timeout(15):
@@ -129,7 +132,7 @@ async def test_one_job_is_followed_to_its_result_and_no_further(slow):
     check_whole(told)
 
 
-async def test_a_queued_job_is_waited_for(tmp_path):
+async def test_a_queued_job_is_waited_for(tmp_path: Path) -> None:
     async with running_mesh(tmp_path / "nats") as mesh, api.connect(mesh.url) as client:
         await client.submit(MODEL, "x", id="later", max_tokens=3, ignore_eos=True)
         async with tailing(mesh, "default", "later") as tail, asyncio.timeout(15):
@@ -143,7 +146,7 @@ async def test_a_queued_job_is_waited_for(tmp_path):
     check_whole(told)
 
 
-async def test_a_job_that_streams_nothing_ends_with_its_result(slow):
+async def test_a_job_that_streams_nothing_ends_with_its_result(slow: RunningMesh) -> None:
     async with api.connect(slow.url) as client:
         await client.submit(MODEL, "x", id="quiet", max_tokens=20, ignore_eos=True, stream=False)
         async with tailing(slow, "default", "quiet") as tail, asyncio.timeout(15):
@@ -151,23 +154,23 @@ async def test_a_job_that_streams_nothing_ends_with_its_result(slow):
     assert [type(each.event) for each in told] == [Result]
 
 
-async def test_a_job_whose_events_are_gone_is_told_by_its_result(slow):
+async def test_a_job_whose_events_are_gone_is_told_by_its_result(slow: RunningMesh) -> None:
     async with api.connect(slow.url) as client:
         await client.generate(MODEL, "x", id="old", max_tokens=5, stream=True)
     await slow.wait_queue_empty()
     await slow.connection.request("$JS.API.STREAM.PURGE.MESH_EVENTS")
     async with tailing(slow, "default", "old") as tail, asyncio.timeout(15):
         told = [each async for each in tail.follow_job(JobKey("default", "old")) if each is not None]
-    assert [each.event.status for each in told] == ["finished"]
+    assert [isinstance(each.event, Result) and each.event.status for each in told] == ["finished"]
 
 
-async def test_an_unknown_job_is_refused(slow):
+async def test_an_unknown_job_is_refused(slow: RunningMesh) -> None:
     async with tailing(slow, "default", "nobody") as tail:
         with pytest.raises(ResultNotFoundError, match="nobody"):
             await anext(tail.follow_job(JobKey("default", "nobody")))
 
 
-async def test_a_takeover_is_told_where_it_happens(slow):
+async def test_a_takeover_is_told_where_it_happens(slow: RunningMesh) -> None:
     events = [
         Started(id="moved", attempt=1, index=0, worker="w-1", unix_ms=1),
         Delta(id="moved", attempt=1, index=0, text="a", token_ids=[1]),
@@ -182,7 +185,9 @@ async def test_a_takeover_is_told_where_it_happens(slow):
     assert [each.event for each in told["moved"]] == events
 
 
-async def test_what_is_forgotten_of_too_many_jobs_is_told_again_and_not_lost(slow, monkeypatch):
+async def test_what_is_forgotten_of_too_many_jobs_is_told_again_and_not_lost(
+    slow: RunningMesh, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(tail_module, "MAX_JOBS", 1)
     async with tailing(slow, "default") as tail, api.connect(slow.url) as client:
         for job in ("one", "two"):
@@ -193,7 +198,7 @@ async def test_what_is_forgotten_of_too_many_jobs_is_told_again_and_not_lost(slo
         assert {delta.index for delta in deltas} >= {0, 4}
 
 
-async def test_a_closed_tail_hears_nothing(slow):
+async def test_a_closed_tail_hears_nothing(slow: RunningMesh) -> None:
     async with tailing(slow, "default") as tail:
         tail.close()
         async with api.connect(slow.url) as client:

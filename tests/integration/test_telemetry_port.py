@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import socket
+from collections.abc import AsyncIterator
 
 import pytest
 
@@ -21,7 +22,7 @@ async def broken() -> Page:
 
 
 @pytest.fixture
-async def port():
+async def port() -> AsyncIterator[int]:
     async with endpoint.opened("127.0.0.1", 0, {"/hello": hello, "/broken": broken}) as opened:
         yield opened.port
 
@@ -42,26 +43,26 @@ def get(path: str) -> bytes:
     return f"GET {path} HTTP/1.1\r\nHost: here\r\n\r\n".encode()
 
 
-async def test_a_page_is_answered_and_the_connection_closed(port):
+async def test_a_page_is_answered_and_the_connection_closed(port: int) -> None:
     answer = await ask(port, get("/hello"))
     assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
     assert answer.endswith(b"\r\n\r\nhello\n")
 
 
-async def test_an_unknown_path_names_those_there_are(port):
+async def test_an_unknown_path_names_those_there_are(port: int) -> None:
     answer = await ask(port, get("/"))
     assert answer.startswith(b"HTTP/1.1 404 ")
     assert b"/hello" in answer
 
 
-async def test_a_page_that_breaks_is_a_500_without_the_reason(port, caplog):
+async def test_a_page_that_breaks_is_a_500_without_the_reason(port: int, caplog: pytest.LogCaptureFixture) -> None:
     answer = await ask(port, get("/broken"))
     assert answer.startswith(b"HTTP/1.1 500 ")
     assert b"a fault" not in answer
     assert "a fault of the page" in caplog.text
 
 
-async def test_a_body_is_not_waited_for(port):
+async def test_a_body_is_not_waited_for(port: int) -> None:
     answer = await ask(port, b"POST /hello HTTP/1.1\r\nContent-Length: 1000000\r\n\r\nhalf of it")
     assert answer.startswith(b"HTTP/1.1 405 ")
 
@@ -74,12 +75,12 @@ async def test_a_body_is_not_waited_for(port):
         (b"x" * (MOST_HEAD_BYTES * 4), 431),
     ],
 )
-async def test_garbage_and_huge_heads_are_refused(port, request_bytes, status):
+async def test_garbage_and_huge_heads_are_refused(port: int, request_bytes: bytes, status: int) -> None:
     answer = await ask(port, request_bytes)
     assert answer.startswith(f"HTTP/1.1 {status} ".encode())
 
 
-async def test_half_a_request_that_ends_is_refused(port):
+async def test_half_a_request_that_ends_is_refused(port: int) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(b"GET /hel")
     writer.write_eof()
@@ -87,7 +88,7 @@ async def test_half_a_request_that_ends_is_refused(port):
     writer.close()
 
 
-async def test_who_sends_too_slowly_is_shown_out(port, monkeypatch):
+async def test_who_sends_too_slowly_is_shown_out(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(endpoint, "HEAD_S", 0.2)
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(b"GET /hello HTTP/1.1\r\n")
@@ -95,7 +96,7 @@ async def test_who_sends_too_slowly_is_shown_out(port, monkeypatch):
     writer.close()
 
 
-async def test_who_takes_no_answer_is_shown_out_too(monkeypatch):
+async def test_who_takes_no_answer_is_shown_out_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(endpoint, "HEAD_S", 0.3)
     monkeypatch.setattr(endpoint, "ANSWER_S", 0.2)
 
@@ -110,32 +111,32 @@ async def test_who_takes_no_answer_is_shown_out_too(monkeypatch):
         writer.close()
 
 
-async def test_many_who_say_nothing_do_not_keep_a_probe_out(port):
+async def test_many_who_say_nothing_do_not_keep_a_probe_out(port: int) -> None:
     silent = [await asyncio.open_connection("127.0.0.1", port) for _ in range(endpoint.MOST_VISITORS * 2)]
     assert (await ask(port, get("/hello"))).startswith(b"HTTP/1.1 200 ")
     for _, writer in silent:
         writer.close()
 
 
-async def test_as_many_as_may_come_at_once_are_all_answered(port):
+async def test_as_many_as_may_come_at_once_are_all_answered(port: int) -> None:
     answers = await asyncio.gather(*(ask(port, get("/hello")) for _ in range(endpoint.MOST_VISITORS)))
     assert all(answer.startswith(b"HTTP/1.1 200 ") for answer in answers)
 
 
-async def test_a_port_that_is_taken_is_a_setting_that_cannot_be_used(port):
+async def test_a_port_that_is_taken_is_a_setting_that_cannot_be_used(port: int) -> None:
     with pytest.raises(ConfigError, match="cannot be listened on") as refused:
         async with endpoint.opened("127.0.0.1", port, {}):
             pass
     assert refused.value.key == "telemetry-port"
 
 
-async def test_an_address_that_is_none_is_a_setting_that_cannot_be_used():
+async def test_an_address_that_is_none_is_a_setting_that_cannot_be_used() -> None:
     with pytest.raises(ConfigError, match="cannot be listened on"):
         async with endpoint.opened("no.such.host.invalid", 0, {}):
             pass
 
 
-async def test_the_port_is_free_once_it_is_closed():
+async def test_the_port_is_free_once_it_is_closed() -> None:
     async with endpoint.opened("127.0.0.1", 0, {"/hello": hello}) as opened:
         port = opened.port
         await ask(port, get("/hello"))
@@ -143,7 +144,7 @@ async def test_the_port_is_free_once_it_is_closed():
         pass
 
 
-async def test_ipv6_is_spoken_where_it_is_there():
+async def test_ipv6_is_spoken_where_it_is_there() -> None:
     try:
         with socket.create_server(("::1", 0), family=socket.AF_INET6):
             pass

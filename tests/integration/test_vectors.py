@@ -7,12 +7,15 @@ under "Test vectors". The mesh is spoken to with stock nats-py here, and nothing
 import asyncio
 import base64
 import json
+from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import nats
 import pytest
 import pytest_asyncio
+from nats.aio.msg import Msg
 
 from mesh.engines.simulator.settings import SimulatorSettings
 from mesh.worker.worker import WorkerOptions
@@ -21,7 +24,7 @@ from tests.running import MODEL, running_mesh, wait_until
 FOLDER = Path(__file__).parents[2] / "nats"
 FILE = json.loads((FOLDER / "vectors.json").read_text())
 VECTORS = {vector["name"]: vector for vector in FILE["vectors"]}
-KINDS = {"integer": int, "integer or null": (int, type(None)), "string": str}
+KINDS: dict[object, type | tuple[type, ...]] = {"integer": int, "integer or null": (int, type(None)), "string": str}
 DEADLINE_S = 20
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -33,18 +36,18 @@ class Stranger:
     def __init__(self, client: nats.NATS, encoding: str) -> None:
         self.client = client
         self.encoding = encoding
-        self._events: list[dict] = []
+        self._events: list[dict[str, Any]] = []
 
     async def listen(self) -> None:
         await self.client.subscribe("mesh.live.default.*", cb=self._heard)
 
-    async def _heard(self, message) -> None:
+    async def _heard(self, message: Msg) -> None:
         self._events.append(decoded(message.data))
 
-    def events(self, job: str) -> list[dict]:
+    def events(self, job: str) -> list[dict[str, Any]]:
         return [event for event in self._events if event["id"] == job]
 
-    def sent(self, vector: dict) -> tuple[bytes, dict[str, str] | None]:
+    def sent(self, vector: dict[str, Any]) -> tuple[bytes, dict[str, str] | None]:
         """The body of a vector, and its headers."""
         headers = dict(vector.get("headers", {}))
         if "raw" in vector:
@@ -57,29 +60,28 @@ class Stranger:
             body = json.dumps(body_of(vector), ensure_ascii=False).encode()
         return body, headers or None
 
-    async def submit(self, vector: dict) -> dict:
+    async def submit(self, vector: dict[str, Any]) -> dict[str, Any]:
         """The answer to its publish."""
         body, headers = self.sent(vector)
-        return json.loads(
-            (await self.client.request(vector["subject"], body, timeout=DEADLINE_S, headers=headers)).data
-        )
+        answer = await self.client.request(vector["subject"], body, timeout=DEADLINE_S, headers=headers)
+        return decoded(answer.data)
 
-    async def ended(self, job: str) -> dict:
+    async def ended(self, job: str) -> dict[str, Any]:
         """Its Result, once that was announced."""
         await wait_until(lambda: [e for e in self.events(job) if e["type"] == "result"], DEADLINE_S)
         return self.events(job)[-1]
 
-    async def stored(self, job: str) -> dict:
+    async def stored(self, job: str) -> dict[str, Any]:
         subject = f"$JS.API.DIRECT.GET.KV_mesh_results.$KV.mesh_results.default.{job}"
         return decoded((await self.client.request(subject, b"", timeout=DEADLINE_S)).data)
 
-    async def ask(self, step: dict) -> list[dict]:
+    async def ask(self, step: dict[str, Any]) -> list[dict[str, Any]]:
         """Every reply to a request, up to the first that is empty or, where one is expected, the only one."""
         inbox = self.client.new_inbox()
         replies = await self.client.subscribe(inbox)
         body, headers = self.sent(step) if "body" in step or "raw" in step else (b"", None)
         await self.client.publish(step["subject"], body, reply=inbox, headers=headers)
-        found: list[dict] = []
+        found: list[dict[str, Any]] = []
         while len(found) < (1 if "reply" in step else 1000):
             message = await replies.next_msg(timeout=DEADLINE_S)
             if not message.data:
@@ -92,7 +94,7 @@ class Stranger:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module", params=["json", "msgpack"])
-async def stranger(request, tmp_path_factory):
+async def stranger(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stranger]:
     """One who speaks JSON, and one who speaks MessagePack, to a worker that takes one job at a time."""
     async with running_mesh(tmp_path_factory.mktemp("nats")) as mesh:
         settings = SimulatorSettings(model=MODEL, first_token_ms=1, between_tokens_ms=1)
@@ -104,7 +106,7 @@ async def stranger(request, tmp_path_factory):
         await client.close()
 
 
-def body_of(vector: dict) -> dict:
+def body_of(vector: dict[str, Any]) -> object:
     """The body as it is sent: {"$repeat": [text, times]} stands for a long string."""
     if not isinstance(vector["body"], dict):
         return vector["body"]
@@ -114,15 +116,16 @@ def body_of(vector: dict) -> dict:
     }
 
 
-def decoded(body: bytes) -> dict:
-    return json.loads(body) if body[:1] == b"{" else msgspec.msgpack.decode(body)
+def decoded(body: bytes) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(body) if body[:1] == b"{" else msgspec.msgpack.decode(body)
+    return found
 
 
-def joined(events: list[dict]) -> list[dict]:
+def joined(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The events with neighbouring deltas made one: where an output is cut is not part of the protocol."""
-    found: list[dict] = []
+    found: list[dict[str, Any]] = []
     for event in events:
-        last = found[-1] if found else {"type": ""}
+        last: dict[str, Any] = found[-1] if found else {"type": ""}
         if event["type"] == last["type"] == "delta":
             assert event["index"] == last["index"] + len(last["token_ids"])
             text, token_ids = last["text"] + event["text"], last["token_ids"] + event["token_ids"]
@@ -132,7 +135,7 @@ def joined(events: list[dict]) -> list[dict]:
     return found
 
 
-def whole(event: dict, job: str) -> dict:
+def whole(event: dict[str, Any], job: str) -> dict[str, Any]:
     """An expected event with what the file leaves out."""
     return {"id": job, **FILE["defaults"][event["type"]], **event}
 
@@ -155,14 +158,14 @@ def check(expected: object, found: object) -> None:
     assert matches(expected, found), f"expected {json.dumps(expected)}\nfound    {json.dumps(found)}"
 
 
-def check_refusal(expected: dict, found: list[dict]) -> None:
+def check_refusal(expected: dict[str, Any], found: list[dict[str, Any]]) -> None:
     """One empty message with these headers, and maybe others."""
     assert len(found) == 1
     check(expected, {name: value for name, value in found[0].items() if name in expected})
 
 
 @pytest.mark.parametrize("name", VECTORS)
-async def test_the_mesh_does_what_the_vector_says(stranger, name):
+async def test_the_mesh_does_what_the_vector_says(stranger: Stranger, name: str) -> None:
     vector = VECTORS[name]
     if "ack" not in vector:  # asked at the front door
         for step in (vector, *vector.get("afterwards", [])):
@@ -190,7 +193,7 @@ async def test_the_mesh_does_what_the_vector_says(stranger, name):
         await stranger.ask({"subject": f"mesh.ctl.default.cancel.busy-{name}", "reply": {}})
 
 
-async def check_step(stranger: Stranger, step: dict, job: str) -> None:
+async def check_step(stranger: Stranger, step: dict[str, Any], job: str) -> None:
     """One request about a job, and what comes back."""
     found = await stranger.ask(step)
     if "reply" in step:
@@ -211,7 +214,7 @@ def table() -> str:
     return "\n".join(lines)
 
 
-def asked(vector: dict) -> str:
+def asked(vector: dict[str, Any]) -> str:
     """Where a request goes, if not to the usual place, and what it holds, but for its id."""
     usual = f"mesh.req.{MODEL}.standard.default.any"
     headers = vector.get("headers", {})
@@ -223,11 +226,11 @@ def asked(vector: dict) -> str:
         body = base64.b64decode(vector["raw"])
         shown = body.decode() if body.isascii() else f"{body.hex(' ')}"
         return where + (f"`{shown}`" if body else "nothing")
-    body = {key: value for key, value in vector["body"].items() if key != "id" or value != vector.get("job")}
-    return where + f"`{json.dumps(body, ensure_ascii=False)}`"
+    fields = {key: value for key, value in vector["body"].items() if key != "id" or value != vector.get("job")}
+    return where + f"`{json.dumps(fields, ensure_ascii=False)}`"
 
 
-def heard(vector: dict) -> str:
+def heard(vector: dict[str, Any]) -> str:
     """Attempt, index and tokens of each event before the Result, and the steps meanwhile."""
     words = [
         f"{event['type']} {event.get('attempt', 1)}/{event.get('index', 0)}"
@@ -239,7 +242,7 @@ def heard(vector: dict) -> str:
     return "; ".join(steps + words) or "none"
 
 
-def ended(vector: dict) -> str:
+def ended(vector: dict[str, Any]) -> str:
     """Status, then the reason or the error, then the output; or what was refused."""
     if "refusal" in vector:
         refusal = vector["refusal"]
@@ -254,17 +257,17 @@ def ended(vector: dict) -> str:
     return f"{status}, `{result['finish_reason']}`: {json.dumps(text, ensure_ascii=False)}"
 
 
-def part_of(marked: dict) -> str:
+def part_of(marked: dict[str, Any]) -> str:
     """What a message must hold."""
-    return marked["$has"].removesuffix(": ")
+    return str(marked["$has"]).removesuffix(": ")
 
 
-async def test_the_table_in_the_protocol_says_the_same():
+async def test_the_table_in_the_protocol_says_the_same() -> None:
     page = (FOLDER / "PROTOCOL.md").read_text()
     assert table() in page, f"PROTOCOL.md should hold this table:\n{table()}"
 
 
-async def test_each_messagepack_body_is_the_json_body():
+async def test_each_messagepack_body_is_the_json_body() -> None:
     for vector in FILE["vectors"]:
         if "msgpack" in vector:
             assert msgspec.msgpack.decode(base64.b64decode(vector["msgpack"])) == vector["body"], vector["name"]

@@ -8,9 +8,13 @@ import asyncio
 import contextlib
 import json
 import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
 
 import nats
 import pytest
+from nats.aio.msg import Msg
 
 import mesh as library
 from mesh.broker import topology
@@ -36,11 +40,11 @@ from mesh.protocol.messages import Delta, LaterEvent, Result, Started
 from mesh.protocol.subjects import Names
 from mesh.protocol.version import PROTOCOL
 from mesh.server import EmbeddedServer
-from tests.running import MODEL, RunningMesh, running_mesh, wait_until
+from tests.running import MODEL, RunningMesh, present, running_mesh, wait_until
 from tests.tenancy import running_tenancy
 
 pytestmark = pytest.mark.timeout(60)
-PROMPT = {"prompt": "Once upon a time", "max_tokens": 12, "temperature": 0}
+PROMPT: dict[str, Any] = {"prompt": "Once upon a time", "max_tokens": 12, "temperature": 0}
 REQUESTS = f"mesh.req.{MODEL}.standard.default.any"
 RPC = f"mesh.rpc.default.{MODEL}"
 UPGRADE = "pip install -U inference-mesh"
@@ -53,7 +57,7 @@ class LaterSpeaker:
         self.client = client
         self._last: dict[str, int] = {}
 
-    async def publish(self, job: str, event: dict) -> None:
+    async def publish(self, job: str, event: dict[str, Any]) -> None:
         """One event of a job, fenced by the one before."""
         subject = f"mesh.out.default.{job}"
         expected = {"Nats-Expected-Last-Subject-Sequence": str(self._last.get(job, 0)), "Mesh-Zone": "a"}
@@ -69,9 +73,16 @@ class LaterSpeaker:
             job, {"type": "started", "worker": worker, "unix_ms": now_ms(), "sequence": sequence, "device": "gpu-7"}
         )
 
-    async def end(self, job: str, status: str, text: str, **fields: object) -> dict:
+    async def end(self, job: str, status: str, text: str, **fields: object) -> dict[str, Any]:
         """The Result, stored and announced."""
-        body = {"type": "result", "id": job, "tenant": "default", "model": MODEL, "status": status, "text": text}
+        body: dict[str, Any] = {
+            "type": "result",
+            "id": job,
+            "tenant": "default",
+            "model": MODEL,
+            "status": status,
+            "text": text,
+        }
         body |= {"attempts": 1, "worker": "w-later", "usage": {"completion_tokens": 2, "thoughts": 3}, "cost": 7}
         body |= fields
         create = {"Nats-Expected-Last-Subject-Sequence": "0"}
@@ -91,7 +102,13 @@ class LaterSpeaker:
 
     async def beat(self, worker: str, **fields: object) -> None:
         """The presence of a worker."""
-        body = {"worker": worker, "model": MODEL, "state": "ready", "engine": "simulator", "engine_version": "1"}
+        body: dict[str, Any] = {
+            "worker": worker,
+            "model": MODEL,
+            "state": "ready",
+            "engine": "simulator",
+            "engine_version": "1",
+        }
         body |= {"version": "9.9.0", "host": "h", "pid": 1, "capacity": 4, "running": 0, "protocol": "1.1"}
         body |= {"beat_unix_ms": now_ms(), "zone": "a"} | fields
         await self.client.request(f"$KV.mesh_workers.{worker}", json.dumps(body).encode(), timeout=5)
@@ -102,14 +119,14 @@ def now_ms() -> int:
 
 
 @pytest.fixture
-async def empty(tmp_path):
+async def empty(tmp_path: Path) -> AsyncIterator[RunningMesh]:
     """A mesh without a worker."""
     async with running_mesh(tmp_path / "nats") as running:
         yield running
 
 
 @contextlib.asynccontextmanager
-async def later_on(url: str):
+async def later_on(url: str) -> AsyncIterator[LaterSpeaker]:
     client = await nats.connect(url)
     try:
         yield LaterSpeaker(client)
@@ -118,7 +135,7 @@ async def later_on(url: str):
 
 
 @pytest.fixture
-async def later(empty):
+async def later(empty: RunningMesh) -> AsyncIterator[LaterSpeaker]:
     async with later_on(empty.url) as speaker:
         yield speaker
 
@@ -139,7 +156,7 @@ async def declare(mesh: RunningMesh, protocol: str | None) -> None:
 
 
 @pytest.mark.parametrize(("protocol", "spoken"), [("1", "1.0"), ("1.0", "1.0"), ("1.7", "1.7")])
-async def test_a_mesh_of_the_same_major_is_used(empty, protocol, spoken):
+async def test_a_mesh_of_the_same_major_is_used(empty: RunningMesh, protocol: str, spoken: str) -> None:
     await declare(empty, protocol)
     await empty.start_worker()
     async with library.connect(empty.url) as client:
@@ -148,7 +165,9 @@ async def test_a_mesh_of_the_same_major_is_used(empty, protocol, spoken):
 
 
 @pytest.mark.parametrize(("protocol", "helps"), [("2.0", UPGRADE), ("0.9", "mesh init --namespace")])
-async def test_a_mesh_of_another_major_is_refused_by_client_worker_and_door(empty, protocol, helps):
+async def test_a_mesh_of_another_major_is_refused_by_client_worker_and_door(
+    empty: RunningMesh, protocol: str, helps: str
+) -> None:
     await declare(empty, protocol)
     with pytest.raises(VersionError, match=f"protocol {protocol}, and this program 1.0") as refused:
         async with library.connect(empty.url):
@@ -161,14 +180,14 @@ async def test_a_mesh_of_another_major_is_refused_by_client_worker_and_door(empt
 
 
 @pytest.mark.parametrize("protocol", [None, "", "one", "1.0.0", "-1", "1.x"])
-async def test_a_mesh_without_a_readable_version_is_no_mesh(empty, protocol):
+async def test_a_mesh_without_a_readable_version_is_no_mesh(empty: RunningMesh, protocol: str | None) -> None:
     await declare(empty, protocol)
     with pytest.raises(TopologyError, match=r"mesh\.protocol"):
         async with library.connect(empty.url):
             pass
 
 
-async def test_init_raises_the_minor_writes_what_is_garbled_and_lowers_nothing(empty):
+async def test_init_raises_the_minor_writes_what_is_garbled_and_lowers_nothing(empty: RunningMesh) -> None:
     async def declared() -> str:
         return str((await topology.read_settings(empty.broker)).protocol)
 
@@ -185,7 +204,9 @@ async def test_init_raises_the_minor_writes_what_is_garbled_and_lowers_nothing(e
     assert await declared() == "1.2"
 
 
-async def test_a_later_programs_init_raises_the_minor_of_the_mesh(empty, monkeypatch):
+async def test_a_later_programs_init_raises_the_minor_of_the_mesh(
+    empty: RunningMesh, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(init_action, "PROTOCOL", PROTOCOL._replace(minor=2))
     where = Nats((empty.url,), None, None, None, None, None, None, None, False, "mesh")
     shape = TopologyOptions(None, None, None, None, None, None, None)
@@ -194,7 +215,7 @@ async def test_a_later_programs_init_raises_the_minor_of_the_mesh(empty, monkeyp
         assert str((await topology.read_settings(empty.broker)).protocol) == declared
 
 
-async def test_a_tenants_client_is_told_by_an_answer(tmp_path):
+async def test_a_tenants_client_is_told_by_an_answer(tmp_path: Path) -> None:
     """Its account has no JetStream: the version stands in what the control service says."""
     async with running_tenancy(tmp_path, ["acme"]) as tenancy:
         await tenancy.start_worker()
@@ -206,7 +227,7 @@ async def test_a_tenants_client_is_told_by_an_answer(tmp_path):
 
 
 @contextlib.asynccontextmanager
-async def confined(tmp_path, kind: str):
+async def confined(tmp_path: Path, kind: str) -> AsyncIterator[tuple[Any, ...]]:
     """A client without JetStream, as in a tenant's account, before a control service of protocol 2.0.
 
     With it: what it publishes to the queue, and the headers with which it asks.
@@ -217,7 +238,7 @@ async def confined(tmp_path, kind: str):
         async with later_on(server.url) as later:
             submitted, asked = await later.client.subscribe("other.req.>"), []
 
-            async def answer(message) -> None:
+            async def answer(message: Msg) -> None:
                 asked.append(dict(message.headers or {}))
                 if kind == "answer":
                     said = {"model": MODEL, "max_model_len": 0, "id": "j", "status": "running", "protocol": "2.0"}
@@ -242,7 +263,7 @@ async def confined(tmp_path, kind: str):
 
 
 @pytest.mark.parametrize("kind", ["answer", "refusal"])
-async def test_a_tenants_client_refuses_a_mesh_of_another_major_before_it_submits(tmp_path, kind):
+async def test_a_tenants_client_refuses_a_mesh_of_another_major_before_it_submits(tmp_path: Path, kind: str) -> None:
     async with confined(tmp_path, kind) as (client, submitted, asked):
         with pytest.raises(VersionError, match=r"2\.0"):
             await client.submit(MODEL, **PROMPT)
@@ -251,7 +272,7 @@ async def test_a_tenants_client_refuses_a_mesh_of_another_major_before_it_submit
 
 
 @pytest.mark.parametrize("kind", ["answer", "refusal"])
-async def test_a_tenants_handle_of_a_job_ends_with_a_mesh_of_another_major(tmp_path, kind):
+async def test_a_tenants_handle_of_a_job_ends_with_a_mesh_of_another_major(tmp_path: Path, kind: str) -> None:
     """It says so at once, rather than wait for a Result that it could not read."""
     async with confined(tmp_path, kind) as (client, _, asked):
         with pytest.raises(VersionError, match=r"2\.0"):
@@ -262,7 +283,7 @@ async def test_a_tenants_handle_of_a_job_ends_with_a_mesh_of_another_major(tmp_p
 # Requests.
 
 
-async def test_every_request_says_which_version_it_speaks(empty, later):
+async def test_every_request_says_which_version_it_speaks(empty: RunningMesh, later: LaterSpeaker) -> None:
     heard = await later.client.subscribe("mesh.req.>")
     await later.client.flush()
     async with library.connect(empty.url) as client:
@@ -272,21 +293,25 @@ async def test_every_request_says_which_version_it_speaks(empty, later):
 
 
 @pytest.mark.parametrize("version", ["1.0", "1", "1.9"])
-async def test_a_request_of_the_same_major_runs(empty, later, version):
+async def test_a_request_of_the_same_major_runs(empty: RunningMesh, later: LaterSpeaker, version: str) -> None:
     await empty.start_worker()
     await later.submit("same", version, thoughts={"most": 5})
     await wait_until(lambda: has_result(empty, "same"))
-    assert (await empty.result("same")).status == "finished"
+    assert present(await empty.result("same")).status == "finished"
 
 
 @pytest.mark.parametrize(
     ("version", "code"), [("2.0", "unsupported"), ("0.1", "unsupported"), ("x", "invalid_request")]
 )
-async def test_a_request_of_another_major_is_refused_and_never_run(empty, later, version, code):
+async def test_a_request_of_another_major_is_refused_and_never_run(
+    empty: RunningMesh, later: LaterSpeaker, version: str, code: str
+) -> None:
     worker = await empty.start_worker()
     await later.submit("other", version, prompt={"in_2_0": "a prompt is an object"})
     await wait_until(lambda: has_result(empty, "other"))
     result = await empty.result("other")
+    assert result is not None
+    assert result.error is not None
     assert (result.status, result.error.code, result.attempts) == ("failed", code, 0)
     assert result.error.message.startswith("Mesh-Protocol: ")
     assert not result.error.retryable
@@ -311,7 +336,7 @@ async def has_result(mesh: RunningMesh, job: str) -> bool:
 
 
 @pytest.mark.parametrize("last", ["delta", "progress"])
-async def test_a_worker_goes_on_after_a_journal_with_events_it_does_not_know(tmp_path, last):
+async def test_a_worker_goes_on_after_a_journal_with_events_it_does_not_know(tmp_path: Path, last: str) -> None:
     async with running_mesh(tmp_path / "nats") as mesh, later_on(mesh.url) as later:
         await mesh.start_worker(SimulatorSettings(model=MODEL))
         async with library.connect(mesh.url) as client:
@@ -329,6 +354,8 @@ async def test_a_worker_goes_on_after_a_journal_with_events_it_does_not_know(tmp
         await wait_until(lambda: has_result(mesh, "taken"), 20)
         await mesh.wait_queue_empty()
         result = await mesh.result("taken")
+        assert result is not None
+        assert whole is not None
         assert (result.status, result.text, result.attempts) == ("finished", whole.text, 2)
         entries = await mesh.journal_entries("taken")
         started = entries[before].event
@@ -338,7 +365,7 @@ async def test_a_worker_goes_on_after_a_journal_with_events_it_does_not_know(tmp
         assert [each.later.type for each in entries if each.later is not None] == ["placed", "progress"][: before - 2]
 
 
-async def test_a_verdict_that_is_not_known_counts_as_a_failed_attempt(empty, later):
+async def test_a_verdict_that_is_not_known_counts_as_a_failed_attempt(empty: RunningMesh, later: LaterSpeaker) -> None:
     """Attempts stay bounded whatever a later worker notes of them."""
     sequence = await later.submit("noted")
     for attempt in (1, 2, 3):
@@ -353,17 +380,19 @@ async def test_a_verdict_that_is_not_known_counts_as_a_failed_attempt(empty, lat
     await empty.start_worker()
     await wait_until(lambda: has_result(empty, "noted"), 20)
     result = await empty.result("noted")
+    assert result is not None
+    assert result.error is not None
     assert (result.status, result.error.code, result.attempts) == ("failed", "attempts_exhausted", 4)
 
 
-async def test_a_result_of_a_status_that_is_not_known_is_left_as_it_is(empty, later):
+async def test_a_result_of_a_status_that_is_not_known_is_left_as_it_is(empty: RunningMesh, later: LaterSpeaker) -> None:
     """The job ended: a worker that gets its request again announces nothing else, and removes it."""
     await later.submit("ended")
     await later.begin("ended")
     stored = await later.end("ended", "preempted", "One")
     worker = await empty.start_worker()
     await empty.wait_queue_empty()
-    assert (await empty.result("ended")).status == stored["status"] == "preempted"
+    assert present(await empty.result("ended")).status == stored["status"] == "preempted"
     assert worker.statistics().tokens == 0
     assert isinstance((await empty.history("ended"))[-1], Result)
 
@@ -382,7 +411,9 @@ async def write_all(later: LaterSpeaker, job: str, status: str = "preempted") ->
 
 
 @pytest.mark.parametrize("when", ["live", "from the journal"])
-async def test_a_reader_sees_the_output_and_a_status_it_does_not_know(empty, later, when):
+async def test_a_reader_sees_the_output_and_a_status_it_does_not_know(
+    empty: RunningMesh, later: LaterSpeaker, when: str
+) -> None:
     async with library.connect(empty.url) as client:
         job = client.job("read") if when == "live" else None
         await later.submit("read")
@@ -396,10 +427,12 @@ async def test_a_reader_sees_the_output_and_a_status_it_does_not_know(empty, lat
         with pytest.raises(JobFailedError, match="job read preempted: made room") as failed:
             result.raise_for_status()
         assert (failed.value.code, failed.value.result) == ("preempted", result)
-        assert (await client.result("read")).status == "preempted"
+        assert str((await client.result("read")).status) == "preempted"
 
 
-async def test_whose_a_journal_is_is_told_by_its_first_event_that_is_known(empty, later):
+async def test_whose_a_journal_is_is_told_by_its_first_event_that_is_known(
+    empty: RunningMesh, later: LaterSpeaker
+) -> None:
     """A second request of an id is told apart also where a later worker began the first."""
     journal = empty.broker.journal
     sequence = await later.submit("whose", seed=1)
@@ -412,10 +445,10 @@ async def test_whose_a_journal_is_is_told_by_its_first_event_that_is_known(empty
         assert await journal.begun(JobKey("default", job)) is None
 
 
-async def test_a_state_that_status_does_not_know_is_no_unknown_job(empty, later):
+async def test_a_state_that_status_does_not_know_is_no_unknown_job(empty: RunningMesh, later: LaterSpeaker) -> None:
     """A later service says `scheduled`: the handle goes on waiting for its Result."""
 
-    async def answer(message) -> None:
+    async def answer(message: Msg) -> None:
         await message.respond(json.dumps({"id": "s", "status": "scheduled", "protocol": "1.1", "at": 5}).encode())
 
     await later.client.subscribe("mesh.ctl.default.status.*", cb=answer)
@@ -424,17 +457,18 @@ async def test_a_state_that_status_does_not_know_is_no_unknown_job(empty, later)
         assert await core_of(client).lookup.ask("s") is None
         assert client.protocol == "1.1"
         await write_all(later, "s", "preempted")
-        assert (await core_of(client).lookup.ask("s")).status == "preempted"
+        assert str(present(await core_of(client).lookup.ask("s")).status) == "preempted"
 
 
-async def test_the_front_door_passes_on_what_it_does_not_know(empty, later):
+async def test_the_front_door_passes_on_what_it_does_not_know(empty: RunningMesh, later: LaterSpeaker) -> None:
     async with services(empty.broker, "door", has_frontdoor=True):
+        await empty.connection.request("$JS.API.INFO")  # the server knows its subscriptions now
         heard = await later.client.subscribe("reply.here")
         body = json.dumps({"id": "door", "stream": True, **PROMPT}).encode()
         await later.client.publish(RPC, body, reply="reply.here", headers={"Mesh-Protocol": "1.1"})
         await wait_until(lambda: is_queued(empty))
         await write_all(later, "door")
-        messages = []
+        messages: list[Any] = []
         while not messages or messages[-1].data:
             messages.append(await heard.next_msg(timeout=15))
         events = [json.loads(each.data) for each in messages[:-1]]
@@ -446,7 +480,7 @@ async def test_the_front_door_passes_on_what_it_does_not_know(empty, later):
         assert (status["status"], status["protocol"]) == ("preempted", "1.0")
         inbox = await later.client.subscribe("replayed.here")
         await later.client.publish("mesh.ctl.default.replay.door", b'{"index": 1}', reply="replayed.here")
-        replayed = []
+        replayed: list[Any] = []
         while not replayed or replayed[-1].data:
             replayed.append(await inbox.next_msg(timeout=5))
         assert [json.loads(each.data)["type"] for each in replayed[:-1]] == ["progress", "delta", "result"]
@@ -456,7 +490,7 @@ async def is_queued(mesh: RunningMesh) -> bool:
     return await mesh.queued() == 1
 
 
-async def test_tail_shows_events_that_it_does_not_know_in_their_place(empty, later):
+async def test_tail_shows_events_that_it_does_not_know_in_their_place(empty: RunningMesh, later: LaterSpeaker) -> None:
     tail = EventTail(empty.broker, "default", "tailed")
     try:
         await later.submit("tailed")
@@ -466,29 +500,33 @@ async def test_tail_shows_events_that_it_does_not_know_in_their_place(empty, lat
     finally:
         tail.close()
     assert [type(each.event) for each in told] == [LaterEvent, Started, Delta, LaterEvent, Delta, Result]
+    assert isinstance(told[3].event, LaterEvent)
     assert told[3].event.type == "progress"
     assert json.loads(told[3].body)["percent"] == 50
 
 
-async def test_a_job_is_told_and_listed_whatever_its_last_event_is(empty, later):
+async def test_a_job_is_told_and_listed_whatever_its_last_event_is(empty: RunningMesh, later: LaterSpeaker) -> None:
     sequence = await later.submit("told")
     await later.begin("told", sequence)
     await later.publish("told", {"type": "progress", "index": 3, "percent": 50})
     await later.beat("w-later")
     detail = await JobDetailReader(empty.broker).tell(JobKey("default", "told"))
+    assert detail.job_state is not None
     assert (detail.status, detail.job_state.attempt, detail.job_state.worker) == ("running", 1, "w-later")
     assert [each.kind for each in detail.moments] == ["stored", "later", "started", "later"]
     (seen,) = (await JobLister(empty.broker).listing(JobSelection(), 9)).jobs
     assert (seen.job, seen.state) == ("told", "queued")  # no worker of ours was given it
     await later.end("told", "preempted", "One")
     detail = await JobDetailReader(empty.broker).tell(JobKey("default", "told"))
+    assert detail is not None
+    assert detail.result is not None
     assert (detail.status, detail.result.status) == ("preempted", "preempted")
 
 
 # Who speaks what.
 
 
-async def test_status_and_doctor_list_a_mixed_mesh(empty, later):
+async def test_status_and_doctor_list_a_mixed_mesh(empty: RunningMesh, later: LaterSpeaker) -> None:
     await empty.start_worker()
     await later.beat("w-later", state="resting")
     async with services(empty.broker, "door-1"):
@@ -500,15 +538,15 @@ async def test_status_and_doctor_list_a_mixed_mesh(empty, later):
         said = {each.code: each.text for each in findings(shown, empty.names)}
         assert "1.1 (mesh 9.9.0): worker w-later" in said["mixed_protocol"]
         facts = await examine_all(empty.options(), empty.names, None, is_quick=True)
-    assert [(each.name, each.protocol) for each in facts.mesh.doors] == [("door-1", "1.0")]
+    assert [(each.name, each.protocol) for each in present(facts.mesh).doors] == [("door-1", "1.0")]
     (mixed,) = [each for each in checks.diagnose(facts) if each.code == "mixed_protocol"]
     assert f"1.0 (mesh {library.__version__}): worker" in mixed.text
     assert "door door-1; 1.1 (mesh 9.9.0): worker w-later" in mixed.text
     assert mixed.level == "warning"
 
 
-async def test_a_door_of_another_major_is_found_by_the_doctor(empty, later):
-    async def answer(message) -> None:
+async def test_a_door_of_another_major_is_found_by_the_doctor(empty: RunningMesh, later: LaterSpeaker) -> None:
+    async def answer(message: Msg) -> None:
         said = {"name": "mesh", "id": "door-2", "version": "2.0.0", "metadata": {"protocol": "2.0"}, "type": "x"}
         await message.respond(json.dumps(said).encode())
 
@@ -523,9 +561,10 @@ async def test_a_door_of_another_major_is_found_by_the_doctor(empty, later):
     assert (other.level, other.fix) == ("error", f"upgrade this program: {UPGRADE}")
 
 
-async def test_a_service_and_a_worker_say_which_version_they_speak(empty, later):
+async def test_a_service_and_a_worker_say_which_version_they_speak(empty: RunningMesh, later: LaterSpeaker) -> None:
     worker = await empty.start_worker()
     info = json.loads((await later.client.request(f"$SRV.INFO.mesh.{worker.name}", b"", timeout=5)).data)
     assert info["metadata"]["protocol"] == "1.0"
+    await wait_until(empty.broker.workers.all)
     (presence,) = await empty.broker.workers.all()
     assert presence.protocol == "1.0"

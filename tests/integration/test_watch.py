@@ -1,8 +1,9 @@
 """What looks after handles that hear nothing: it finds the Results of many with few questions, or one by one."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 
@@ -42,7 +43,7 @@ class Watched:
 
 
 @pytest.fixture(params=["allowed", "refused"])
-async def watched(request, tmp_path):
+async def watched(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Watched]:
     """A mesh without workers. `refused`: the client's user may read one Result at a time only, as a tenant's may."""
     extra = """
         authorization { users: [
@@ -68,7 +69,7 @@ async def watched(request, tmp_path):
             found.asked.append(key.id)
             check(key, on_found)
 
-        broker.results.check = counted
+        broker.results.check = counted  # type: ignore[method-assign]
         yield found
         await client.close()
     await server.stop()

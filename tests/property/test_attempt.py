@@ -2,17 +2,31 @@
 
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Literal
 
 from hypothesis import given
 from hypothesis import strategies as st
+from hypothesis.strategies import DataObject
 
 from mesh.errors import EngineDeadError, EngineFailedError, InvalidRequestError, UnsupportedError
 from mesh.job_key import JobRef
 from mesh.policies.retry import RetryPolicy
 from mesh.protocol.history import History, read_history
-from mesh.protocol.messages import Delta, Request, Result, Started, Usage
+from mesh.protocol.messages import Delta, Event, Request, Result, Started, Usage
 from mesh.protocol.outcome import JobFacts
-from mesh.worker.attempt import Ack, Announce, Attempt, Begin, Close, Drop, MoveToDeadLetters, Nak, NoteAttempt, Store
+from mesh.worker.attempt import (
+    Ack,
+    Action,
+    Announce,
+    Attempt,
+    Begin,
+    Close,
+    Drop,
+    MoveToDeadLetters,
+    Nak,
+    NoteAttempt,
+    Store,
+)
 
 ENDS = (Ack, Nak, Drop)
 NOW = 1_000_000
@@ -21,9 +35,9 @@ LOSS = st.sampled_from(["resume", "restart", "fail"])
 
 
 @st.composite
-def journals(draw: st.DrawFn) -> list:
+def journals(draw: st.DrawFn) -> list[Event]:
     """Events of earlier attempts, as a fenced journal can hold them."""
-    events: list = []
+    events: list[Event] = []
     ids: list[int] = []
     for number in range(1, draw(st.integers(0, 4)) + 1):
         index = draw(st.sampled_from([0, len(ids)]))
@@ -38,15 +52,16 @@ def journals(draw: st.DrawFn) -> list:
             text = draw(st.text("abc", max_size=3))
             events.append(Delta(id="j", attempt=number, index=len(ids), text=text, token_ids=new))
             ids += new
-    if events and draw(st.booleans()):
-        last = Delta(id="j", attempt=events[-1].attempt, index=len(ids), text="", token_ids=[5], finish_reason="stop")
+    is_done: bool = draw(st.booleans())
+    if events and is_done:
+        last = Delta(id="j", attempt=number, index=len(ids), text="", token_ids=[5], finish_reason="stop")
         events.append(last)
     if events and draw(st.integers(0, 5)) == 0:
         events.append(RESULT)
     return events
 
 
-def take_over(attempt: Attempt, history: History, index: int, is_queued: bool, now: int) -> list:
+def take_over(attempt: Attempt, history: History, index: int, is_queued: bool, now: int) -> list[Action]:
     attempt.recall(history)
     return attempt.taken_over(index, is_queued, now)
 
@@ -59,41 +74,45 @@ class Job:
     history: History
     text: str = ""
     tokens: int = 0
-    actions: tuple = ()
+    actions: tuple[Action, ...] = ()
 
 
-def begin(draw: st.DrawFn, request: Request, events: list, now: int) -> Job:
+def begin(data: DataObject, request: Request, events: list[Event], now: int) -> Job:
     facts = JobFacts(JobRef("j", "t", "m", "batch", 17), "w", NOW, NOW, request)
-    attempt = Attempt(facts, RetryPolicy(max_attempts=draw(st.integers(1, 4))))
+    attempt = Attempt(facts, RetryPolicy(max_attempts=data.draw(st.integers(1, 4))))
     history = read_history(events)
     job = Job(attempt, read_history(events), history.text, history.index)
-    if not events and draw(st.booleans()):
+    if not events and data.draw(st.booleans()):
         actions = attempt.first(now)
     else:
-        index = draw(st.sampled_from([0, history.index]))
-        actions = take_over(attempt, history, index, draw(st.booleans()), now)
+        index = data.draw(st.sampled_from([0, history.index]))
+        actions = take_over(attempt, history, index, data.draw(st.booleans()), now)
     if isinstance(actions[0], Begin):
         (start,) = actions
+        assert isinstance(start, Begin)
         assert start.event.attempt == job.history.attempts + 1
         assert start.event.index == len(start.token_ids)
         if start.event.index == 0 and job.tokens:
             job.text, job.tokens = "", 0
         assert (start.text, len(start.token_ids)) == (job.text, job.tokens)
-        run(draw, job, now)
+        run(data, job, now)
     else:
         job.actions = tuple(actions)
     return job
 
 
-def run(draw: st.DrawFn, job: Job, now: int) -> None:
+def run(data: DataObject, job: Job, now: int) -> None:
     """The engine's output, and then one of the ends there are."""
-    for _ in range(draw(st.integers(0, 4))):
-        text, ids = draw(st.text("xyz", max_size=3)), draw(st.lists(st.integers(0, 9), min_size=1, max_size=3))
+    for _ in range(data.draw(st.integers(0, 4))):
+        text, ids = (
+            data.draw(st.text("xyz", max_size=3)),
+            data.draw(st.lists(st.integers(0, 9), min_size=1, max_size=3)),
+        )
         job.attempt.produced(text, ids, now)
         job.text += text
         job.tokens += len(ids)
     attempt, usage = job.attempt, Usage(prompt_tokens=2, completion_tokens=job.tokens)
-    end = draw(
+    end = data.draw(
         st.sampled_from(
             [
                 lambda: attempt.finished("stop", usage, now),
@@ -115,9 +134,11 @@ def run(draw: st.DrawFn, job: Job, now: int) -> None:
 
 
 @given(journals(), LOSS, st.sampled_from([NOW, NOW + 700_000]), st.data())
-def test_every_attempt_keeps_the_promises_of_its_end(events, loss, now, data):
+def test_every_attempt_keeps_the_promises_of_its_end(
+    events: list[Event], loss: Literal["resume", "restart", "fail"], now: int, data: DataObject
+) -> None:
     request = Request(prompt="a", on_worker_loss=loss, metadata={"k": 1})
-    job = begin(data.draw, request, events, now)
+    job = begin(data, request, events, now)
     actions = job.actions
     assert job.attempt.is_over
 
@@ -148,6 +169,7 @@ def test_every_attempt_keeps_the_promises_of_its_end(events, loss, now, data):
     else:
         assert announced in ([], [RESULT])
     if any(isinstance(action, MoveToDeadLetters) for action in actions):
+        assert stores[0].result.error is not None
         assert stores[0].result.error.code == "attempts_exhausted"
 
 
@@ -167,7 +189,9 @@ def check_result(job: Job, result: Result, request: Request) -> None:
 
 
 @given(journals(), st.booleans(), st.data())
-def test_a_job_acknowledged_without_a_result_is_somebody_elses_or_over(events, is_queued, data):
+def test_a_job_acknowledged_without_a_result_is_somebody_elses_or_over(
+    events: list[Event], is_queued: bool, data: DataObject
+) -> None:
     """The only plain Ack of a takeover: its journal has the Result, or a first request of that id is in the queue."""
     facts = JobFacts(JobRef("j", "t", "m", "batch", 17), "w", NOW, NOW, Request(prompt="a"))
     history = read_history(events)

@@ -1,15 +1,18 @@
 """Whatever bytes arrive: a request, or a refusal that says why; never another exception."""
 
 import contextlib
+from typing import Any
 
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from hypothesis.strategies import DataObject
 
 from mesh.broker.stores.delivery import read_stored
 from mesh.errors import InvalidRequestError, ProtocolError, RequestError
 from mesh.protocol import codec
+from mesh.protocol.codec import Encoding
 from mesh.protocol.messages import Delta, Message, Request
 from mesh.protocol.subjects import Names, is_token
 from mesh.protocol.validate import validate
@@ -44,7 +47,7 @@ requests = st.builds(
 
 
 @given(requests, ENCODING)
-def test_every_good_request_arrives_as_it_was(request_, encoding):
+def test_every_good_request_arrives_as_it_was(request_: Request, encoding: Encoding) -> None:
     body = codec.encode(request_, encoding)
     assert codec.decode_request(body, encoding) == request_
     assert codec.identity_of(body, encoding) == request_.id
@@ -52,18 +55,18 @@ def test_every_good_request_arrives_as_it_was(request_, encoding):
 
 
 @given(st.lists(st.builds(Message, role=st.sampled_from(["user", "tool"]), content=TEXT), min_size=1), ENCODING)
-def test_every_chat_arrives_as_it_was(messages, encoding):
+def test_every_chat_arrives_as_it_was(messages: list[Message], encoding: Encoding) -> None:
     chat = Request(messages=messages)
     assert codec.decode_request(codec.encode(chat, encoding), encoding) == chat
 
 
 @given(TEXT, st.lists(st.integers(0, 2**31 - 1)), ENCODING)
-def test_every_delta_arrives_as_it_was(text, ids, encoding):
+def test_every_delta_arrives_as_it_was(text: str, ids: list[int], encoding: Encoding) -> None:
     delta = Delta(id="j", attempt=1, index=3, text=text, token_ids=ids)
     assert codec.decode_event(codec.encode(delta, encoding)) == delta
 
 
-def judge(body: bytes, encoding: str) -> None:
+def judge(body: bytes, encoding: Encoding) -> None:
     with contextlib.suppress(RequestError):
         validate(codec.decode_request(body, encoding))
     found = codec.identity_of(body, encoding)
@@ -74,18 +77,20 @@ def judge(body: bytes, encoding: str) -> None:
 
 
 @given(st.binary(max_size=200), ENCODING)
-def test_any_bytes_are_a_request_or_refused(body, encoding):
+def test_any_bytes_are_a_request_or_refused(body: bytes, encoding: Encoding) -> None:
     judge(body, encoding)
 
 
 @given(st.dictionaries(st.sampled_from(FIELDS) | TEXT, PLAIN, max_size=5), ENCODING)
-def test_any_object_is_a_request_or_refused(fields, encoding):
+def test_any_object_is_a_request_or_refused(fields: dict[str, Any], encoding: Encoding) -> None:
     encode = msgspec.json.encode if encoding == "json" else msgspec.msgpack.encode
     judge(encode(fields), encoding)
 
 
 @given(requests, ENCODING, st.data())
-def test_a_request_with_a_few_bytes_changed_is_a_request_or_refused(request_, encoding, data):
+def test_a_request_with_a_few_bytes_changed_is_a_request_or_refused(
+    request_: Request, encoding: Encoding, data: DataObject
+) -> None:
     body = bytearray(codec.encode(request_, encoding))
     for _ in range(data.draw(st.integers(1, 4))):
         body[data.draw(st.integers(0, len(body) - 1))] = data.draw(st.integers(0, 255))
@@ -93,14 +98,14 @@ def test_a_request_with_a_few_bytes_changed_is_a_request_or_refused(request_, en
 
 
 @given(st.binary(max_size=100), st.binary(max_size=100), st.text(max_size=30))
-def test_any_stored_message_has_an_identity_that_can_be_answered(body, header, subject):
+def test_any_stored_message_has_an_identity_that_can_be_answered(body: bytes, header: bytes, subject: str) -> None:
     stored = read_stored(Names(), subject, 7, body, header, 5)
     assert is_token(stored.job)
     assert (stored.request is None) == (stored.error is not None)
 
 
 @given(PLAIN.filter(lambda value: value is not None and not isinstance(value, str)))
-def test_a_prompt_that_is_no_text_is_the_prompts_fault(value):
+def test_a_prompt_that_is_no_text_is_the_prompts_fault(value: object) -> None:
     with pytest.raises(InvalidRequestError) as refused:
         codec.decode_request(msgspec.msgpack.encode({"prompt": value}), "msgpack")
     assert refused.value.field == "prompt"

@@ -167,10 +167,10 @@ TestWorker.settings = settings(max_examples=60, stateful_step_count=40, deadline
 
 
 @pytest.mark.parametrize("capacity", [1, 2, 5, 12, 40])
-def test_under_full_load_the_tiers_share_the_engine_by_weight(capacity):
+def test_under_full_load_the_tiers_share_the_engine_by_weight(capacity: int) -> None:
     worker = Worker()
     worker.start(capacity, 4)
-    served = dict.fromkeys(TIERS, 0)
+    served: dict[str, int] = dict.fromkeys(TIERS, 0)
     for _ in range(2000 // capacity + 400):
         for name in worker.names:
             worker.queue[name] = 50

@@ -1,5 +1,7 @@
 """Header blocks: what goes in comes out, and nothing else."""
 
+from typing import Any
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -12,12 +14,12 @@ VALUES = st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=30).ma
 
 
 @given(st.dictionaries(NAMES, VALUES | st.integers(), max_size=6))
-def test_a_block_is_read_back_as_it_was_made(fields):
+def test_a_block_is_read_back_as_it_was_made(fields: dict[str, Any]) -> None:
     assert headers.parse(headers.block(*fields.items())) == {name: str(value) for name, value in fields.items()}
 
 
 @given(st.text(max_size=30), st.text(max_size=30))
-def test_one_pair_is_one_line_or_refused(name, value):
+def test_one_pair_is_one_line_or_refused(name: str, value: str) -> None:
     try:
         raw = headers.block((name, value))
     except ValueError:
@@ -28,20 +30,20 @@ def test_one_pair_is_one_line_or_refused(name, value):
 
 
 @given(st.integers(0, 2**63), st.dictionaries(NAMES, VALUES, max_size=3))
-def test_a_fence_reads_back_with_its_sequence(last, fields):
+def test_a_fence_reads_back_with_its_sequence(last: int, fields: dict[str, Any]) -> None:
     rest = b"".join(headers.line(name, value) for name, value in fields.items())
     found = headers.parse(headers.expecting(last, rest))
     assert found == {"Nats-Expected-Last-Subject-Sequence": str(last)} | fields
 
 
 @given(st.binary(max_size=80))
-def test_any_bytes_are_read(raw):
+def test_any_bytes_are_read(raw: bytes) -> None:
     assert isinstance(headers.parse(raw), dict)
     assert 0 <= headers.status(raw) <= 999
 
 
 @given(st.integers(100, 999), VALUES)
-def test_the_status_of_the_first_line_is_found(code, text):
+def test_the_status_of_the_first_line_is_found(code: int, text: str) -> None:
     raw = f"NATS/1.0 {code} {text}".encode() + b"\r\nStatus: 1\r\n\r\n"
     assert headers.status(raw) == code
     assert headers.parse(raw)["Status"] == str(code)

@@ -22,8 +22,12 @@ def is_within(limit: int | None, value: int) -> bool:
 
 
 @given(limits, usages, requests, instants)
-def test_a_request_goes_ahead_exactly_if_it_is_within_every_limit(allowed, usage, request, now_ms):
+def test_a_request_goes_ahead_exactly_if_it_is_within_every_limit(
+    allowed: QuotaLimits, usage: QuotaUsage, request: Request, now_ms: int
+) -> None:
     refusal = decide(allowed, usage, request, now_ms)
+    assert request.prompt is not None
+    assert request.max_tokens is not None
     fits = is_within(allowed.max_tokens, request.max_tokens) and is_within(
         allowed.prompt_bytes, len(request.prompt.encode())
     )
@@ -37,9 +41,12 @@ def test_a_request_goes_ahead_exactly_if_it_is_within_every_limit(allowed, usage
 
 
 @given(limits, usages, requests, instants)
-def test_who_comes_again_when_told_meets_a_new_minute_or_day(allowed, usage, request, now_ms):
+def test_who_comes_again_when_told_meets_a_new_minute_or_day(
+    allowed: QuotaLimits, usage: QuotaUsage, request: Request, now_ms: int
+) -> None:
     refusal = decide(allowed, usage, request, now_ms)
     if isinstance(refusal, QuotaExceededError):
+        assert refusal.retry_after_ms is not None
         assert 0 < refusal.retry_after_ms <= DAY_MS
         again_ms = now_ms + refusal.retry_after_ms
         if "in this minute" in refusal.reason:
@@ -50,11 +57,11 @@ def test_who_comes_again_when_told_meets_a_new_minute_or_day(allowed, usage, req
 
 
 @given(usages, requests, instants)
-def test_no_limits_refuse_nothing(usage, request, now_ms):
+def test_no_limits_refuse_nothing(usage: QuotaUsage, request: Request, now_ms: int) -> None:
     assert QuotaLimits().is_empty
     assert decide(QuotaLimits(), usage, request, now_ms) is None
 
 
 @given(st.integers(min_value=1, max_value=1 << 31))
-def test_a_job_that_may_not_run_yet_waits_ever_longer_but_not_long(delivered):
+def test_a_job_that_may_not_run_yet_waits_ever_longer_but_not_long(delivered: int) -> None:
     assert 0 < pause_s(delivered) <= pause_s(delivered + 1) <= MAX_PAUSE_S

@@ -44,7 +44,7 @@ def asked(found: ReplayedRequest | str) -> ReplayedRequest:
 
 
 @given(IDS, IDS)
-def test_ids_are_tokens_that_differ_from_the_original_and_from_each_other(one, two):
+def test_ids_are_tokens_that_differ_from_the_original_and_from_each_other(one: str, two: str) -> None:
     new = job_id("1a2b3c", one)
     assert is_token(new)
     assert new.startswith(PREFIX)
@@ -54,26 +54,26 @@ def test_ids_are_tokens_that_differ_from_the_original_and_from_each_other(one, t
 
 
 @given(IDS)
-def test_what_was_replayed_is_never_replayed_again(job):
+def test_what_was_replayed_is_never_replayed_again(job: str) -> None:
     assert ask_of(stored(job_id("1a2b3c", job)), ReplayMapping("ffffff")) == "replays"
 
 
-def test_what_cannot_be_read_is_left_out():
+def test_what_cannot_be_read_is_left_out() -> None:
     assert ask_of(stored(is_broken=True), ReplayMapping("1")) == "unreadable"
 
 
 @given(st.integers(1, 10**12), st.integers(0, 10**9), st.integers(1, 10**12))
-def test_a_deadline_is_as_far_off_as_the_originals_was(at, left, now):
+def test_a_deadline_is_as_far_off_as_the_originals_was(at: int, left: int, now: int) -> None:
     ask = asked(ask_of(stored(at_unix_ms=at, deadline=at + left), ReplayMapping("1")))
     assert request_now(ask, now).deadline_unix_ms == now + left
 
 
-def test_without_a_deadline_there_is_none():
+def test_without_a_deadline_there_is_none() -> None:
     assert request_now(asked(ask_of(stored(), ReplayMapping("1"))), 5).deadline_unix_ms is None
 
 
 @given(st.lists(st.integers(0, 10**6), min_size=1), st.floats(0.01, 100))
-def test_gaps_are_as_recorded_over_the_speed(offsets, speed):
+def test_gaps_are_as_recorded_over_the_speed(offsets: list[int], speed: float) -> None:
     times = [10**6 + each for each in sorted(offsets)]
     asks = [asked(ask_of(stored(at_unix_ms=each), ReplayMapping("1"))) for each in times]
     due = [due_s(each, times[0], speed) for each in asks]
@@ -83,7 +83,7 @@ def test_gaps_are_as_recorded_over_the_speed(offsets, speed):
     assert {due_s(each, times[0], None) for each in asks} == {0.0}
 
 
-def test_models_are_renamed_one_by_one_or_all():
+def test_models_are_renamed_one_by_one_or_all() -> None:
     target = ReplayMapping("1", {"chat": "new"}, "rest", "trial")
     assert (target.model_of("chat"), target.model_of("other")) == ("new", "rest")
     ask = asked(ask_of(stored(), target))
@@ -92,7 +92,7 @@ def test_models_are_renamed_one_by_one_or_all():
 
 
 @given(st.sets(st.integers(1, 200), min_size=1))
-def test_requests_that_were_not_recorded_are_counted_where_all_are_read(sequences):
+def test_requests_that_were_not_recorded_are_counted_where_all_are_read(sequences: set[int]) -> None:
     whole, part = Outline(True), Outline(False)
     for sequence in sorted(sequences):
         found = stored(sequence=sequence, at_unix_ms=sequence)
@@ -104,7 +104,7 @@ def test_requests_that_were_not_recorded_are_counted_where_all_are_read(sequence
     assert (whole.first_unix_ms, whole.last_unix_ms) == (min(sequences), max(sequences))
 
 
-def test_only_jobs_whose_original_is_known_are_compared():
+def test_only_jobs_whose_original_is_known_are_compared() -> None:
     report = ReplayReport()
     for sequence, total in ((1, 10), (2, 20), (3, 30)):
         ask = asked(ask_of(stored(sequence=sequence), ReplayMapping("1")))

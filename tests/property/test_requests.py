@@ -1,11 +1,14 @@
 """Whatever a program gives: a Request that the worker will take, or a refusal."""
 
+from typing import Any
+
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mesh.client.requests import build_request
 from mesh.errors import RequestError
 from mesh.protocol import codec
+from mesh.protocol.codec import Encoding
 from mesh.protocol.messages import Request
 from mesh.protocol.validate import validate
 
@@ -22,7 +25,7 @@ FIELDS = st.sampled_from(Request.__struct_fields__) | st.text(max_size=6)
 
 
 @given(ANYTHING, st.dictionaries(FIELDS, ANYTHING, max_size=4), st.sampled_from(["json", "msgpack"]))
-def test_anything_is_a_request_or_refused(prompt, fields, encoding):
+def test_anything_is_a_request_or_refused(prompt: Any, fields: dict[str, Any], encoding: Encoding) -> None:
     try:
         request = build_request(prompt, fields)
     except RequestError:

@@ -17,13 +17,13 @@ ANY = st.text(st.characters() | st.sampled_from(". *>\r\n\t\x00$aZ0-_é"), max_s
 
 
 @given(ANY)
-def test_a_token_is_exactly_what_the_grammar_says(value):
+def test_a_token_is_exactly_what_the_grammar_says(value: str) -> None:
     allowed = 1 <= len(value) <= 64 and all(c in "-_" or (c.isascii() and c.isalnum()) for c in value)
     assert is_token(value) == allowed
 
 
 @given(ANY)
-def test_whatever_passes_keeps_the_number_of_tokens_in_every_subject(value):
+def test_whatever_passes_keeps_the_number_of_tokens_in_every_subject(value: str) -> None:
     if not is_token(value):
         with pytest.raises(InvalidRequestError):
             check_token("id", value)
@@ -47,20 +47,22 @@ def test_whatever_passes_keeps_the_number_of_tokens_in_every_subject(value):
 
 
 @given(TOKENS, TOKENS, st.sampled_from(TIERS), TOKENS, TOKENS)
-def test_reading_a_request_subject_undoes_building_it(namespace, model, tier, tenant, lane):
+def test_reading_a_request_subject_undoes_building_it(
+    namespace: str, model: str, tier: str, tenant: str, lane: str
+) -> None:
     names = Names(namespace)
     address = names.read_request(names.request(model, tier, tenant, lane))
     assert address == RequestAddress(model, tier, tenant, lane)
 
 
 @given(ANY)
-def test_reading_never_raises_and_never_invents(subject):
+def test_reading_never_raises_and_never_invents(subject: str) -> None:
     address = Names().read_request(subject)
     if address is not None:
         assert f"mesh.req.{address.model}.{address.tier}.{address.tenant}.{address.lane}" == subject
 
 
 @given(st.text(max_size=100))
-def test_any_name_of_a_model_becomes_a_token(name):
+def test_any_name_of_a_model_becomes_a_token(name: str) -> None:
     assert is_token(to_token(name))
     assert to_token(to_token(name)) == to_token(name)

@@ -2,7 +2,7 @@
 
 import asyncio
 import sys
-from typing import assert_type
+from typing import Literal, assert_type
 
 import mesh
 
@@ -10,7 +10,7 @@ import mesh
 def show(result: mesh.Result) -> None:
     assert_type(result.text, str)
     assert_type(result.embeddings, list[list[float]] | None)
-    assert_type(result.status, str)
+    assert_type(result.status, Literal["finished", "failed", "cancelled", "expired"])
     assert_type(result.raise_for_status(), mesh.Result)
     seconds = result.timing.total_ms / 1000
     print(result.text.strip(), result.usage.completion_tokens, f"{seconds:.1f}", result.finish_reason)

@@ -11,8 +11,12 @@ import pytest
 
 import mesh
 from mesh.blocking import BlockingClient, BlockingJob
+from mesh.broker.stores.journal import Entry
 from mesh.client import internal
+from mesh.client.client import Client
+from mesh.client.job import Job
 from mesh.job_key import JobKey
+from mesh.protocol.messages import JobStatus, Result
 
 ROOT = Path(__file__).parents[2]
 
@@ -53,17 +57,31 @@ each_face = pytest.mark.parametrize("face", FACES, ids=[face.__name__ for face i
 each_twin = pytest.mark.parametrize(("ours", "twin"), TWINS, ids=[f"{twin.__qualname__}" for _, twin in TWINS])
 
 
-def public_names(face: type) -> set[str]:
+def public_names(face: object) -> set[str]:
     return {name for name in dir(face) if not name.startswith("_")}
 
 
 @each_face
-def test_a_face_shows_what_programs_may_call_and_nothing_else(face):
+def test_a_face_shows_what_programs_may_call_and_nothing_else(
+    face: type[BlockingClient] | type[BlockingJob] | type[Client] | type[Job],
+) -> None:
     assert public_names(face) == FACES[face]
 
 
-async def test_neither_has_an_instance_anything_more():
+async def test_neither_has_an_instance_anything_more() -> None:
     class Answers:
+        async def read_journal(self, job: str, after: int, limit: int) -> list[Entry]:
+            return []
+
+        async def load_result(self, result: Result) -> Result:
+            return result
+
+        async def cancel_job(self, job: str, timeout_s: float) -> str:
+            return ""
+
+        async def job_status(self, job: str, timeout_s: float) -> JobStatus:
+            raise AssertionError("nothing here asks")
+
         def outlook(self) -> str:
             return ""
 
@@ -77,7 +95,9 @@ async def test_neither_has_an_instance_anything_more():
 
 
 @each_face
-def test_each_of_them_says_what_it_does(face):
+def test_each_of_them_says_what_it_does(
+    face: type[BlockingClient] | type[BlockingJob] | type[Client] | type[Job],
+) -> None:
     for name in public_names(face):
         text = inspect.getdoc(getattr(face, name)) or ""
         assert len(text) > 20, name
@@ -85,7 +105,9 @@ def test_each_of_them_says_what_it_does(face):
 
 
 @each_twin
-def test_the_blocking_twin_takes_the_same_and_returns_the_same(ours, twin):
+def test_the_blocking_twin_takes_the_same_and_returns_the_same(
+    ours: Callable[..., Any], twin: Callable[..., Any]
+) -> None:
     asked, offered = inspect.signature(ours), inspect.signature(twin)
     assert list(asked.parameters.values()) == list(offered.parameters.values())
     assert shown(offered.return_annotation) == AS_BLOCKING.get(
@@ -95,14 +117,14 @@ def test_the_blocking_twin_takes_the_same_and_returns_the_same(ours, twin):
 
 
 @each_twin
-def test_no_parameter_of_them_is_untyped(ours, twin):
+def test_no_parameter_of_them_is_untyped(ours: Callable[..., Any], twin: Callable[..., Any]) -> None:
     for function in (ours, twin):
         for parameter in inspect.signature(function).parameters.values():
             if parameter.name != "self":
                 assert parameter.annotation not in (inspect.Parameter.empty, Any), parameter
 
 
-def test_properties_are_the_same_with_and_without_a_loop():
+def test_properties_are_the_same_with_and_without_a_loop() -> None:
     pairs = [(getattr(mesh.Job, name), getattr(BlockingJob, name)) for name in sorted(FACTS)]
     for ours, twin in [(mesh.Client.protocol, BlockingClient.protocol), *pairs]:
         assert inspect.signature(ours.fget) == inspect.signature(twin.fget)
@@ -118,7 +140,7 @@ def python_files() -> list[Path]:
     return [path for room in ("mesh", "tests", "examples") for path in sorted((ROOT / room).rglob("*.py"))]
 
 
-def test_there_is_one_door_to_what_is_behind_the_faces():
+def test_there_is_one_door_to_what_is_behind_the_faces() -> None:
     """Other rooms, and tests, import `mesh.client.internal`; nobody reaches into a client or a job."""
     faults = []
     for path in python_files():

@@ -41,7 +41,7 @@ def types_of(kind: type) -> dict[str, Any]:
     return {name: plain(found) for name, found in get_type_hints(kind).items()}
 
 
-def test_the_fields_are_those_of_a_request_beside_its_prompt():
+def test_the_fields_are_those_of_a_request_beside_its_prompt() -> None:
     wanted = types_of(Request)
     del wanted["prompt"]  # has a parameter of its own
     for name, (ours, theirs) in WIDER.items():
@@ -50,24 +50,27 @@ def test_the_fields_are_those_of_a_request_beside_its_prompt():
     assert types_of(RequestFields) == wanted
 
 
-def test_the_fields_of_an_embedding_are_some_of_them():
+def test_the_fields_of_an_embedding_are_some_of_them() -> None:
     assert types_of(JobFields).items() < types_of(RequestFields).items()
     assert {"id", "session", "metadata"} <= types_of(JobFields).keys()
 
 
 @pytest.mark.parametrize(("given", "struct"), TWINS, ids=[struct.__name__ for _, struct in TWINS])
-def test_each_dict_is_its_struct(given, struct):
+def test_each_dict_is_its_struct(
+    given: type[MessageDict] | type[ResponseFormatDict] | type[StructuredOutputsDict],
+    struct: type[Message] | type[ResponseFormat] | type[StructuredOutputs],
+) -> None:
     assert types_of(given) == types_of(struct)
     needed = {field.name for field in msgspec.structs.fields(struct) if field.required}
-    assert given.__required_keys__ == needed
+    assert getattr(given, "__required_keys__") == needed  # noqa: B009  # mypy knows a dict's type as `type` here
 
 
-def test_every_dict_of_the_module_is_held_to_something():
+def test_every_dict_of_the_module_is_held_to_something() -> None:
     found = {name for name in vars(request_fields) if name.endswith(("Dict", "Fields")) and name != "TypedDict"}
     assert found == {given.__name__ for given, _ in TWINS} | {"JobFields", "RequestFields"}
 
 
-def test_dicts_arrive_as_the_structs_they_stand_for():
+def test_dicts_arrive_as_the_structs_they_stand_for() -> None:
     fields: RequestFields = {
         "messages": [{"role": "user", "content": "Hi"}],
         "response_format": {"type": "json_object"},

@@ -39,14 +39,14 @@ def run(*command: str, cwd: Path = ROOT, fails: bool = False) -> str:
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory) -> Path:
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("wheel")
     run(sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder))
     return next(folder.glob("inference_mesh-*.whl"))
 
 
 @pytest.fixture(scope="module")
-def place(wheel, tmp_path_factory) -> Path:
+def place(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An environment in `env` with the wheel in it, and the two programs. Dependencies are this environment's."""
     folder = tmp_path_factory.mktemp("user")
     venv.create(folder / "env", with_pip=False)
@@ -92,36 +92,36 @@ CHECKERS: dict[str, Callable[[Path], Errors]] = {"mypy": errors_of_mypy, "pyrigh
 
 
 @pytest.fixture(scope="module", params=CHECKERS)
-def found(request, place) -> Errors:
+def found(request: pytest.FixtureRequest, place: Path) -> Errors:
     """What one checker says of both programs."""
     return CHECKERS[request.param](place)
 
 
-def test_the_wheel_says_that_it_is_typed(wheel):
+def test_the_wheel_says_that_it_is_typed(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     assert "mesh/py.typed" in names
     assert not [name for name in names if name.startswith("tests/")]
 
 
-def test_what_is_imported_is_the_wheel(place):
+def test_what_is_imported_is_the_wheel(place: Path) -> None:
     shown = run(python_of(place), "-c", "import mesh; print(mesh.__file__)", cwd=place)
     assert Path(shown.strip()).is_relative_to(place)
 
 
-def test_a_right_program_has_no_error(found):
+def test_a_right_program_has_no_error(found: Errors) -> None:
     assert found.get("right.py", {}) == {}
 
 
 @pytest.mark.parametrize("line", PLACES, ids=PLACES.values())
-def test_a_mistake_is_shown_where_it_stands(found, line):
+def test_a_mistake_is_shown_where_it_stands(found: Errors, line: int) -> None:
     assert line in found["wrong.py"], SOURCE.splitlines()[line - 1]
 
 
-def test_nothing_else_is_wrong(found):
+def test_nothing_else_is_wrong(found: Errors) -> None:
     assert {line: text for line, text in found["wrong.py"].items() if line not in PLACES} == {}
 
 
-async def test_the_right_program_runs(place, tmp_path):
+async def test_the_right_program_runs(place: Path, tmp_path: Path) -> None:
     async with running_mesh(tmp_path / "nats") as running:
         settings = SimulatorSettings(model="demo", first_token_ms=1, between_tokens_ms=1)
         await running.start_worker(settings, WorkerOptions(model="demo", grace_s=5))

@@ -28,7 +28,7 @@ WRONG = {
     "an attribute of a Result": "print(result.txet)",
     "an attribute of its usage": "print(result.usage.completion_token)",
     "vectors that may not be there": "print(result.embeddings[0])",
-    "a number in place of a status": "print(result.status == 5)",
+    "a status that does not exist": 'print(result.status == "done")',
     "an attribute of a Delta": "print(delta.txt)",
     "an attribute of what a job shows": "async for shown in job: print(shown.txt)",
     "an attribute of a job's status": "print((await job.status()).sttus)",

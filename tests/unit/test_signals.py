@@ -1,4 +1,4 @@
-"""Observers together, and what is counted without a signal."""
+"""Observers are combined, and a tally counts events without signals."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -6,21 +6,22 @@ from hypothesis import strategies as st
 from mesh.signals import CHUNK_TOKENS, GAP_S, EngineDied, Tally, all_of, ignore
 
 
-def test_all_are_told_in_order():
+def test_all_are_told_in_order() -> None:
     heard = []
     all_of(lambda s: heard.append((1, s)), ignore, lambda s: heard.append((2, s)))(EngineDied("x"))
     assert heard == [(1, EngineDied("x")), (2, EngineDied("x"))]
 
 
-def test_who_watches_nothing_costs_nothing():
+def test_who_watches_nothing_costs_nothing() -> None:
     assert all_of() is ignore
     assert all_of(ignore, ignore) is ignore
-    only = [].append
+    heard: list[object] = []
+    only = heard.append
     assert all_of(ignore, only) is only
 
 
 @given(st.lists(st.integers(0, 2000)), st.lists(st.floats(0, 100)))
-def test_every_event_and_every_wait_is_in_one_bucket(sizes, waits):
+def test_every_event_and_every_wait_is_in_one_bucket(sizes: list[int], waits: list[float]) -> None:
     tally = Tally()
     for tokens in sizes:
         tally.published(tokens)
@@ -31,7 +32,7 @@ def test_every_event_and_every_wait_is_in_one_bucket(sizes, waits):
     assert sum(tally.gaps) == len(waits)
 
 
-def test_a_bound_belongs_to_its_bucket():
+def test_a_bound_belongs_to_its_bucket() -> None:
     tally = Tally()
     tally.published(CHUNK_TOKENS[3])
     tally.published(CHUNK_TOKENS[3] + 1)

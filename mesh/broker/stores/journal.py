@@ -100,7 +100,12 @@ class Journal:
         return self._names.notes(key)
 
     def publish(self, subject: str, body: bytes, last: int, on_reply: OnReply, timeout_s: float) -> None:
-        """Append an event if `last` is still the subject's last sequence; `on_reply` gets the PubAck.
+        """Append an event if `last` is still the subject's last sequence; returns at once.
+
+        Args:
+            last: stream sequence of the subject's newest event; 0: it has none.
+            on_reply: called once on the loop, with the PubAck or an error.
+            timeout_s: seconds until `on_reply` gets a BrokerTimeoutError.
 
         Raises:
             DisconnectedError, TooLargeError: nothing was sent.
@@ -108,11 +113,16 @@ class Journal:
         self._connection.call(subject, body, headers.expecting(last, _content_type(body)), on_reply, timeout_s)
 
     async def append(self, subject: str, body: bytes, last: int | None = None) -> None:
-        """As `publish`, awaited; without `last`, whatever the subject ends with.
+        """As `publish`, awaited for five seconds at most.
+
+        Args:
+            last: as `publish`; None: wherever the subject ends.
 
         Raises:
             SequenceError: the subject does not end at `last`.
-            BrokerError: JetStream did not take it, or did not answer.
+            DisconnectedError, BrokerTimeoutError: unknown whether it was stored; `last()` tells.
+            TooLargeError: more than `max_bytes`. QuotaExceededError: the stream is full.
+            BrokerError: JetStream did not take it.
         """
         header = b"" if last is None else headers.expecting(last, _content_type(body))
         _, payload = await self._connection.request(subject, body, header)

@@ -21,7 +21,7 @@ class LivenessEntry:
     """A worker's last sign, and the fence of the next."""
 
     sequence: int
-    sign: LivenessRecord | None  # None: nobody of ours wrote it
+    record: LivenessRecord | None  # None: nobody of ours wrote it
 
 
 class LivenessStore:
@@ -31,17 +31,17 @@ class LivenessStore:
         self._connection = link.connection
         self._names = link.names
 
-    async def write(self, sign: LivenessRecord, last: int | None) -> int:
+    async def write(self, record: LivenessRecord, last: int | None) -> int:
         """Write a worker's sign if its last one is at `last`, or whatever there is if None; the new fence.
 
         Raises:
             SequenceError: somebody wrote since.
             BrokerError: unknown whether it was written; `last` tells.
         """
-        subject = self._names.liveness(sign.worker)
+        subject = self._names.liveness(record.worker)
         header = b"" if last is None else headers.expecting(last)
-        _, payload = await self._connection.request(subject, codec.encode(sign), header)
-        return read_puback(payload, f"sign of {sign.worker}").seq
+        _, payload = await self._connection.request(subject, codec.encode(record), header)
+        return read_puback(payload, f"sign of {record.worker}").seq
 
     async def ask(self, worker: str) -> Pong | None:
         """What a worker answers to a ping; None: its connection is closed.
@@ -67,6 +67,6 @@ class LivenessStore:
         if message is None:
             return None
         try:
-            return LivenessEntry(message.sequence, codec.decode_sign(message.body))
+            return LivenessEntry(message.sequence, codec.decode_liveness_record(message.body))
         except ProtocolError:
             return LivenessEntry(message.sequence, None)

@@ -54,9 +54,15 @@ class ResultStore:
     async def create(self, key: JobKey, body: bytes, ttl_ms: int, timeout_s: float = 5.0) -> bool:
         """Store a job's Result if it has none yet; whether this call stored it.
 
+        Args:
+            body: the encoded Result, at most `max_bytes` bytes.
+            ttl_ms: milliseconds until the server removes it.
+            timeout_s: seconds for the server to answer each of at most three requests.
+
         Raises:
             DisconnectedError, BrokerTimeoutError: unknown whether it was stored; `create` again says.
-            BrokerError: the bucket is missing or full.
+            QuotaExceededError, TopologyError, UnavailableError: the bucket is full, missing, or has no leader.
+            UnauthorizedError: this user may not write there.
         """
         subject = self._names.result_key(key)
         rest = b"Nats-TTL: %dms\r\n" % ttl_ms
@@ -81,8 +87,12 @@ class ResultStore:
     async def get(self, key: JobKey, timeout_s: float = 5.0) -> Stored | None:
         """A job's Result, None if it has none (or no longer). May lag by a moment on a replicated bucket.
 
+        Args:
+            timeout_s: seconds for NATS to answer.
+
         Raises:
-            BrokerError: NATS did not answer, or the bucket is missing.
+            DisconnectedError, BrokerTimeoutError, UnavailableError: no answer, or no bucket.
+            ProtocolError: the value under the job's key is no Result.
         """
         subject = self._direct + self._names.result_key(key)
         header, payload = await self._connection.request(subject, timeout_s=timeout_s)
@@ -94,10 +104,14 @@ class ResultStore:
         return Stored(codec.decode_result(payload), payload)
 
     async def get_many(self, tenant: str, jobs: Collection[str]) -> dict[str, Result]:
-        """The Results of those that have one, with one question; at most MOST_AT_ONCE jobs. As `get`, it may lag.
+        """The Results of those that have one, by job id, with one question. As `get`, it may lag.
+
+        Args:
+            jobs: ids, at most MOST_AT_ONCE.
 
         Raises:
-            BrokerError: as `get`; UnauthorizedError where this user may read one at a time only.
+            BrokerError: no answer within MANY_S seconds, or no bucket.
+            UnauthorizedError: this user may read one at a time only.
         """
         ids = {self._names.result_key(JobKey(tenant, job)): job for job in jobs}
         ask = {"multi_last": list(ids), "batch": len(ids)}
@@ -118,10 +132,11 @@ class ResultStore:
         return {message.subject.split(".")[-2] for message in found}
 
     async def get_written(self, key: JobKey) -> Stored | None:
-        """The same from the bucket's leader: sees what was written, also a moment ago on a replicated bucket.
+        """As `get`, from the bucket's leader, which never lags.
 
         Raises:
-            BrokerError: as `get`.
+            BrokerError: NATS did not answer, or the bucket is missing.
+            ProtocolError: the value under the job's key is no Result.
         """
         message = await self.read_last(key)
         if message is None or _is_marker(message):
@@ -129,18 +144,21 @@ class ResultStore:
         return Stored(codec.decode_result(message.body), message.body)
 
     async def read_last(self, key: JobKey) -> StoredMessage | None:
-        """What stands under a job's key, a Result or the marker of a deleted one, from the bucket's leader.
+        """The value under a job's key, a Result or the marker of a deleted one, from the bucket's leader.
 
         Raises:
-            BrokerError: as `get`.
+            BrokerError: as `get_written`.
         """
         ask = {"last_by_subj": self._names.result_key(key)}
         return await get_from_leader(self._connection, f"KV_{self._names.results_bucket}", ask)
 
     async def remove(self, key: JobKey, last: int) -> bool:
-        """Make room for another Result: remove what stands under the job's key at `last`; whether it was there.
+        """Remove the value under the job's key, so that another can be created; whether it was there.
 
-        What was stored later stays. A deletion's marker would make the next `create` fail, so none is left.
+        A value stored after `last` stays. No marker of the deletion is left: `create` would fail on it.
+
+        Args:
+            last: sequence in the bucket's stream, of the value to remove.
 
         Raises:
             InvalidRequestError: tenant or job is no subject token.
@@ -151,7 +169,10 @@ class ResultStore:
         return await purge_subject(self._connection, f"KV_{self._names.results_bucket}", subject, last) > 0
 
     def check(self, key: JobKey, on_found: Callable[[Stored], None]) -> None:
-        """Call `on_found` if the job has a Result; whatever goes wrong is as if it had none. Never raises."""
+        """Call `on_found` on the loop if the job has a Result. Never raises; a fault is as if it had none.
+
+        One request, answered or given up within two seconds.
+        """
 
         def answered(error: MeshError | None, header: bytes, payload: bytes) -> None:
             if error is None and payload:
@@ -162,10 +183,13 @@ class ResultStore:
             self._connection.call(self._direct + self._names.result_key(key), b"", b"", answered, timeout_s=2.0)
 
     async def put_object(self, name: str, body: bytes) -> None:
-        """Store a large value; the bucket is made on first use. Readable with `nats object get`.
+        """Store a value of any size within a minute; the bucket is made on first use.
+
+        `nats object get` reads it. The same name again replaces the value.
 
         Raises:
-            BrokerError: JetStream refused it.
+            QuotaExceededError: the account has no room.
+            BrokerError: JetStream refused it, or did not take all of it in time.
         """
         bucket = self._names.objects_bucket
         try:
@@ -188,10 +212,11 @@ class ResultStore:
             raise mapped(error) from error
 
     async def get_object(self, name: str) -> bytes:
-        """A large value.
+        """A value that `put_object` stored, whole in memory.
 
         Raises:
-            BrokerError: it is not there, or NATS did not answer within a minute.
+            TopologyError: it is not there.
+            BrokerError: NATS did not answer within a minute.
         """
         try:
             async with asyncio.timeout(60):

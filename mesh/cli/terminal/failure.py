@@ -7,8 +7,11 @@ from typing import Final
 from mesh import errors
 
 OK: Final = 0
+JOB: Final = errors.JobError.exit_code  # failed, cancelled, expired; or no such job
 USAGE: Final = 2  # click's own
 CONFIG: Final = errors.ConfigError.exit_code
+NATS: Final = errors.BrokerError.exit_code
+ENGINE: Final = errors.EngineError.exit_code
 INTERRUPTED: Final = 130  # 128 and SIGINT, as shells have it
 
 

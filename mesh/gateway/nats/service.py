@@ -54,7 +54,7 @@ class FrontDoor:
         self._clients = Clients(broker)
         self._quotas = Quotas(broker)
         self._tasks: set[asyncio.Task[None]] = set()
-        self._visits: set[Session] = set()
+        self._sessions: set[Session] = set()
         self._refused: Counter[str] = Counter()  # by number
         self._answered: Counter[str] = Counter()  # by status
         self._left = 0  # requesters that went away
@@ -87,8 +87,8 @@ class FrontDoor:
 
     def _connection_changed(self, connected: bool) -> None:
         if connected:
-            for visit in self._visits:
-                visit.missed()
+            for session in self._sessions:
+                session.missed()
 
     def _heard(self, request: ServiceRequest) -> None:
         """A request arrived; called for each, so it is only taken on, or refused."""
@@ -107,27 +107,27 @@ class FrontDoor:
 
     async def _serve(self, request: ServiceRequest, tenant: str, model: str) -> None:
         """One request, from its arrival to its end. Raises nothing."""
-        pending_bytes, visit = len(request.payload), None
+        pending_bytes, session = len(request.payload), None
         try:
-            company = Waiters(Broker(request.connection, self._names), tenant)
-            visit = Session(request, model, lambda encoding: self._clients.get(tenant, encoding), company)
-            self._visits.add(visit)
-            await self._quotas.admit(tenant, visit.asked, self._clock.server_unix_ms())
-            await visit.submit()
+            waiters = Waiters(Broker(request.connection, self._names), tenant)
+            session = Session(request, model, lambda encoding: self._clients.get(tenant, encoding), waiters)
+            self._sessions.add(session)
+            await self._quotas.admit(tenant, session.asked, self._clock.server_unix_ms())
+            await session.submit()
             request.payload = b""  # the queue has it
-            if not visit.is_named:
+            if not session.is_named:
                 self._admission.stored(pending_bytes)
                 pending_bytes = 0
-            self._tell_accepted(visit, tenant, model)
-            result = await visit.answer(self._canceller())
+            self._tell_accepted(session, tenant, model)
+            result = await session.answer(self._canceller())
             self._answered[result.status] += 1
             request.done()
         except asyncio.CancelledError as error:
-            await self._cut_off(request, visit, error.args)
+            await self._cut_off(request, session, error.args)
         except QuotaExceededError as error:
             await request.refuse_last(*self._refusal(request, await self._with_depth(error, tenant)))
         except MeshError as error:
-            await request.refuse_last(*self._refusal(request, error, visit))
+            await request.refuse_last(*self._refusal(request, error, session))
         except Exception:  # the outermost frame of a request: the requester must not wait for ever
             log.exception("a request at the front door failed", extra={"event": "frontdoor_failed"})
             self._refused[str(INTERNAL)] += 1
@@ -135,15 +135,15 @@ class FrontDoor:
         finally:
             self._admission.stored(pending_bytes)
             self._admission.leave(tenant)
-            if visit is not None:
-                visit.close()
-                self._clients.release(tenant, visit.encoding)
-                self._visits.discard(visit)
+            if session is not None:
+                session.close()
+                self._clients.release(tenant, session.encoding)
+                self._sessions.discard(session)
 
-    def _tell_accepted(self, visit: Session, tenant: str, model: str) -> None:
+    def _tell_accepted(self, session: Session, tenant: str, model: str) -> None:
         """For the audit, if it is this request that made the job."""
-        if self._audit is not None and visit.job is not None and not visit.job.is_joined:
-            self._audit.accepted(JobRef(visit.job.id, tenant, model, visit.manner.tier, visit.job.sequence))
+        if self._audit is not None and session.job is not None and not session.job.is_joined:
+            self._audit.accepted(JobRef(session.job.id, tenant, model, session.manner.tier, session.job.sequence))
 
     def _canceller(self) -> Callable[[], None]:
         """What ends the task that calls this, for want of a requester."""
@@ -155,14 +155,14 @@ class FrontDoor:
 
         return cancel
 
-    async def _cut_off(self, request: ServiceRequest, visit: Session | None, why: tuple[object, ...]) -> None:
+    async def _cut_off(self, request: ServiceRequest, session: Session | None, why: tuple[object, ...]) -> None:
         """The requester went away, or we do."""
-        if GONE in why and visit is not None:
+        if GONE in why and session is not None:
             self._left += 1
-            await visit.abandon()
+            await session.abandon()
             request.done()
             return
-        request.refuse(*self._refusal(request, UnavailableError("this front door is closing; ask again"), visit))
+        request.refuse(*self._refusal(request, UnavailableError("this front door is closing; ask again"), session))
 
     async def _with_depth(self, error: QuotaExceededError, tenant: str) -> QuotaExceededError:
         """The same, and how many jobs the tenant has."""
@@ -174,16 +174,16 @@ class FrontDoor:
         return QuotaExceededError(text, retry_after_ms=error.retry_after_ms)
 
     def _refusal(
-        self, request: ServiceRequest, error: MeshError, visit: Session | None = None
+        self, request: ServiceRequest, error: MeshError, session: Session | None = None
     ) -> tuple[int, str, tuple[tuple[str, str], ...]]:
         """Count and record a refusal: its number, its reason, and further headers."""
         code, details, text = service_code(error), details_of(error), str(error)
         self._refused[str(code)] += 1
-        if self._audit is not None and (visit is None or visit.job is None):
+        if self._audit is not None and (session is None or session.job is None):
             tokens = request.subject[self._skip :].split(".")
             whose = tokens if len(tokens) == 2 and all(map(is_token, tokens)) else []
             self._audit.refused(error, *whose)
-        if visit is not None and visit.job is not None:
-            details = (*details, ("Mesh-Job", visit.job.id))
-            text += f"; job {visit.job.id} goes on, and the same id asked again gets its answer"
+        if session is not None and session.job is not None:
+            details = (*details, ("Mesh-Job", session.job.id))
+            text += f"; job {session.job.id} goes on, and the same id asked again gets its answer"
         return code, text, details

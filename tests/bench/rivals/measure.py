@@ -105,8 +105,8 @@ async def measure(rounds: int, only: Sequence[str] = (), sizes: Sizes = SIZES) -
         report = Report("the mesh and what people would use instead", [side.name for side in sides])
         broken: set[str] = set()
         for side in sides:  # caches, pools and threads warm
-            for run in (Round.unary_many, _fast, _instant):
-                await _load(run, Round(Report("warm-up", []), sizes), side, broken)
+            for warm in (Round.unary_many, _fast, _instant):
+                await _load(warm, Round(Report("warm-up", []), sizes), side, broken)
         for number in range(rounds):
             for run in MEASURES:
                 for side in sides if number % 2 == 0 else sides[::-1]:

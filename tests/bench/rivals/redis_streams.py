@@ -223,7 +223,7 @@ async def _running(name: str, kind: str) -> AsyncIterator[tuple["redis.Redis", R
             async def times() -> dict[str, tuple[float, float]]:
                 return {job: tuple(each) for job, each in (await process.ask("times")).items()}
 
-            pids = {"worker": (process.pid,), "broker": (redis_pid,)}
+            pids: dict[str, tuple[int, ...]] = {"worker": (process.pid,), "broker": (redis_pid,)}
             yield connection, RivalSide(name, TypedAsker(connection), pids, times)
 
 

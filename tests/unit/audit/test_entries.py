@@ -1,5 +1,7 @@
 """What the audit says of each signal, and that it holds no text of anybody's."""
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,11 +20,12 @@ from mesh.signals import (
     JobEnded,
     JobReturned,
     RequestRefused,
+    Signal,
     Step,
 )
 
 REF = JobRef("j", "acme", "chat", "batch", 7)
-ENDED = {
+ENDED: dict[str, Any] = {
     "status": "failed",
     "attempts": 3,
     "prompt_tokens": 4,
@@ -33,7 +36,7 @@ ENDED = {
     "total_ms": 70,
     "code": "engine_error",
 }
-TOLD = [
+TOLD: list[tuple[Signal, str]] = [
     (JobDelivered(REF, delivered=1, queued_ms=3), "accepted"),
     (JobDelivered(REF, delivered=2, queued_ms=9_000), "accepted"),
     (AttemptStarted(REF, attempt=1, index=0, taken_from=""), "started"),
@@ -47,8 +50,9 @@ TOLD = [
 
 
 @pytest.mark.parametrize(("signal", "event"), TOLD)
-def test_an_entry_says_what_the_signal_says_and_nothing_in_words(signal, event):
+def test_an_entry_says_what_the_signal_says_and_nothing_in_words(signal: Signal, event: str) -> None:
     entry = entry_of(signal, "w", 1234)
+    assert entry is not None
     assert (entry.event, entry.by, entry.unix_ms) == (event, "w", 1234)
     shown = {*signal.__struct_fields__, "job", "tenant", "model", "tier", "sequence"} & {*AuditEntry.__struct_fields__}
     if event == "returned":
@@ -69,12 +73,12 @@ def test_an_entry_says_what_the_signal_says_and_nothing_in_words(signal, event):
         ConnectionChanged(False),
     ],
 )
-def test_of_the_rest_nothing_is_said(signal):
+def test_of_the_rest_nothing_is_said(signal: ConnectionChanged | EngineDied | JobDelivered | Step) -> None:
     assert entry_of(signal, "w", 1) is None
 
 
 @given(st.text())
-def test_a_refusal_tells_the_code_and_the_field_and_no_text(text):
+def test_a_refusal_tells_the_code_and_the_field_and_no_text(text: str) -> None:
     entry = refusal_of(InvalidRequestError(f"bad: {text}", field=text), "acme", "chat")
     assert (entry.code, entry.tenant, entry.model) == ("invalid_request", "acme", "chat")
     assert entry.field in ("", text)
@@ -88,12 +92,14 @@ def test_a_refusal_tells_the_code_and_the_field_and_no_text(text):
     [QuotaExceededError("5 jobs wait", field="max_tokens"), InvalidRequestError("bad", field="max_tokens")],
     ids=lambda each: each.code,
 )
-def test_a_refusal_names_the_field_whether_it_may_be_asked_again_or_not(error):
+def test_a_refusal_names_the_field_whether_it_may_be_asked_again_or_not(
+    error: InvalidRequestError | QuotaExceededError,
+) -> None:
     entry = refusal_of(error, "acme", "chat")
     assert (entry.code, entry.field) == (error.code, "max_tokens")
 
 
-def test_like_refusals_are_equal_so_that_they_can_be_counted():
+def test_like_refusals_are_equal_so_that_they_can_be_counted() -> None:
     one = refusal_of(QuotaExceededError("5 jobs wait"), "acme", "chat")
     assert one == refusal_of(QuotaExceededError("6 jobs wait"), "acme", "chat")
     assert one != refusal_of(QuotaExceededError("5 jobs wait"), "other", "chat")
@@ -101,26 +107,29 @@ def test_like_refusals_are_equal_so_that_they_can_be_counted():
 
 
 @given(st.integers(1, 2**60), st.integers(1, 2**60))
-def test_what_is_told_twice_of_one_request_has_one_id_and_of_two_requests_two(one, other):
+def test_what_is_told_twice_of_one_request_has_one_id_and_of_two_requests_two(one: int, other: int) -> None:
     for signal, _ in TOLD:
         if isinstance(signal, JobReturned):
             continue
+        told = entry_of(signal, "w", 1)
+        assert told is not None
         ids = {
             message_id(AuditEntry(event=e.event, unix_ms=1, by=e.by, sequence=sequence, attempt=e.attempt), mark)
-            for e in [entry_of(signal, "w", 1)]
+            for e in [told]
             for sequence in (one, other)
             for mark in ("a", "b")
         }
         assert len(ids) == (1 if one == other else 2)
 
 
-def test_what_can_happen_again_is_written_again():
+def test_what_can_happen_again_is_written_again() -> None:
     returned = entry_of(TOLD[-2][0], "w", 1)
+    assert returned is not None
     assert message_id(returned, "a") != message_id(returned, "b")
 
 
 @given(st.text())
-def test_whatever_a_tenant_is_called_the_subject_stays_one(tenant):
+def test_whatever_a_tenant_is_called_the_subject_stays_one(tenant: str) -> None:
     token = tenant_token(AuditEntry(event="ended", unix_ms=1, by="w", tenant=tenant))
     assert token in ("-", tenant)
     assert not set(token) & set(". *>\r\n\t")

@@ -1,9 +1,9 @@
-"""A stored request's identity: under which name it will be answered, whatever is in it."""
+"""A stored request has an identity for its answer, even if its body is invalid."""
 
 import msgspec
 import pytest
 
-from mesh.broker.stores.delivery import read_delivery, read_stored, refusal
+from mesh.broker.stores.delivery import StoredRequest, read_delivery, read_stored, refusal
 from mesh.errors import InvalidRequestError, TooLargeError, UnsupportedError
 from mesh.protocol import headers
 from mesh.protocol.messages import Request
@@ -14,11 +14,11 @@ SUBJECT = "mesh.req.demo.batch.acme.3"
 ACK = "$JS.ACK.MESH_REQUESTS.demo-batch-3.2.17.4.1790000000123456789.9"
 
 
-def stored(body: bytes, *pairs: tuple[str, str], subject: str = SUBJECT):
+def stored(body: bytes, *pairs: tuple[str, str], subject: str = SUBJECT) -> StoredRequest:
     return read_stored(NAMES, subject, 17, body, headers.block(*pairs) if pairs else b"", 5)
 
 
-def test_a_good_request_is_decoded():
+def test_a_good_request_is_decoded() -> None:
     found = stored(b'{"id":"job-1","prompt":"a"}', ("traceparent", "00-ab-cd-01"), ("Nats-Msg-Id", "acme.other"))
     assert found.request == Request(id="job-1", prompt="a")
     assert (found.job, found.error, found.encoding) == ("job-1", None, "json")
@@ -27,7 +27,7 @@ def test_a_good_request_is_decoded():
 
 
 @pytest.mark.parametrize("version", ["", "1", "1.0", "1.44"])
-def test_a_request_of_our_major_is_decoded(version):
+def test_a_request_of_our_major_is_decoded(version: str) -> None:
     found = stored(b'{"id":"job-1","prompt":"a","later":1}', ("mesh-protocol", version))
     assert (found.job, found.request, found.error) == ("job-1", Request(id="job-1", prompt="a"), None)
 
@@ -35,20 +35,21 @@ def test_a_request_of_our_major_is_decoded(version):
 @pytest.mark.parametrize(
     ("version", "kind"), [("2.0", UnsupportedError), ("0.9", UnsupportedError), ("two", InvalidRequestError)]
 )
-def test_a_request_of_another_major_is_no_request_and_has_its_name(version, kind):
+def test_a_request_of_another_major_is_no_request_and_has_its_name(version: str, kind: type[Exception]) -> None:
     found = stored(b'{"id":"job-1","prompt":"a"}', ("Mesh-Protocol", version))
+    assert found.error is not None
     assert (found.job, found.request, type(found.error), found.error.field) == ("job-1", None, kind, "Mesh-Protocol")
     nameless = stored(b"what 2.0 sends", ("Mesh-Protocol", version), ("Nats-Msg-Id", "acme.job-9"))
     assert (nameless.job, type(nameless.error)) == ("job-9", kind)
 
 
-def test_a_packed_request_is_decoded():
+def test_a_packed_request_is_decoded() -> None:
     body = msgspec.msgpack.encode({"id": "job-1", "prompt": "a"})
     found = stored(body, ("content-type", "application/msgpack"))
     assert (found.job, found.encoding, found.error) == ("job-1", "msgpack", None)
 
 
-# what, body, headers, job, error
+# name of the case, body, headers, job, error
 IDENTITIES = [
     ("no id", b'{"prompt":"a"}', [], "s17", None),
     ("no id, and a header", b'{"prompt":"a"}', [("Nats-Msg-Id", "acme.job-9")], "s17", None),
@@ -89,7 +90,9 @@ IDENTITIES = [
 
 
 @pytest.mark.parametrize(("what", "body", "pairs", "job", "error"), IDENTITIES, ids=[each[0] for each in IDENTITIES])
-def test_a_request_is_answered_under_the_best_name_it_has(what, body, pairs, job, error):
+def test_a_request_is_answered_under_the_best_name_it_has(
+    what: str, body: bytes, pairs: list[tuple[str, str]], job: str, error: type[Exception] | None
+) -> None:
     found = stored(body, *pairs)
     assert found.job == job
     assert type(found.error) is (error or type(None))
@@ -97,12 +100,12 @@ def test_a_request_is_answered_under_the_best_name_it_has(what, body, pairs, job
     assert found.body == body
 
 
-def test_a_subject_of_another_form_has_no_address_and_no_identity_from_headers():
+def test_a_subject_of_another_form_has_no_address_and_no_identity_from_headers() -> None:
     found = stored(b"Hello", ("Nats-Msg-Id", "acme.job-9"), subject="mesh.req.demo")
     assert (found.address, found.job) == (None, "s17")
 
 
-def test_a_trace_is_not_trusted_with_any_length():
+def test_a_trace_is_not_trusted_with_any_length() -> None:
     assert len(stored(b'{"prompt":"a"}', ("traceparent", "x" * 5000)).traceparent) == 128
 
 
@@ -115,7 +118,7 @@ def test_a_trace_is_not_trusted_with_any_length():
     ],
     ids=["short", "long", "long with a random end"],
 )
-def test_a_delivery_reads_what_jetstream_says_in_the_reply(reply):
+def test_a_delivery_reads_what_jetstream_says_in_the_reply(reply: str) -> None:
     found = read_delivery(NAMES, SUBJECT.encode(), reply.encode(), b'{"id":"j","prompt":"a"}', b"")
     assert found is not None
     assert (found.consumer, found.delivered, found.pending) == ("demo-batch-3", 2, 9)
@@ -136,11 +139,11 @@ def test_a_delivery_reads_what_jetstream_says_in_the_reply(reply):
         ("mesh.req.demo", ACK),
     ],
 )
-def test_what_is_no_delivery_of_a_request_is_none(subject, reply):
+def test_what_is_no_delivery_of_a_request_is_none(subject: str, reply: str) -> None:
     assert read_delivery(NAMES, subject.encode(), reply.encode(), b"{}", b"") is None
 
 
-def test_the_reason_of_a_refusal_is_the_requests_fault():
+def test_the_reason_of_a_refusal_is_the_requests_fault() -> None:
     found = read_delivery(NAMES, SUBJECT.encode(), ACK.encode(), b'{"prompt":7}', b"")
     assert found is not None
     assert refusal(found).field == "prompt"

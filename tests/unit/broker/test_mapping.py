@@ -24,6 +24,7 @@ from mesh.broker.transport.mapping import (
     read_api,
     read_puback,
 )
+from mesh.errors import SequenceError
 
 
 def public_errors(module: types.ModuleType) -> list[type[BaseException]]:
@@ -81,12 +82,12 @@ def entry_for(kind: type[BaseException]) -> tuple[type[BaseException], type[erro
     return next(entry for entry in NATS_ERRORS if issubclass(kind, entry[0]))
 
 
-def test_there_are_errors_to_map():
+def test_there_are_errors_to_map() -> None:
     assert len(THEIRS) > 50
 
 
 @pytest.mark.parametrize("kind", THEIRS, ids=lambda each: f"{each.__module__}.{each.__name__}")
-def test_each_error_of_nats_is_mapped_on_purpose(kind):
+def test_each_error_of_nats_is_mapped_on_purpose(kind: type[Exception]) -> None:
     theirs, _ = entry_for(kind)
     if theirs is nats.errors.Error:
         assert kind.__name__ in PLAIN, f"nats-py raises {kind.__name__}; say in broker/transport/mapping what it means"
@@ -94,12 +95,12 @@ def test_each_error_of_nats_is_mapped_on_purpose(kind):
         assert kind.__name__ not in PLAIN, f"{kind.__name__} is mapped; take it from the list"
 
 
-def test_the_list_names_nothing_that_is_gone():
+def test_the_list_names_nothing_that_is_gone() -> None:
     assert set(PLAIN) <= {each.__name__ for each in THEIRS}
 
 
-def test_the_specific_comes_before_the_general():
-    """The first that matches decides: nothing may stand behind its own base class."""
+def test_the_specific_comes_before_the_general() -> None:
+    """The first match decides, so no class may stand behind its own base class."""
     entries = [entry for entry in NATS_ERRORS if entry[0] in THEIRS]
     for number, (theirs, _) in enumerate(entries):
         for before, _ in entries[:number]:
@@ -130,20 +131,20 @@ def test_the_specific_comes_before_the_general():
         (ValueError, errors.BrokerError),
     ],
 )
-def test_what_happened_keeps_its_meaning(theirs, ours):
+def test_what_happened_keeps_its_meaning(theirs: type[Exception], ours: type[Exception]) -> None:
     found = mapped(theirs())
     assert type(found) is ours
     assert str(found)
 
 
 @pytest.mark.parametrize("kind", THEIRS, ids=lambda each: each.__name__)
-def test_every_error_maps_to_one_of_ours_that_can_be_made(kind):
+def test_every_error_maps_to_one_of_ours_that_can_be_made(kind: type[Exception]) -> None:
     ours = entry_for(kind)[1]
     assert issubclass(ours, errors.MeshError)
     assert str(ours("why")) == "why"
 
 
-def test_an_error_without_words_is_told_by_its_name():
+def test_an_error_without_words_is_told_by_its_name() -> None:
     assert str(mapped(OSError())) == "OSError"
     assert str(mapped(KeyError("x"))) == "KeyError: 'x'"
 
@@ -163,7 +164,7 @@ def test_an_error_without_words_is_told_by_its_name():
         (ApiError(), errors.BrokerError),
     ],
 )
-def test_each_refusal_of_jetstream_keeps_its_meaning(error, kind):
+def test_each_refusal_of_jetstream_keeps_its_meaning(error: ApiError, kind: type[Exception]) -> None:
     found = api_error(error, "store it")
     assert type(found) is kind
     assert "store it" in str(found)
@@ -180,12 +181,14 @@ def test_what_is_full_is_a_quota_and_passes(number: int, status: int) -> None:
         read_puback(msgspec.json.encode({"error": {"code": status, "err_code": number, "description": "full"}}), "x")
 
 
-def test_a_wrong_last_sequence_tells_the_right_one():
-    assert api_error(ApiError(400, 10071, "wrong last sequence: 57"), "x").last == 57
-    assert api_error(ApiError(400, 10164, "wrong last sequence"), "x").last == 0
+def test_a_wrong_last_sequence_tells_the_right_one() -> None:
+    for code, text, last in ((10071, "wrong last sequence: 57", 57), (10164, "wrong last sequence", 0)):
+        error = api_error(ApiError(400, code, text), "x")
+        assert isinstance(error, SequenceError)
+        assert error.last == last
 
 
-def test_a_puback_is_read():
+def test_a_puback_is_read() -> None:
     assert read_puback(b'{"stream":"S","seq":7,"duplicate":true,"domain":"hub"}', "x") == PubAck("S", 7, True)
     with pytest.raises(errors.SequenceError) as refused:
         read_puback(b'{"error":{"code":400,"err_code":10071,"description":"wrong last sequence: 3"}}', "x")
@@ -193,12 +196,12 @@ def test_a_puback_is_read():
 
 
 @pytest.mark.parametrize("payload", [b"", b"+OK", b"[]", b'{"seq":"x"}', b"\xff", b"null"])
-def test_what_is_no_puback_is_a_protocol_error(payload):
+def test_what_is_no_puback_is_a_protocol_error(payload: bytes) -> None:
     with pytest.raises(errors.ProtocolError, match="publish it"):
         read_puback(payload, "publish it")
 
 
-def test_an_api_answer_is_read():
+def test_an_api_answer_is_read() -> None:
     assert read_api(b'{"type":"io.nats","config":{}}', "x") == {"type": "io.nats", "config": {}}
     with pytest.raises(errors.TopologyError) as refused:
         read_api(
@@ -208,16 +211,16 @@ def test_an_api_answer_is_read():
 
 
 @pytest.mark.parametrize("payload", [b"", b"x", b"[]", b"7"])
-def test_what_is_no_api_answer_is_a_protocol_error(payload):
+def test_what_is_no_api_answer_is_a_protocol_error(payload: bytes) -> None:
     with pytest.raises(errors.ProtocolError):
         read_api(payload, "stream S")
 
 
-def test_a_timeout_of_pythons_own_is_a_timeout():
+def test_a_timeout_of_pythons_own_is_a_timeout() -> None:
     assert type(mapped(TimeoutError())) is errors.BrokerTimeoutError
 
 
-def test_the_specific_class_comes_before_the_general():
+def test_the_specific_class_comes_before_the_general() -> None:
     for number, (theirs, _) in enumerate(NATS_ERRORS):
         for before, _ in NATS_ERRORS[:number]:
             assert not issubclass(theirs, before), f"{theirs.__name__} is never reached"

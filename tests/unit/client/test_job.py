@@ -9,7 +9,7 @@ from mesh.client.assembly import Restarted
 from mesh.client.internal import JobHandle
 from mesh.errors import WaitTimeoutError
 from mesh.job_key import JobKey
-from mesh.protocol.messages import Delta, Result, Started
+from mesh.protocol.messages import Delta, Event, JobStatus, Result, Started
 from tests.running import wait_until
 
 KEY = JobKey("t", "j")
@@ -30,7 +30,7 @@ def ended(text: str) -> Result:
 class Client:
     """What a handle needs of one: a journal, which answers while `open` is set."""
 
-    def __init__(self, *events: object) -> None:
+    def __init__(self, *events: Event) -> None:
         self.events = list(events)
         self.open = asyncio.Event()
         self.open.set()
@@ -45,6 +45,12 @@ class Client:
     async def load_result(self, result: Result) -> Result:
         return result
 
+    async def cancel_job(self, job: str, timeout_s: float) -> str:
+        raise AssertionError("no test here cancels")
+
+    async def job_status(self, job: str, timeout_s: float) -> JobStatus:
+        raise AssertionError("no test here asks")
+
     def outlook(self) -> str:
         return "it goes on"
 
@@ -52,12 +58,12 @@ class Client:
         pass
 
 
-async def shown(job: JobHandle, count: int) -> list:
+async def shown(job: JobHandle, count: int) -> list[Delta | Restarted]:
     stream = job.deltas()
     return [await anext(stream) for _ in range(count)]
 
 
-async def test_a_read_that_is_cancelled_is_done_again():
+async def test_a_read_that_is_cancelled_is_done_again() -> None:
     client = Client(started(1), delta(1, 0, "ab"))
     job = JobHandle(client, KEY, 60, is_new=False)
     client.open.clear()
@@ -70,28 +76,28 @@ async def test_a_read_that_is_cancelled_is_done_again():
     job.close()
 
 
-async def test_a_read_that_hangs_ends_with_the_handles_bound():
+async def test_a_read_that_hangs_ends_with_the_handles_bound() -> None:
     client = Client()
     client.open.clear()
     with pytest.raises(WaitTimeoutError, match=r"after 0\.05 s"):
         await asyncio.wait_for(shown(JobHandle(client, KEY, 0.05, is_new=False), 1), 1)
 
 
-async def test_a_late_reader_is_told_that_what_it_had_no_longer_stands():
+async def test_a_late_reader_is_told_that_what_it_had_no_longer_stands() -> None:
     client = Client(started(1), delta(1, 0, "ab"), started(2), delta(2, 0, "xyz"), ended("xyz"))
     seen = [each async for each in JobHandle(client, KEY, 60, is_new=False, index=2).deltas()]
     assert isinstance(seen[0], Restarted)
     assert [each.text for each in seen[1:]] == ["xyz"]
 
 
-async def test_a_late_reader_does_not_notice_an_attempt_that_says_the_same_again():
+async def test_a_late_reader_does_not_notice_an_attempt_that_says_the_same_again() -> None:
     client = Client(started(1), delta(1, 0, "a"), delta(1, 1, "b"), started(2), delta(2, 0, "abc"), ended("abc"))
     for index, rest in ((0, ["a", "b", "c"]), (1, ["b", "c"]), (2, ["c"]), (3, [])):
         seen = [each async for each in JobHandle(client, KEY, 60, is_new=False, index=index).deltas()]
         assert [each.text for each in seen] == rest
 
 
-async def test_a_journal_whose_beginning_is_gone_is_read_once_for_each_event_and_made_good_by_the_result():
+async def test_a_journal_whose_beginning_is_gone_is_read_once_for_each_event_and_made_good_by_the_result() -> None:
     client = Client(delta(1, 5, "f"))
     job = JobHandle(client, KEY, 60, is_new=False)
     reading = asyncio.create_task(asyncio.wait_for(shown(job, 1), 5))
@@ -111,7 +117,9 @@ async def test_a_journal_whose_beginning_is_gone_is_read_once_for_each_event_and
     [(started(1, sequence=7), []), (started(1), []), (started(1, sequence=3), [3]), (delta(1, 4, "x"), [0])],
     ids=["our own", "of a worker that does not say", "another request's", "begun before we listened"],
 )
-async def test_the_first_event_tells_whose_request_is_served(event, other, is_late):
+async def test_the_first_event_tells_whose_request_is_served(
+    event: Delta | Started, other: list[int], is_late: bool
+) -> None:
     told: list[int] = []
     job = JobHandle(Client(), KEY, 60, is_new=True)
     job.on_other = told.append

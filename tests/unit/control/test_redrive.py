@@ -1,5 +1,7 @@
 """What redriving decides, by what the job left behind."""
 
+from typing import Any
+
 import msgspec
 import pytest
 
@@ -15,27 +17,27 @@ from mesh.control.deadletters.redrive import (
 )
 from mesh.job_key import JobKey
 from mesh.protocol import codec
-from mesh.protocol.messages import Delta, Note, Request, Result, Started
+from mesh.protocol.messages import Delta, Event, Note, Request, Result, Started, Status
 
 BURIAL = RedrivePlan(request_sequence=7, stored_unix_ms=1000, buried_unix_ms=2000)
 REQUEST = Request(id="j", prompt="Hello")
 NOW = 10_000
 
 
-def started(sequence: int, attempt: int = 1, **more: object) -> Started:
+def started(sequence: int, attempt: int = 1, **more: Any) -> Started:
     return Started(id="j", attempt=attempt, index=0, worker="w", unix_ms=1500, sequence=sequence, **more)
 
 
-def result(created: int, status: str = "failed") -> Result:
+def result(created: int, status: Status = "failed") -> Result:
     return Result(id="j", tenant="t", model="m", status=status, text="", created_unix_ms=created)
 
 
 DELTA = Delta(id="j", attempt=1, index=0, text="a", token_ids=[1, 2])
-OWN = [(3, started(7)), (4, None), (5, result(1000))]
+OWN: list[tuple[int, Event | None]] = [(3, started(7)), (4, None), (5, result(1000))]
 
 
-def traces(**given: object) -> Traces:
-    found = {"is_queued": False, "is_deployed": True, "journal": OWN, "result": result(1000)}
+def traces(**given: Any) -> Traces:
+    found: dict[str, Any] = {"is_queued": False, "is_deployed": True, "journal": OWN, "result": result(1000)}
     return Traces(**(found | {"result_sequence": 9, "result_unix_ms": 2001} | given))
 
 
@@ -60,7 +62,7 @@ def test_everything_of_the_buried_run_goes_and_nothing_beyond() -> None:
         [(3, started(7)), (4, DELTA), (5, started(7, 2, closing=True))],
     ],
 )
-def test_a_journal_of_the_buried_run_is_no_later_run(journal: list) -> None:
+def test_a_journal_of_the_buried_run_is_no_later_run(journal: list[tuple[int, Event | None]]) -> None:
     assert verb(traces(journal=journal)) == "redrive"
 
 
@@ -77,7 +79,7 @@ def test_a_journal_of_the_buried_run_is_no_later_run(journal: list) -> None:
         {"journal": [(5, result(1000, "finished"))], "result": None},
     ],
 )
-def test_a_job_that_ran_later_or_finished_only_loses_its_letter(found: dict) -> None:
+def test_a_job_that_ran_later_or_finished_only_loses_its_letter(found: dict[str, Any]) -> None:
     assert verb(traces(**found)) == "settle"
 
 
@@ -137,7 +139,7 @@ def test_a_body_is_shown_as_json_whatever_is_in_it() -> None:
 
 
 def test_attempts_tell_who_and_how_far_and_how_they_ended() -> None:
-    events = [started(7), DELTA, started(7, 2), started(7, 3, closing=True)]
+    events: list[Event] = [started(7), DELTA, started(7, 2), started(7, 3, closing=True)]
     notes = [Note(id="j", attempt=2, verdict="failed", reason="out of memory")]
     first, second = attempts_of(events, notes)
     assert (first.number, first.tokens, first.outcome) == (1, 2, "")

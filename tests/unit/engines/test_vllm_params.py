@@ -1,4 +1,4 @@
-"""What reaches vLLM is typed as vLLM's engine core wants it, and stop strings are found across any cut."""
+"""Arguments reach vLLM with the types of its engine core, and stop strings are found across any cut."""
 
 import subprocess
 import sys
@@ -68,7 +68,7 @@ def has_type(value: Any, wanted: Any) -> bool:
     return type(value) is wanted
 
 
-@settings(max_examples=400)
+@settings(max_examples=4 * settings().max_examples)
 @given(
     st.dictionaries(st.sampled_from(sorted({*WIRE_TYPES, "response_format"} - {"seed"})), anything, max_size=4),
     anything,
@@ -157,22 +157,23 @@ def test_defaults_are_those_of_the_protocol() -> None:
 
 
 def test_limits_of_the_model_are_held_with_their_field() -> None:
-    for fields, field in (
+    cases: tuple[tuple[dict[str, Any], str], ...] = (
         ({"max_tokens": 101}, "max_tokens"),
         ({"stop_token_ids": [0, 50]}, "stop_token_ids"),
         ({"allowed_token_ids": [50]}, "allowed_token_ids"),
         ({"logit_bias": {"50": 1.0}}, "logit_bias"),
-    ):
+    )
+    for fields, field in cases:
         with pytest.raises(InvalidRequestError) as caught:
-            check_limits(Request(prompt="x", **fields), vocab_size=50, max_model_len=100)  # type: ignore[arg-type]
+            check_limits(Request(prompt="x", **fields), vocab_size=50, max_model_len=100)
         assert caught.value.field == field
     check_limits(Request(prompt="x", max_tokens=100, stop_token_ids=[49]), vocab_size=50, max_model_len=100)
 
 
 def test_a_prompt_must_leave_room_for_output() -> None:
-    limits = {"vocab_size": 50, "max_model_len": 10, "field": "prompt"}
-    check_prompt([1] * 9, n_output=1, **limits)  # type: ignore[arg-type]
-    check_prompt([1] * 10, n_output=0, **limits)  # type: ignore[arg-type]
+    limits: dict[str, Any] = {"vocab_size": 50, "max_model_len": 10, "field": "prompt"}
+    check_prompt([1] * 9, n_output=1, **limits)
+    check_prompt([1] * 10, n_output=0, **limits)
     for ids, n_output, kind in (
         ([1] * 10, 1, TooLargeError),
         ([1] * 11, 0, TooLargeError),
@@ -180,13 +181,14 @@ def test_a_prompt_must_leave_room_for_output() -> None:
         ([50], 1, InvalidRequestError),
     ):
         with pytest.raises(kind) as caught:
-            check_prompt(ids, n_output=n_output, **limits)  # type: ignore[arg-type]
+            check_prompt(ids, n_output=n_output, **limits)
         assert caught.value.field == "prompt"
 
 
 def test_only_exact_continuations_are_allowed() -> None:
     assert is_continuable(Request(prompt="x", temperature=0, repetition_penalty=1.2, stop="a", min_tokens=3))
-    for fields in (
+    known: dict[str, Any] = {"prompt": "x", "temperature": 0}
+    refused: tuple[dict[str, Any], ...] = (
         {"temperature": None},
         {"temperature": 0.1},
         {"presence_penalty": 0.1},
@@ -194,8 +196,9 @@ def test_only_exact_continuations_are_allowed() -> None:
         {"bad_words": ["a"]},
         {"structured_outputs": StructuredOutputs(choice=["a"])},
         {"response_format": ResponseFormat(type="json_object")},
-    ):
-        assert not is_continuable(Request(**({"prompt": "x", "temperature": 0} | fields)))
+    )
+    for fields in refused:
+        assert not is_continuable(Request(**known | fields))
 
 
 def test_the_end_of_an_answer_is_told_from_its_last_token() -> None:
@@ -221,7 +224,7 @@ stops = st.lists(st.text("abc", min_size=1, max_size=4), min_size=1, max_size=3)
 
 
 def scanned(scan: StopScan, tokens: list[str]) -> tuple[list[str], bool]:
-    """What each token showed, and whether a stop string ended it."""
+    """Return the text that each token showed, and whether a stop string ended it."""
     shown = []
     for piece in tokens:
         is_stopped = scan.add(piece)

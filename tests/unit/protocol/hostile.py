@@ -4,6 +4,8 @@ import json
 
 import msgspec
 
+from mesh.protocol.codec import Encoding
+
 DEEP = 100_000  # far beyond any recursion limit
 
 
@@ -16,7 +18,7 @@ def _pack(**fields: object) -> bytes:
 
 
 # name: (encoding, body, field at fault or None). Each must be refused when it is decoded or validated.
-BODIES: dict[str, tuple[str, bytes, str | None]] = {
+BODIES: dict[str, tuple[Encoding, bytes, str | None]] = {
     "empty": ("json", b"", None),
     "empty, packed": ("msgpack", b"", None),
     "white space": ("json", b"  \n ", None),

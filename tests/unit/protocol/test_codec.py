@@ -1,12 +1,14 @@
 """Bytes to messages and back: what is meant arrives, what is hostile is named and refused."""
 
 import time
+from collections.abc import Callable
 
 import msgspec
 import pytest
 
 from mesh.errors import InvalidRequestError, ProtocolError, RequestError, TooLargeError, UnsupportedError
 from mesh.protocol import codec
+from mesh.protocol.codec import Encoding
 from mesh.protocol.messages import (
     Delta,
     ErrorInfo,
@@ -20,6 +22,7 @@ from mesh.protocol.messages import (
     Timing,
     Usage,
 )
+from mesh.protocol.subjects import is_token
 from mesh.protocol.validate import validate
 from tests.unit.protocol.hostile import BODIES
 
@@ -66,7 +69,7 @@ EVENTS = [
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
 @pytest.mark.parametrize("request_", REQUESTS, ids=range(len(REQUESTS)))
-def test_a_request_survives_the_way(request_, encoding):
+def test_a_request_survives_the_way(request_: Request, encoding: Encoding) -> None:
     back = codec.decode_request(codec.encode(request_, encoding), encoding)
     assert back == request_
     validate(back)
@@ -74,7 +77,9 @@ def test_a_request_survives_the_way(request_, encoding):
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
 @pytest.mark.parametrize("event", EVENTS, ids=range(len(EVENTS)))
-def test_an_event_survives_the_way_and_tells_its_encoding_itself(event, encoding):
+def test_an_event_survives_the_way_and_tells_its_encoding_itself(
+    event: Delta | Result | Started, encoding: Encoding
+) -> None:
     body = codec.encode(event, encoding)
     assert codec.sniff(body) == encoding
     assert codec.decode_event(body) == event
@@ -83,7 +88,7 @@ def test_an_event_survives_the_way_and_tells_its_encoding_itself(event, encoding
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
-def test_a_presence_survives_the_way(encoding):
+def test_a_presence_survives_the_way(encoding: Encoding) -> None:
     presence = Presence(
         worker="w-1",
         model="demo",
@@ -100,7 +105,7 @@ def test_a_presence_survives_the_way(encoding):
     assert codec.decode_presence(codec.encode(presence, encoding)) == presence
 
 
-def test_the_names_on_the_wire_are_those_of_the_protocol():
+def test_the_names_on_the_wire_are_those_of_the_protocol() -> None:
     """A change here breaks clients in other languages."""
     fields = msgspec.json.decode(codec.encode(RESULT))
     assert list(fields) == [
@@ -140,14 +145,14 @@ def test_the_names_on_the_wire_are_those_of_the_protocol():
     }
 
 
-def test_fields_of_a_later_version_are_skipped():
+def test_fields_of_a_later_version_are_skipped() -> None:
     later = b'{"prompt": "a", "colour": "red", "future": {"deep": [1, 2, {"x": null}]}}'
     assert codec.decode_request(later, "json") == Request(prompt="a")
     started = b'{"type":"started","id":"j","attempt":1,"index":0,"worker":"w","unix_ms":1,"mood":"good"}'
     assert codec.decode_event(started) == Started(id="j", attempt=1, index=0, worker="w", unix_ms=1)
 
 
-def test_an_explicit_null_is_as_if_the_field_were_not_there():
+def test_an_explicit_null_is_as_if_the_field_were_not_there() -> None:
     assert codec.decode_request(b'{"prompt": "a", "max_tokens": null, "seed": null, "tools": null}', "json") == Request(
         prompt="a"
     )
@@ -163,12 +168,12 @@ def test_an_explicit_null_is_as_if_the_field_were_not_there():
         ("application/vnd.msgpack", "msgpack"),
     ],
 )
-def test_the_content_type_names_the_encoding(content_type, encoding):
+def test_the_content_type_names_the_encoding(content_type: str, encoding: Encoding) -> None:
     assert codec.encoding_of(content_type) == encoding
 
 
 @pytest.mark.parametrize("content_type", ["text/plain", "application/protobuf", "json", "x" * 10_000, "a\r\nb"])
-def test_any_other_content_type_is_refused_briefly(content_type):
+def test_any_other_content_type_is_refused_briefly(content_type: str) -> None:
     with pytest.raises(UnsupportedError) as refused:
         codec.encoding_of(content_type)
     assert refused.value.field == "Content-Type"
@@ -176,7 +181,7 @@ def test_any_other_content_type_is_refused_briefly(content_type):
 
 
 @pytest.mark.parametrize("name", BODIES)
-def test_a_hostile_body_is_refused_by_name_and_fast(name):
+def test_a_hostile_body_is_refused_by_name_and_fast(name: str) -> None:
     encoding, body, field = BODIES[name]
     began = time.thread_time()
     with pytest.raises(RequestError) as refused:
@@ -186,17 +191,17 @@ def test_a_hostile_body_is_refused_by_name_and_fast(name):
     if field is not None:
         assert refused.value.field == field
     assert 0 < len(str(refused.value)) < 500
-    assert took_s < 0.1
+    assert took_s < 1.0  # of processor time: a body that takes quadratic time needs minutes
 
 
 @pytest.mark.parametrize("name", BODIES)
-def test_what_stands_as_id_in_a_hostile_body_is_a_token_or_nothing(name):
+def test_what_stands_as_id_in_a_hostile_body_is_a_token_or_nothing(name: str) -> None:
     encoding, body, _ = BODIES[name]
     found = codec.identity_of(body, encoding)
-    assert found is None or codec.is_token(found)
+    assert found is None or is_token(found)
 
 
-def test_the_message_of_a_refusal_starts_small_and_says_what_was_expected():
+def test_the_message_of_a_refusal_starts_small_and_says_what_was_expected() -> None:
     with pytest.raises(InvalidRequestError, match=r"^max_tokens: expected `int"):
         codec.decode_request(b'{"prompt": "a", "max_tokens": "5"}', "json")
 
@@ -215,7 +220,7 @@ def test_the_message_of_a_refusal_starts_small_and_says_what_was_expected():
         (b"\x81\xa2id\x81\x80\x01", "msgpack", None),
     ],
 )
-def test_the_id_of_a_broken_body_is_found_if_it_can_be(body, encoding, found):
+def test_the_id_of_a_broken_body_is_found_if_it_can_be(body: bytes, encoding: Encoding, found: str | None) -> None:
     assert codec.identity_of(body, encoding) == found
 
 
@@ -234,7 +239,7 @@ def test_the_id_of_a_broken_body_is_found_if_it_can_be(body, encoding, found):
         b"{" + b"9" * 5000,
     ],
 )
-def test_what_no_worker_says_is_a_protocol_error(decode, body):
+def test_what_no_worker_says_is_a_protocol_error(decode: Callable[[bytes], object], body: bytes) -> None:
     if decode is codec.decode_json and body in (b'{"type": "other"}', b'{"type": 7}'):
         return  # JSON all the same
     with pytest.raises(ProtocolError):
@@ -242,12 +247,12 @@ def test_what_no_worker_says_is_a_protocol_error(decode, body):
 
 
 @pytest.mark.parametrize("decode", [codec.decode_result, codec.decode_presence])
-def test_an_event_of_another_kind_is_not_taken_for_a_result(decode):
+def test_an_event_of_another_kind_is_not_taken_for_a_result(decode: Callable[[bytes], object]) -> None:
     with pytest.raises(ProtocolError):
         decode(codec.encode(EVENTS[0]))
 
 
-def test_a_megabyte_of_nested_lists_costs_no_more_than_itself():
+def test_a_megabyte_of_nested_lists_costs_no_more_than_itself() -> None:
     """Untyped decoding makes 76 MB of one; a field of a known type is refused at its first bracket."""
     import tracemalloc
 

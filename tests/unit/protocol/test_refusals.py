@@ -3,6 +3,7 @@
 import pytest
 
 from mesh import errors
+from mesh.errors import MeshError
 from mesh.protocol.refusals import details_of, service_code
 
 NUMBERS = [
@@ -23,11 +24,11 @@ NUMBERS = [
 
 
 @pytest.mark.parametrize(("error", "number"), NUMBERS, ids=[type(error).__name__ for error, _ in NUMBERS])
-def test_an_error_has_its_number(error, number):
+def test_an_error_has_its_number(error: MeshError, number: int) -> None:
     assert service_code(error) == number
 
 
-def test_the_field_at_fault_is_told():
+def test_the_field_at_fault_is_told() -> None:
     assert details_of(errors.InvalidRequestError("x", field="top_p")) == (
         ("Mesh-Error-Code", "invalid_request"),
         ("Mesh-Error-Field", "top_p"),
@@ -35,7 +36,7 @@ def test_the_field_at_fault_is_told():
     assert details_of(errors.UnavailableError("x")) == (("Mesh-Error-Code", "unavailable"),)
 
 
-def test_a_quota_says_what_is_full_and_when_to_try_again():
+def test_a_quota_says_what_is_full_and_when_to_try_again() -> None:
     error = errors.QuotaExceededError("full", field="max_tokens", retry_after_ms=250)
     assert details_of(error) == (
         ("Mesh-Error-Code", "quota_exceeded"),

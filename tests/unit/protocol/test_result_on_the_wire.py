@@ -1,10 +1,14 @@
 """A Result always reads as text and vectors; on the wire exactly one of text, embeddings and object stands."""
 
+from collections.abc import Callable
+from typing import Any
+
 import msgspec
 import pytest
 
 from mesh.errors import ProtocolError
 from mesh.protocol import codec
+from mesh.protocol.codec import Encoding
 from mesh.protocol.messages import JobStatus, Result
 
 OUTPUTS = {
@@ -14,12 +18,17 @@ OUTPUTS = {
     "no vectors": ({"embeddings": []}, {"embeddings": []}),
     "kept elsewhere": ({"object": "t.j.1"}, {"object": "t.j.1"}),
 }
-DECODE = {"json": msgspec.json.decode, "msgpack": msgspec.msgpack.decode}
+DECODE: dict[Encoding, Callable[[bytes], dict[str, Any]]] = {
+    "json": msgspec.json.decode,
+    "msgpack": msgspec.msgpack.decode,
+}
 
 
 @pytest.mark.parametrize("encoding", ["json", "msgpack"])
 @pytest.mark.parametrize(("given", "sent"), OUTPUTS.values(), ids=OUTPUTS)
-def test_a_result_carries_its_output_in_one_field_and_reads_back_the_same(given, sent, encoding):
+def test_a_result_carries_its_output_in_one_field_and_reads_back_the_same(
+    given: dict[str, Any], sent: dict[str, Any], encoding: Encoding
+) -> None:
     result = Result(id="j", tenant="t", model="m", status="finished", **given)
     body = codec.encode(result, encoding)
     fields = DECODE[encoding](body)
@@ -29,13 +38,13 @@ def test_a_result_carries_its_output_in_one_field_and_reads_back_the_same(given,
     assert isinstance(codec.decode_result(body).text, str)
 
 
-def test_a_status_of_a_newer_mesh_is_read():
+def test_a_status_of_a_newer_mesh_is_read() -> None:
     body = b'{"id": "j", "status": "parked", "attempt": 1, "index": 2, "worker": "w", "parked_unix_ms": 5}'
     assert codec.decode_status(body) == JobStatus(id="j", status="parked", attempt=1, index=2, worker="w")
     assert codec.decode_status(b'{"id": "j", "status": "cancelled"}') == JobStatus(id="j", status="cancelled")
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b"{}", b'{"id": "j", "status": 5}', b"\xff"])
-def test_an_answer_that_is_no_status_is_an_error(body):
+def test_an_answer_that_is_no_status_is_an_error(body: bytes) -> None:
     with pytest.raises(ProtocolError):
         codec.decode_status(body)

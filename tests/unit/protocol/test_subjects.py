@@ -1,5 +1,7 @@
 """How subjects are built and read, and what may become part of one."""
 
+from typing import Any
+
 import pytest
 
 from mesh.errors import InvalidRequestError
@@ -15,7 +17,7 @@ from mesh.protocol.subjects import (
 )
 
 GOOD = ["a", "A-z_09", "-", "_", "0", "j" * 64, "w-3f"]
-BAD = [
+BAD: list[Any] = [
     "",
     " ",
     "a b",
@@ -53,13 +55,13 @@ BAD = [
 
 
 @pytest.mark.parametrize("value", GOOD)
-def test_a_token_is_letters_digits_dash_and_underscore(value):
+def test_a_token_is_letters_digits_dash_and_underscore(value: str) -> None:
     assert is_token(value)
     assert check_token("id", value) == value
 
 
 @pytest.mark.parametrize("value", BAD, ids=repr)
-def test_anything_else_is_no_token(value):
+def test_anything_else_is_no_token(value: object) -> None:
     assert not is_token(value)
     with pytest.raises(InvalidRequestError) as refused:
         check_token("id", value)
@@ -67,18 +69,18 @@ def test_anything_else_is_no_token(value):
     assert len(str(refused.value)) < 200
 
 
-def test_a_refusal_shows_the_start_of_what_was_given():
+def test_a_refusal_shows_the_start_of_what_was_given() -> None:
     with pytest.raises(InvalidRequestError, match=r"'x{70,76}…"):
         check_token("id", "x" * 100_000)
 
 
 @pytest.mark.parametrize("value", ["interactive", "standard", "batch"])
-def test_there_are_three_tiers(value):
+def test_there_are_three_tiers(value: str) -> None:
     assert check_tier(value) == value
 
 
 @pytest.mark.parametrize("value", ["", "Standard", "urgent", None, 1])
-def test_any_other_tier_is_refused(value):
+def test_any_other_tier_is_refused(value: int | str | None) -> None:
     with pytest.raises(InvalidRequestError) as refused:
         check_tier(value)
     assert refused.value.field == "tier"
@@ -98,18 +100,18 @@ def test_any_other_tier_is_refused(value):
         ("a..b", "a-b"),
     ],
 )
-def test_a_token_is_made_of_any_name(name, token):
+def test_a_token_is_made_of_any_name(name: str, token: str) -> None:
     assert to_token(name) == token
     assert is_token(token)
 
 
 @pytest.mark.parametrize("namespace", ["", "a.b", "*", "mesh ", "n" * 65])
-def test_a_namespace_is_a_token(namespace):
+def test_a_namespace_is_a_token(namespace: str) -> None:
     with pytest.raises(InvalidRequestError, match="namespace"):
         Names(namespace)
 
 
-def test_the_subjects_are_those_of_the_protocol():
+def test_the_subjects_are_those_of_the_protocol() -> None:
     names = Names()
     assert names.request("demo", "standard", "default", "x") == "mesh.req.demo.standard.default.x"
     assert names.events(JobKey("default", "job-1")) == "mesh.out.default.job-1"
@@ -122,7 +124,7 @@ def test_the_subjects_are_those_of_the_protocol():
     assert names.consumer("demo", "batch", 2) == "demo-batch-2"
 
 
-def test_the_streams_and_buckets_are_those_of_the_protocol():
+def test_the_streams_and_buckets_are_those_of_the_protocol() -> None:
     names = Names()
     assert [names.requests_stream, names.events_stream, names.dead_stream, names.audit_stream] == [
         "MESH_REQUESTS",
@@ -137,7 +139,7 @@ def test_the_streams_and_buckets_are_those_of_the_protocol():
     ]
 
 
-def test_a_namespace_names_everything():
+def test_a_namespace_names_everything() -> None:
     names = Names("lab")
     assert names.requests_stream == "LAB_REQUESTS"
     assert names.results_bucket == "lab_results"
@@ -156,7 +158,7 @@ def test_a_namespace_names_everything():
         "MESH.req.demo.standard.default.0",
     ],
 )
-def test_a_subject_of_another_form_is_no_request(subject):
+def test_a_subject_of_another_form_is_no_request(subject: str) -> None:
     assert Names().read_request(subject) is None
 
 

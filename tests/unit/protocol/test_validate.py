@@ -1,21 +1,22 @@
 """Each bound of a request, on both of its sides."""
 
 import math
+from typing import Any
 
 import pytest
 
-from mesh.errors import InvalidRequestError, TooLargeError, UnsupportedError
+from mesh.errors import InvalidRequestError, RequestError, TooLargeError, UnsupportedError
 from mesh.job_key import JobKey
 from mesh.protocol import validate as rules
 from mesh.protocol.messages import DEFAULT_MAX_TOKENS, Message, Request, ResponseFormat, StructuredOutputs
 from mesh.protocol.validate import max_tokens, seed_of, stop_strings, structure_of, validate
 
 
-def make(**fields: object) -> Request:
+def make(**fields: Any) -> Request:
     return Request(**{"prompt": "a"} | fields)
 
 
-ALLOWED = {
+ALLOWED: dict[str, dict[str, Any]] = {
     "a prompt": {},
     "messages": {"prompt": None, "messages": [Message(role="user", content="")]},
     "token ids": {"prompt": None, "prompt_token_ids": [0]},
@@ -151,12 +152,14 @@ REFUSED = [
 
 
 @pytest.mark.parametrize("what", ALLOWED)
-def test_what_is_within_its_bounds_is_taken(what):
+def test_what_is_within_its_bounds_is_taken(what: str) -> None:
     validate(make(**ALLOWED[what]))
 
 
 @pytest.mark.parametrize(("what", "fields", "error", "field"), REFUSED, ids=[each[0] for each in REFUSED])
-def test_what_is_beyond_its_bounds_is_refused_with_its_field(what, fields, error, field):
+def test_what_is_beyond_its_bounds_is_refused_with_its_field(
+    what: str, fields: dict[str, Any], error: type[RequestError], field: str
+) -> None:
     with pytest.raises(error) as refused:
         validate(make(**fields))
     assert type(refused.value) is error
@@ -165,7 +168,7 @@ def test_what_is_beyond_its_bounds_is_refused_with_its_field(what, fields, error
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("name", rules._NUMBERS)
-def test_no_number_of_a_request_is_infinite_or_none_at_all(name, value):
+def test_no_number_of_a_request_is_infinite_or_none_at_all(name: str, value: float) -> None:
     """A Request made in this process passed no decoder that would have looked at its ranges."""
     with pytest.raises(InvalidRequestError) as refused:
         validate(make(**{name: value}))
@@ -173,12 +176,12 @@ def test_no_number_of_a_request_is_infinite_or_none_at_all(name, value):
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_no_bias_is_infinite(value):
+def test_no_bias_is_infinite(value: float) -> None:
     with pytest.raises(InvalidRequestError, match="logit_bias: must be a finite number"):
         validate(make(logit_bias={"1": 0.0, "2": value}))
 
 
-def test_every_field_that_openai_has_and_we_do_not_serve_is_looked_at():
+def test_every_field_that_openai_has_and_we_do_not_serve_is_looked_at() -> None:
     told = {name for name in Request.__struct_fields__ if Request.__struct_fields__.index(name) > _last_served()}
     assert told == {"n", *rules._NOT_SERVED}
     assert set(rules._HARMLESS) <= set(rules._NOT_SERVED)
@@ -188,18 +191,18 @@ def _last_served() -> int:
     return Request.__struct_fields__.index("on_worker_loss")
 
 
-def test_max_tokens_has_a_default():
+def test_max_tokens_has_a_default() -> None:
     assert max_tokens(make()) == DEFAULT_MAX_TOKENS
     assert max_tokens(make(max_tokens=1)) == 1
 
 
-def test_stop_strings_are_a_tuple_however_they_were_given():
+def test_stop_strings_are_a_tuple_however_they_were_given() -> None:
     assert stop_strings(make()) == ()
     assert stop_strings(make(stop="x")) == ("x",)
     assert stop_strings(make(stop=["x", "y"])) == ("x", "y")
 
 
-def test_a_structure_is_found_in_either_field():
+def test_a_structure_is_found_in_either_field() -> None:
     schema = {"type": "object"}
     assert structure_of(make()) is None
     assert structure_of(make(response_format=ResponseFormat(type="text"))) is None
@@ -211,7 +214,7 @@ def test_a_structure_is_found_in_either_field():
     assert structure_of(make(structured_outputs=own)) is own
 
 
-def test_the_seed_is_the_requests_own_or_the_jobs_and_the_same_on_every_attempt():
+def test_the_seed_is_the_requests_own_or_the_jobs_and_the_same_on_every_attempt() -> None:
     assert seed_of(make(seed=-5), JobKey("t", "j")) == -5
     assert seed_of(make(seed=0), JobKey("t", "j")) == 0
     derived = seed_of(make(), JobKey("t", "j"))

@@ -1,8 +1,9 @@
-"""Structured lines: one a record, whatever it holds, and only what mesh itself gave with it."""
+"""Structured logs have one line for each record, with only the fields of the mesh."""
 
 import json
 import logging
 import sys
+from typing import Literal
 
 import pytest
 
@@ -15,7 +16,7 @@ def record(message: str = "job %s ended", *arguments: object, **extra: object) -
     return made
 
 
-def test_json_has_the_message_and_what_it_is_about():
+def test_json_has_the_message_and_what_it_is_about() -> None:
     shown = json.loads(
         formatter("json", "w-1").format(record("job %s ended", "j1", event="ended", job="j1", attempt=2))
     )
@@ -25,21 +26,21 @@ def test_json_has_the_message_and_what_it_is_about():
     assert shown["time"].endswith("Z")
 
 
-def test_a_record_that_names_a_worker_means_another():
+def test_a_record_that_names_a_worker_means_another() -> None:
     assert json.loads(formatter("json", "w-1").format(record("gone", worker="w-2")))["worker"] == "w-2"
 
 
-def test_what_others_attach_to_a_record_is_left_out():
+def test_what_others_attach_to_a_record_is_left_out() -> None:
     for how in ("json", "kv"):
         assert "PROMPT" not in formatter(how).format(record("hello", prompt="PROMPT", args_of_request={"x": "PROMPT"}))
 
 
 @pytest.mark.parametrize("how", ["kv", "json"])
-def test_a_line_stays_one_line(how):
+def test_a_line_stays_one_line(how: Literal["kv", "json"]) -> None:
     assert "\n" not in formatter(how).format(record("two\nlines\u2028here", reason="a\r\nb"))
 
 
-def test_key_value_quotes_only_what_needs_it():
+def test_key_value_quotes_only_what_needs_it() -> None:
     line = formatter("kv").format(record("it is here", event="plain", reason='a "b"', code=""))
     assert " event=plain " in line
     assert 'message="it is here"' in line
@@ -47,7 +48,7 @@ def test_key_value_quotes_only_what_needs_it():
     assert 'code=""' in line
 
 
-def test_an_error_is_told_with_its_traceback_on_the_same_line():
+def test_an_error_is_told_with_its_traceback_on_the_same_line() -> None:
     try:
         raise ValueError("broken")
     except ValueError:
@@ -58,9 +59,9 @@ def test_an_error_is_told_with_its_traceback_on_the_same_line():
     assert "broken" in shown["traceback"]
 
 
-def test_a_long_text_is_cut():
+def test_a_long_text_is_cut() -> None:
     assert len(json.loads(formatter("json").format(record("x" * 100_000)))["message"]) == MOST_CHARS
 
 
-def test_text_is_what_people_read():
+def test_text_is_what_people_read() -> None:
     assert formatter("text").format(record("job %s ended", "j1")).endswith(" INFO mesh.worker: job j1 ended")

@@ -1,4 +1,6 @@
-"""What is counted of what happens, and what is shown of it."""
+"""Signals are counted, and the page shows the counts."""
+
+from typing import Any
 
 import pytest
 
@@ -23,17 +25,17 @@ from tests.unit.telemetry.signals import REF, delivered, ended, engine_ended, re
 
 
 def values(metrics: Metrics) -> dict[str, float]:
-    """Every series of the page."""
+    """Return every series of the page."""
     lines = (line for line in metrics.page().decode().splitlines() if not line.startswith("#"))
     return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines)}
 
 
 @pytest.fixture
-def metrics():
+def metrics() -> Metrics:
     return Metrics()
 
 
-def test_one_job_is_counted_from_its_delivery_to_its_result(metrics):
+def test_one_job_is_counted_from_its_delivery_to_its_result(metrics: Metrics) -> None:
     for signal in (delivered(), started(), engine_ended(), ended()):
         metrics.observe(signal)
     shown = values(metrics)
@@ -52,14 +54,14 @@ def test_one_job_is_counted_from_its_delivery_to_its_result(metrics):
     assert shown['mesh_output_tokens_total{model="demo",tenant="acme"}'] == 16
 
 
-def test_a_job_that_comes_again_has_waited_for_nobody_knows_what(metrics):
+def test_a_job_that_comes_again_has_waited_for_nobody_knows_what(metrics: Metrics) -> None:
     metrics.observe(delivered(delivered=2, queued_ms=60_000))
     shown = values(metrics)
     assert shown['mesh_deliveries_total{delivery="again",model="demo",tier="standard"}'] == 1
     assert not any(name.startswith("mesh_queue_seconds_count") for name in shown)
 
 
-def test_takeovers_are_counted_by_their_cause(metrics):
+def test_takeovers_are_counted_by_their_cause(metrics: Metrics) -> None:
     metrics.observe(started())
     metrics.observe(started(attempt=2, index=5, taken_from="w-1", cause="worker_lost"))
     shown = values(metrics)
@@ -67,7 +69,7 @@ def test_takeovers_are_counted_by_their_cause(metrics):
     assert shown['mesh_attempts_total{model="demo",tier="standard"}'] == 2
 
 
-def test_whatever_goes_wrong_has_a_counter(metrics):
+def test_whatever_goes_wrong_has_a_counter(metrics: Metrics) -> None:
     for signal in (
         JobReturned(REF, reason="drain"),
         JobBuried(REF, code="attempts_exhausted", attempts=3),
@@ -88,7 +90,7 @@ def test_whatever_goes_wrong_has_a_counter(metrics):
     assert "a text nobody counts" not in metrics.page().decode()
 
 
-def test_invented_tenants_and_codes_do_not_fill_the_page(metrics):
+def test_invented_tenants_and_codes_do_not_fill_the_page(metrics: Metrics) -> None:
     for number in range(500):
         metrics.observe(ended(ref=ref(tenant=f"tenant-{number}"), status="failed", code=f"code-{number}"))
     shown = values(metrics)
@@ -97,8 +99,8 @@ def test_invented_tenants_and_codes_do_not_fill_the_page(metrics):
     assert shown['mesh_output_tokens_total{model="demo",tenant="other"}'] == 16 * (500 - MOST_TENANTS)
 
 
-def test_what_no_worker_sees_is_counted_by_who_does(metrics):
-    unrun = {"status": "expired", "code": "expired", "cause": "deadline", "total_ms": 4000}
+def test_what_no_worker_sees_is_counted_by_who_does(metrics: Metrics) -> None:
+    unrun: dict[str, Any] = {"status": "expired", "code": "expired", "cause": "deadline", "total_ms": 4000}
     metrics.observe(JobEndedUnrun(REF, **unrun))
     metrics.observe(RequestAccepted(REF))
     for number in range(500):
@@ -112,12 +114,12 @@ def test_what_no_worker_sees_is_counted_by_who_does(metrics):
     assert len([name for name in shown if name.startswith("mesh_jobs_total")]) == MOST_MODELS + 1
 
 
-def test_no_series_has_a_creation_time_beside_it(metrics):
+def test_no_series_has_a_creation_time_beside_it(metrics: Metrics) -> None:
     metrics.observe(ended())
     assert "_created" not in metrics.page().decode()
 
 
-def test_each_family_has_a_help_text_and_base_units(metrics):
+def test_each_family_has_a_help_text_and_base_units(metrics: Metrics) -> None:
     for signal in (delivered(), started(), engine_ended(), ended()):
         metrics.observe(signal)
     helps = [line.split(" ", 3) for line in metrics.page().decode().splitlines() if line.startswith("# HELP mesh_")]
@@ -125,7 +127,7 @@ def test_each_family_has_a_help_text_and_base_units(metrics):
     assert not any(unit in parts[2] for parts in helps for unit in ("_ms", "_minutes", "_kb", "_mb", "_percent"))
 
 
-def test_what_is_polled_is_shown_as_it_was_read():
+def test_what_is_polled_is_shown_as_it_was_read() -> None:
     queue = QueueReading("demo", "batch", 5, 2, 1, 4, True, 90.0, 30.0)
     mesh = MeshReading(1e9, [queue], [StoreReading("MESH_REQUESTS", 7, 700)], [("demo", "ready", 3)], 4, 6)
     tally = Tally()
@@ -160,7 +162,7 @@ def test_what_is_polled_is_shown_as_it_was_read():
     assert not any(name.startswith("mesh_engine_preemptions") for name in shown)
 
 
-def test_what_is_not_known_is_not_shown():
+def test_what_is_not_known_is_not_shown() -> None:
     metrics = Metrics(
         [
             MeshCollector(lambda: None),

@@ -1,4 +1,4 @@
-"""What is asked of the telemetry port, and what goes back."""
+"""Requests to the telemetry port are parsed, and pages are encoded."""
 
 import pytest
 from hypothesis import given
@@ -15,7 +15,7 @@ from mesh.telemetry.pages import Page, PageRequest, encode, read_head
         (b"HEAD /livez HTTP/1.1\r\n\r\n", PageRequest("/livez", is_head=True)),
     ],
 )
-def test_what_a_request_line_asks_for(head, asked):
+def test_what_a_request_line_asks_for(head: bytes, asked: PageRequest) -> None:
     assert read_head(head) == asked
 
 
@@ -35,20 +35,20 @@ def test_what_a_request_line_asks_for(head, asked):
         (b"get /metrics HTTP/1.1\r\n\r\n", 405),
     ],
 )
-def test_what_is_no_request_for_a_page_is_refused(head, status):
+def test_what_is_no_request_for_a_page_is_refused(head: bytes, status: int) -> None:
     page = read_head(head)
     assert isinstance(page, Page)
     assert page.status == status
 
 
 @given(st.binary(max_size=200))
-def test_any_bytes_are_a_request_or_a_refusal(head):
+def test_any_bytes_are_a_request_or_a_refusal(head: bytes) -> None:
     answer = read_head(head)
     if isinstance(answer, Page):
         assert encode(answer).startswith(b"HTTP/1.1 ")
 
 
-def test_a_page_goes_out_with_its_length_and_closes_the_connection():
+def test_a_page_goes_out_with_its_length_and_closes_the_connection() -> None:
     head, _, body = encode(Page(200, b"text")).partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 200 OK\r\n")
     assert b"Content-Length: 4" in head
@@ -56,5 +56,5 @@ def test_a_page_goes_out_with_its_length_and_closes_the_connection():
     assert body == b"text"
 
 
-def test_head_gets_the_headers_alone():
+def test_head_gets_the_headers_alone() -> None:
     assert encode(Page(200, b"text"), is_head=True).endswith(b"\r\n\r\n")

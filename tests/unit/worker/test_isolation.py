@@ -3,7 +3,7 @@
 from mesh.worker.isolation import Isolation
 
 
-async def test_company_shares():
+async def test_company_shares() -> None:
     door = Isolation()
     assert door.take(isolated=False)
     assert door.take(isolated=False)
@@ -11,7 +11,7 @@ async def test_company_shares():
     assert not door.is_wanted
 
 
-async def test_one_alone_waits_for_all_and_nobody_begins_meanwhile():
+async def test_one_alone_waits_for_all_and_nobody_begins_meanwhile() -> None:
     door = Isolation()
     assert door.take(isolated=False)
     isolated = door.line_up()
@@ -26,7 +26,7 @@ async def test_one_alone_waits_for_all_and_nobody_begins_meanwhile():
     assert door.take(isolated=False)
 
 
-async def test_who_needs_to_be_alone_no_longer_stays_in_company():
+async def test_who_needs_to_be_alone_no_longer_stays_in_company() -> None:
     door = Isolation()
     assert door.take(isolated=True)
     door.share()
@@ -38,7 +38,7 @@ async def test_who_needs_to_be_alone_no_longer_stays_in_company():
     assert door.take(isolated=True)
 
 
-async def test_who_gives_up_waiting_holds_nobody_up():
+async def test_who_gives_up_waiting_holds_nobody_up() -> None:
     door = Isolation()
     assert door.take(isolated=False)
     door.give_up(door.line_up())
@@ -46,7 +46,7 @@ async def test_who_gives_up_waiting_holds_nobody_up():
     assert door.take(isolated=False)
 
 
-async def test_a_place_given_to_who_just_left_is_free():
+async def test_a_place_given_to_who_just_left_is_free() -> None:
     door = Isolation()
     assert door.take(isolated=False)
     turn = door.line_up()

@@ -41,8 +41,8 @@ class Living:
     async def record(self) -> LivenessRecord:
         found = await self.broker.liveness.last(NAME)
         assert found is not None
-        assert found.sign is not None
-        return found.sign
+        assert found.record is not None
+        return found.record
 
     async def close(self) -> None:
         if self._running is not None:
@@ -88,8 +88,8 @@ async def test_an_answer_from_before_the_loss_confirms_nothing(broker: Broker) -
     """The record may have been overwritten between that answer and the return of the connection."""
 
     class Interrupted(LivenessStore):
-        async def write(self, sign: LivenessRecord, last: int | None) -> int:
-            written = await super().write(sign, last)
+        async def write(self, record: LivenessRecord, last: int | None) -> int:
+            written = await super().write(record, last)
             worker.liveness.disturbed()
             return written
 
@@ -131,8 +131,8 @@ async def test_a_renewal_whose_answer_was_lost_is_no_death(broker: Broker) -> No
     class Lossy(LivenessStore):
         lost = 0
 
-        async def write(self, sign: LivenessRecord, last: int | None) -> int:
-            written = await super().write(sign, last)
+        async def write(self, record: LivenessRecord, last: int | None) -> int:
+            written = await super().write(record, last)
             if self.lost:
                 self.lost -= 1
                 raise BrokerTimeoutError("no answer")

@@ -59,7 +59,7 @@ class LossyJournal(Journal):
 class Job:
     """A publisher, and what it told of."""
 
-    def __init__(self, journal: LossyJournal, streams: bool = True) -> None:
+    def __init__(self, journal: LossyJournal, streams: bool = True, window_s: float = 0.0) -> None:
         self.journal = journal
         self.told: list[str] = []
         self.is_held = True
@@ -68,7 +68,7 @@ class Job:
             on_lost=lambda: self.told.append("lost"),
             on_begun=lambda: self.told.append("begun"),
         )
-        self.publisher = Publisher(journal, KEY, "json", Streaming(streams), hooks, SYSTEM)
+        self.publisher = Publisher(journal, KEY, "json", Streaming(streams, window_s), hooks, SYSTEM)
 
     async def entries(self) -> list[Entry]:
         return await self.journal.read(self.journal.subject(KEY))
@@ -214,4 +214,27 @@ async def test_the_result_of_a_job_that_streams_nothing_is_its_first_public_even
     assert await job.events() == [RESULT]
     attempts = await job.journal.read(job.journal.attempts_subject(KEY))
     assert [each.event for each in attempts] == [STARTED]
+    job.publisher.close()
+
+
+async def test_a_fault_as_a_window_ends_leaves_no_gap(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody awaits the timer that sends what gathered: what it could not send must not be followed by more."""
+    job = Job(LossyJournal(broker), window_s=2.0)
+    job.publisher.begin(STARTED, 0)
+    job.publisher.add("a", [1])
+    await wait_until(lambda: job.publisher.has_grown)
+
+    def faulty(*arguments: object) -> None:
+        raise RuntimeError("planted")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(job.journal, "publish", faulty)
+        job.publisher.add("b", [2])
+        await wait_until(lambda: "lost" in job.told)
+    job.publisher.add("c", [3])
+    with pytest.raises(LostError):
+        await job.publisher.wait_idle()
+    started, *deltas = await job.events()
+    assert started == STARTED
+    assert [each.token_ids for each in deltas if isinstance(each, Delta)] == [[1]]
     job.publisher.close()
