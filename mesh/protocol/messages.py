@@ -167,11 +167,8 @@ class Note(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="not
 
     id: str
     attempt: int
-    # An unknown verdict of a later minor counts as failed.
-    # - returned: its worker handed it back because it stops, or it lost the job and is alive.
-    # - failed: the engine failed on this job only.
-    # - died: the engine died, for any reason.
-    # - probing: no verdict yet; a death check pinged its worker.
+    # Returned: its worker stops, or lost the job and is alive. Failed: the engine failed on this job only. Died: the
+    # engine died. Probing: no verdict yet. An unknown verdict counts as failed.
     verdict: str
     reason: str = ""
     unix_ms: int = 0  # probing: the instant of the check, by the clock of the worker that checks

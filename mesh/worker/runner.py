@@ -34,10 +34,8 @@ log = logging.getLogger("mesh.worker")
 # How long an ended job keeps its slot while its last tokens cannot be journaled. Then it is delivered again.
 JOURNAL_PATIENCE_S = 30.0
 
-# Why the engine's work on a job is interrupted. Three are less plain:
-# - found: the job has a Result already.
-# - stalled: the job makes no progress while other jobs do.
-# - dead: the engine counts as dead.
+# Why the engine's work on a job is interrupted. Found: it has a Result already. Stalled: it makes no progress while
+# other jobs do. Dead: the engine counts as dead.
 Interrupt = Literal["lost", "found", "cancelled", "expired", "drain", "stalled", "dead"]
 
 T = TypeVar("T")
