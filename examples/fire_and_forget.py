@@ -1,7 +1,7 @@
-"""Submit now, read later: the answer survives this program.
+"""Submits a request, and reads its answer later from another process.
 
 python examples/fire_and_forget.py          submits, prints the job's id, and ends
-python examples/fire_and_forget.py ID       reads the answer, from the journal and then live
+python examples/fire_and_forget.py ID       reads the answer, first from the journal and then live
 """
 
 import sys

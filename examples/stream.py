@@ -1,4 +1,4 @@
-"""Submit one request and show its tokens as they are made.
+"""Submits one request and shows its tokens as they arrive.
 
 mesh up --engine simulator          # in one terminal
 python examples/stream.py           # in another

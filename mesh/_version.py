@@ -1,4 +1,4 @@
-"""Pure: this version, and the distribution that holds it. The only module that spells the distribution's name."""
+"""The package's version and the name of its distribution. Only this module has that name. Pure."""
 
 __version__ = "0.1.0"
 
@@ -7,5 +7,5 @@ DISTRIBUTION = "inference-mesh"
 
 
 def extra(name: str) -> str:
-    """The command that installs one of the distribution's extras, for a message about a missing library."""
+    """Return the command that installs an extra, for the message about a missing library."""
     return f"pip install '{DISTRIBUTION}[{name}]'"

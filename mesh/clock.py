@@ -1,20 +1,20 @@
-"""The only readers of clocks. Each part of the mesh that needs time is given a `Clock`.
+"""The only reader of clocks. Each part of the mesh that needs time gets a `Clock`.
 
-Three times are told apart. Monotonic seconds measure durations. The server's time decides: deadlines, ages and the
-instants in events, because every request is stamped by the server and machines disagree. This machine's wall time is
-shown to people, and compared with the server's by `mesh doctor`.
+A `Clock` has three times. Monotonic seconds measure durations. The server's time decides deadlines, ages and the
+instants in events, because the server stamps every request and machines' clocks disagree. This machine's wall time is
+for display, and `mesh doctor` compares it with the server's.
 """
 
 import sys
 import time
 from collections.abc import Callable
 
-# A quartz oscillator drifts by less than 100 ppm; an old measurement loses that much of its precision.
+# A quartz oscillator drifts by less than 100 ppm, so a measurement loses that much precision each second.
 DRIFT_MS_PER_S = 0.1
 
 
 def _uptime_s() -> float:
-    """Seconds that also pass while the machine sleeps, where the system counts them."""
+    """Return seconds that include the machine's sleep, where the system counts it."""
     if sys.platform == "linux":
         return time.clock_gettime(time.CLOCK_BOOTTIME)
     return time.monotonic()
@@ -23,8 +23,8 @@ def _uptime_s() -> float:
 class Clock:
     """Monotonic seconds, the server's time, and this machine's wall time.
 
-    The server's time is this machine's wall time until `observe` was called, and afterwards independent of it: it is
-    the last good measurement plus the time that passed since.
+    Before the first `observe`, the server's time is this machine's wall time. Afterwards it is the last good
+    measurement plus the time that passed since, and a change of the wall time does not affect it.
     """
 
     __slots__ = ("_error_ms", "_measured_s", "_monotonic_s", "_server_ms", "_uptime_s", "_wall_ns")
@@ -35,20 +35,20 @@ class Clock:
         wall_ns: Callable[[], int] = time.time_ns,
         uptime_s: Callable[[], float] = _uptime_s,
     ) -> None:
-        """The three sources, replaceable by those of a simulation."""
+        """Read the three given sources; a simulation passes its own."""
         self._monotonic_s = monotonic_s
         self._wall_ns = wall_ns
         self._uptime_s = uptime_s
-        self._server_ms: float | None = None  # the server's time at `_measured_s`; None: not measured yet
+        self._server_ms: float | None = None  # the server's time at `_measured_s`; None: never measured
         self._measured_s = 0.0
         self._error_ms = 0.0
 
     def monotonic_s(self) -> float:
-        """Seconds since some instant; never goes back. Only differences mean anything."""
+        """Seconds since an arbitrary instant; never decreases. Only differences are meaningful."""
         return self._monotonic_s()
 
     def uptime_s(self) -> float:
-        """The same, and time in which the machine sleeps counts too. What `observe` takes."""
+        """Monotonic seconds that include the machine's sleep; the time base of `observe`."""
         return self._uptime_s()
 
     def wall_ns(self) -> int:
@@ -60,7 +60,7 @@ class Clock:
         return self._wall_ns() // 1_000_000
 
     def server_unix_ms(self) -> int:
-        """Unix milliseconds by the server's clock, as far as it was measured."""
+        """Unix milliseconds by the server's clock; by this machine's clock until `observe` was called."""
         if self._server_ms is None:
             return self._wall_ns() // 1_000_000
         return int(self._server_ms + (self._uptime_s() - self._measured_s) * 1000)
@@ -71,10 +71,10 @@ class Clock:
         return self._server_ms is not None
 
     def observe(self, server_unix_ms: float, sent_s: float, heard_s: float) -> None:
-        """The server said `server_unix_ms` between two readings of `uptime_s`.
+        """Take a measurement: the server reported `server_unix_ms` between two readings of `uptime_s`.
 
-        A measurement counts if it is at least as precise as what is known, or contradicts it: another server may
-        have become the leader, with another clock.
+        A measurement is kept if it is at least as precise as the current estimate, or contradicts it. It contradicts
+        it, for example, after another server with another clock became the leader.
         """
         error_ms, measured_s = (heard_s - sent_s) * 500, (heard_s + sent_s) / 2
         if self._server_ms is not None:
@@ -85,4 +85,4 @@ class Clock:
         self._server_ms, self._measured_s, self._error_ms = server_unix_ms, measured_s, error_ms
 
 
-SYSTEM = Clock()  # this machine's, for those who have no connection to ask a server
+SYSTEM = Clock()  # this machine's clock, for code without a connection to a server

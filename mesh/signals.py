@@ -1,7 +1,7 @@
-"""What happened: values handed to an Observer, which watches and cannot change the flow.
+"""Signals: the events of a process, as values for an Observer. An observer cannot change the flow.
 
-A worker or a client is given `observer: Callable[[Signal], None]`; logs, metrics and the chaos tests
-are observers. An observer must not block, and what it raises is logged and otherwise ignored.
+A worker or a client takes `observer: Callable[[Signal], None]`. Logs, metrics and the chaos tests are observers. An
+observer must not block. Its exceptions are logged and otherwise ignored.
 """
 
 from bisect import bisect_left
@@ -15,15 +15,19 @@ from mesh.job_key import JobKey, JobRef
 When = Literal["before", "after"]
 Operation = Literal["chat", "text_completion", "embeddings"]
 
-# Why a job's last attempt did not end it: its worker left no word, and is dead or cut off; its engine died, or failed
-# on this job; or its worker handed it back, as one that drains does.
-Cause = Literal["worker_lost", "engine_died", "engine_failed", "handed_back"]
+# The reasons why a job's last attempt did not end the job.
+Cause = Literal[
+    "worker_lost",  # its worker reported nothing: it is dead or disconnected
+    "engine_died",
+    "engine_failed",  # on this job
+    "handed_back",  # its worker returned the job, for example to drain
+]
 
 
 class JobSignal(msgspec.Struct, frozen=True, gc=False):
-    """What the signals of one job have in common."""
+    """The common part of all signals of one job."""
 
-    ref: JobRef  # its model is any word where no worker serves it
+    ref: JobRef  # its model may be any name, where no worker serves it
 
     @property
     def job(self) -> str:
@@ -44,7 +48,7 @@ class JobSignal(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def sequence(self) -> int:
-        """Of the request in its stream; 0: not known."""
+        """The request's sequence in its stream; 0: not known."""
         return self.ref.sequence
 
     @property
@@ -54,39 +58,39 @@ class JobSignal(msgspec.Struct, frozen=True, gc=False):
 
 
 class JobDelivered(JobSignal, frozen=True, gc=False):
-    """JetStream handed a job to this worker."""
+    """JetStream delivered a job to this worker."""
 
-    delivered: int  # JetStream's own count, from 1; may repeat after a server crash
+    delivered: int  # JetStream's delivery count, from 1; may repeat after a server crash
     queued_ms: int
-    traceparent: str = ""  # the trace it belongs to, as its submitter sent it; unchecked
+    traceparent: str = ""  # the submitter's W3C traceparent; not validated
 
 
 class AttemptStarted(JobSignal, frozen=True, gc=False):
-    """The job is this worker's: its `started` event is in the journal."""
+    """This worker owns the job: the attempt's `started` event is in the journal."""
 
     attempt: int
-    index: int  # output tokens that stand from earlier attempts
-    taken_from: str  # the worker of the attempt before, "" for the first
-    cause: Cause | None = None  # why that one did not end the job, None for the first
+    index: int  # output tokens kept from earlier attempts
+    taken_from: str  # the previous attempt's worker; "" for the first attempt
+    cause: Cause | None = None  # why the previous attempt did not end the job; None for the first
 
 
 class EngineEnded(JobSignal, frozen=True, gc=False):
-    """The engine is done with this attempt, or was stopped. Told once for each attempt that reached the engine."""
+    """The engine finished this attempt, or was stopped. Sent once for each attempt that reached the engine."""
 
     attempt: int
     operation: Operation
-    engine: str  # its name, as EngineInfo has it
-    outcome: str  # the finish reason; else the error's code, or why it was interrupted
+    engine: str  # EngineInfo.name
+    outcome: str  # the finish reason; else the error's code, or the reason of the interruption
     is_finished: bool
-    seconds: float  # from the call until it was over
-    first_token_s: float | None  # from the call until its first token; None: there was none
+    seconds: float  # from the call to its end
+    first_token_s: float | None  # from the call to its first token; None: there was none
     prompt_tokens: int
     cached_tokens: int
-    tokens: int  # of output, by this attempt
+    tokens: int  # output tokens of this attempt
 
 
 class JobBuried(JobSignal, frozen=True, gc=False):
-    """The job is kept as a dead letter; its failed Result follows."""
+    """The job was stored as a dead letter; its failed Result follows."""
 
     code: str
     attempts: int
@@ -98,33 +102,33 @@ class JobEnded(JobSignal, frozen=True, gc=False):
     status: str
     attempts: int
     prompt_tokens: int
-    cached_tokens: int  # of the prompt, found in the engine's cache
-    tokens: int  # of output, over all attempts
+    cached_tokens: int  # prompt tokens found in the engine's prefix cache
+    tokens: int  # output tokens of all attempts
     queued_ms: int
     first_token_ms: int | None
     total_ms: int
-    code: str | None  # of the error, None if it finished
+    code: str | None  # the error's code; None if the job finished
 
 
 class JobReturned(JobSignal, frozen=True, gc=False):
-    """This worker gives the job up without a Result; JetStream hands it to another, or to this one again."""
+    """This worker returned the job without a Result; JetStream delivers it to another worker, or to this one again."""
 
     reason: Literal["lost", "drain", "retry", "duplicate"]
 
 
 class RequestRefused(JobSignal, frozen=True, gc=False):
-    """A body that is no request was answered with a failed Result."""
+    """A message in the queue was not a valid request, and got a failed Result."""
 
     code: str
     reason: str
 
 
 class RequestAccepted(JobSignal, frozen=True, gc=False):
-    """A request became a job at this process's front door."""
+    """This process's gateway accepted a request as a job."""
 
 
 class RequestDenied(msgspec.Struct, frozen=True, gc=False):
-    """A request was refused here before it was a job. Its names are as it was sent: any words."""
+    """This process's gateway refused a request. Its names are the client's own, and were not validated."""
 
     tenant: str
     model: str
@@ -141,23 +145,23 @@ class JobEndedUnrun(JobSignal, frozen=True, gc=False):
 
 
 class Step(msgspec.Struct, frozen=True, gc=False):
-    """One effect of the worker is about to be performed, or was: the crash points of the chaos tests."""
+    """The worker is about to perform an action, or has performed it. The chaos tests crash at these points."""
 
     job: str
-    # taken, recall, started, delta, last (the delta that says how it ended), store, announce, ack;
+    # taken, recall, started, delta, last (the delta with the finish reason), store, announce, ack;
     # close, note, nak, dead
     name: str
     when: When
 
 
 class EngineDied(msgspec.Struct, frozen=True, gc=False):
-    """The engine is gone; the worker hands its jobs back."""
+    """The engine died; the worker hands its jobs back."""
 
     reason: str
 
 
 class ConnectionChanged(msgspec.Struct, frozen=True, gc=False):
-    """The connection to NATS was lost, or is there again."""
+    """The connection to NATS was lost, or came back."""
 
     connected: bool
 
@@ -181,48 +185,48 @@ Observer = Callable[[Signal], None]
 
 
 def ignore(signal: Signal) -> None:
-    """The observer of those who watch nothing."""
+    """Observe nothing; the default observer."""
 
 
 def all_of(*observers: Observer) -> Observer:
-    """Tells each of them. One that raises keeps it from those after it."""
-    told = [each for each in observers if each is not ignore]
-    if len(told) < 2:
-        return told[0] if told else ignore
+    """Return an observer that calls each of these in order. An exception of one skips the later ones."""
+    active = [each for each in observers if each is not ignore]
+    if len(active) < 2:
+        return active[0] if active else ignore
 
     def observe(signal: Signal) -> None:
-        for each in told:
+        for each in active:
             each(signal)
 
     return observe
 
 
-# Upper bounds of the counts in a Tally, the last one open.
+# Upper bounds of a Tally's buckets; one more bucket is open.
 CHUNK_TOKENS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 GAP_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 
 
 class Tally:
-    """Counts what happens too often for a signal each. Written by one worker, read by whoever watches it."""
+    """Counts events that are too frequent for signals. One worker writes it; the metrics read it."""
 
     __slots__ = ("event_tokens", "events", "events_by_tokens", "gaps", "gaps_s", "refused_renewals", "renewals")
 
     def __init__(self) -> None:
         self.events = 0  # deltas in the journal
-        self.event_tokens = 0  # in all of them
+        self.event_tokens = 0  # tokens in all deltas
         self.events_by_tokens = [0] * (len(CHUNK_TOKENS) + 1)
         self.gaps = [0] * (len(GAP_S) + 1)  # times between two outputs of one job
         self.gaps_s = 0.0  # their sum
-        self.renewals = 0  # of leases, confirmed
-        self.refused_renewals = 0  # refused or unanswered
+        self.renewals = 0  # confirmed lease renewals
+        self.refused_renewals = 0  # refused or unanswered lease renewals
 
     def published(self, tokens: int) -> None:
-        """A delta of so many tokens is in the journal."""
+        """Count a delta of `tokens` tokens, stored in the journal."""
         self.events += 1
         self.event_tokens += tokens
         self.events_by_tokens[bisect_left(CHUNK_TOKENS, tokens)] += 1
 
     def waited(self, seconds: float) -> None:
-        """The engine brought a job's next output after so long."""
+        """Count the time between two outputs of the engine for one job."""
         self.gaps_s += seconds
         self.gaps[bisect_left(GAP_S, seconds)] += 1

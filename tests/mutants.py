@@ -805,8 +805,8 @@ MUTANTS: dict[str, Mutant] = {
     ),
     "silent-jobs-not-read": Mutant(
         "mesh/broker/stores/journal.py",
-        "        for subject in (self.subject(key), self.attempts_subject(key)):\n            event = await",
-        "        for subject in (self.subject(key),):\n            event = await",
+        "(self.subject(key), self.attempts_subject(key)):\n            event = await self._first(subject)",
+        "(self.subject(key),):\n            event = await self._first(subject)",
         (WAITERS + "test_a_job_that_another_request_began_is_shared",),
     ),
     "answers-for-another-job": Mutant(

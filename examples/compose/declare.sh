@@ -1,5 +1,5 @@
 #!/bin/sh
-# Declares the mesh as soon as NATS is there: a cluster takes a while to elect its leaders.
+# Declares the mesh as soon as NATS answers; a cluster needs some time to elect its leaders.
 set -eu
 
 tries=0

@@ -1,8 +1,8 @@
 #!/bin/sh
-# Once, before anything else of compose.yaml starts: a password for each user, and certificates, in the volume
-# `secrets`. Nothing is overwritten. To have new ones: docker compose down && docker volume rm mesh_secrets
+# Creates a password for each user, and certificates, in the volume `secrets`. It runs before every other service of
+# compose.yaml, and overwrites nothing. To replace them: docker compose down && docker volume rm mesh_secrets
 #
-# It runs as root, to give what it makes to the user that the others run as.
+# It runs as root, because it gives the files to the user of the other services.
 set -eu
 
 secrets=${MESH_SECRETS:-/run/mesh}
@@ -12,7 +12,7 @@ cd "$secrets"
 umask 077
 
 for user in operator worker client cluster; do
-  # A letter first: nats-server takes a password that looks like a number for one.
+  # It begins with a letter: nats-server would read a password of digits as a number.
   [ -s "$user.password" ] || printf 'p%s\n' "$(openssl rand -hex 24)" > "$user.password"
 done
 
@@ -24,9 +24,9 @@ if [ ! -s nats.crt ]; then
   printf '%s\n' "subjectAltName=$names" "extendedKeyUsage=serverAuth,clientAuth" "basicConstraints=CA:FALSE" \
     "subjectKeyIdentifier=hash" "authorityKeyIdentifier=keyid" > nats.ext
   openssl x509 -req -in nats.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 825 -extfile nats.ext -out nats.made
-  # Last, and at once: a run that was cut off is done again.
+  # Last and atomic: an interrupted run starts again.
   mv nats.made nats.crt
-  rm -f ca.key ca.srl nats.csr nats.ext # whoever has the key could vouch for anybody
+  rm -f ca.key ca.srl nats.csr nats.ext # with the key, anyone could make trusted certificates
 fi
 
 chown "$owner" "$secrets" ./* "$@"

@@ -1,8 +1,8 @@
 #!/bin/sh
-# Runs a command of compose.yaml with what it needs of the volume `secrets`, and with nothing else of it:
+# Runs a command of compose.yaml with only the secrets that it needs from the volume `secrets`:
 #
 #   with-secrets.sh nats-server -c …    all passwords, and the certificate
-#   with-secrets.sh mesh worker …       the password of MESH_USER, and whom to trust
+#   with-secrets.sh mesh worker …       the password of MESH_USER, and the trusted authority
 set -eu
 
 secrets=${MESH_SECRETS:-/run/mesh}

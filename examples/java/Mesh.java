@@ -1,9 +1,9 @@
-// A client in Java with nothing but a socket: NATS is lines of text. What it speaks is in nats/PROTOCOL.md.
+// A client in Java with a plain socket: NATS is lines of text. The protocol is in nats/PROTOCOL.md.
 //
 //     mesh up --engine simulator --name demo            in one terminal
 //     java Mesh.java 127.0.0.1 4222 demo                in another; Java 17 or newer
 //
-// A real program takes jnats, which connects again and knows TLS and logins, and a JSON library instead of `field`.
+// A real program uses jnats, which reconnects and supports TLS and logins, and a JSON library instead of `field`.
 import static java.nio.charset.StandardCharsets.*;
 
 import java.io.*;
@@ -11,7 +11,7 @@ import java.util.regex.*;
 
 class Mesh {
     static final String INBOX = "_INBOX." + java.util.UUID.randomUUID();
-    static BufferedReader in; // one char a byte: the server counts bytes
+    static BufferedReader in; // one char per byte: the server counts bytes
     static PrintStream out;
 
     static void ask(String subject, String header, String body) { // answered on INBOX
@@ -47,16 +47,16 @@ class Mesh {
         out.print("CONNECT {\"verbose\": false, \"headers\": true}\r\nSUB %s 1\r\n".formatted(INBOX));
 
         String job = "java-" + java.util.UUID.randomUUID(), queue = "mesh.req." + arguments[2] + ".standard.default.any";
-        String stored = "job %s is stored as MESH_REQUESTS %s", event = ""; // sent again, it still runs once
+        String stored = "job %s is stored as MESH_REQUESTS %s", event = ""; // it runs once, even if it is sent again
         String request = "{\"id\": \"%s\", \"prompt\": \"Once upon a time\", \"max_tokens\": 40}";
         out.print("SUB mesh.live.default.%s 2\r\n".formatted(job)); // before the publish: nothing is missed
         ask(queue, "Nats-Msg-Id: default.%s\r\n".formatted(job), request.formatted(job));
         for (int attempt = 0, expected = 0; !field(event, "type").equals("result"); event = next()) {
             if (event.startsWith("{\"stream\"")) System.out.println(stored.formatted(job, field(event, "seq")));
             int number = Integer.parseInt(field(event, "attempt")), index = Integer.parseInt(field(event, "index"));
-            if (index > expected) { // a gap: the journal has it all
+            if (index > expected) { // a gap: ask the journal for a replay
                 ask("mesh.ctl.default.replay." + job, "", "{\"index\": %d}".formatted(expected));
-            } else if (number > attempt) { // a worker took over: it goes on, or begins again (index 0)
+            } else if (number > attempt) { // a worker took over: it continues, or begins again (index 0)
                 attempt = number;
                 expected = index;
             }

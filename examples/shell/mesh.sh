@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The mesh from a shell, with the stock `nats` CLI (github.com/nats-io/natscli) and nothing of ours.
+# The mesh from a shell, with the stock `nats` CLI only (github.com/nats-io/natscli).
 #
 #     mesh up --engine simulator --name demo                          in one terminal
 #     NATS_URL=nats://127.0.0.1:4222 examples/shell/mesh.sh demo      in another
@@ -13,7 +13,7 @@ nats pub -J -H "Nats-Msg-Id:default.$job" "mesh.req.$model.standard.default.any"
     "{\"id\": \"$job\", \"prompt\": \"Once upon a time\", \"max_tokens\": 40}"
 
 say 'Follow it from its first event, until three seconds pass without one. Late is no loss: this is the journal.'
-# Live and of every job at once, for as long as you like:  nats sub 'mesh.live.default.>'
+# To follow every job live:  nats sub 'mesh.live.default.>'
 nats sub --stream MESH_EVENTS --all --wait 3s --raw "mesh.out.default.$job"
 
 say 'The stored Result.'

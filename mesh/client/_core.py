@@ -33,7 +33,7 @@ from mesh.protocol.messages import DEFAULT_DEADLINE_MS, JobStatus, Presence, Req
 from mesh.protocol.subjects import check_tier, check_token
 from mesh.protocol.timing import RESULT_MARGIN_S
 from mesh.protocol.version import ProtocolVersion
-from mesh.telemetry import asking
+from mesh.telemetry import client_tracing
 
 SUBMIT_S = 10.0
 FOLLOW_S = DEFAULT_DEADLINE_MS / 1000 + RESULT_MARGIN_S  # of a job by its id, whose deadline is not known
@@ -138,7 +138,7 @@ class ClientCore:
         subject = self._names.request(model, tier, self.tenant, affinity_token(request))
         job = self.poller.open(self, job_id, self._bound_of(request), is_new=True, on_entry=on_entry)
         job.model = model
-        job.trace = trace = asking.begin(request, model, tier, self.tenant, traceparent)
+        job.trace = trace = client_tracing.begin(request, model, tier, self.tenant, traceparent)
         traceparent = trace.traceparent if trace is not None else traceparent
         try:
             ack = await self._submission.store(subject, asked, traceparent, deadline_s)

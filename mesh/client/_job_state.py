@@ -18,7 +18,7 @@ from mesh.errors import BrokerError, DisconnectedError, MeshError, WaitTimeoutEr
 from mesh.job_key import JobKey
 from mesh.protocol.messages import Delta, Event, JobStatus, Result, Started
 from mesh.protocol.timing import RETRY_S
-from mesh.telemetry.asking import Asking
+from mesh.telemetry.client_tracing import RequestTrace
 
 INBOX_EVENTS = 256  # live events kept for a reader; beyond, it reads the journal
 PAGE_EVENTS = 200  # events read from the journal at once: what a slow reader holds at most
@@ -89,7 +89,7 @@ class JobHandle:
         self.heard_s = self._loop.time()  # loop time of the last sign of life
         self.look_s = 0.0  # loop time of the next look at the store
         self.ask_s = 0.0  # loop time of the next inquiry, if it is doubtful then
-        self.trace: Asking | None = None  # its spans here, if somebody traces
+        self.trace: RequestTrace | None = None  # its spans here, if somebody traces
 
     def __repr__(self) -> str:
         state = self._result.status if self._result is not None else "open"

@@ -1,4 +1,4 @@
-"""What an engine promises the worker: the one seam behind which models live.
+"""The `Engine` protocol: the contract between the worker and an engine that serves one model.
 
 The worker calls, in this order and on one event loop:
 
@@ -13,15 +13,15 @@ The worker calls, in this order and on one event loop:
 How a call ends, and what it leaves behind:
 
 * `generate` yields at least one `Chunk`; the last one, and only it, has a `finish_reason`.
-* Every chunk but the last has n_new >= 1 token ids. `text` is exactly what the token ids newly show: the texts
-  of all chunks, joined, are the output, and no character of it is ever taken back.
+* Every chunk but the last has n_new >= 1 token ids. `text` is exactly the text that these ids add. The texts of all
+  chunks, joined, are the output. No character of it is ever taken back.
 * At most `max_tokens(work.request)` ids in all, those in `work.token_ids` included.
-* A request the engine cannot serve raises a `RequestError` before the first chunk, within milliseconds, and
-  leaves the engine as it was. What it does not understand it refuses; it ignores no field.
-* `EngineFailedError`: this attempt failed, others go on. `EngineDeadError`: every call in flight raises it, and
+* A request that the engine cannot serve raises a `RequestError` before the first chunk, within milliseconds, and
+  leaves the engine unchanged. The engine refuses a field that it does not support; it ignores none.
+* `EngineFailedError`: this attempt failed, others continue. `EngineDeadError`: every call in flight raises it, and
   so does every later one; only a new engine object serves again.
 * Cancelling the task that iterates, or closing the generator, frees the slot within a second and leaves
-  nothing behind. An engine that stops a job on its own account raises; it never ends a job in silence.
+  nothing behind. An engine that ends a job early for a reason of its own raises an error; it never ends it silently.
 
 Source of the shape: the `generate` of vLLM's AsyncLLM, narrowed to what a queue needs.
 """
@@ -37,12 +37,12 @@ from mesh.protocol.messages import Request
 
 @dataclass(frozen=True, slots=True)
 class EngineInfo:
-    """What the engine is, as far as the mesh must know. Read from the engine, not guessed."""
+    """An engine's model and limits. Read from the engine, not guessed."""
 
     name: str  # "vllm", "simulator", …
     version: str
-    model: str  # what was loaded: a path, a hub id
-    capacity: int  # jobs at once that make progress; the worker pulls no more
+    model: str  # the loaded model: a path, a hub id
+    capacity: int  # jobs that make progress at the same time; the worker pulls no more
     max_model_len: int  # tokens, prompt and output together; 0: no limit
     generates: bool = True  # serves prompt, messages, prompt_token_ids
     chats: bool = True  # has a chat template for messages
@@ -55,7 +55,7 @@ class Work(msgspec.Struct, frozen=True):
     job: str  # unique among the calls in flight
     request: Request  # validated: types, ranges, exactly one input
     seed: int  # int64; the same for every attempt at this job
-    # What earlier attempts already showed. Both empty unless `resume_index` allowed the engine to go on.
+    # Output that earlier attempts published. Both are empty unless `resume_index` allowed a continuation.
     token_ids: tuple[int, ...] = ()
     text: str = ""
 
@@ -67,7 +67,7 @@ class Chunk(msgspec.Struct, frozen=True):
     token_ids: Sequence[int]
     finish_reason: str | None = None  # "stop", "length", or the engine's own word; set on the last chunk only
     prompt_tokens: int = 0  # of the request alone, set on the last chunk
-    cached_tokens: int = 0  # of these, found in the prefix cache; set on the last chunk
+    cached_tokens: int = 0  # prompt tokens found in the prefix cache; set on the last chunk
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,31 +80,31 @@ class Embedding:
 
 @dataclass(frozen=True, slots=True)
 class EngineGauges:
-    """How busy an engine is, as it counts itself. None: it does not say."""
+    """An engine's own load figures. None: the engine does not report this figure."""
 
     running: int  # requests in its batch
-    waiting: int  # requests it took and has not begun
-    kv_cache_ratio: float | None = None  # of its cache in use, 0 to 1
-    prefix_queried_tokens: int | None = None  # of prompts, looked for in the cache since it started
-    prefix_hit_tokens: int | None = None  # of these, found
-    preemptions: int | None = None  # requests put back to wait since it started
+    waiting: int  # requests it accepted and has not begun
+    kv_cache_ratio: float | None = None  # share of its KV cache in use, 0 to 1
+    prefix_queried_tokens: int | None = None  # prompt tokens looked up in the prefix cache since the start
+    prefix_hit_tokens: int | None = None  # of these, tokens found
+    preemptions: int | None = None  # requests preempted since the start
 
 
 @runtime_checkable
 class Gauged(Protocol):
-    """An engine that says how busy it is. What only some engines have, and whoever watches asks for."""
+    """An engine that reports its load. Optional: `Engine` does not require it. The metrics read it."""
 
     def gauges(self) -> EngineGauges:
-        """How busy it is now. At any time after `start()`, also when it is dead; it waits for nothing."""
+        """Return the current load, without waiting. Called at any time after `start()`, also on a dead engine."""
         ...
 
 
 class Engine(Protocol):
-    """Who answers. See the module's docstring for who calls what, when."""
+    """Serves one model. The module's docstring says when the worker calls each method."""
 
     @property
     def info(self) -> EngineInfo:
-        """What this engine is. Final once `start()` has returned."""
+        """The engine's model and limits. Final once `start()` has returned."""
         ...
 
     async def start(self) -> None:
@@ -112,34 +112,39 @@ class Engine(Protocol):
 
         Raises:
             ConfigError: the model or a setting cannot be used; the message says what to change.
-            EngineDeadError: it broke while starting.
+            EngineDeadError: the engine broke during the start.
         """
         ...
 
     def generate(self, work: Work) -> AsyncGenerator[Chunk, None]:
-        """Run one attempt; see the module's docstring for how it ends."""
+        """Run one attempt; the module's docstring says how it ends."""
         ...
 
     async def embed(self, work: Work) -> Embedding:
-        """The vectors of `work.request.input`, under the same rules as `generate`."""
+        """Return the vectors of `work.request.input`, under the same rules as `generate`."""
         ...
 
     def resume_index(self, request: Request, token_ids: Sequence[int], text: str) -> int:
-        """How many of `token_ids` a continuation can stand on and be exact: 0 <= index <= len(token_ids).
+        """Return how many of `token_ids` an exact continuation can keep: 0 <= index <= len(token_ids).
 
-        `text` is what these tokens have shown. 0 means the attempt must start again. Pure, cheap, and called
-        before the `generate` that gets `work.token_ids = token_ids[:index]`.
+        Pure and cheap. The worker calls it before the `generate` that gets `work.token_ids = token_ids[:index]`.
+
+        Args:
+            text: the text that these tokens have shown.
+
+        Returns:
+            The index; 0 means that the attempt must start again.
         """
         ...
 
     async def probe(self, timeout_s: float) -> None:
-        """Ask the engine's innards for a sign of life, not a flag.
+        """Check that the engine's own loop answers; reading a flag is not enough.
 
         Raises:
-            EngineDeadError: dead, or no answer within `timeout_s`.
+            EngineDeadError: the engine is dead, or did not answer within `timeout_s`.
         """
         ...
 
     async def stop(self) -> None:
-        """End everything. Calls in flight raise EngineDeadError or are cancelled."""
+        """Stop the engine and free its resources. Calls in flight raise EngineDeadError or are cancelled."""
         ...

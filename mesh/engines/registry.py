@@ -1,4 +1,4 @@
-"""From an engine's name to an engine, importing no other; called by the command line."""
+"""Creates an engine by its name, and imports no other engine."""
 
 import importlib
 import json
@@ -13,7 +13,7 @@ _Factory = Callable[[str | None, int | None, Sequence[str], bool], Engine]
 
 
 def names() -> tuple[str, ...]:
-    """The engines that come with the mesh, for --help; others are named "package.module:factory"."""
+    """Return the built-in engines' names, for --help; any other engine is named "package.module:factory"."""
     return tuple(_BUILT_IN)
 
 
@@ -25,17 +25,17 @@ def create(
     engine_args: Sequence[str] = (),
     is_watched: bool = False,
 ) -> Engine:
-    """Make an engine that is not started yet.
+    """Create an engine; the caller starts it.
 
     Args:
         name: one of `names()`, or "package.module:factory": a callable that takes `model`, `max_model_len`
             and `engine_args` (a mapping) by name and returns an Engine.
         max_model_len: tokens, prompt and output together; None: the engine's own.
-        engine_args: "key=value" pairs. Values are JSON, and strings where they are not.
-        is_watched: somebody reads its gauges, where it keeps them only then.
+        engine_args: "key=value" pairs. A value that is not JSON is a string.
+        is_watched: the caller will read the engine's gauges; some engines keep them only then.
 
     Raises:
-        ConfigError: no such engine, or one of its settings cannot be used.
+        ConfigError: the engine does not exist, or cannot use one of its settings.
     """
     if name in _BUILT_IN:
         return _BUILT_IN[name](model, max_model_len, engine_args, is_watched)
@@ -53,7 +53,7 @@ def create(
 
 
 def parse_engine_args(pairs: Sequence[str]) -> dict[str, object]:
-    """The mapping that "key=value" pairs stand for. "a-b" is the same key as "a_b".
+    """Parse "key=value" pairs into a mapping. "a-b" is the same key as "a_b".
 
     Raises:
         ConfigError: a pair without "=" or without a key, or a key given twice.
@@ -87,7 +87,7 @@ def _simulator(model: str | None, max_model_len: int | None, engine_args: Sequen
 def _vllm(model: str | None, max_model_len: int | None, engine_args: Sequence[str], is_watched: bool) -> Engine:
     if model is None:
         raise ConfigError("the vllm engine needs a model: a path or a Hugging Face name", key="model")
-    if model.startswith(("/", "./", "../", "~")) and not Path(model).expanduser().is_dir():  # vLLM says so much later
+    if model.startswith(("/", "./", "../", "~")) and not Path(model).expanduser().is_dir():  # vLLM fails much later
         raise ConfigError(f"--model {model} is no folder; give one with config.json, or a Hugging Face id", key="model")
     module = importlib.import_module("mesh.engines.vllm.engine")
     args: Mapping[str, object] = module.parse_engine_args(engine_args)

@@ -1,8 +1,8 @@
-"""Which lane a request prefers, and which worker pulls a lane first. Pure.
+"""Maps a request to a lane, and each lane to the worker that pulls it first. Pure.
 
-Requests that share a session, or the start of their prompt, get one affinity token; the stream maps tokens to
-lanes; each lane has an owner among the workers, which finds the shared prefix in its engine's cache. When the
-owner is busy or gone, anybody takes the job at once: affinity is a preference, never a wait.
+Requests that share a session, or the start of their prompt, get the same affinity token. The stream maps tokens to
+lanes. Each lane has one owner among the workers, and its engine's cache holds the shared prefix. When the owner is
+busy or gone, another worker takes the job at once: affinity never delays a job.
 Source: rendezvous hashing, Thaler and Ravishankar, 1998.
 """
 
@@ -11,18 +11,23 @@ from collections.abc import Iterable
 
 from mesh.protocol.messages import Request
 
-PREFIX_CHARS = 256  # about one cache block of 64 tokens: system prompts differ from each other by then
-PREFIX_IDS = 64
+PREFIX_CHARS = 256  # about one cache block of 64 tokens; different system prompts differ within it
+PREFIX_IDS = 64  # tokens
 
 
 def affinity_token(request: Request) -> str:
-    """The subject token of requests that should meet in one cache: 11 characters of [A-Za-z0-9_-]."""
+    """Return the subject token that requests with a common prefix share: 11 characters of [A-Za-z0-9_-]."""
     digest = hashlib.blake2b(_shared_part(request), digest_size=8).hexdigest()
     return digest[:11]
 
 
 def owned_lanes(worker: str, workers: Iterable[str], lanes: int) -> list[int]:
-    """The lanes `worker` pulls first, when `workers` (itself among them) serve one model; ascending."""
+    """Return the lanes that `worker` pulls first, ascending.
+
+    Args:
+        workers: the workers of one model; `worker` is counted even where it is missing.
+        lanes: the model's lanes are 0 to `lanes` - 1.
+    """
     everyone = sorted({*workers, worker})
     return [lane for lane in range(lanes) if _owner(everyone, lane) == worker]
 

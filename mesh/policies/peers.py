@@ -1,14 +1,14 @@
-"""Who watches over whom. Pure."""
+"""Assigns to each worker the peers that it watches for failure. Pure."""
 
 from collections.abc import Iterable
 
-REACH = 3  # so many may die with their watched ones at the same moment before a lease has to run out
+REACH = 3  # watchers of one worker; only when it dies together with all of them must its lease run out first
 
 
-def watched_by(me: str, workers: Iterable[str], reach: int = REACH) -> list[str]:
-    """The workers that `me` watches: the next `reach` after it in the ring of names.
+def watched_peers(me: str, workers: Iterable[str], reach: int = REACH) -> list[str]:
+    """Return the workers that `me` watches: the next `reach` after it in the ring of sorted names.
 
-    One that is no worker itself watches all.
+    A watcher that is not in `workers` watches all of them.
     """
     ring = sorted(set(workers))
     if me not in ring:

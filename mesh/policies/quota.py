@@ -1,7 +1,8 @@
-"""What one tenant may ask for, and whether a request of its may go ahead. Pure.
+"""A tenant's limits, and the check of a request against them. Pure.
 
-Asked at the front door, where a refusal says when to try again, and by the worker that is about to begin a job, since
-requests reach the queue without the front door too. Both ask before the engine is given anything.
+The gateway checks a request before it enters the queue; its refusal says when to try again. The worker checks again
+before a delivered job starts, because clients can also publish to the queue directly. No engine sees a request before
+this check.
 """
 
 from dataclasses import dataclass
@@ -14,32 +15,32 @@ from mesh.protocol.validate import max_tokens
 
 MINUTE_MS = 60_000
 DAY_MS = 86_400_000
-QUEUED_RETRY_MS = 1000  # a queue that is full moves on with the next job that ends
-MAX_RUNNING = 1000  # each running job of such a tenant holds a key, and all of them are read before one starts
-FIRST_PAUSE_S = 0.25  # of a job that may not run yet; doubled each time, since each time costs a delivery
+QUEUED_RETRY_MS = 1000  # the next job that ends frees a place in a full queue
+MAX_RUNNING = 1000  # each running job holds one key in the store, and a start reads all of the tenant's keys
+FIRST_PAUSE_S = 0.25  # before a job over its limit is delivered again; doubles, since each try costs a delivery
 MAX_PAUSE_S = 5.0
 _MOST = 1 << 53
 
 
 class QuotaLimits(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Of one tenant; None: no limit."""
+    """The limits of one tenant; None: no limit."""
 
-    queued: int | None = None  # jobs that wait or run, over all models; asked at the front door
+    queued: int | None = None  # jobs that wait or run, over all models; checked by the gateway only
     running: int | None = None  # jobs at once, over all models and workers
-    requests_per_minute: int | None = None  # of the clock's minutes
-    tokens_per_day: int | None = None  # prompt and output, of the day in UTC; what runs when it is reached goes on
+    requests_per_minute: int | None = None  # minutes begin on the clock's full minute
+    tokens_per_day: int | None = None  # prompt and output; days are UTC; jobs that run when it is reached continue
     max_tokens: int | None = None  # output tokens of one request
     prompt_bytes: int | None = None  # the input of one request, as JSON
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing is limited."""
+        """Whether no limit is set."""
         return self == QuotaLimits()
 
 
 @dataclass(frozen=True, slots=True)
 class QuotaUsage:
-    """What a tenant has used, as far as its limits need it; 0 where they do not."""
+    """A tenant's usage; a counter that no limit needs is 0."""
 
     queued: int = 0  # jobs that wait or run, without this one
     requests: int = 0  # in this minute, with this one
@@ -47,10 +48,10 @@ class QuotaUsage:
 
 
 def check_limits(limits: QuotaLimits) -> QuotaLimits:
-    """Return `limits` if they can be kept.
+    """Return `limits` unchanged if every value is in its range.
 
     Raises:
-        ConfigError: naming the limit, its value and the range.
+        ConfigError: a value is out of range; the message names the limit, the value and the range.
     """
     for key, least, most in (
         ("queued", 1, _MOST),
@@ -71,9 +72,9 @@ def check_limits(limits: QuotaLimits) -> QuotaLimits:
 
 
 def decide(limits: QuotaLimits, usage: QuotaUsage, request: Request, now_unix_ms: int) -> RefusedError | None:
-    """Why the request may not go ahead; None: it may.
+    """Return the reason to refuse the request; None: accept it.
 
-    A QuotaExceededError says when to try again; a TooLargeError that this request never will be taken.
+    A QuotaExceededError says when to try again. A TooLargeError means that the limits never allow this request.
     """
     asked = max_tokens(request)
     if request.input is None and limits.max_tokens is not None and asked > limits.max_tokens:
@@ -96,17 +97,17 @@ def decide(limits: QuotaLimits, usage: QuotaUsage, request: Request, now_unix_ms
 
 
 def minute_of(unix_ms: int) -> str:
-    """The minute of an instant, as a subject token."""
+    """Return the minute of an instant as a subject token."""
     return f"m{unix_ms // MINUTE_MS}"
 
 
 def day_of(unix_ms: int) -> str:
-    """The day of an instant in UTC, as a subject token."""
+    """Return the UTC day of an instant as a subject token."""
     return f"d{unix_ms // DAY_MS}"
 
 
 def pause_s(delivered: int) -> float:
-    """How long a job waits that may not run yet. `delivered`: how often it was handed out, from 1."""
+    """Return how long a job over its limit waits before its next delivery. `delivered`: deliveries so far, from 1."""
     return min(MAX_PAUSE_S, FIRST_PAUSE_S * 2.0 ** min(delivered - 1, 10))
 
 

@@ -1,18 +1,19 @@
-"""When something that died is started again, and when no more. Pure."""
+"""Decides when to restart a process that died, and when to give up. Pure."""
 
 from dataclasses import dataclass
 
-QUICK_S = 10.0  # what lived shorter since it was ready died quickly
+QUICK_S = 10.0  # a process that dies sooner than this after it was ready counts as a quick death
 FIRST_PAUSE_S = 0.5
 MAX_PAUSE_S = 10.0
 
 
 @dataclass
 class Backoff:
-    """How long to wait before the next start.
+    """Computes the pause before the next start.
 
-    What never gets ready is misconfigured, and soon given up. What gets ready and then dies may have been killed by
-    what it was asked; that takes more patience, or a few bad requests would end a service.
+    A process that never gets ready is probably misconfigured, so few starts are tried. A process that dies after it
+    was ready may have been killed by a request, so more starts are tried. Otherwise a few bad requests would end a
+    service.
     """
 
     most_failed: int = 5  # starts in a row that never got ready
@@ -21,7 +22,11 @@ class Backoff:
     quick: int = 0
 
     def died(self, lived_s: float) -> float | None:
-        """Seconds to wait; None: no more. `lived_s`: since it was ready, 0 if it never was."""
+        """Return the seconds to wait before the next start; None: give up.
+
+        Args:
+            lived_s: how long the process lived after it was ready; 0 if it never was.
+        """
         self.failed = self.failed + 1 if not lived_s else 0
         self.quick = self.quick + 1 if lived_s < QUICK_S else 1
         if self.failed >= self.most_failed or self.quick >= self.most_quick:

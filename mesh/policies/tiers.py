@@ -1,8 +1,8 @@
-"""Which tier is served next: highest first, the lowest never starved. Pure.
+"""Chooses the tier to serve next: the highest first, and no tier starves. Pure.
 
-Stride scheduling: each tier has a pass value that grows by 1/weight for every job it is given, and the tier
-with the smallest is next. Under full load tiers share the engine in proportion to their weights; a tier alone
-gets all of it. Source: Waldspurger and Weihl, "Stride Scheduling", MIT/LCS/TM-528, 1995.
+Stride scheduling: each tier has a pass value that grows by 1/weight for every job of the tier. The tier with the
+smallest pass value is next. Under full load, tiers share the engine in proportion to their weights; a lone tier gets
+all of it. Source: Waldspurger and Weihl, "Stride Scheduling", MIT/LCS/TM-528, 1995.
 """
 
 from collections.abc import Collection
@@ -14,7 +14,7 @@ from mesh.protocol.messages import TIERS
 
 @dataclass(frozen=True, slots=True)
 class TierWeights:
-    """Jobs given to each tier under full load, in proportion."""
+    """Each tier's share of jobs under full load; only the ratios matter."""
 
     interactive: float = 16.0
     standard: float = 4.0
@@ -30,15 +30,15 @@ class TierWeights:
 
 
 class TierScheduler:
-    """Remembers who was served; asked for each free slot."""
+    """Chooses a tier for each free slot, from the tiers served before."""
 
     def __init__(self, weights: TierWeights) -> None:
         self._stride: dict[str, float] = {tier: 1.0 / getattr(weights, tier) for tier in TIERS}
         self._pass: dict[str, float] = dict.fromkeys(TIERS, 0.0)
-        self._now = 0.0  # the pass of the last tier served: where one that was idle joins
+        self._now = 0.0  # the pass value of the last tier served; an idle tier continues from here
 
     def choose(self, waiting: Collection[str]) -> str:
-        """The tier to serve next, among those with jobs waiting (one at least)."""
+        """Return the tier to serve next. `waiting`: the tiers with waiting jobs, at least one."""
         tier = min(
             (tier for tier in TIERS if tier in waiting),
             key=lambda each: (max(self._pass[each], self._now - self._stride[each]), TIERS.index(each)),
@@ -49,5 +49,5 @@ class TierScheduler:
         return tier
 
     def refund(self, tier: str, jobs: int) -> None:
-        """`jobs` of those given to a tier were not there after all."""
+        """Take back `jobs` that were charged to a tier and did not exist."""
         self._pass[tier] -= jobs * self._stride[tier]

@@ -18,7 +18,7 @@ from mesh.broker.broker import Broker
 from mesh.broker.stores.pulls import Leases
 from mesh.broker.transport.connection import Subscription
 from mesh.errors import DisconnectedError, MeshError, SequenceError, UnavailableError
-from mesh.policies.peers import watched_by
+from mesh.policies.peers import watched_peers
 from mesh.protocol.messages import LivenessRecord
 from mesh.protocol.subjects import is_token
 from mesh.protocol.timing import LEASES_ANNOUNCED_S, LIVENESS_RENEW_S, PEER_PATIENCE_S, PEER_PING_S
@@ -100,7 +100,7 @@ class FailureDetector:
             await asyncio.sleep(LOOK_S)
 
     def _choose(self) -> None:
-        chosen = set(watched_by(self._who, self._present))
+        chosen = set(watched_peers(self._who, self._present))
         for name in set(self._peers) - chosen:
             if self._peers[name].burial is None:
                 self._forget(name)

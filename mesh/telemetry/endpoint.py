@@ -1,7 +1,7 @@
-"""The port of `/livez`, `/readyz` and `/metrics`: a small HTTP server. Opened by the commands that run for long.
+"""The HTTP server of `/livez`, `/readyz` and `/metrics`, for the commands that run long.
 
-Whoever connects gets one page and is done, in bounded time and memory: nothing that is sent here can hold up the
-process, which has a mesh to serve. There is no access control, and so it listens on loopback unless told otherwise.
+Each connection gets one page, in bounded time and memory, so no request can hold up the process. The server has no
+access control; by default it listens on loopback only.
 """
 
 import asyncio
@@ -16,34 +16,34 @@ from mesh.telemetry.pages import END_OF_HEAD, MOST_HEAD_BYTES, Page, PageRequest
 
 log = logging.getLogger("mesh.telemetry")
 
-HEAD_S = 5.0  # for a request to arrive, however slowly
-ANSWER_S = 10.0  # for the page to be made and taken
-MOST_VISITORS = 64  # at once; the one that has kept us waiting longest goes
+HEAD_S = 5.0  # for a request's head to arrive
+ANSWER_S = 10.0  # for the page to be made and read
+MOST_VISITORS = 64  # open connections; one more closes the oldest
 
 Make = Callable[[], Awaitable[Page]]
 
 
 class MonitoringServer:
-    """Serves pages by their paths. Made by `opened`."""
+    """Serves pages by their paths. Created by `opened`."""
 
     def __init__(self, pages: Mapping[str, Make]) -> None:
         self._pages = dict(pages)
-        self._visitors: dict[asyncio.Task[None], None] = {}  # in the order they came
+        self._visitors: dict[asyncio.Task[None], None] = {}  # in the order of arrival
         self.port = 0
 
     @property
     def visitors(self) -> int:
-        """How many are served now."""
+        """The number of open connections."""
         return len(self._visitors)
 
     async def close(self) -> None:
-        """End all visits."""
+        """Close all connections."""
         for task in self._visitors:
             task.cancel()
         await asyncio.gather(*self._visitors, return_exceptions=True)
 
     def visited(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Somebody connected."""
+        """Take a new connection; called by asyncio's server."""
         while len(self._visitors) >= MOST_VISITORS:
             oldest = next(iter(self._visitors))
             del self._visitors[oldest]
@@ -53,24 +53,24 @@ class MonitoringServer:
         task.add_done_callback(lambda done: self._visitors.pop(done, None))
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """One visit. Raises nothing but CancelledError."""
+        """Serve one connection. Raises nothing but CancelledError."""
         try:
             async with asyncio.timeout(HEAD_S + ANSWER_S):
-                asked = await self._asked(reader)
-                if asked is None:
+                request = await self._read_request(reader)
+                if request is None:
                     return
-                page = asked if isinstance(asked, Page) else await self._page(asked)
-                writer.write(encode(page, isinstance(asked, PageRequest) and asked.is_head))
+                page = request if isinstance(request, Page) else await self._page(request)
+                writer.write(encode(page, isinstance(request, PageRequest) and request.is_head))
                 await writer.drain()
                 writer.write_eof()
-                await reader.read(MOST_HEAD_BYTES)  # closed with input unread, the page would be lost to a reset
+                await reader.read(MOST_HEAD_BYTES)  # closing with unread input would reset the connection
         except (TimeoutError, OSError):
-            pass  # who asked is too slow, or gone
+            pass  # the client is too slow, or gone
         finally:
             writer.transport.abort()
 
-    async def _asked(self, reader: asyncio.StreamReader) -> PageRequest | Page | None:
-        """What is asked for; None: nothing."""
+    async def _read_request(self, reader: asyncio.StreamReader) -> PageRequest | Page | None:
+        """Return the request, or the page that refuses it; None: the client sent nothing."""
         try:
             async with asyncio.timeout(HEAD_S):
                 head = await reader.readuntil(END_OF_HEAD)
@@ -82,23 +82,26 @@ class MonitoringServer:
             return refusal(408, f"no request within {HEAD_S:g} s")
         return read_head(head)
 
-    async def _page(self, asked: PageRequest) -> Page:
-        make = self._pages.get(asked.path)
+    async def _page(self, request: PageRequest) -> Page:
+        make = self._pages.get(request.path)
         if make is None:
-            return refusal(404, f"there are {', '.join(sorted(self._pages))}")
+            return refusal(404, f"the pages are {', '.join(sorted(self._pages))}")
         try:
             return await make()
-        except Exception:  # the outermost frame of a visit: a page that breaks must not take the process along
-            log.exception("%s could not be made", asked.path, extra={"event": "page_failed"})
-            return refusal(500, "internal error; the log says more")
+        except Exception:  # the outermost frame of a connection: a page's bug must not end the process
+            log.exception("%s could not be made", request.path, extra={"event": "page_failed"})
+            return refusal(500, "internal error; the log has the cause")
 
 
 @contextlib.asynccontextmanager
 async def opened(host: str, port: int, pages: Mapping[str, Make]) -> AsyncIterator[MonitoringServer]:
-    """Answer there for as long as the context lasts. `port` 0 takes any free one, see `Endpoint.port`.
+    """Serve `pages` on `host` and `port` while the context is open.
+
+    Args:
+        port: 0 takes any free one; `MonitoringServer.port` has its number.
 
     Raises:
-        ConfigError: it cannot be listened on.
+        ConfigError: the port cannot be listened on.
     """
     endpoint = MonitoringServer(pages)
     listener = _listen(host, port)
@@ -125,7 +128,7 @@ def _listen(host: str, port: int) -> socket.socket:
             f"--telemetry-port {port} on {host} cannot be listened on: {why}; give another, or 0 for any free one",
             key="telemetry-port",
         ) from None
-    # An engine process that is forked from this one must not keep the port when we are gone.
+    # An engine process that is forked from this one must not keep the port after this one has ended.
     number = listener.fileno()
     inode = os.fstat(number).st_ino
 
@@ -133,7 +136,7 @@ def _listen(host: str, port: int) -> socket.socket:
         with contextlib.suppress(OSError):
             if os.fstat(number).st_ino == inode:
                 nothing = os.open(os.devnull, os.O_RDWR)
-                os.dup2(nothing, number)  # and not closed, since the number would be another's next
+                os.dup2(nothing, number)  # not closed: the next open file would get the number
                 os.close(nothing)
 
     os.register_at_fork(after_in_child=let_go_in_child)

@@ -1,4 +1,4 @@
-"""Names the extra to install where an optional library is missing. Called before telemetry or a full-screen command."""
+"""The error for a missing optional library; it names the extra to install."""
 
 import contextlib
 from collections.abc import Iterator
@@ -9,10 +9,10 @@ from mesh.errors import ConfigError
 
 @contextlib.contextmanager
 def needing(name: str, key: str, what: str = "") -> Iterator[None]:
-    """Import in its context the libraries of extra `name`, for the option `--<key>` or for `what`.
+    """Wrap an import of the libraries of extra `name`, for the option `--<key>` or for the feature `what`.
 
     Raises:
-        ConfigError: one of them is not installed.
+        ConfigError: a library is not installed.
     """
     try:
         yield

@@ -1,7 +1,7 @@
 """Utilisation and memory of the GPUs this process may use, through NVML. Read by the command line for telemetry.
 
-Without NVIDIA's library or driver, or without nvidia-ml-py (the extra `metrics`), there are none, and nothing
-is said about it: most machines have no GPU.
+Without NVIDIA's library or driver, or without nvidia-ml-py (the extra `metrics`), no GPU is reported. No message is
+logged, because most machines have no GPU.
 """
 
 import contextlib
@@ -13,7 +13,7 @@ from mesh.telemetry.readings import GpuReading
 
 
 def visible(devices: str | None, uuids: Sequence[str]) -> list[int]:
-    """The indices of the GPUs that CUDA_VISIBLE_DEVICES leaves of these; an entry that names none ends the list."""
+    """Return the indices of the GPUs that CUDA_VISIBLE_DEVICES selects; an entry that names none ends the list."""
     if devices is None:
         return list(range(len(uuids)))
     found: list[int] = []
@@ -29,10 +29,15 @@ def visible(devices: str | None, uuids: Sequence[str]) -> list[int]:
 
 
 class Gpus:
-    """The GPUs. `read` may block for some milliseconds: call it in a thread."""
+    """The GPUs that this process may use. `read` may block for some milliseconds, so call it in a thread."""
 
     def __init__(self, devices: str | None = None, nvml: Any = None) -> None:
-        """`devices`: as CUDA_VISIBLE_DEVICES has it, where that is not set. `nvml`: in place of the library."""
+        """Find the GPUs.
+
+        Args:
+            devices: the value to use where CUDA_VISIBLE_DEVICES is not set.
+            nvml: replaces NVIDIA's library, for tests.
+        """
         self._handles: list[tuple[int, str, Any]] = []
         self._nvml = nvml if nvml is not None else _library()
         if self._nvml is not None:
@@ -43,7 +48,7 @@ class Gpus:
         return len(self._handles)
 
     def read(self) -> list[GpuReading]:
-        """What they do now; one that does not say is left out."""
+        """Return the current readings; a GPU that reports none is left out."""
         found = []
         for index, name, handle in self._handles:
             with contextlib.suppress(self._nvml.NVMLError):
@@ -54,7 +59,7 @@ class Gpus:
     def _busy(self, handle: Any) -> float | None:
         try:
             return float(self._nvml.nvmlDeviceGetUtilizationRates(handle).gpu) / 100
-        except self._nvml.NVMLError:  # a part of a GPU does not say
+        except self._nvml.NVMLError:  # a MIG slice reports no utilisation
             return None
 
     def _find(self, devices: str | None) -> None:

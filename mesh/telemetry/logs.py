@@ -1,7 +1,7 @@
-"""Log lines for people and for machines: what happened (`event`), to which `job`, in which `attempt` and `worker`.
+"""Formats log lines for people and for machines, with the fields `event`, `job`, `attempt` and `worker`.
 
-Set up by the command line. Nothing in mesh logs a prompt, an output or a secret, at any level; what other libraries
-attach to a record is left out here, since nobody can say so of them.
+The mesh logs no prompt, output or secret at any level. Fields that other libraries attach to a record are left out,
+because they may contain one.
 """
 
 import json
@@ -12,22 +12,22 @@ from typing import Literal
 Format = Literal["text", "kv", "json"]
 
 TEXT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
-# What mesh gives with a record; anything else attached to it is not ours.
+# The fields that the mesh attaches to a record; all others are left out.
 FIELDS = ("event", "job", "tenant", "model", "tier", "attempt", "worker", "status", "code", "reason", "tokens", "port")
-MOST_CHARS = 2000  # of one value; an error of a peer may hold anything
+MOST_CHARS = 2000  # of one value; an error from a peer can have any length
 
 Value = str | int | float | bool
 
 
 def set_up(level: str, how: Format, worker: str = "") -> None:
-    """Log to stderr. `worker` is named in every line, where there is one."""
+    """Log to stderr. Every line names `worker`, unless it is empty."""
     handler = logging.StreamHandler()
     handler.setFormatter(formatter(how, worker))
     logging.basicConfig(level=level.upper(), handlers=[handler])
 
 
 def formatter(how: Format, worker: str = "") -> logging.Formatter:
-    """What makes lines of records."""
+    """Return the formatter for a format."""
     match how:
         case "text":
             return logging.Formatter(TEXT)
@@ -38,14 +38,14 @@ def formatter(how: Format, worker: str = "") -> logging.Formatter:
 
 
 class _Structured(logging.Formatter):
-    """One line for a record, whatever its message holds."""
+    """Formats each record as exactly one line."""
 
     def __init__(self, worker: str) -> None:
         super().__init__()
         self._worker = worker
 
     def pairs(self, record: logging.LogRecord) -> dict[str, Value]:
-        """What there is to say, in the order in which it is read."""
+        """Return the record's fields, in the order of the line."""
         instant = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
         found: dict[str, Value] = {
             "time": instant.replace("+00:00", "Z"),
@@ -76,7 +76,7 @@ class _KeyValue(_Structured):
 
 
 def _plain(value: Value) -> str:
-    """A value as logfmt has it: quoted where it would not end at its last character."""
+    """Return a value in logfmt; quoted if it has spaces, quotes, `=`, `\\` or unprintable characters."""
     if isinstance(value, bool):
         return "true" if value else "false"
     text = str(value)

@@ -1,7 +1,7 @@
-"""What happens in a process, counted for Prometheus. An Observer (see mesh/signals); `page` is what is scraped.
+"""Counts the events of a process for Prometheus. An Observer (see mesh/signals); `page` returns the scraped page.
 
-Each name begins with `mesh_`, times are in seconds, and no label can take more than a few values: a client can invent
-tenants, so all but the first are counted together. Needs prometheus_client (the extra `metrics`).
+Each name begins with `mesh_`, and times are in seconds. Every label has a bounded number of values: a client can invent
+tenants, so all but the first ones are counted together. Needs prometheus_client (the extra `metrics`).
 """
 
 from collections.abc import Iterable, Iterator
@@ -35,32 +35,36 @@ from mesh.telemetry.shapes import (
     MOST_MODELS,
     MOST_TENANTS,
     TOKEN_S,
-    Few,
+    BoundedLabel,
     per_token_s,
 )
 
 MEDIA_TYPE = CONTENT_TYPE_LATEST
 _QUEUE = ("model", "tier")
-_VLLM = "vllm:"  # how the names of vLLM's own metrics begin
+_VLLM = "vllm:"  # prefix of vLLM's own metrics
 
 
 class Metrics:
-    """The metrics of one process, in a registry of their own."""
+    """The metrics of one process, in their own registry."""
 
     def __init__(self, collectors: Iterable[Collector] = ()) -> None:
-        """`collectors` bring what is read only when somebody asks (see telemetry/collectors)."""
+        """Create the metrics. `collectors` are read on each scrape (see telemetry/collectors)."""
         self._registry = registry = CollectorRegistry()
-        self._tenant, self._code, self._model = Few(MOST_TENANTS), Few(MOST_CODES), Few(MOST_MODELS)
+        self._tenant, self._code, self._model = (
+            BoundedLabel(MOST_TENANTS),
+            BoundedLabel(MOST_CODES),
+            BoundedLabel(MOST_MODELS),
+        )
         self._jobs = _JobMetrics(registry)
         self._spans = _SpanMetrics(registry)
-        Gauge("mesh_build_info", "The version of mesh that runs here.", ["version"], registry=registry).labels(
-            mesh.__version__
-        ).set(1)
+        Gauge(
+            "mesh_build_info", "The version of mesh in this process; always 1.", ["version"], registry=registry
+        ).labels(mesh.__version__).set(1)
         self._connection_losses = Counter(
-            "mesh_nats_connection_losses_total", "Times the connection to NATS was lost.", registry=registry
+            "mesh_nats_connection_losses_total", "Losses of the connection to NATS.", registry=registry
         )
         self._engine_deaths = Counter(
-            "mesh_engine_deaths_total", "Times the engine died or hung, and was replaced.", registry=registry
+            "mesh_engine_deaths_total", "Engines that died or hung, and were replaced.", registry=registry
         )
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
@@ -68,7 +72,7 @@ class Metrics:
             registry.register(each)
 
     def observe(self, signal: Signal) -> None:
-        """Count it."""
+        """Count one signal."""
         jobs, times = self._jobs, self._spans
         match signal:
             case JobDelivered(model=model, tier=tier, delivered=delivered):
@@ -105,7 +109,7 @@ class Metrics:
                 pass
 
     def page(self) -> bytes:
-        """All of it in Prometheus's text format, and vLLM's own metrics where this process has them."""
+        """Return all metrics in Prometheus's text format, and vLLM's own where this process has them."""
         return generate_latest(_Page(self._registry))
 
     def _engine_ended(self, signal: EngineEnded) -> None:
@@ -133,7 +137,7 @@ class Metrics:
 
 
 class _JobMetrics:
-    """Of jobs and their tokens."""
+    """Counts of jobs and their tokens."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         def counter(name: str, text: str, *labels: str) -> Counter:
@@ -143,59 +147,68 @@ class _JobMetrics:
             return Histogram(name, text, ["model"], registry=registry, buckets=JOB_TOKENS)
 
         self.deliveries = counter(
-            "mesh_deliveries_total", "Jobs JetStream handed to this worker, first or again.", *_QUEUE, "delivery"
+            "mesh_deliveries_total", "Deliveries of jobs to this worker, first or repeated.", *_QUEUE, "delivery"
         )
-        self.attempts = counter("mesh_attempts_total", "Attempts begun.", *_QUEUE)
+        self.attempts = counter("mesh_attempts_total", "Attempts that began.", *_QUEUE)
         self.takeovers = counter(
-            "mesh_takeovers_total", "Attempts that followed another, by why that one did not end.", *_QUEUE, "cause"
+            "mesh_takeovers_total",
+            "Attempts after an earlier one, by the reason that one did not end the job.",
+            *_QUEUE,
+            "cause",
         )
         self.ended = counter(
             "mesh_jobs_total",
-            "Jobs that got their Result from this process, by its status and error code.",
+            "Jobs whose Result this process stored, by status and error code.",
             *_QUEUE,
             "status",
             "code",
         )
-        self.accepted = counter(
-            "mesh_frontdoor_accepted_total", "Requests that became jobs at the front door.", *_QUEUE
+        self.accepted = counter("mesh_frontdoor_accepted_total", "Requests that the gateway accepted as jobs.", *_QUEUE)
+        self.denied = counter("mesh_frontdoor_refused_total", "Requests that the gateway refused.", "code")
+        self.returned = counter(
+            "mesh_jobs_returned_total", "Jobs that this worker returned without a Result.", *_QUEUE, "reason"
         )
-        self.denied = counter("mesh_frontdoor_refused_total", "Requests refused before they were jobs.", "code")
-        self.returned = counter("mesh_jobs_returned_total", "Jobs given up without a Result.", *_QUEUE, "reason")
-        self.refused = counter("mesh_requests_refused_total", "Bodies that were no request.", *_QUEUE, "code")
-        self.buried = counter("mesh_jobs_buried_total", "Jobs given up for good: dead letters.", *_QUEUE, "code")
+        self.refused = counter(
+            "mesh_requests_refused_total", "Messages in the queue that were not valid requests.", *_QUEUE, "code"
+        )
+        self.buried = counter("mesh_jobs_buried_total", "Jobs moved to the dead letters.", *_QUEUE, "code")
         by_tenant = ("model", "tenant")
-        self.prompt_tokens = counter("mesh_prompt_tokens_total", "Tokens of the prompts of ended jobs.", *by_tenant)
-        self.cached_tokens = counter("mesh_cached_tokens_total", "Of these, found in the prefix cache.", *by_tenant)
-        self.output_tokens = counter("mesh_output_tokens_total", "Tokens of the output of ended jobs.", *by_tenant)
-        self.prompt_size = tokens("mesh_job_prompt_tokens", "Tokens of a finished job's prompt.")
-        self.output_size = tokens("mesh_job_output_tokens", "Tokens of a finished job's output.")
+        self.prompt_tokens = counter("mesh_prompt_tokens_total", "Prompt tokens of ended jobs.", *by_tenant)
+        self.cached_tokens = counter(
+            "mesh_cached_tokens_total", "Prompt tokens of ended jobs found in the prefix cache.", *by_tenant
+        )
+        self.output_tokens = counter("mesh_output_tokens_total", "Output tokens of ended jobs.", *by_tenant)
+        self.prompt_size = tokens("mesh_job_prompt_tokens", "Prompt tokens of one finished job.")
+        self.output_size = tokens("mesh_job_output_tokens", "Output tokens of one finished job.")
 
 
 class _SpanMetrics:
-    """How long things take."""
+    """Durations of the parts of a job."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         def seconds(name: str, text: str, bounds: tuple[float, ...], *labels: str) -> Histogram:
             return Histogram(name, text, (*_QUEUE, *labels), registry=registry, buckets=bounds)
 
-        self.queue = seconds("mesh_queue_seconds", "From the submit until a worker first had the job.", LONG_S)
+        self.queue = seconds("mesh_queue_seconds", "Time from the submit to the first delivery.", LONG_S)
         self.engine = seconds(
-            "mesh_engine_seconds", "An attempt's time in the engine, finished or stopped.", LONG_S, "outcome"
+            "mesh_engine_seconds", "Time of one attempt in the engine, finished or stopped.", LONG_S, "outcome"
         )
         self.first_token = seconds(
-            "mesh_first_token_seconds", "From the submit to the first token, waiting included.", FIRST_TOKEN_S
+            "mesh_first_token_seconds", "Time from the submit to the first token, queue included.", FIRST_TOKEN_S
         )
         self.engine_first_token = seconds(
-            "mesh_engine_first_token_seconds", "From the call of the engine to its first token.", FIRST_TOKEN_S
+            "mesh_engine_first_token_seconds", "Time from the engine call to its first token.", FIRST_TOKEN_S
         )
         self.output_token = seconds(
-            "mesh_output_token_seconds", "Time per output token after the first, one value a finished attempt.", TOKEN_S
+            "mesh_output_token_seconds",
+            "Time per output token after the first; one value for each finished attempt.",
+            TOKEN_S,
         )
-        self.total = seconds("mesh_job_seconds", "From the submit to the Result.", LONG_S, "status")
+        self.total = seconds("mesh_job_seconds", "Time from the submit to the Result.", LONG_S, "status")
 
 
 class _Page(CollectorRegistry):
-    """What is shown of a registry: without the creation time of every series, which doubles their number."""
+    """Filters a registry: leaves out the creation time of every series, which would double their number."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         super().__init__(auto_describe=False)

@@ -1,11 +1,11 @@
-"""HTTP as far as a scraper and a probe need it: one request line in, one page out, the connection closed. Pure.
+"""The part of HTTP that a scraper and a probe need: one request, one page, then the connection closes. Pure.
 
-Source: RFC 9112, sections 2 and 3. Used by telemetry/endpoint.
+Source: RFC 9112, sections 2 and 3.
 """
 
 from dataclasses import dataclass
 
-MOST_HEAD_BYTES = 8192  # request line and headers; a browser with many cookies sends less
+MOST_HEAD_BYTES = 8192  # request line and headers; even a browser with many cookies sends less
 END_OF_HEAD = b"\r\n\r\n"
 
 TEXT = "text/plain; charset=utf-8"
@@ -26,7 +26,7 @@ _REASONS = {
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """An answer."""
+    """A response."""
 
     status: int
     body: bytes
@@ -35,14 +35,14 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class PageRequest:
-    """What a request line asks for."""
+    """A request line's content."""
 
     path: str  # without the query
-    is_head: bool = False  # only the headers are wanted
+    is_head: bool = False  # the method is HEAD: respond with headers only
 
 
 def read_head(head: bytes) -> PageRequest | Page:
-    """What is asked, or the page that refuses it. Headers are not looked at: none of them matters here."""
+    """Return the request, or the page that refuses it. The headers are ignored."""
     line = head.split(b"\r\n", 1)[0]
     parts = line.split(b" ")
     if len(parts) != 3 or not line.isascii() or not parts[1].startswith(b"/"):
@@ -51,19 +51,19 @@ def read_head(head: bytes) -> PageRequest | Page:
     if not version.startswith(b"HTTP/"):
         return refusal(400, "not an HTTP request")
     if version not in (b"HTTP/1.1", b"HTTP/1.0"):
-        return refusal(505, "only HTTP/1.1 and HTTP/1.0 are spoken here")
+        return refusal(505, "only HTTP/1.1 and HTTP/1.0 are supported")
     if method not in (b"GET", b"HEAD"):
-        return refusal(405, "only GET and HEAD are answered here")
+        return refusal(405, "only GET and HEAD are supported")
     return PageRequest(target.split(b"?", 1)[0].decode("ascii"), method == b"HEAD")
 
 
 def refusal(status: int, text: str) -> Page:
-    """A page that says why there is none."""
+    """Return an error page with a reason."""
     return Page(status, f"{text}\n".encode())
 
 
 def encode(page: Page, is_head: bool = False) -> bytes:
-    """The page as it goes over the wire."""
+    """Return the page as an HTTP/1.1 response."""
     allow = "Allow: GET, HEAD\r\n" if page.status == 405 else ""
     head = (
         f"HTTP/1.1 {page.status} {_REASONS[page.status]}\r\n"

@@ -1,6 +1,6 @@
-"""What is read of a process and of its mesh when somebody scrapes it, as plain values. Pure.
+"""The values that a scrape reads from a process and its mesh. Pure.
 
-Filled by control/status/mesh_exporter and by the command line, shown by telemetry/collectors.
+control/status/mesh_exporter and the command line fill them; telemetry/collectors turns them into metrics.
 """
 
 from collections.abc import Sequence
@@ -13,13 +13,13 @@ class QueueReading:
 
     model: str
     tier: str
-    waiting: int  # jobs never given to a worker
-    in_flight: int  # given to a worker and not ended
-    redelivered: int  # of those in flight, given more than once
-    pulls: int  # free slots that workers ask for jobs with
+    waiting: int  # jobs never delivered to a worker
+    in_flight: int  # jobs delivered to a worker and not ended
+    redelivered: int  # jobs in flight that were delivered more than once
+    pulls: int  # open pulls of workers with free slots
     is_paused: bool
-    oldest_s: float | None  # age of the oldest job; None: there is none
-    oldest_waiting_s: float | None  # the same among those that wait
+    oldest_s: float | None  # age of the oldest job, waiting or running; None: there is none
+    oldest_waiting_s: float | None  # age of the oldest waiting job; None: there is none
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,14 +33,14 @@ class StoreReading:
 
 @dataclass(frozen=True, slots=True)
 class MeshReading:
-    """A whole mesh, polled by the one process of it that holds the lease for that."""
+    """A whole mesh, polled by the one process that holds the exporter's lease."""
 
-    unix_s: float  # the server's clock
+    unix_s: float  # time of the poll, by the server's clock
     queues: Sequence[QueueReading]
     stores: Sequence[StoreReading]
-    workers: Sequence[tuple[str, str, int]]  # model, state, and how many of it
+    workers: Sequence[tuple[str, str, int]]  # model, state, number of workers
     dead_letters: int
-    unserved_jobs: int  # for models that nobody deployed
+    unserved_jobs: int  # jobs for models without a queue
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,21 +52,21 @@ class WorkerReading:
     is_connected: bool
     running: int
     capacity: int
-    free: int  # credits: slots neither taken nor promised to a pull
+    free: int  # credits: slots neither used nor reserved for an open pull
     open_pulls: int
 
 
 @dataclass(frozen=True, slots=True)
 class EngineReading:
-    """The engine of this process, as it counts itself. None: it does not say."""
+    """The own figures of this process's engine. None: the engine does not report this figure."""
 
     engine: str
     model: str
     running: int  # requests in its batch
     waiting: int
-    kv_cache_ratio: float | None  # of its cache in use, 0 to 1
-    prefix_queried_tokens: int | None  # of prompts, looked for in the cache since it started
-    prefix_hit_tokens: int | None  # of these, found
+    kv_cache_ratio: float | None  # share of its KV cache in use, 0 to 1
+    prefix_queried_tokens: int | None  # prompt tokens looked up in the prefix cache since the start
+    prefix_hit_tokens: int | None  # of these, tokens found
     preemptions: int | None
 
 
@@ -76,6 +76,6 @@ class GpuReading:
 
     gpu: str  # its index on this machine
     name: str
-    busy_ratio: float | None  # of the last moment in which a kernel ran, 0 to 1
+    busy_ratio: float | None  # share of the last sample period in which a kernel ran, 0 to 1
     used_bytes: int
     total_bytes: int

@@ -1,7 +1,7 @@
-"""What a trace of the mesh says: the names and attributes of its spans, never a prompt or an output. Pure.
+"""The names and attributes of the mesh's spans. They never hold a prompt or an output. Pure.
 
-Source: OpenTelemetry's semantic conventions for generative AI (gen_ai.*) and messaging (messaging.*). What they have
-no word for begins with `mesh.`.
+Source: OpenTelemetry's semantic conventions for generative AI (gen_ai.*) and messaging (messaging.*). Attributes
+outside these conventions begin with `mesh.`.
 """
 
 from mesh.protocol.messages import Request, Result
@@ -14,14 +14,14 @@ PROVIDER = "mesh"
 
 
 def operation_of(request: Request) -> Operation:
-    """What a request asks for, in the conventions' word."""
+    """Return a request's operation, in the terms of the conventions."""
     if request.input is not None:
         return "embeddings"
     return "chat" if request.messages is not None else "text_completion"
 
 
 def of_request(request: Request, job: str, model: str, tier: str, tenant: str) -> Attributes:
-    """The client's span of a whole job, when it is asked for."""
+    """Return the attributes of the client's span of a whole job, at its start."""
     found: Attributes = {
         "gen_ai.operation.name": operation_of(request),
         "gen_ai.provider.name": PROVIDER,
@@ -39,12 +39,12 @@ def of_request(request: Request, job: str, model: str, tier: str, tenant: str) -
 
 
 def of_job(job: str, tier: str, tenant: str) -> Attributes:
-    """Which job it is."""
+    """Return the attributes that identify a job."""
     return {"mesh.job": job, "mesh.tier": tier, "mesh.tenant": tenant}
 
 
 def of_message(operation: str, job: str, tenant: str, model: str) -> Attributes:
-    """A request on its way through NATS. `operation`: send, receive or process."""
+    """Return the attributes of a request's way through NATS. `operation`: send, receive or process."""
     return {
         "messaging.system": "nats",
         "messaging.operation.type": operation,
@@ -54,7 +54,7 @@ def of_message(operation: str, job: str, tenant: str, model: str) -> Attributes:
 
 
 def of_result(result: Result) -> Attributes:
-    """How a job ended, as its client sees it."""
+    """Return the attributes of a job's end, as its client sees it."""
     return {
         "mesh.status": result.status,
         "mesh.attempts": result.attempts,
@@ -68,7 +68,7 @@ def of_result(result: Result) -> Attributes:
 
 
 def of_attempt(signal: AttemptStarted, worker: str) -> Attributes:
-    """One attempt; after a takeover also whose job it was, and why."""
+    """Return the attributes of one attempt; after a takeover also the previous worker and the cause."""
     found: Attributes = {"mesh.worker": worker, "mesh.attempt": signal.attempt, "mesh.resumed_at_tokens": signal.index}
     if signal.cause is not None:
         found |= {"mesh.takeover.from": signal.taken_from, "mesh.takeover.cause": signal.cause}
@@ -76,7 +76,7 @@ def of_attempt(signal: AttemptStarted, worker: str) -> Attributes:
 
 
 def of_engine(signal: EngineEnded) -> Attributes:
-    """One attempt's time in the engine."""
+    """Return the attributes of one attempt's time in the engine."""
     found: Attributes = {
         "gen_ai.operation.name": signal.operation,
         "gen_ai.provider.name": signal.engine,
@@ -95,6 +95,6 @@ def of_engine(signal: EngineEnded) -> Attributes:
 
 
 def of_end(signal: JobEnded) -> Attributes:
-    """How a job ended, in the worker that ended it."""
+    """Return the attributes of a job's end, in the worker that ended it."""
     found: Attributes = {"mesh.status": signal.status, "mesh.attempts": signal.attempts}
     return found | ({"error.type": signal.code} if signal.code is not None else {})

@@ -107,7 +107,7 @@ class Actions:
 
     def is_held(self) -> bool:
         """Whether this worker may still act for the job."""
-        return self._lease.is_held(self._context.clock.monotonic_s())
+        return self._lease.is_held(self._context.clock.uptime_s())
 
     async def perform(self, actions: Sequence[Action], publisher: Publisher) -> None:
         """Perform the actions in order.

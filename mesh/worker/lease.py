@@ -13,7 +13,7 @@ from mesh.protocol.timing import LEASE_GUARD
 
 @dataclass(slots=True)
 class Lease:
-    """One delivery's lease. All times are monotonic seconds."""
+    """One delivery's lease. All times are seconds of `Clock.uptime_s`, in which a sleeping machine counts."""
 
     ack_wait_s: float
     confirmed_s: float  # when the last confirmed extension was sent; at first, when the delivery was received

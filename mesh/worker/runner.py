@@ -362,7 +362,7 @@ class Runner:
             return False
         self._delivery = delivery
         self._actions.redelivered(delivery)
-        self._lease.extended(self._context.clock.monotonic_s())
+        self._lease.extended(self._context.clock.uptime_s())
         return True
 
     def _begun(self) -> None:

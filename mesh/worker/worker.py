@@ -258,7 +258,7 @@ class Worker:
                 self._liveness.took(delivery.ack_subject)
                 self._puller.released()
                 return
-        runner = Runner(self._context, delivery, Lease(self._ack_wait_s, self._clock.monotonic_s()))
+        runner = Runner(self._context, delivery, Lease(self._ack_wait_s, self._clock.uptime_s()))
         task = self._loop.create_task(runner.run(), name=f"mesh-job-{delivery.job}")
         self._runners[task] = self._by_job[runner.key] = runner
         self._liveness.took(delivery.ack_subject)
@@ -328,7 +328,7 @@ class Worker:
         while True:
             await asyncio.sleep(period_s)
             for runner in list(self._runners.values()):
-                sent_s = self._clock.monotonic_s()
+                sent_s = self._clock.uptime_s()
                 if not runner.lease.is_held(sent_s):
                     runner.interrupt("lost")
                 elif self._liveness.is_confirmed:

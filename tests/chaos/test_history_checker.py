@@ -1,4 +1,4 @@
-"""The judge of the soak, on made-up histories: it lets a clean one pass, and sees each promise broken."""
+"""The soak's checker, on invented histories: it accepts a clean one, and finds each broken promise."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -9,7 +9,7 @@ from msgspec.structs import replace as changed
 
 from mesh.protocol.messages import Delta, ErrorInfo, Event, Usage
 from mesh.verify.soak import checker, rules_journal, rules_reader, rules_wire
-from mesh.verify.soak.checker import judge
+from mesh.verify.soak.checker import check
 from mesh.verify.soak.costs import recoveries, work_of
 from mesh.verify.soak.history import (
     CancelRequested,
@@ -43,7 +43,7 @@ def breaks(rule: str) -> Callable[[Plant], Plant]:
 
 
 def verdict(history: RunHistory, bounds: Bounds = BOUNDS) -> list[Violation]:
-    return judge(history, SETTINGS, bounds)
+    return check(history, SETTINGS, bounds)
 
 
 def keep(history: RunHistory, *events: Event) -> None:

@@ -1,7 +1,7 @@
-"""The judge can fail: each bug planted in the workers is caught within one run, and the workers as they are pass.
+"""The checker finds each bug planted in the workers within one run, and accepts workers without one.
 
-Every run is a small soak, with the same requests and faults; the workers are ordinary processes that start through
-`mutant_worker.py`, which plants one bug and then is `mesh worker`.
+Every run is a small soak with the same requests and faults. The workers are ordinary processes that start through
+`mutant_worker.py`, which plants one bug and then runs `mesh worker`.
 """
 
 import sys
@@ -14,7 +14,7 @@ from mesh.verify.soak.run import SoakOutcome, SoakSettings, soak
 
 SCRIPT = Path(__file__).with_name("mutant_worker.py")
 
-# What must be among the broken rules. Others may break with it: one bug rarely does one kind of harm.
+# The rule that each bug must break. It may break others too: one bug often has several effects.
 CAUGHT_BY = {
     "ack-before-store": rules_wire.ACK_FOLLOWS,
     "unconfirmed-ack": rules_wire.ACK_CONFIRMED,

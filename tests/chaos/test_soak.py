@@ -1,6 +1,6 @@
-"""The proof, on every change: ten thousand requests under some two hundred faults, and a cluster that loses its nodes.
+"""Every change is tested with ten thousand requests under about two hundred faults, and a cluster that loses nodes.
 
-`mesh soak` runs the same with other numbers; its help says what is asked, what strikes, and what is judged.
+`mesh soak` runs the same with other numbers; its help describes the requests, the faults and the checks.
 """
 
 from pathlib import Path

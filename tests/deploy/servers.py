@@ -24,8 +24,8 @@ PASSWORDS = {
     "MESH_EDGE_PASSWORD": "edge-secret",
 }
 
-# Below those that outgoing connections get: whoever tries the port of a server that is down again and again would
-# sooner or later be given that port for its own end, and keep the server from coming back.
+# Below the ports of outgoing connections. Otherwise a client that retries a dead server's port could get that port for
+# its own end, and the server could not start again.
 PORTS = range(20_000, 32_000)
 _given: set[int] = set()  # by this process: a cluster's nine ports are drawn before any is listened on
 

@@ -175,7 +175,7 @@ def test_the_dockerfile_is_in_order() -> None:
 
 
 def test_the_image_is_made_of_files_that_are_there_and_let_through() -> None:
-    """What is copied exists, and Dockerfile.dockerignore lets it through."""
+    """Every copied file exists, and Dockerfile.dockerignore admits it."""
     text = (FOLDER / "Dockerfile").read_text()
     copied = {word for line in re.findall(r"(?m)^COPY (?!--from)(.*) \S+$", text) for word in line.split()}
     let_through = {line[1:] for line in (FOLDER / "Dockerfile.dockerignore").read_text().split() if line[0] == "!"}
@@ -193,7 +193,7 @@ def script(name: str, folder: Path, *arguments: str, **more: str) -> "subprocess
 
 @pytest.fixture
 def secrets(tmp_path: Path) -> Path:
-    """What the service `setup` makes."""
+    """Return the folder with the secrets of the service `setup`."""
     if shutil.which("openssl") is None:
         pytest.skip("openssl is not installed")
     folder = tmp_path / "secrets"
@@ -319,7 +319,7 @@ class Prometheus:
         self.log.close()
 
 
-# What nothing happens for on a well mesh with the simulator: no GPU, no cache to run out of, no errors or deaths yet.
+# Queries without data on a healthy mesh with the simulator: no GPU, no full cache, no errors, no deaths.
 MAY_BE_EMPTY = re.compile("mesh_gpu_|_preemptions|code!=|refused|takeovers|returned|buried|mesh_engine_kv")
 
 

@@ -1,6 +1,6 @@
 """The manifests: whole by the published schemas where those are installed, and one with what `mesh` and NATS do here.
 
-What KEDA would read is read from a real server.
+The values for KEDA come from a real server.
 """
 
 import json
@@ -41,7 +41,7 @@ def named(kind: str, name: str) -> dict[str, Any]:
 
 
 def environment(container: dict[str, Any]) -> dict[str, str]:
-    """What a container finds in its environment; secrets and fields as a word."""
+    """Return the environment of a container, with a placeholder for secrets and fields."""
     found = {each["name"]: each.get("value", "filled-in") for each in container.get("env", ())}
     for each in container.get("envFrom", ()):
         found |= named("ConfigMap", each["configMapRef"]["name"])["data"]

@@ -207,7 +207,7 @@ def test_no_secret_can_be_read_from_outside(tmp_path: Path, tls: dict[str, str],
 
 @pytest.mark.parametrize("conf", CONFS, ids=[str(each.relative_to(NATS)) for each in CONFS])
 def test_no_configuration_opens_more_than_it_should(conf: Path) -> None:
-    """What FAULTS of past servers came from: anonymous users, deny lists, listeners nobody asked for, secrets."""
+    """These settings have made servers insecure before: anonymous users, deny lists, extra listeners, secrets."""
     text = re.sub(r"(?m)#.*$", "", conf.read_text())
     for word in ("no_auth_user", "allow_responses", "websocket", "mqtt", "deny", "no_tls", "insecure", "allow_non_tls"):
         assert word not in text

@@ -15,7 +15,7 @@ __all__ = ["cli"]  # the fixture
 
 
 def shape(**given: object) -> TopologyOptions:
-    """What `mesh init` makes of no options but these."""
+    """Return the settings that `mesh init` derives from these options alone."""
     return TopologyOptions(**{**dict.fromkeys(each.name for each in fields(TopologyOptions)), **given})  # type: ignore[arg-type]
 
 

@@ -1,4 +1,4 @@
-"""Who may do what by `nats/users.conf`, on a real server: enough for each role's work, and no more."""
+"""The permissions of `nats/users.conf`, on a real server, are enough for each role's work, and no more."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -67,7 +67,7 @@ async def worker(declared: ConfServer) -> AsyncIterator[Worker]:
 
 
 def refusals(server: ConfServer) -> list[str]:
-    """What the server refused anybody, by its log."""
+    """Return the refusals in the server's log."""
     return [line for line in server.log.splitlines() if "Violation" in line]
 
 

@@ -1,4 +1,4 @@
-"""The conformance kit: what every engine must do, whoever wrote it.
+"""The conformance kit: the tests that every engine must pass.
 
 Subclass `EngineConformance` in a test module, and give it two fixtures:
 
@@ -43,7 +43,7 @@ _numbers = itertools.count()
 
 @dataclass(frozen=True)
 class Run:
-    """What one call yielded, from the first chunk to the last."""
+    """The chunks of one call, from the first to the last."""
 
     chunks: list[Chunk]
 
@@ -60,7 +60,7 @@ class Run:
         return self.chunks[-1].finish_reason
 
     def cuts(self) -> list[tuple[list[int], str]]:
-        """What had been shown after each chunk but the last: token ids and text."""
+        """Return token ids and text after each chunk but the last."""
         parts = [Run(self.chunks[:count]) for count in range(1, len(self.chunks))]
         return [(part.token_ids, part.text) for part in parts]
 

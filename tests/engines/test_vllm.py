@@ -281,7 +281,7 @@ REFUSED: list[tuple[Request, type[RequestError], str]] = [
     (ask(structured_outputs=StructuredOutputs(json="{")), InvalidRequestError, "structured_outputs"),
     (ask(structured_outputs=StructuredOutputs(regex="(")), InvalidRequestError, "structured_outputs"),
     (ask(structured_outputs=StructuredOutputs(grammar="nonsense ::")), InvalidRequestError, "structured_outputs"),
-    # What no decoder lets through, but a caller in this process could build.
+    # No decoder accepts these, but a caller in this process could build them.
     (ask(max_tokens=2.5), InvalidRequestError, "max_tokens"),
     (ask(temperature=True), InvalidRequestError, "temperature"),
     (ask(top_k=1.5), InvalidRequestError, "top_k"),

@@ -1,4 +1,4 @@
-"""What happens when a process behind vLLM is killed or suspended, or never starts. Each test has its own engine."""
+"""Processes behind vLLM are killed or suspended, or never start. Each test has its own engine."""
 
 import asyncio
 import contextlib
@@ -95,7 +95,7 @@ async def test_probe_finds_a_suspended_core_and_everybody_learns_of_it(vllm_mode
         (core,) = core_processes(engine._llm)
         os.kill(core.pid or 0, signal.SIGSTOP)
         began = time.monotonic()
-        with pytest.raises(EngineDeadError, match="no sign of life"):
+        with pytest.raises(EngineDeadError, match="did not answer"):
             await engine.probe(1)
         ended = await asyncio.wait_for(asyncio.gather(*calls, return_exceptions=True), 2)
         assert all(isinstance(error, EngineDeadError) for error in ended), ended

@@ -1,4 +1,4 @@
-"""What vLLM says of itself while it works, with a real vLLM on CPU."""
+"""A real vLLM on CPU reports its load."""
 
 import asyncio
 import itertools

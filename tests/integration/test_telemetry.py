@@ -23,7 +23,7 @@ from mesh.errors import MeshError
 from mesh.protocol.messages import Started
 from mesh.signals import AttemptStarted, EngineEnded, JobBuried, JobDelivered, Signal, Tally, all_of
 from mesh.telemetry.metrics import Metrics
-from mesh.telemetry.working import WorkerTracing
+from mesh.telemetry.worker_tracing import WorkerTracing
 from mesh.worker.worker import WorkerOptions
 from tests.running import MODEL, RunningMesh, present, running_mesh, wait_until
 

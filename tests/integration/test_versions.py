@@ -462,6 +462,7 @@ async def test_a_state_that_status_does_not_know_is_no_unknown_job(empty: Runnin
 
 async def test_the_front_door_passes_on_what_it_does_not_know(empty: RunningMesh, later: LaterSpeaker) -> None:
     async with services(empty.broker, "door", has_frontdoor=True):
+        await empty.connection.request("$JS.API.INFO")  # the server knows its subscriptions now
         heard = await later.client.subscribe("reply.here")
         body = json.dumps({"id": "door", "stream": True, **PROMPT}).encode()
         await later.client.publish(RPC, body, reply="reply.here", headers={"Mesh-Protocol": "1.1"})
@@ -564,5 +565,6 @@ async def test_a_service_and_a_worker_say_which_version_they_speak(empty: Runnin
     worker = await empty.start_worker()
     info = json.loads((await later.client.request(f"$SRV.INFO.mesh.{worker.name}", b"", timeout=5)).data)
     assert info["metadata"]["protocol"] == "1.0"
+    await wait_until(empty.broker.workers.all)
     (presence,) = await empty.broker.workers.all()
     assert presence.protocol == "1.0"

@@ -1,4 +1,4 @@
-"""The server's time as a process knows it, after one measurement and between many."""
+"""A process estimates the server's time from its measurements."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -7,7 +7,7 @@ from mesh.clock import DRIFT_MS_PER_S, Clock
 
 
 class Hands:
-    """The three sources of a clock, moved by hand."""
+    """The three sources of a clock, set by the test."""
 
     def __init__(self, wall_unix_ms: int = 1_000_000) -> None:
         self.monotonic_s = 100.0
@@ -15,7 +15,7 @@ class Hands:
         self.clock = Clock(lambda: self.monotonic_s, lambda: self.wall_ns, lambda: self.monotonic_s)
 
     def observe(self, server_unix_ms: float, round_trip_s: float = 0.001) -> None:
-        """A measurement whose midpoint is now."""
+        """Take a measurement whose midpoint is now."""
         self.clock.observe(server_unix_ms, self.monotonic_s - round_trip_s / 2, self.monotonic_s + round_trip_s / 2)
 
 
@@ -47,7 +47,7 @@ def test_a_precise_measurement_replaces_an_old_one() -> None:
 
 
 def test_a_measurement_that_contradicts_what_is_known_counts() -> None:
-    """Another leader may have another clock, and a machine may have slept."""
+    """Another leader may have another clock, or this machine may have slept."""
     hands = Hands()
     hands.observe(9_000, round_trip_s=0.001)
     hands.observe(60_000, round_trip_s=0.5)
@@ -61,7 +61,7 @@ def test_a_measurement_that_contradicts_what_is_known_counts() -> None:
 def test_the_error_stays_within_that_of_the_best_measurement_and_the_drift(
     drift_ppm: float, measurements: list[tuple[float, float, float]]
 ) -> None:
-    """Against a server whose clock drifts, asked after any pauses over any network."""
+    """The server's clock drifts, and is measured after any pauses over any network."""
     hands, server_ms, error_ms = Hands(), 50_000.0, float("inf")
     for pause_s, round_trip_s, skew in measurements:
         hands.monotonic_s += pause_s

@@ -30,8 +30,8 @@ def test_of_nothing_a_quantile_is_nothing() -> None:
 
 
 def test_a_span_is_told_in_its_largest_unit() -> None:
-    spans = (-5, 0, 340, 4290, 42_000, 7 * 60_000, 3 * 3_600_000, 12 * 86_400_000)
-    assert [span(each) for each in spans] == ["0ms", "0ms", "340ms", "4.2s", "42s", "7m", "3h", "12d"]
+    spans = (-5, 0, 340, 4000, 4290, 42_000, 7 * 60_000, 3 * 3_600_000, 12 * 86_400_000)
+    assert [span(each) for each in spans] == ["0ms", "0ms", "340ms", "4s", "4.2s", "42s", "7m", "3h", "12d"]
 
 
 def test_what_is_counted_has_its_number() -> None:

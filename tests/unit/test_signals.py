@@ -1,4 +1,4 @@
-"""Observers together, and what is counted without a signal."""
+"""Observers are combined, and a tally counts events without signals."""
 
 from hypothesis import given
 from hypothesis import strategies as st

@@ -1,6 +1,6 @@
-"""Questions that only a doctor asks: of a connection, of clocks, of leaders, of workers. Changes nothing.
+"""Reads the facts that only `mesh doctor` needs: connection, clocks, leaders, answering workers. Changes nothing.
 
-Used by control/doctor/examine; what everybody asks is in broker/inspect/inspector.
+broker/inspect/inspector reads the facts that other commands need too.
 """
 
 import asyncio
@@ -25,24 +25,24 @@ from mesh.broker.transport.mesh_link import MeshLink
 from mesh.clock import SYSTEM
 from mesh.errors import BrokerError, BrokerTimeoutError, TopologyError, UnavailableError
 
-LEADER_S = 2.0  # JetStream says nothing at all where a stream has no leader
+LEADER_S = 2.0  # JetStream does not answer at all for a stream without a leader
 SERVICES_S = 3.0  # for all services to answer
-QUIET_S = 0.7  # without an answer for so long, no more come
+QUIET_S = 0.7  # after this time without an answer, no more are expected
 MOST_SERVICES = 1000
-PING_S = 1.5  # far above what a busy worker takes
+PING_S = 1.5  # much longer than a busy worker needs
 
 
 @dataclass(frozen=True, slots=True)
 class ClockSample:
-    """One question for the time."""
+    """One reading of the server's clock."""
 
-    sent_unix_ms: float  # our clock, as the next
-    heard_unix_ms: float
+    sent_unix_ms: float  # the request left, by this machine's clock
+    heard_unix_ms: float  # the answer arrived, by this machine's clock
     server_unix_ms: float
 
 
 def greeting(connection: Connection) -> GreetingFacts:
-    """What the server said when we connected."""
+    """Return the greeting that the server sent when the connection opened."""
     link = connection.link
     writer = getattr(link._transport, "_io_writer", None)
     has_tls = writer is not None and writer.get_extra_info("ssl_object") is not None
@@ -50,17 +50,18 @@ def greeting(connection: Connection) -> GreetingFacts:
 
 
 async def account(connection: Connection) -> AccountFacts:
-    """What this account may have.
+    """Return the account's JetStream limits and their use.
 
     Raises:
-        UnavailableError, TopologyError: it has no JetStream. BrokerError: NATS did not answer.
+        UnavailableError, TopologyError: the account has no JetStream.
+        BrokerError: NATS did not answer.
     """
     _, payload = await connection.request("$JS.API.INFO", timeout_s=LEADER_S)
     return read_account(read_api(payload, "account information"))
 
 
 async def clock_samples(connection: Connection, count: int) -> list[ClockSample]:
-    """What the server's clock says, `count` times; none where there is no stream to ask about.
+    """Read the server's clock `count` times. The list is empty where the account has no stream to query.
 
     Raises:
         BrokerError: NATS did not answer.
@@ -78,7 +79,7 @@ async def clock_samples(connection: Connection, count: int) -> list[ClockSample]
 
 
 async def exists(connection: Connection, stream: str) -> bool:
-    """Whether there is such a stream; also if it does not answer.
+    """Return whether a stream exists; True also if it does not answer.
 
     Raises:
         DisconnectedError: there is no connection.
@@ -94,7 +95,7 @@ async def exists(connection: Connection, stream: str) -> bool:
 
 
 async def leaderless(link: MeshLink) -> list[str]:
-    """Streams and buckets of the mesh that are there and have no leader; if the requests have one, consumers too."""
+    """Return the mesh's existing streams and buckets without a leader, and consumers if the request stream has one."""
     streams = [link.names.requests_stream, link.names.events_stream, link.names.dead_stream, link.names.audit_stream]
     streams += [f"KV_{link.names.results_bucket}", f"KV_{link.names.workers_bucket}"]
     lost = await asyncio.gather(*(_is_leaderless(link.connection, each) for each in streams))
@@ -106,7 +107,7 @@ async def leaderless(link: MeshLink) -> list[str]:
 
 
 async def services(link: MeshLink) -> list[ServiceFacts]:
-    """The processes that answer as the mesh's micro service, by id; asked through NATS's own service discovery."""
+    """Return the processes that answer as the mesh's micro service, sorted by id, through NATS's service discovery."""
     connection = link.connection
     found: dict[str, ServiceFacts] = {}
     heard = asyncio.Event()
@@ -133,9 +134,9 @@ async def services(link: MeshLink) -> list[ServiceFacts]:
 
 
 async def silent(link: MeshLink, workers: Sequence[str]) -> list[str]:
-    """Those of the workers that do not answer."""
+    """Return the workers that do not answer."""
     answers = await asyncio.gather(*(_answers(link, each) for each in workers))
-    return [name for name, is_there in zip(workers, answers, strict=True) if not is_there]
+    return [name for name, has_answered in zip(workers, answers, strict=True) if not has_answered]
 
 
 async def _is_leaderless(connection: Connection, stream: str) -> bool:
@@ -149,7 +150,10 @@ async def _is_leaderless(connection: Connection, stream: str) -> bool:
 
 
 def _lacks_leader(answer: dict[str, Any]) -> bool:
-    """A server that stands alone says nothing of leaders for consumers, and names itself for streams."""
+    """Return whether a clustered stream or consumer has no leader.
+
+    A server without a cluster reports no leaders for consumers, and itself for streams.
+    """
     cluster: dict[str, Any] = answer.get("cluster") or {}
     return bool(cluster) and not cluster.get("leader")
 

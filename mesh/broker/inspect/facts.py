@@ -1,7 +1,6 @@
-"""What NATS says of a mesh, as plain values: its server, its stores, its consumers. Pure: they are read out of answers.
+"""NATS's answers about a mesh as plain values: its server, its stores, its consumers. Pure.
 
-Made by broker/inspect/inspector, judged and shown by whoever looks at a mesh. Source: the JetStream API's STREAM.INFO,
-CONSUMER.INFO and INFO.
+Source: the JetStream API's STREAM.INFO, CONSUMER.INFO and INFO.
 """
 
 from collections.abc import Mapping
@@ -12,52 +11,52 @@ import msgspec
 from mesh.protocol.subjects import Names
 
 NS_PER_MS = 1_000_000
-SILENT_NS = 5_000_000_000  # a copy answers its leader every second; long before `offline`, it is away
+SILENT_NS = 5_000_000_000  # a replica answers its leader every second; this detects its loss long before `offline`
 OBJECTS_PREFIX, BUCKET_PREFIX = "OBJ_", "KV_"
 
 Kind = Literal["stream", "bucket", "objects"]
 
 
 class ServerFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """The server we are connected to, and what this account has of its JetStream."""
+    """The connected server, and this account's use of its JetStream."""
 
     name: str
     version: str
-    cluster: str = ""  # "": it stands alone
-    domain: str = ""  # of JetStream; "": it has none
+    cluster: str = ""  # "": no cluster
+    domain: str = ""  # JetStream domain; "": none
     max_payload_bytes: int = 0  # header and payload of one message together
-    rtt_ms: float = 0.0  # of one PING, this once
-    storage_bytes: int = 0  # used in files by this account
-    max_storage_bytes: int = 0  # 0: not limited, as the next two
-    memory_bytes: int = 0
-    max_memory_bytes: int = 0
+    rtt_ms: float = 0.0  # of one PING
+    storage_bytes: int = 0  # this account's use of file storage
+    max_storage_bytes: int = 0  # 0: no limit
+    memory_bytes: int = 0  # this account's use of memory storage
+    max_memory_bytes: int = 0  # 0: no limit
 
 
 class PeerFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """A server that keeps a copy of a stream and does not lead it."""
+    """A server with a replica of a stream that is not the leader."""
 
     name: str
-    is_current: bool  # it has what the leader has
-    is_offline: bool  # the cluster says so, or the leader has not heard of it for a while
+    is_current: bool  # the replica is up to date
+    is_offline: bool  # the cluster reports it offline, or the leader has not heard from it for SILENT_NS
     lag: int = 0  # operations behind the leader
 
 
 class StoreFacts(msgspec.Struct, frozen=True, kw_only=True):
     """One stream, key-value bucket or object store."""
 
-    name: str  # as `nats stream`, `nats kv` and `nats object` know it
+    name: str  # as in `nats stream`, `nats kv` and `nats object`
     kind: Kind
     messages: int
     bytes: int
-    max_messages: int = 0  # 0: not limited, as the next two
-    max_bytes: int = 0
-    max_per_subject: int = 0
-    max_age_ms: int = 0  # 0: kept for ever
+    max_messages: int = 0  # 0: no limit
+    max_bytes: int = 0  # 0: no limit
+    max_per_subject: int = 0  # messages; 0: no limit
+    max_age_ms: int = 0  # 0: no limit
     storage: str = "file"
-    replicas: int = 1  # asked for
-    leader: str = ""  # "": there is none just now, and all that is said of it is its name
+    replicas: int = 1  # as configured
+    leader: str = ""  # "": no leader at present; then only the name is known
     peers: list[PeerFacts] = []
-    last_sequence: int = 0  # messages ever stored
+    last_sequence: int = 0  # of the last stored message
 
 
 class LaneFacts(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,16 +67,16 @@ class LaneFacts(msgspec.Struct, frozen=True, kw_only=True):
     tier: str
     lane: str
     pending: int = 0  # jobs never delivered to any worker
-    in_flight: int = 0  # jobs delivered and not acknowledged: they run, or wait to be delivered again
-    redelivered: int = 0  # those of them that were delivered more than once
-    pulls: int = 0  # open pulls of workers that have a free slot
-    deliveries: int = 0  # ever made
-    delivered_sequence: int = 0  # every job of the lane up to this stream sequence was delivered once
-    pause_left_ms: int = 0  # 0: it is not paused
+    in_flight: int = 0  # jobs delivered and not acknowledged: they run, or wait for redelivery
+    redelivered: int = 0  # jobs in flight that were delivered more than once
+    pulls: int = 0  # open pulls of workers with a free slot
+    deliveries: int = 0  # deliveries ever made
+    delivered_sequence: int = 0  # every job of the lane up to this stream sequence was delivered at least once
+    pause_left_ms: int = 0  # 0: not paused
 
 
 def read_server(info: Mapping[str, Any], account: Mapping[str, Any], rtt_ms: float) -> ServerFacts:
-    """The server's greeting and JetStream's account information as facts."""
+    """Read the server's greeting and JetStream's account information."""
     limits = account.get("limits") or {}
     return ServerFacts(
         name=str(info.get("server_name", "")),
@@ -94,7 +93,7 @@ def read_server(info: Mapping[str, Any], account: Mapping[str, Any], rtt_ms: flo
 
 
 def read_store(answer: Mapping[str, Any]) -> StoreFacts:
-    """A stream's information as facts."""
+    """Read a stream's information."""
     config, state, cluster = answer["config"], answer["state"], answer.get("cluster") or {}
     name, kind = _kind_of(str(config["name"]))
     return StoreFacts(
@@ -115,13 +114,13 @@ def read_store(answer: Mapping[str, Any]) -> StoreFacts:
 
 
 def silent_store(stream: str) -> StoreFacts:
-    """A stream that does not answer: it has no leader."""
+    """Return the facts of a stream that does not answer, because it has no leader."""
     name, kind = _kind_of(stream)
     return StoreFacts(name=name, kind=kind, messages=0, bytes=0)
 
 
 def read_lane(names: Names, name: str, answer: Mapping[str, Any]) -> LaneFacts | None:
-    """A consumer's information as facts; None of one that is no lane: somebody else put it there."""
+    """Read a consumer's information; None: the consumer is not a lane of this mesh."""
     address = names.read_request(str((answer.get("config") or {}).get("filter_subject", "")))
     if address is None or name != names.consumer(address.model, address.tier, address.lane):
         return None
@@ -159,5 +158,5 @@ def _kind_of(stream: str) -> tuple[str, Kind]:
 
 
 def _limit(value: Any) -> int:
-    """JetStream's limits have -1 for none, sometimes 0."""
+    """Return a limit, with 0 for none; JetStream uses -1 or 0."""
     return max(0, int(value or 0))

@@ -1,7 +1,4 @@
-"""Looking at a mesh from outside: what its server, streams, consumers and workers say. Changes nothing.
-
-Used by control/status/snapshot and whatever else shows an operator how a mesh is.
-"""
+"""Reads the state of a mesh from its server, streams, consumers and presence records. Changes nothing."""
 
 import asyncio
 
@@ -25,8 +22,8 @@ from mesh.broker.transport.mesh_link import MeshLink
 from mesh.errors import BrokerTimeoutError, TopologyError
 
 PING_S = 5.0
-STORE_S = 2.0  # for a stream's leader to answer; one without a leader never does
-AT_ONCE = 32  # reads under way at the same time
+STORE_S = 2.0  # for a stream's leader to answer; a stream without a leader never answers
+AT_ONCE = 32  # concurrent reads
 
 
 class Inspector:
@@ -38,10 +35,11 @@ class Inspector:
         self._names = link.names
 
     async def server(self) -> ServerFacts:
-        """The server we are connected to.
+        """Return the facts of the connected server.
 
         Raises:
-            UnavailableError: it has no JetStream for this account. BrokerError: it did not answer.
+            UnavailableError: the server has no JetStream for this account.
+            BrokerError: the server did not answer.
         """
         link = self._connection.link
         began = self._link.clock.monotonic_s()
@@ -54,26 +52,31 @@ class Inspector:
         return read_server(link._server_info, read_api(payload, "account information"), rtt_ms)
 
     async def clock(self) -> int:
-        """The server's clock in Unix ms.
+        """Return the server's time in Unix ms.
 
         Raises:
-            TopologyError: there is no mesh on this NATS. BrokerError: NATS did not answer.
+            TopologyError: there is no mesh on this NATS.
+            BrokerError: NATS did not answer.
         """
         _, unix_ms = await topology.stream_clock(self._link, self._names.requests_stream)
         return unix_ms
 
     async def stores(self) -> tuple[list[StoreFacts], list[str]]:
-        """The streams and buckets of the mesh that are there, and the names of those that are not.
+        """Return the mesh's existing streams and buckets, and the names of the missing ones.
 
-        Which there should be is what the operator chose. One whose leader is gone does not answer, and has no
-        `leader` then.
+        The operator's settings decide which are needed. A stream without a leader does not answer, and its `leader`
+        is empty.
 
         Raises:
-            TopologyError: there is no mesh on this NATS. BrokerError: NATS did not answer.
+            TopologyError: there is no mesh on this NATS.
+            BrokerError: NATS did not answer.
         """
         settings = await topology.read_settings(self._link)
         needed = [str(config["name"]) for _, config in streams(self._names, settings)]
-        more = [f"OBJ_{self._names.objects_bucket}", self._names.record_stream]  # made on first use; left from before
+        more = [
+            f"OBJ_{self._names.objects_bucket}",
+            self._names.record_stream,
+        ]  # created on first use; kept after recording ended
         more = [stream for stream in more if stream not in needed]
         found = await asyncio.gather(*(self._store(stream) for stream in (*needed, *more)))
         missing = [stream.removeprefix("KV_") for stream, store in zip(needed, found, strict=False) if store is None]
@@ -81,10 +84,11 @@ class Inspector:
         return [*there, *(store for store in found[len(needed) :] if store is not None and store.leader)], missing
 
     async def depths(self) -> dict[str, int]:
-        """How many jobs each subject of the request stream holds, whoever waits and whoever runs.
+        """Return how many jobs each subject of the request stream holds, waiting and running.
 
         Raises:
-            TopologyError: there is no mesh on this NATS. BrokerError: NATS did not answer.
+            TopologyError: there is no mesh on this NATS.
+            BrokerError: NATS did not answer.
         """
         found: dict[str, int] = {}
         stream = self._names.requests_stream
@@ -100,7 +104,7 @@ class Inspector:
                 return found
 
     async def lanes(self) -> list[LaneFacts]:
-        """The queues' consumers, by name.
+        """Return the queues' consumers, sorted by name.
 
         Raises:
             BrokerError: NATS did not answer.
@@ -110,9 +114,15 @@ class Inspector:
         return [lane for lane in lanes if lane is not None]
 
     async def stored_times(self, asks: list[tuple[str, int]]) -> list[int | None]:
-        """For each (subject filter, stream sequence): when the first request from there on was stored, in Unix ms.
+        """Return the storage times of requests, in Unix ms.
 
-        None where there is none. Reads whole requests, so ask only for what is there.
+        Each read transfers a whole request, so ask only for subjects that hold one.
+
+        Args:
+            asks: pairs of subject filter and stream sequence.
+
+        Returns:
+            For each pair, the time of the first matching request at or after the sequence; None: there is none.
 
         Raises:
             BrokerError: NATS did not answer.
@@ -128,7 +138,7 @@ class Inspector:
         return list(await asyncio.gather(*(one(*each) for each in asks)))
 
     async def _store(self, stream: str) -> StoreFacts | None:
-        """None: there is no such stream."""
+        """Return the facts of a stream; None: it does not exist."""
         try:
             _, payload = await self._connection.request(f"$JS.API.STREAM.INFO.{stream}", timeout_s=STORE_S)
             return read_store(read_api(payload, f"stream {stream}"))

@@ -1,7 +1,6 @@
-"""What a server says of itself to whoever connects, and what an account may have, as plain values. Pure.
+"""A server's greeting and an account's limits as plain values. Pure.
 
-Read by broker/inspect/examine, judged by control/doctor/checks. Source: the INFO of NATS's client protocol, and the
-JetStream API's INFO.
+Source: the INFO of NATS's client protocol, and the JetStream API's INFO.
 """
 
 from collections.abc import Mapping
@@ -11,35 +10,35 @@ import msgspec
 
 
 class GreetingFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """What a server says of itself to whoever connects."""
+    """A server's greeting to a new connection."""
 
     version: str
-    cluster: str = ""  # "": it stands alone
+    cluster: str = ""  # "": no cluster
     max_payload_bytes: int = 1 << 20
     has_tls: bool = False  # this connection is encrypted
-    has_jetstream: bool = True  # on the server; this account may have none
+    has_jetstream: bool = True  # on the server; this account may still have none
     server_id: str = ""
 
 
 class AccountFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """What this account may have of JetStream; 0: as much as it likes."""
+    """The account's JetStream streams and consumers, and their limits."""
 
-    streams: int = 0  # there are now
-    max_streams: int = 0
-    consumers: int = 0
-    max_consumers: int = 0
+    streams: int = 0  # existing streams
+    max_streams: int = 0  # 0: no limit
+    consumers: int = 0  # existing consumers
+    max_consumers: int = 0  # 0: no limit
 
 
 class ServiceFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """What a process of the mesh answers through NATS's service discovery."""
+    """A mesh process's answer to NATS's service discovery."""
 
     id: str
-    version: str = ""  # of the program
+    version: str = ""  # of the mesh package
     metadata: dict[str, str] = {}
 
 
 def read_service(payload: bytes) -> ServiceFacts | None:
-    """A service's answer to `$SRV.PING` as facts; None: it is none. Source: ADR-32."""
+    """Read a service's answer to `$SRV.PING`; None: it is not one. Source: ADR-32."""
     try:
         return msgspec.json.decode(payload, type=ServiceFacts)
     except msgspec.MsgspecError:
@@ -47,7 +46,7 @@ def read_service(payload: bytes) -> ServiceFacts | None:
 
 
 def read_greeting(info: Mapping[str, Any], has_tls: bool) -> GreetingFacts:
-    """A server's greeting as facts."""
+    """Read a server's greeting."""
     return GreetingFacts(
         version=str(info.get("version", "")),
         cluster=str(info.get("cluster", "")),
@@ -59,7 +58,7 @@ def read_greeting(info: Mapping[str, Any], has_tls: bool) -> GreetingFacts:
 
 
 def read_account(answer: Mapping[str, Any]) -> AccountFacts:
-    """JetStream's account information as facts."""
+    """Read JetStream's account information."""
     limits = answer.get("limits") or {}
     return AccountFacts(
         streams=int(answer.get("streams", 0)),

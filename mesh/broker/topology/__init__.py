@@ -1,4 +1,4 @@
-"""The streams, buckets and consumers of a mesh: `plan` compares what should be with what is, `apply` declares it."""
+"""The streams, buckets and consumers of a mesh: `plan` compares the settings with NATS, `apply` declares them."""
 
 from mesh.broker.topology.declaration import (
     Change,

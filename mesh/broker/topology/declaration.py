@@ -1,9 +1,8 @@
-"""The streams, buckets and consumers of a mesh, as data: what should be, what is, and the way from one to the other.
+"""Compares a mesh's wanted streams, buckets and consumers with the existing ones, and creates the missing ones.
 
-`mesh init` and `mesh up` plan and apply; workers and clients read what is there. A worker adds the consumers
-of its own model when they are missing, with the settings the operator chose; nothing that exists is changed
-behind anybody's back, differences are reported. Only what an operator turns on and off by name (audit, recording)
-is changed where it exists.
+`mesh init` and `mesh up` plan and apply; workers and clients only read. A worker creates the missing consumers of its
+own model, with the operator's settings. Existing objects are never changed silently: differences are reported. Only
+settings that an operator turns on and off by name (audit, recording) are changed in place.
 """
 
 from collections.abc import Iterable, Mapping
@@ -33,7 +32,7 @@ from mesh.protocol.version import METADATA, check_mesh, parse
 
 MIN_SERVER = (2, 12, 0)  # the first with prioritized consumers
 
-# How a mesh is set that was declared before there was such a setting.
+# The values for a mesh that was declared before these settings existed.
 _UNSET = {"mesh.audit": "on", "mesh.record_days": "0", "mesh.record_bytes": str(RECORD_BYTES)}
 
 
@@ -49,11 +48,11 @@ class Change:
 
 
 async def read_settings(link: MeshLink) -> MeshSettings:
-    """What the operator chose, from the request stream.
+    """Read the operator's settings from the request stream.
 
     Raises:
-        TopologyError: there is no mesh here; the message says how to make one.
-        VersionError: it speaks another major version of the protocol than this program.
+        TopologyError: there is no mesh here; the message says how to create one.
+        VersionError: the mesh has another major version of the protocol than this program.
     """
     live = await _stream(link, link.names.requests_stream)
     if live is None:
@@ -85,12 +84,12 @@ async def read_settings(link: MeshLink) -> MeshSettings:
         )
     except (KeyError, ValueError) as error:
         raise TopologyError(
-            f"stream {link.names.requests_stream} was not made by `mesh init`: its metadata lacks or garbles {error}"
+            f"stream {link.names.requests_stream} was not made by `mesh init`: missing or invalid metadata: {error}"
         ) from None
 
 
 async def plan(link: MeshLink, settings: MeshSettings, models: Iterable[str] = ()) -> list[Change]:
-    """What `apply` would do, and what differs from `settings`, in the order of dependence."""
+    """Return the changes that `apply` would make, and the differences from `settings`, in order of dependence."""
     changes = []
     for kind, wanted in streams(link.names, settings):
         changes += _changes(kind, wanted, await _stream(link, wanted["name"]))
@@ -104,7 +103,7 @@ async def plan(link: MeshLink, settings: MeshSettings, models: Iterable[str] = (
 
 
 async def plan_quota(link: MeshLink, settings: MeshSettings) -> list[Change]:
-    """The same for what limits of tenants need, which a mesh has only once somebody limits one."""
+    """Return the changes for tenants' limits. A mesh has their bucket and stream only once a tenant has a limit."""
     changes = []
     for kind, wanted in quota(link.names, settings):
         changes += _changes(kind, wanted, await _stream(link, wanted["name"]))
@@ -112,14 +111,14 @@ async def plan_quota(link: MeshLink, settings: MeshSettings) -> list[Change]:
 
 
 async def plan_volatile(link: MeshLink, settings: MeshSettings) -> list[Change]:
-    """What a restart of a lone server has taken away: a stream in memory goes with it, configuration and all."""
+    """Return the changes that restore streams in memory: a restart of a single server deletes them entirely."""
     if settings.events_storage != "memory":
         return []
     return _changes("stream", events(link.names, settings), await _stream(link, link.names.events_stream))
 
 
 async def plan_consumers(link: MeshLink, settings: MeshSettings, model: str) -> list[Change]:
-    """The same for one model's consumers."""
+    """Return the changes for one model's consumers."""
     stream = link.names.requests_stream
     live = {name: each["config"] for name, each in (await consumer_states(link.connection, stream)).items()}
     changes = []
@@ -137,10 +136,10 @@ async def plan_consumers(link: MeshLink, settings: MeshSettings, model: str) -> 
 
 
 async def apply(connection: Connection, changes: Iterable[Change]) -> int:
-    """Create what the plan says is missing, and turn on and off what was chosen; returns how many were created.
+    """Apply a plan's changes; return the number of created objects.
 
     Raises:
-        BrokerError: JetStream refused one; what was done before it stays.
+        BrokerError: JetStream refused a change; the earlier ones stay applied.
     """
     created = 0
     for change in changes:
@@ -154,10 +153,10 @@ async def apply(connection: Connection, changes: Iterable[Change]) -> int:
 
 
 def check_server(version: str) -> None:
-    """Refuse a server that lacks what the mesh is built on.
+    """Refuse a server that is too old for the mesh.
 
     Raises:
-        TopologyError: naming the version and the one needed.
+        TopologyError: the server is older than MIN_SERVER; the message names both versions.
     """
     parts = version.split("-")[0].split(".")
     found = tuple(int(part) if part.isdigit() else 0 for part in parts[:3])
@@ -168,7 +167,7 @@ def check_server(version: str) -> None:
 
 
 def _changes(kind: Kind, wanted: dict[str, Any], live: dict[str, Any] | None) -> list[Change]:
-    """A line of the plan; two, where something is to be turned on or off and something else differs."""
+    """Return one line of the plan; two, where a switch must be changed and another setting differs."""
     name = wanted["name"].removeprefix("KV_") if kind == "bucket" else wanted["name"]
     if live is None:
         return [Change("create", kind, name, "", (f"$JS.API.STREAM.CREATE.{wanted['name']}", wanted))]
@@ -181,7 +180,7 @@ def _changes(kind: Kind, wanted: dict[str, Any], live: dict[str, Any] | None) ->
 
 
 def _switched(wanted: dict[str, Any], live: dict[str, Any]) -> dict[str, Any]:
-    """The live configuration, with what an operator turns on and off by name as it is wanted."""
+    """Return the live configuration with the wanted switches: the settings that an operator turns on and off."""
     new = dict(live)
     metadata = live.get("metadata") or {}
     if "metadata" in wanted and METADATA in metadata:
@@ -195,12 +194,12 @@ def _switched(wanted: dict[str, Any], live: dict[str, Any]) -> dict[str, Any]:
 
 
 def _difference(wanted: Mapping[str, Any], live: Mapping[str, Any]) -> str:
-    """The settings that are not as wanted, as `key: live, wanted …`; "" if all are."""
+    """Return the differing settings as `key: live, wanted …`; "" if there are none."""
     found = []
     for key, value in wanted.items():
         have = live.get(key)
         if isinstance(value, dict) and isinstance(have, dict):
-            # The server adds keys of its own, and leaves out what is not set.
+            # The server adds its own keys, and leaves out keys that are not set.
             names = [name for name in value if not _is_met(name, value[name], have.get(name, _UNSET.get(name)))]
             have, value = {name: have.get(name) for name in names}, {name: value[name] for name in names}
         if not _is_same(value, have):
@@ -228,10 +227,10 @@ def _brief(value: Any) -> str:
 
 
 async def _info(link: MeshLink, name: str) -> dict[str, Any]:
-    """What JetStream says of a stream. The clock learns the server's time from the answer.
+    """Return a stream's information. The clock takes the server's time from the answer.
 
     Raises:
-        TopologyError: there is no such stream.
+        TopologyError: the stream does not exist.
     """
     sent_s = link.clock.uptime_s()
     _, payload = await link.connection.request(f"$JS.API.STREAM.INFO.{name}")
@@ -246,7 +245,7 @@ def _unix_ms(answer: dict[str, Any]) -> float:
 
 
 async def _stream(link: MeshLink, name: str) -> dict[str, Any] | None:
-    """A stream's live configuration, None if there is none."""
+    """Return a stream's live configuration; None: the stream does not exist."""
     try:
         return dict((await _info(link, name))["config"])
     except TopologyError as error:
@@ -256,15 +255,15 @@ async def _stream(link: MeshLink, name: str) -> dict[str, Any] | None:
 
 
 async def consumer_states(connection: Connection, stream: str) -> dict[str, dict[str, Any]]:
-    """What JetStream says of every consumer of a stream, by name: `config`, `num_pending`, `num_ack_pending`, …
+    """Return every consumer's information by its name: `config`, `num_pending`, `num_ack_pending`, …
 
-    In a cluster, one whose leader is gone is not among them.
+    In a cluster, a consumer without a leader is missing.
 
     Raises:
         BrokerError: NATS did not answer.
     """
     found: dict[str, dict[str, Any]] = {}
-    offset = 0  # of the next page; `missing` ones have their places, too
+    offset = 0  # of the next page; consumers under `missing` count too
     while True:
         body = msgspec.json.encode({"offset": offset})
         _, payload = await connection.request(f"$JS.API.CONSUMER.LIST.{stream}", body)
@@ -282,30 +281,30 @@ async def consumer_states(connection: Connection, stream: str) -> dict[str, dict
 
 
 async def stream_state(connection: Connection, name: str) -> dict[str, Any]:
-    """A stream's counters: `messages`, `bytes`, `first_seq`, `last_seq`, …
+    """Return a stream's counters: `messages`, `bytes`, `first_seq`, `last_seq`, …
 
     Raises:
-        TopologyError: there is no such stream.
+        TopologyError: the stream does not exist.
     """
     _, payload = await connection.request(f"$JS.API.STREAM.INFO.{name}")
     return dict(read_api(payload, f"stream {name}")["state"])
 
 
 async def stream_clock(link: MeshLink, name: str) -> tuple[dict[str, Any], int]:
-    """A stream's counters as `stream_state`, and what the server's clock says, in Unix ms.
+    """Return a stream's counters as `stream_state` does, and the server's time in Unix ms.
 
     Raises:
-        TopologyError: there is no such stream.
+        TopologyError: the stream does not exist.
     """
     answer = await _info(link, name)
     return dict(answer["state"]), int(_unix_ms(answer))
 
 
 async def has_model(link: MeshLink, model: str) -> bool:
-    """Whether anybody declared this model's queue.
+    """Return whether this model's queue exists.
 
     Raises:
-        UnavailableError: this account cannot ask JetStream; then the mesh itself refuses the job.
+        UnavailableError: this account has no JetStream API; the gateway will refuse jobs for an unknown model.
     """
     subject = f"$JS.API.CONSUMER.INFO.{link.names.requests_stream}.{link.names.consumer(model, TIERS[0], 0)}"
     _, payload = await link.connection.request(subject)

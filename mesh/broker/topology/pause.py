@@ -1,9 +1,8 @@
-"""JetStream's own pause of a consumer: what it delivers to nobody until it is resumed, or its time is over.
+"""JetStream's pause of a consumer: it delivers nothing until it is resumed, or until its time is over.
 
-The server keeps the pause with the consumer's configuration, so it outlives restarts and leaders. While it lasts, a
-now-or-never pull is told that nothing is there, a waiting one waits until it expires, and what was delivered before
-may be renewed, acknowledged and handed back; but nothing comes again either. Used by `control/queues/pause`.
-Source: ADR-49 (consumer pause; nats-server 2.11).
+The server stores the pause in the consumer's configuration, so it survives restarts and leader changes. During a
+pause, a no-wait pull gets an empty answer, and a waiting pull waits until it expires. Earlier deliveries can still be
+renewed, acknowledged and handed back, but none is redelivered. Source: ADR-49 (consumer pause; nats-server 2.11).
 """
 
 from dataclasses import dataclass
@@ -28,7 +27,7 @@ class Lane:
     lane: str
     waiting: int  # jobs stored and never delivered
     running: int  # jobs that a worker holds, or held when it died
-    pause_s: float  # seconds until it goes on by itself; 0: it is not paused
+    pause_s: float  # seconds until the pause ends; 0: not paused
 
 
 class Lanes:
@@ -41,7 +40,7 @@ class Lanes:
         self._stream = link.names.requests_stream
 
     async def all(self) -> list[Lane]:
-        """Every lane of every model, in the order of the consumers' names.
+        """Return every lane of every model, sorted by consumer name.
 
         Raises:
             BrokerError: NATS did not answer.
@@ -51,27 +50,30 @@ class Lanes:
         return [each for each in found if each is not None]
 
     async def pause(self, consumer: str, until_unix_ms: int) -> float:
-        """Have it deliver nothing until then, by the server's clock; seconds until then. A later pause replaces it.
+        """Pause a consumer until an instant of the server's clock; return the seconds until then.
+
+        A later pause replaces it.
 
         Raises:
-            TopologyError: there is no such consumer.
-            BrokerError: NATS did not answer; pausing again does no harm.
+            TopologyError: the consumer does not exist.
+            BrokerError: NATS did not answer; it is safe to pause again.
         """
         until = datetime.fromtimestamp(until_unix_ms / 1000, UTC).isoformat(timespec="milliseconds")
         return _seconds(await self._set(consumer, {"pause_until": until.replace("+00:00", "Z")}))
 
     async def resume(self, consumer: str) -> None:
-        """Have it deliver again to pulls that are sent from now on; those that wait already are not served by this.
+        """Resume a consumer for pulls that are sent from now on; pulls that already wait are not served.
 
-        nats-server (2.15.1) wakes them when a pause is over by itself, and not when it is lifted; so let it end first.
+        nats-server (2.15.1) serves waiting pulls when a pause ends by itself, but not when it is resumed. So let a
+        short pause end first.
 
         Raises:
-            TopologyError, BrokerError: as `pause`.
+            TopologyError, BrokerError: as in `pause`.
         """
         await self._set(consumer, {})
 
     async def clock_unix_ms(self) -> int:
-        """What the server's clock says.
+        """Return the server's time in Unix ms.
 
         Raises:
             TopologyError: there is no mesh on this NATS.
@@ -84,7 +86,7 @@ class Lanes:
         return read_api(payload, f"pause of {consumer}")
 
     def _read(self, name: str, state: dict[str, Any]) -> Lane | None:
-        """None: a consumer that somebody else put there."""
+        """Return the lane of a consumer; None: the consumer is not a lane of this mesh."""
         address = self._names.read_request(state["config"].get("filter_subject") or "")
         if address is None or name != self._names.consumer(address.model, address.tier, address.lane):
             return None

@@ -1,7 +1,4 @@
-"""What a mesh consists of on NATS: its settings, and its streams and consumers as JetStream's own configuration.
-
-Used by broker/topology, which compares them with what is there.
-"""
+"""A mesh's settings, and the JetStream configuration of its streams, buckets and consumers."""
 
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -23,24 +20,24 @@ _WEEK = {"max_age": 7 * 86_400 * NS, "discard": "old", "allow_direct": True}
 
 @dataclass(frozen=True, slots=True)
 class MeshSettings:
-    """What the operator chooses with `mesh init` and `mesh up`; kept in the request stream's metadata."""
+    """The operator's settings of `mesh init` and `mesh up`, stored in the request stream's metadata."""
 
     replicas: int = 1
     storage: Literal["file", "memory"] = "file"  # of requests and results
-    events_storage: Literal["file", "memory"] = "file"  # memory where the server fsyncs every write
+    events_storage: Literal["file", "memory"] = "file"  # choose memory where the server fsyncs every write
     lanes: int = 4  # cache-affinity partitions of each model's queue
     ack_wait_s: float = 10.0  # the visibility timeout; workers renew it
-    # A coarse backstop, far above what restarts and hand-backs use up: JetStream keeps a message beyond it for ever
-    # and delivers it no more. Attempts are counted in the job's own events.
+    # A backstop, far more deliveries than restarts and hand-backs use: beyond it JetStream keeps a message for ever
+    # and never delivers it. Attempts are counted in the job's own events.
     max_deliver: int = 10_000
     queue_limit: int = 10_000  # jobs per model, tier, tenant and lane; more are refused at once
     events_bytes: int = 1 << 30
     events_age_s: float = 900.0
     duplicate_window_s: float = 120.0
-    audit: bool = True  # whether it is kept what happened to every job
-    record_days: int = 0  # how long copies of requests are kept, prompts and all; 0: none are made
-    record_bytes: int = RECORD_BYTES  # the oldest go when there are more
-    protocol: ProtocolVersion = PROTOCOL  # every worker and door of the mesh speaks it, or a later minor
+    audit: bool = True  # whether the audit trail of every job is kept
+    record_days: int = 0  # days to keep copies of requests, prompts included; 0: no copies
+    record_bytes: int = RECORD_BYTES  # limit of all copies; the oldest are deleted first
+    protocol: ProtocolVersion = PROTOCOL  # every worker and front door supports it, or a later minor
 
     def __post_init__(self) -> None:
         for key, low, high in (
@@ -61,7 +58,7 @@ class MeshSettings:
 
 
 def streams(names: Names, settings: MeshSettings) -> list[tuple[Kind, dict[str, Any]]]:
-    """Every stream of the mesh as JetStream's own configuration. Source: ADR-8 for the buckets."""
+    """Return the JetStream configuration of every stream and bucket. Source: ADR-8 for the buckets."""
     base = _base(settings)
     results = base | _bucket(names.results_bucket, "Results by <tenant>.<job>", MAX_RESULT_TTL_MS / 1000)
     workers = base | _bucket(
@@ -69,7 +66,7 @@ def streams(names: Names, settings: MeshSettings) -> list[tuple[Kind, dict[str, 
         "Workers alive, by id; gone when they miss three beats",
         PRESENCE_BEAT_S * PRESENCE_BEATS,
     )
-    workers["storage"] = "file"  # a server that restarts forgets streams in memory altogether, not their messages only
+    workers["storage"] = "file"  # a restart deletes streams in memory entirely, not just their messages
     found: list[tuple[Kind, dict[str, Any]]] = [
         ("stream", _requests(names, settings)),
         ("stream", events(names, settings)),
@@ -100,16 +97,16 @@ def _requests(names: Names, settings: MeshSettings) -> dict[str, Any]:
             "dest": f"{ns}.req.{{{{wildcard(1)}}}}.{{{{wildcard(2)}}}}.{{{{wildcard(3)}}}}."
             f"{{{{partition({settings.lanes},4)}}}}",
         },
-        # A notice of every stored request, without its body: how a request for a model nobody deployed is seen. With
-        # its body where requests are recorded: a mirror or a source would be a consumer of the work queue, and misses
-        # jobs that end before it gets to them.
+        # A notice of every stored request, without its body. It reveals requests for models without a queue. Where
+        # requests are recorded, the notice has the body. A mirror or a source would be a consumer of the work queue,
+        # and would miss jobs that end before it reads them.
         "republish": {"src": f"{ns}.req.>", "dest": f"{ns}.sys.queued.>", "headers_only": not settings.record_days},
         "metadata": _metadata(settings),
     }
 
 
 def events(names: Names, settings: MeshSettings) -> dict[str, Any]:
-    """The stream of events."""
+    """Return the configuration of the event stream."""
     ns = names.ns
     return _base(settings) | {
         "name": names.events_stream,
@@ -120,7 +117,8 @@ def events(names: Names, settings: MeshSettings) -> dict[str, Any]:
         "max_age": int(settings.events_age_s * NS),
         "max_bytes": settings.events_bytes,
         "allow_direct": True,
-        # What readers hear is what was kept: a publish that is refused reaches those who listen on its own subject.
+        # Readers subscribe to the republished subject, so they only get stored events. A refused publish still reaches
+        # subscribers of its own subject.
         "republish": {"src": f"{ns}.out.>", "dest": f"{ns}.live.>"},
     }
 
@@ -150,7 +148,7 @@ def _audit(names: Names, settings: MeshSettings) -> dict[str, Any]:
 
 
 def record(names: Names, settings: MeshSettings) -> dict[str, Any]:
-    """The stream of recorded requests, for a mesh that records them."""
+    """Return the configuration of the stream of recorded requests."""
     return _base(settings) | {
         "name": names.record_stream,
         "description": "Copies of requests, PROMPTS INCLUDED, because the operator chose to record them",
@@ -159,18 +157,18 @@ def record(names: Names, settings: MeshSettings) -> dict[str, Any]:
         "max_age": settings.record_days * 86_400 * NS,
         "max_bytes": settings.record_bytes,
         "allow_direct": True,
-        # The queue has told repeats apart already; what it stored twice under one id is recorded twice.
+        # The queue has removed duplicates already; a request that it stored twice under one id is recorded twice.
         "duplicate_window": NS // 10,
     }
 
 
 def idle_record(names: Names) -> dict[str, Any]:
-    """What is left of that stream where nothing is recorded any more: what it has goes with its age."""
+    """Return the configuration of the recording stream after recording ends; its messages expire by age."""
     return {"name": names.record_stream, "subjects": [names.system("unrecorded")]}
 
 
 def quota(names: Names, settings: MeshSettings) -> list[tuple[Kind, dict[str, Any]]]:
-    """What a mesh has whose tenants have limits: the limits, and counters of what was used."""
+    """Return the bucket of tenants' limits and the stream of their usage counters."""
     limits = _base(settings) | _bucket(names.tenants_bucket, "Limits of tenants, and of all others under `default`", 0)
     usage = _base(settings) | {
         "name": names.usage_stream,
@@ -180,14 +178,14 @@ def quota(names: Names, settings: MeshSettings) -> list[tuple[Kind, dict[str, An
         "max_age": 2 * 86_400 * NS,
         "allow_direct": True,
         "allow_msg_counter": True,
-        # A job is counted once, however long it waited and however often it was handed out.
+        # Each job is counted once, even after a long wait or many deliveries.
         "duplicate_window": 3600 * NS,
     }
     return [("bucket", limits), ("stream", usage)]
 
 
 def consumers(names: Names, model: str, settings: MeshSettings) -> list[dict[str, Any]]:
-    """The consumers of one model's queue, one per tier and lane."""
+    """Return the configuration of one model's consumers, one per tier and lane."""
     return [
         {
             "durable_name": names.consumer(model, tier, lane),

@@ -1,7 +1,6 @@
-"""The calls that wait for an answer: one inbox, one table, one timer for all of them.
+"""The calls that wait for an answer; they share one inbox, one table and one timer.
 
-Used by `broker/transport/connection` alone. Every call is answered exactly once: by the peer, by its timeout, or by
-`fail`.
+Every call is answered exactly once: by the peer, by its timeout, or by `fail`.
 """
 
 import asyncio
@@ -14,9 +13,9 @@ from mesh.protocol import headers
 
 log = logging.getLogger("mesh.broker")
 
-SWEEP_S = 0.1  # resolution of timeouts: one timer for ten thousand calls costs less than one each
+SWEEP_S = 0.1  # resolution of timeouts; one timer for all calls costs less than one for each
 
-# error (None if answered), header block, payload. Called once, on the loop, never from within `call` itself.
+# error (None if answered), header block, payload. Called once, on the loop, never inside `call` itself.
 OnReply = Callable[[MeshError | None, bytes, bytes], None]
 IsLast = Callable[[bytes, bytes], bool]  # header block, payload: whether no more answers come
 
@@ -26,11 +25,11 @@ class _Call:
     subject: str
     on_reply: OnReply
     expires: float  # loop time
-    many: bool  # stays in the table after an answer
+    many: bool  # several answers may come, so the call stays in the table after one
 
 
 class Calls:
-    """The table of one connection. `prefix` is the inbox's subject with a dot at its end."""
+    """The table of one connection. `prefix` is the inbox's subject with a final dot."""
 
     def __init__(self, prefix: str) -> None:
         self._prefix = prefix
@@ -45,11 +44,11 @@ class Calls:
 
     @property
     def wildcard(self) -> str:
-        """What to subscribe with `heard`."""
+        """The subject to subscribe to, with `heard` as the handler."""
         return self._prefix + "*"
 
     def enter(self, subject: str, on_reply: OnReply, timeout_s: float, many: bool = False) -> str:
-        """Expect an answer, or several if `many`; returns the subject it must come to."""
+        """Add a call that expects an answer, or several if `many`; return the answer's subject."""
         self._next += 1
         token = b"%x" % self._next
         self._table[token] = _Call(subject, on_reply, self._loop.time() + timeout_s, many)
@@ -58,15 +57,15 @@ class Calls:
         return self._prefix + token.decode()
 
     def leave(self, inbox: str) -> None:
-        """Expect it no longer; `on_reply` is not called."""
+        """Remove a call; its `on_reply` is not called."""
         self._table.pop(inbox[self._skip :].encode(), None)
 
     def heard(self, subject: bytes, reply: bytes, payload: bytes, header: bytes) -> None:
-        """A message for the inbox."""
+        """Handle a message for the inbox."""
         token = subject[self._skip :]
         call = self._table.get(token)
         if call is None:
-            return  # answered already, or too late
+            return  # the call was answered already, or timed out
         if not call.many:
             del self._table[token]
         if header and not payload and headers.status(header) == 503:
@@ -75,7 +74,7 @@ class Calls:
             call.on_reply(None, header, payload)
 
     def fail(self, error: Callable[[str], MeshError], only: Callable[[str], bool] = lambda subject: True) -> None:
-        """End the calls on the subjects that `only` picks, each with the error made of its subject."""
+        """End the calls on the subjects that `only` selects; `error` makes each one's error from its subject."""
         self._end([token for token, call in self._table.items() if only(call.subject)], error)
 
     def close(self) -> None:
@@ -99,13 +98,13 @@ class Calls:
                 continue
             try:
                 call.on_reply(error(call.subject), b"", b"")
-            except Exception:  # one caller's fault must not keep the others waiting
+            except Exception:  # one caller's bug must not keep the others waiting
                 log.exception("a reply handler failed", extra={"event": "handler_failed"})
 
 
 @dataclass(slots=True)
 class Collector:
-    """Gathers the answers of one `collect`."""
+    """Collects the answers of one `collect`."""
 
     done: asyncio.Future[None]
     is_last: IsLast

@@ -1,16 +1,16 @@
-"""One connection to NATS that does not end until it is closed.
+"""One connection to NATS that reconnects until it is closed.
 
-Everything the mesh says goes through here: `publish` (no answer), `call` (an answer to a callback, the hot
-path), `request` (an answer awaited), `collect` (several answers), `subscribe`. One inbox subscription and
+All traffic of the mesh goes through here. `publish` expects no answer. `call` gives the answer to a callback, for the
+hot path. `request` awaits one answer, and `collect` several. `subscribe` receives messages. One inbox subscription and
 one table serve all answers.
 
-What a caller can rely on:
+Guarantees:
 
-* Without a connection nothing is buffered: it raises `DisconnectedError` at once. A call whose answer was
-  under way when the connection broke fails with the same error; whether the server acted is unknown.
+* Without a connection, sending raises `DisconnectedError` at once; nothing is buffered. A call whose answer has not
+  arrived when the connection breaks fails with the same error. Whether the server acted is then unknown.
 * Every call is answered exactly once: by the peer, by a timeout, or by the loss of the connection.
-* nats-py closes for good on some server errors (an expired user, a protocol error). Then a new link is made,
-  with the same subscriptions, until one stands.
+* nats-py closes permanently on some server errors (an expired user, a protocol error). Then this class opens new
+  links with the same subscriptions until one works.
 """
 
 import asyncio
@@ -39,7 +39,7 @@ log = logging.getLogger("mesh.broker")
 RECONNECT_WAIT_S = 0.1
 REVIVE_MAX_WAIT_S = 2.0
 FIRST_CONNECT_S = 5.0
-CLOSE_S = 1.0  # for a server to take what was written before the end
+CLOSE_S = 1.0  # for the server to take the data written before the close
 
 Listener = Callable[[bool], None]  # True: connected again; False: connection lost
 
@@ -60,16 +60,16 @@ class Subscription:
 
 
 class Connection:
-    """See the module's docstring. Made by `connect`; closed by leaving its context."""
+    """One connection; see the module's docstring. Created by `connect`, closed at the end of its context."""
 
     def __init__(self, options: ConnectOptions) -> None:
         self._options = options
         self._link = NatsClient(options.demands_tls)
         self._loop = asyncio.get_running_loop()
         self._calls = Calls(f"{options.inbox_prefix}.{secrets.token_hex(11)}.")
-        self._subscriptions: dict[Subscription, None] = {}  # in the order they were made
+        self._subscriptions: dict[Subscription, None] = {}  # in the order of creation
         self._listeners: list[Listener] = []
-        self._is_open = False  # it stood once
+        self._is_open = False  # it was connected once
         self._is_closing = False
         self._connected = asyncio.Event()
         self._reviver: asyncio.Task[None] | None = None
@@ -85,12 +85,12 @@ class Connection:
 
     @property
     def reconnects(self) -> int:
-        """How often the connection was lost and found again."""
+        """The number of reconnects."""
         return self._reconnects
 
     @property
     def link(self) -> NatsClient:
-        """The nats-py client, for its object store and service libraries; not for publishing."""
+        """The nats-py client, for its object store and its server information; not for publishing."""
         return self._link
 
     @property
@@ -103,7 +103,7 @@ class Connection:
         return int(self._link.max_payload)
 
     def listen(self, listener: Listener) -> Callable[[], None]:
-        """Call `listener` on every loss and return of the connection; returns the way to stop it."""
+        """Call `listener` on every loss and return of the connection; return a function that removes it."""
         self._listeners.append(listener)
         return lambda: self._listeners.remove(listener) if listener in self._listeners else None
 
@@ -114,7 +114,7 @@ class Connection:
             DisconnectedError: there was none within `timeout_s`.
         """
         if not self.is_connected:
-            self._connected.clear()  # the break may not have been announced yet
+            self._connected.clear()  # nats-py may not have reported the break yet
         try:
             async with asyncio.timeout(timeout_s):
                 await self._connected.wait()
@@ -124,11 +124,14 @@ class Connection:
     # Sending.
 
     def publish(self, subject: str, payload: bytes, header: bytes = b"", reply: str = "") -> None:
-        """Send without an answer. `subject` must be built by protocol.subjects or come from the server.
+        """Send a message without waiting for an answer.
+
+        Args:
+            subject: from protocol.subjects or from the server; it is not validated.
 
         Raises:
             DisconnectedError: there is no connection; nothing was sent.
-            TooLargeError: header and payload exceed the server's limit (nats-py would close for good).
+            TooLargeError: header and payload exceed the server's limit; nats-py would close permanently.
         """
         size = len(header) + len(payload)
         if size > self._link.max_payload:
@@ -142,10 +145,10 @@ class Connection:
             self._link.write(f"PUB {subject} {reply} {size}\r\n".encode() + payload + b"\r\n")
 
     def call(self, subject: str, payload: bytes, header: bytes, on_reply: OnReply, timeout_s: float = 5.0) -> None:
-        """Send, and give the one answer to `on_reply`.
+        """Send a message, and pass its answer to `on_reply`.
 
         Raises:
-            DisconnectedError, TooLargeError: as `publish`; then `on_reply` is not called.
+            DisconnectedError, TooLargeError: as in `publish`; `on_reply` is then not called.
         """
         inbox = self._calls.enter(subject, on_reply, timeout_s)
         try:
@@ -157,13 +160,13 @@ class Connection:
     async def request(
         self, subject: str, payload: bytes = b"", header: bytes = b"", timeout_s: float = 5.0
     ) -> tuple[bytes, bytes]:
-        """Send and await the answer: its header block and payload.
+        """Send a message and await its answer: header block and payload.
 
         Raises:
-            DisconnectedError, BrokerTimeoutError: no answer; whether the peer acted is unknown.
-            UnavailableError: nobody listens on `subject`.
-            UnauthorizedError: this user may not publish there.
-            TooLargeError: see `publish`.
+            DisconnectedError, BrokerTimeoutError: no answer came; whether the peer acted is unknown.
+            UnavailableError: `subject` has no subscriber.
+            UnauthorizedError: this user may not publish to `subject`.
+            TooLargeError: as in `publish`.
         """
         future: asyncio.Future[tuple[bytes, bytes]] = self._loop.create_future()
 
@@ -181,7 +184,7 @@ class Connection:
     async def collect(
         self, subject: str, payload: bytes, is_last: IsLast, timeout_s: float = 5.0, header: bytes = b""
     ) -> list[tuple[bytes, bytes]]:
-        """Send and gather answers up to the one for which `is_last(header, payload)`.
+        """Send a message and collect its answers, up to the one for which `is_last(header, payload)` is true.
 
         Raises:
             As `request`.
@@ -198,14 +201,14 @@ class Connection:
     # Receiving.
 
     def subscribe(self, subject: str, handler: Handler, queue: str = "") -> Subscription:
-        """Call `handler` for each message. It must not block; what it raises is logged."""
+        """Call `handler` for each message. It must not block; its exceptions are logged."""
         entry = Subscription(self, subject, queue, handler)
         entry.sid = self._link.attach(subject, queue, handler)
         self._subscriptions[entry] = None
         return entry
 
     def new_inbox(self) -> str:
-        """A subject nobody else uses, for `subscribe`."""
+        """Return a unique subject, for `subscribe`."""
         return f"{self._options.inbox_prefix}.{secrets.token_hex(11)}"
 
     def _unsubscribe(self, entry: Subscription) -> None:
@@ -222,7 +225,7 @@ class Connection:
         self.subscribe(self._calls.wildcard, self._calls.heard)
 
     async def _establish(self, link: NatsClient, timeout_s: float) -> None:
-        """Connect `link`; nats-py itself would try for ever, also with a password that was refused."""
+        """Connect `link` within `timeout_s`; nats-py itself would retry for ever, even after a refused password."""
         seen: list[Exception] = []
         refused: asyncio.Future[MeshError] = self._loop.create_future()
         connecting = self._loop.create_task(link.connect(**self._arguments(link, seen, refused)), name="mesh-connect")
@@ -238,9 +241,9 @@ class Connection:
             if not link.is_connected:
                 connecting.cancel()
                 await asyncio.gather(connecting, return_exceptions=True)
-                with contextlib.suppress(Exception):  # nats-py cannot close what never stood
+                with contextlib.suppress(Exception):  # nats-py cannot close a link that never connected
                     await link.close()
-                link.abort()  # nor its socket
+                link.abort()  # it leaves the socket open too
         if refused.done():
             raise refused.result()
         reason = f": {seen[-1]}" if seen and str(seen[-1]) else ""
@@ -267,7 +270,7 @@ class Connection:
                 self._on_found()
 
         async def on_closed() -> None:
-            # Only a connection that once stood is made anew; the first one's failure is the caller's to hear.
+            # Only a link that was connected once is replaced; the caller gets the first connection's failure.
             if link is self._link and self._is_open and not self._is_closing and not self._is_reviving:
                 self._reviver = self._loop.create_task(self._revive(), name="mesh-revive")
 
@@ -297,11 +300,11 @@ class Connection:
         return self._reviver is not None and not self._reviver.done()
 
     def _on_error(self, error: Exception) -> None:
-        """nats-py's error callback: must neither raise nor wait, or the read loop ends."""
+        """Handle nats-py's error callback. It must neither raise nor wait, or the read loop ends."""
         text = str(error)
         log.debug("nats: %s", text or type(error).__name__, extra={"event": "nats_error"})
         if "permissions violation for publish to" in text:
-            # The server names the subject, lower-cased by nats-py, and answers the request with nothing.
+            # The server only reports the subject, which nats-py lower-cases; the request gets no answer.
             self._calls.fail(
                 lambda subject: UnauthorizedError(f"this user may not publish to {subject}"),
                 only=lambda subject: f'"{subject.lower()}"' in text,
@@ -323,13 +326,13 @@ class Connection:
         for listener in list(self._listeners):
             try:
                 listener(connected)
-            except Exception:  # a listener's fault must not end nats-py's reconnect
+            except Exception:  # a listener's bug must not end nats-py's reconnect
                 log.exception("a connection listener failed", extra={"event": "handler_failed"})
 
     async def _revive(self) -> None:
-        """nats-py gave up: start over with a new link and the same subscriptions."""
+        """Open a new link with the same subscriptions, after nats-py gave up."""
         log.warning(
-            "NATS closed the connection for good (%s); connecting anew",
+            "NATS closed the connection for good (%s); opening a new one",
             self._link.last_error,
             extra={"event": "nats_closed"},
         )
@@ -339,7 +342,7 @@ class Connection:
             try:
                 await self._establish(link, FIRST_CONNECT_S)
             except MeshError as error:
-                log.warning("still no NATS: %s", error, extra={"event": "nats_revive_failed"})
+                log.warning("still not connected to NATS: %s", error, extra={"event": "nats_revive_failed"})
                 await asyncio.sleep(wait_s)
                 wait_s = min(REVIVE_MAX_WAIT_S, wait_s * 2)
             else:
@@ -349,7 +352,7 @@ class Connection:
                 return
 
     async def close(self) -> None:
-        """Send what was written, and end. Calls under way fail. Idempotent. Cancelled, it ends at once."""
+        """Send the data written so far, and close. Open calls fail. Idempotent. A cancellation closes at once."""
         if self._is_closing:
             return
         self._is_closing = True
@@ -365,13 +368,13 @@ class Connection:
 
 @contextlib.asynccontextmanager
 async def connect(options: ConnectOptions) -> AsyncIterator[Connection]:
-    """A connection for as long as the context lasts.
+    """Open a connection while the context is open.
 
     Raises:
-        DisconnectedError: nothing answers there within `options.connect_timeout_s`.
+        DisconnectedError: no server answered within `options.connect_timeout_s`.
         UnauthorizedError: the server refused this user.
-        ConfigError: a credential or a certificate cannot be read, the server's is not trusted, or everything would
-            travel to another machine in clear text.
+        ConfigError: a credential or a certificate cannot be read, the server's certificate is not trusted, or the
+            traffic to another machine would not be encrypted.
     """
     connection = await open_connection(options)
     try:
@@ -381,12 +384,12 @@ async def connect(options: ConnectOptions) -> AsyncIterator[Connection]:
 
 
 async def open_connection(options: ConnectOptions) -> Connection:
-    """As `connect`, for an owner that closes it itself."""
+    """Open a connection as `connect` does; the caller closes it."""
     for path in (options.credentials, options.nkey_seed):
         if path is not None and not path.is_file():
             raise ConfigError(f"{path} is not a file; give the path of a NATS credentials file", key="creds")
     check_addresses(options)
-    tls_context(options)  # a file that cannot be read is told before anything is opened
+    tls_context(options)  # an unreadable file fails here, before any connection is opened
     connection = Connection(options)
     try:
         await connection._open()

@@ -1,6 +1,6 @@
-"""Foreign errors into ours: what nats-py raises, and what JetStream answers.
+"""Maps nats-py's exceptions and JetStream's error answers to the mesh's errors.
 
-tests/unit/broker/test_mapping.py fails when nats-py grows an error class that is not listed here.
+tests/unit/broker/test_mapping.py fails when nats-py has an error class that is not listed here.
 """
 
 import re
@@ -50,11 +50,11 @@ NATS_ERRORS: tuple[tuple[type[BaseException], type[MeshError]], ...] = (
     (nats.js.errors.NoStreamResponseError, UnavailableError),
     (nats.js.errors.NotFoundError, TopologyError),
     (nats.errors.Error, BrokerError),
-    (TimeoutError, BrokerTimeoutError),  # Python's own; an OSError too, so it comes first
+    (TimeoutError, BrokerTimeoutError),  # Python's own class is an OSError too, so it comes first
     (OSError, DisconnectedError),
 )
 
-# What a server says that asks for a certificate and got none, or one of an authority it does not know.
+# The TLS alert of a server that got no client certificate, or one of an unknown authority.
 _OF_OUR_CERTIFICATE = re.compile("ALERT.*(CERTIFICATE|UNKNOWN_CA)")
 _LAST_SEQUENCE = re.compile(r"wrong last sequence: (\d+)")
 
@@ -92,7 +92,7 @@ _PUBACK = msgspec.json.Decoder(PubAck)
 
 
 def mapped(error: BaseException) -> MeshError:
-    """Our error for one of nats-py's. The caller raises it `from` the original."""
+    """Return the mesh's error for one of nats-py's. The caller raises it `from` the original."""
     for theirs, ours in NATS_ERRORS:
         if isinstance(error, theirs):
             return ours(str(error) or type(error).__name__)
@@ -100,7 +100,7 @@ def mapped(error: BaseException) -> MeshError:
 
 
 def final_fault(error: BaseException, where: str) -> MeshError | None:
-    """Our error for one met while connecting to `where` that trying again cannot mend; None: it may."""
+    """Return the mesh's error for a permanent failure to connect to `where`; None: a retry may succeed."""
     if isinstance(error, NoTlsError):
         return ConfigError(
             f"{where}: {error}; give the server a `tls` block, or use nats:// without --tls-ca and --tls-cert",
@@ -108,13 +108,13 @@ def final_fault(error: BaseException, where: str) -> MeshError | None:
         )
     if isinstance(error, ssl.SSLCertVerificationError):
         return ConfigError(
-            f"{where}: its certificate is not trusted ({error.verify_message}); give the one that vouches for it with "
+            f"{where}: its certificate is not trusted ({error.verify_message}); give its authority's certificate with "
             "--tls-ca, and an address that is in the certificate",
             key="tls-ca",
         )
     if isinstance(error, ssl.SSLError) and _OF_OUR_CERTIFICATE.search(error.reason or ""):
         return ConfigError(
-            f"{where} does not accept us without a certificate that it trusts ({error.reason}); "
+            f"{where} accepts only clients with a certificate that it trusts ({error.reason}); "
             "give --tls-cert and --tls-key",
             key="tls-cert",
         )
@@ -127,7 +127,7 @@ def final_fault(error: BaseException, where: str) -> MeshError | None:
 
 
 def api_error(error: ApiError, what: str) -> MeshError:
-    """Our error for one that JetStream answered. `what` says what was asked, for the message."""
+    """Return the mesh's error for a JetStream error. `what` names the request, for the message."""
     text = f"{what}: {error.description or 'error'} (JetStream {error.err_code})"
     number = error.err_code
     if number in WRONG_LAST_SEQUENCE:
@@ -145,11 +145,11 @@ def api_error(error: ApiError, what: str) -> MeshError:
 
 
 def read_puback(payload: bytes, what: str) -> PubAck:
-    """The PubAck in an answer.
+    """Decode a PubAck.
 
     Raises:
-        MeshError: the publish was refused, as `api_error` maps it.
-        ProtocolError: the answer is not one of JetStream's.
+        MeshError: the publish was refused; the error comes from `api_error`.
+        ProtocolError: the answer is not from JetStream.
     """
     try:
         ack = _PUBACK.decode(payload)
@@ -161,10 +161,11 @@ def read_puback(payload: bytes, what: str) -> PubAck:
 
 
 def read_api(payload: bytes, what: str) -> dict[str, Any]:
-    """The answer of a JetStream API request.
+    """Decode the answer of a JetStream API request.
 
     Raises:
-        MeshError: it holds an error.
+        MeshError: the answer holds an error; the error comes from `api_error`.
+        ProtocolError: the answer is not a JSON object.
     """
     try:
         answer = msgspec.json.decode(payload)

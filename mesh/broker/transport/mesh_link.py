@@ -1,4 +1,4 @@
-"""A connection, the names of one mesh on it, and the clock: what every store and every plan needs together."""
+"""`MeshLink`: a connection, the names of one mesh on it, and the clock."""
 
 from dataclasses import dataclass, field
 
@@ -9,8 +9,8 @@ from mesh.protocol.subjects import Names
 
 @dataclass(frozen=True)
 class MeshLink:
-    """One mesh as a connection reaches it. Several may share a connection, each with its own names."""
+    """One mesh on a connection. Several meshes may share a connection, each with its own names."""
 
     connection: Connection
     names: Names
-    clock: Clock = field(default_factory=Clock)  # knows the server's time once a stream was asked about
+    clock: Clock = field(default_factory=Clock)  # has the server's time after the first stream was queried

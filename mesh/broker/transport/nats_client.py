@@ -1,11 +1,10 @@
-"""nats-py's client with a synchronous path in and out, for the traffic that is hot.
+"""nats-py's client with a synchronous way to send and receive, for the hot path.
 
-nats-py connects, authenticates, speaks TLS, reconnects and parses. Its publish and subscribe cost a future, a
-queue and a task each, which a token stream cannot afford, so this subclass adds two shortcuts beside them:
-`write` collects commands and sends them once per turn of the event loop, and `attach` calls a plain function
-for each message. Used by `broker/transport/connection` alone.
+nats-py connects, authenticates, speaks TLS, reconnects and parses. Its publish and subscribe cost a future, a queue
+and a task each, too much for a token stream. This subclass adds two cheaper methods. `write` collects commands and
+sends them once per turn of the event loop. `attach` calls a plain function for each message.
 
-What it overrides of nats-py 2.16 is pinned by tests/unit/broker/test_nats_client.py; pyproject.toml holds the
+tests/unit/broker/test_nats_client.py checks the methods of nats-py 2.16 that are overridden; pyproject.toml pins the
 minor version. Source: nats/aio/client.py of nats-py.
 """
 
@@ -32,7 +31,7 @@ class NoTlsError(nats.errors.Error):  # type: ignore[misc]  # nats-py is not typ
 
 
 class _Interest:
-    """What nats-py must find in its table of subscriptions to replay ours after a reconnect."""
+    """An entry for nats-py's table of subscriptions, so that nats-py replays it after a reconnect."""
 
     __slots__ = ("_id", "_queue", "_subject", "handler")
     _max_msgs = 0
@@ -49,10 +48,10 @@ class _Interest:
 
 
 class NatsClient(Client):  # type: ignore[misc]  # nats-py is not typed
-    """One connection. Made and owned by `Connection`, which replaces it when nats-py gives up on it."""
+    """One link to a server. `Connection` owns it, and replaces it when nats-py gives up."""
 
     def __init__(self, demands_tls: bool = False) -> None:
-        """`demands_tls`: go on with no server that does not speak TLS, whatever its address says."""
+        """Create a client. `demands_tls`: refuse any server without TLS, also at a nats:// address."""
         super().__init__()
         self._demands_tls = demands_tls
         self._kick_due = False
@@ -60,7 +59,7 @@ class NatsClient(Client):  # type: ignore[misc]  # nats-py is not typed
         self._late: list[_Interest] = []  # attached while there was no connection
 
     def write(self, command: bytes) -> None:
-        """Send a protocol command with everything else written in this turn of the loop. Needs a connection."""
+        """Send a protocol command, together with all others of this turn of the loop. Needs a connection."""
         self._pending.append(command)
         self._pending_data_size += len(command)
         if not self._kick_due:
@@ -68,7 +67,7 @@ class NatsClient(Client):  # type: ignore[misc]  # nats-py is not typed
             asyncio.get_running_loop().call_soon(self._kick)
 
     def attach(self, subject: str, queue: str, handler: Handler) -> int:
-        """Subscribe with a synchronous handler; returns the subscription's id."""
+        """Subscribe with a synchronous handler; return the subscription's id."""
         self._sid += 1
         sid: int = self._sid
         self._subs[sid] = entry = _Interest(sid, subject, queue, handler)
@@ -79,19 +78,19 @@ class NatsClient(Client):  # type: ignore[misc]  # nats-py is not typed
         return sid
 
     def abort(self) -> None:
-        """Drop the socket, with what it holds unsent; closing would wait for a stopped server to take it."""
+        """Drop the socket and its unsent data; a normal close would wait for a stopped server to take it."""
         writer = getattr(self._transport, "_io_writer", None)
         if writer is not None:
             writer.transport.abort()
 
     async def end(self, timeout_s: float) -> None:
-        """Send what was written, which may take `timeout_s`, and close. Cancelled, it closes at once."""
-        # A task of its own: cancelled just as the server answers, nats-py's flush loses the cancellation (Python 3.11).
+        """Send the data written so far, within `timeout_s`, and close. A cancellation closes at once."""
+        # A separate task: nats-py's flush loses a cancellation that arrives with the server's answer (Python 3.11).
         sending = asyncio.get_running_loop().create_task(self._send_rest(), name="mesh-flush")
         try:
             await asyncio.wait({sending}, timeout=timeout_s)
         finally:
-            self.abort()  # what a stopped server did not take by now it never will
+            self.abort()  # a stopped server will never take the rest
             self.discard_unsent()  # nats-py would write it to the lost socket, and raise
             await self.close()
             sending.cancel()
@@ -99,12 +98,12 @@ class NatsClient(Client):  # type: ignore[misc]  # nats-py is not typed
 
     async def _send_rest(self) -> None:
         if self.is_connected:
-            with contextlib.suppress(Exception):  # a broken connection is closed all the same
+            with contextlib.suppress(Exception):  # a broken connection is closed in any case
                 self._kick()
                 await self.flush()
 
     def announce_late(self) -> None:
-        """After a reconnect: nats-py replays its table, but misses what was attached while it did."""
+        """Subscribe after a reconnect to the subjects that were attached while nats-py replayed its table."""
         late, self._late = self._late, []
         for entry in late:
             if entry._id in self._subs:
@@ -113,8 +112,8 @@ class NatsClient(Client):  # type: ignore[misc]  # nats-py is not typed
     def detach(self, sid: int) -> None:
         """End a subscription made by `attach`. Unknown ids are ignored.
 
-        The server is told with whatever is sent next, or a little later: nobody waits for it, and one write less
-        for every job is worth the few messages that may still come and are dropped.
+        The command is sent with the next write, or after UNSUBSCRIBE_WITHIN_S. That saves one write for every job.
+        Messages that still arrive in this time are dropped.
         """
         if self._subs.pop(sid, None) is not None and self.is_connected:
             command = b"UNSUB %d\r\n" % sid
@@ -125,7 +124,7 @@ class NatsClient(Client):  # type: ignore[misc]  # nats-py is not typed
                 asyncio.get_running_loop().call_later(UNSUBSCRIBE_WITHIN_S, self._kick_late)
 
     def discard_unsent(self) -> None:
-        """Forget what was not sent before a disconnect: its senders were told that it failed."""
+        """Discard data that was not sent before a disconnect: its senders got an error."""
         self._pending.clear()
         self._pending_data_size = 0
 
@@ -141,38 +140,38 @@ class NatsClient(Client):  # type: ignore[misc]  # nats-py is not typed
         if self._pending and self.is_connected and self._transport:
             try:
                 self._transport.write(b"".join(self._pending))
-            except RuntimeError:  # uvloop's word for a closed socket; nats-py is about to notice, and nothing was sent
+            except RuntimeError:  # uvloop: the socket is closed, so nothing was sent; nats-py will notice
                 return
             self._pending.clear()
             self._pending_data_size = 0
 
     async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes | None) -> None:
-        """Called by nats-py's parser for each message."""
+        """Handle one message; called by nats-py's parser."""
         entry: Any = self._subs.get(sid)
         if type(entry) is not _Interest:
             await super()._process_msg(sid, subject, reply, data, headers)
             return
         try:
             entry.handler(subject, reply, data, headers or b"")
-        except Exception:  # an exception here would end nats-py's read loop for good, without a word
+        except Exception:  # an exception here would silently end nats-py's read loop
             log.exception("a message handler failed", extra={"event": "handler_failed"})
 
     async def _process_pong(self) -> None:
-        """Called by nats-py's parser for each PONG."""
-        if self._pongs and self._pongs[0].done():  # a flush was given up; nats-py would end its read loop over it
+        """Handle a PONG; called by nats-py's parser."""
+        if self._pongs and self._pongs[0].done():  # a flush was cancelled; nats-py would end its read loop
             self._pongs[0] = asyncio.get_running_loop().create_future()
         await super()._process_pong()
 
     async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
-        """Called by nats-py with the server's greeting, before anything is sent."""
+        """Check the server's greeting; called by nats-py before it sends anything."""
         scheme = self._current_server.uri.scheme
-        wants_tls = scheme == "tls" or (self._demands_tls and scheme != "wss")  # which has it below, or does not open
+        wants_tls = scheme == "tls" or (self._demands_tls and scheme != "wss")  # wss has TLS in its transport
         if initial_connection and wants_tls and not info.get("tls_required"):
-            raise NoTlsError("TLS was asked for, and the server offers none")  # nats-py would go on in clear text
+            raise NoTlsError("TLS is required, and the server offers none")  # nats-py would continue in clear text
         await super()._process_info(info, initial_connection)
 
     async def _attempt_reconnect(self) -> None:
-        """Called by nats-py when the connection broke."""
-        # nats-py waits for the old socket to flush; one to a stopped server never does.
+        """Drop the old socket, then reconnect; called by nats-py when the connection broke."""
+        # nats-py waits for the old socket to flush, which never ends if the server is stopped.
         self.abort()
         await super()._attempt_reconnect()

@@ -1,7 +1,7 @@
-"""A NATS micro service: `nats micro ls` finds it, `nats micro stats` counts it, `nats req` asks it.
+"""A NATS micro service, for `nats micro ls`, `nats micro stats` and `nats req`.
 
-Spoken here and not through nats.micro: there the requests of an endpoint wait for each other, and the subscriptions
-end with a link that has to be replaced. Source: ADR-32 (service API), the schemas of `io.nats.micro.v1`.
+It does not use nats.micro, for two reasons. There the requests of an endpoint wait for each other. And its
+subscriptions end with a link that has to be replaced. Source: ADR-32 (service API), the schemas of `io.nats.micro.v1`.
 """
 
 import asyncio
@@ -25,17 +25,17 @@ from mesh.protocol.timing import REQUESTER_BACK_S
 PREFIX = "$SRV"
 DESCRIPTION = "The mesh's front door: ask a model, and steer the jobs that come of it"
 MAX_REASON_CHARS = 500
-HEARD_S = 0.3  # in which NATS says that nobody heard a message, if so
+HEARD_S = 0.3  # NATS reports within this time that a message had no subscriber
 _TYPE = "io.nats.micro.v1."
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """One kind of request. `on_request` must not block; whoever it hands the request to ends it."""
+    """One kind of request. `on_request` must not block; its task calls `done`, `refuse` or `refuse_last` at the end."""
 
     name: str
     subject: str  # with wildcards
-    queue: str  # one member of it hears each request
+    queue: str  # queue group: one member gets each request
     on_request: Callable[["ServiceRequest"], None]
     metadata: Mapping[str, str]  # for `nats micro info`
     data: Callable[[], dict[str, Any]] = dict  # for `nats micro stats`
@@ -51,7 +51,7 @@ class _Counts:
 
 @dataclass(slots=True, eq=False)
 class ServiceRequest:
-    """One request, from its arrival to `done`. Answered by `respond`, once or often, or by `refuse`."""
+    """One request, from its arrival to `done`. `respond` may be called several times, `refuse` once."""
 
     connection: Connection
     subject: str
@@ -70,17 +70,18 @@ class ServiceRequest:
         """Send one message to the requester.
 
         Raises:
-            DisconnectedError, TooLargeError: it was not sent.
+            DisconnectedError, TooLargeError: the message was not sent.
         """
         self.connection.publish(self.reply, body, header)
 
     async def respond_last(self, body: bytes, header: bytes = b"") -> None:
-        """Send one of the last messages. If the connection broke since the request came, until somebody hears it.
+        """Send a final message; after a reconnect, repeat it until a subscriber gets it.
 
-        The requester may have lost its own, and be back later than we are; it has REQUESTER_BACK_S.
+        The requester may have lost its connection too, and may reconnect later than this process. It has
+        REQUESTER_BACK_S for that.
 
         Raises:
-            DisconnectedError, TooLargeError: it was not sent.
+            DisconnectedError, TooLargeError: the message was not sent.
         """
         end_s = SYSTEM.monotonic_s() + REQUESTER_BACK_S
         while True:
@@ -91,7 +92,7 @@ class ServiceRequest:
                     await self.connection.request(self.reply, body, header, HEARD_S)
                 return
             except BrokerTimeoutError:
-                return  # somebody heard it
+                return  # a subscriber got it
             except UnavailableError:
                 if SYSTEM.monotonic_s() >= end_s:
                     return
@@ -102,12 +103,12 @@ class ServiceRequest:
     def refuse(self, code: int, reason: str, extra: tuple[tuple[str, str], ...] = ()) -> None:
         """End the request with a service error; never raises. `extra`: further headers."""
         header = self._refusal(code, reason, extra)
-        with contextlib.suppress(MeshError):  # no connection: whoever asked has none to us either
+        with contextlib.suppress(MeshError):  # without a connection, the requester cannot be reached
             self.connection.publish(self.reply, b"", header)
         self.done()
 
     async def refuse_last(self, code: int, reason: str, extra: tuple[tuple[str, str], ...] = ()) -> None:
-        """As `refuse`, of a request that was under way: sent as `respond_last` does."""
+        """End a request that was in progress with a service error, sent as in `respond_last`."""
         header = self._refusal(code, reason, extra)
         with contextlib.suppress(MeshError):
             await self.respond_last(b"", header)
@@ -121,7 +122,7 @@ class ServiceRequest:
         return headers.block(("Nats-Service-Error-Code", code), ("Nats-Service-Error", text), *more)
 
     def done(self) -> None:
-        """Nothing more is sent. Idempotent."""
+        """Mark the request as ended: no more messages follow. Idempotent."""
         if not self._is_done:
             self._is_done = True
             self._counts.spent_ns += int((SYSTEM.monotonic_s() - self._began_s) * 1e9)
@@ -131,7 +132,7 @@ class Service:
     """The endpoints of one process, until `close`."""
 
     def __init__(self, link: MeshLink, id: str, endpoints: tuple[Endpoint, ...]) -> None:
-        """`id` tells this process from others that serve the same: a worker's name."""
+        """Subscribe to the endpoints. `id` identifies this process among the service's members: the worker's name."""
         self._connection = link.connection
         self._names = link.names
         self._identity = {
@@ -152,11 +153,11 @@ class Service:
                 self._subscriptions.append(link.connection.subscribe(f"{PREFIX}.{verb}{tail}", self._tell(answer)))
 
     def shut(self, endpoint: str) -> None:
-        """Hear no more requests to one endpoint: others of its queue group do. Idempotent."""
+        """Stop taking requests at one endpoint; other members of its queue group take them. Idempotent."""
         self._heard[endpoint].close()
 
     def close(self) -> None:
-        """Hear no more; requests under way are ended by those who have them. Idempotent."""
+        """Stop taking requests; their tasks end the open ones. Idempotent."""
         for each in self._subscriptions:
             each.close()
         self._subscriptions.clear()
@@ -167,7 +168,7 @@ class Service:
         def heard(subject: bytes, reply: bytes, payload: bytes, header: bytes) -> None:
             to = reply.decode("utf-8", "replace")
             if not self._names.may_answer(to):
-                return  # nobody to answer, or a subject that its sender could not publish to itself
+                return  # there is no reply subject, or its sender may not publish to it
             counts.requests += 1
             text = subject.decode("utf-8", "replace")
             endpoint.on_request(ServiceRequest(self._connection, text, to, payload, header, counts))

@@ -1,4 +1,4 @@
-"""What travels to NATS encrypted, and whom we believe to be NATS. Called by `broker/transport/connection`."""
+"""Decides which connections to NATS must be encrypted, and makes their TLS context."""
 
 import ipaddress
 import ssl
@@ -13,10 +13,11 @@ _SCHEMES = ("nats", "ws", *_ENCRYPTED)
 
 
 def check_addresses(options: ConnectOptions) -> None:
-    """Refuse what is no address, and to send prompts, answers and passwords to another machine in clear text.
+    """Refuse invalid addresses, and unencrypted connections to other machines.
 
     Raises:
-        ConfigError: an address is none, or asks for that; the message names it and the ways out.
+        ConfigError: an address is invalid, or would send prompts and passwords in clear text; the message names the
+            address and the remedies.
     """
     for server in options.servers:
         scheme, host = _parts(server)
@@ -25,7 +26,7 @@ def check_addresses(options: ConnectOptions) -> None:
         shown = f"{scheme}://{server.rpartition('://')[2].rpartition('@')[2]}"
         if options.demands_tls:
             if scheme == "ws":
-                raise ConfigError(f"{shown} has no TLS, which --tls-ca and --tls-cert ask for; use wss://", key="nats")
+                raise ConfigError(f"{shown} has no TLS, but --tls-ca and --tls-cert require it; use wss://", key="nats")
         elif not options.allow_plaintext and not is_loopback(host):
             raise ConfigError(
                 f"{shown} is another machine, and everything would travel there in clear text; use "
@@ -36,7 +37,7 @@ def check_addresses(options: ConnectOptions) -> None:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether nothing that is sent there leaves this machine. A name other than `localhost` may be any machine."""
+    """Return whether the host is this machine. Any name other than `localhost` counts as another machine."""
     if host == "localhost":
         return True
     try:
@@ -46,13 +47,13 @@ def is_loopback(host: str) -> bool:
 
 
 def tls_context(options: ConnectOptions) -> ssl.SSLContext | None:
-    """How to meet a server that speaks TLS, 1.2 or newer, its name verified; None: as this machine does by default.
+    """Return the TLS context: 1.2 or newer, with the server's name verified; None: this machine's defaults.
 
     Raises:
-        ConfigError: a file cannot be read, or is not what it should be.
+        ConfigError: a file cannot be read, or has the wrong content.
     """
     if options.tls_key is not None and options.tls_cert is None:
-        raise ConfigError("--tls-key is the key of a certificate; give that too, with --tls-cert", key="tls-cert")
+        raise ConfigError("--tls-key needs its certificate; give that too, with --tls-cert", key="tls-cert")
     if not options.demands_tls:
         return None
     _check_readable("tls-ca", options.tls_ca)
@@ -67,7 +68,7 @@ def tls_context(options: ConnectOptions) -> ssl.SSLContext | None:
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     if options.tls_cert is not None:
         try:
-            # Without a password given, OpenSSL would ask for one on the terminal, and wait for ever in a service.
+            # Without a password, OpenSSL would ask for one on the terminal, and a service would wait for ever.
             context.load_cert_chain(options.tls_cert, options.tls_key, password="")
         except (ssl.SSLError, ValueError) as error:
             reason = getattr(error, "reason", None) or error
@@ -90,10 +91,10 @@ def _check_readable(key: str, path: Path | None) -> None:
 
 
 def _parts(server: str) -> tuple[str, str]:
-    """Scheme and host of an address, however short it is.
+    """Return scheme and host of an address; a host alone is enough.
 
     Raises:
-        ConfigError: it is no address of a NATS server.
+        ConfigError: the address is not one of a NATS server.
     """
     try:
         at = urlsplit(server if "://" in server else f"nats://{server}")

@@ -59,7 +59,7 @@ class Monitoring:
     async def _trace(self, stack: contextlib.AsyncExitStack, service: str) -> Observer:
         with needing("tracing", "otlp"):
             from mesh.telemetry.tracing import exported
-            from mesh.telemetry.working import WorkerTracing
+            from mesh.telemetry.worker_tracing import WorkerTracing
         tracer = await stack.enter_async_context(exported(self._watching.otlp, service, self._who))
         tracing = WorkerTracing(tracer, self._who)
         stack.callback(tracing.close)

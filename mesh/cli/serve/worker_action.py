@@ -124,7 +124,7 @@ async def serve(order: WorkerCommand) -> None:
             unloading.set()
 
     loop.on_signals(stop)
-    os.register_at_fork(after_in_child=_leave_signals_to_us)
+    _Fork.serves()
     cut = asyncio.create_task(_cut_short(unloading), name="mesh-cut-short")
     try:
         await hosting
@@ -132,6 +132,7 @@ async def serve(order: WorkerCommand) -> None:
         if not unloading.is_set():
             raise
     finally:
+        _Fork.is_serving = False
         cut.cancel()
     log.info("worker %s ended", order.options.name, extra={"event": "ended"})
 
@@ -192,14 +193,29 @@ def end_with_stdin() -> None:
     threading.Thread(target=watch, name="mesh-leash", daemon=True).start()
 
 
+class _Fork:
+    """State for a forked engine core: a fork handler cannot be removed, so each process registers one."""
+
+    is_registered = False
+    is_serving = False
+
+    @classmethod
+    def serves(cls) -> None:
+        """From now on children are set apart, until `is_serving` is False again."""
+        if not cls.is_registered:
+            os.register_at_fork(after_in_child=_leave_signals_to_us)
+        cls.is_registered = cls.is_serving = True
+
+
 def _leave_signals_to_us() -> None:
     """In a forked engine core: we drain first, and end it then.
 
     It inherited the loop's wakeup socket, through which a signal to it would reach us as our own; and the Ctrl-C
     of a terminal goes to a whole process group.
     """
-    signal.set_wakeup_fd(-1)
-    os.setpgid(0, 0)
+    if _Fork.is_serving:
+        signal.set_wakeup_fd(-1)
+        os.setpgid(0, 0)
 
 
 async def _cut_short(unloading: asyncio.Event) -> None:

@@ -1,6 +1,6 @@
-"""Pure: who is in the simulator's batch, when its next step is due, and what a step does.
+"""The simulator's batch: its jobs, the time of its next step, and the effect of a step. Pure.
 
-Time comes in as monotonic seconds; the engine sleeps until `next_due_s()` and then calls `step()`.
+Times are monotonic seconds. The engine sleeps until `next_due_s()` and then calls `step()`.
 """
 
 from collections import deque
@@ -13,11 +13,11 @@ from mesh.engines.simulator.settings import SimulatorSettings
 from mesh.engines.simulator.text import Writer
 from mesh.errors import EngineDeadError
 
-CATCH_UP_S = 0.1  # steps missed while the event loop was busy and made good at once: timers are coarse
+CATCH_UP_S = 0.1  # steps of this much time, missed while the event loop was busy, are done at once: timers are coarse
 
 
 class BatchedJob:
-    """One call in flight: what the steps have made of it and its reader has not taken yet."""
+    """One call in flight, with the output that its reader has not taken yet."""
 
     def __init__(
         self,
@@ -28,18 +28,18 @@ class BatchedJob:
         notify: Callable[[], None],
     ) -> None:
         self.name = name
-        self.writer = writer  # None: an embedding, done as soon as it is ready
+        self.writer = writer  # None: an embedding, done at `ready_s`
         self.prompt = prompt
         self.fault = fault
-        self.standing_tokens = 0 if writer is None else writer.count  # of an earlier attempt
+        self.standing_tokens = 0 if writer is None else writer.count  # output tokens of an earlier attempt
         self.ready_s = 0.0  # when the prompt is computed
         self.cached_tokens = 0
         self.made_tokens = 0
         self.is_done = False
-        self.is_parked = False  # no more tokens come: the fault is due
+        self.is_parked = False  # the fault is due, so no more tokens come
         self.error: EngineDeadError | None = None
-        self._notify = notify  # there is something for the reader to see
-        self._missed_steps = 0.0  # of the `slow` that a token takes
+        self._notify = notify  # wakes the reader
+        self._missed_steps = 0.0  # steps since the last token, for a job slowed by `slow`
         self._texts: list[str] = []
         self._ids: list[int] = []
 
@@ -50,7 +50,7 @@ class BatchedJob:
         self._park_if_due()
 
     def advance(self, burst_tokens: int) -> int:
-        """Take part in one step; return how many tokens came."""
+        """Take part in one step; return the number of new tokens."""
         if self.writer is None:
             self.is_done = True
             self._notify()
@@ -72,7 +72,7 @@ class BatchedJob:
         return len(ids)
 
     def take(self) -> Chunk | None:
-        """All that came since the last call, as one chunk; None: nothing."""
+        """Return the output since the last call as one chunk; None: there is none."""
         if not self._texts:
             return None
         text = self._texts[0] if len(self._texts) == 1 else "".join(self._texts)
@@ -83,7 +83,7 @@ class BatchedJob:
         return Chunk(text, ids)
 
     def fail(self, error: EngineDeadError) -> None:
-        """Tell the reader, once it has taken what is there, that the engine is dead."""
+        """Raise `error` in the reader after it has taken the remaining output."""
         self.error = error
         self._notify()
 
@@ -94,26 +94,26 @@ class BatchedJob:
 
 
 class Batch:
-    """The jobs that share the steps, and those that wait for a slot: first come, first served."""
+    """The running jobs, and the jobs that wait for a slot: first come, first served."""
 
     def __init__(self, settings: SimulatorSettings) -> None:
         self.cache = PrefixCache(settings.prefix_cache_tokens)
         self.running: dict[BatchedJob, None] = {}  # in order of admission
         self.waiting: deque[BatchedJob] = deque()
         self.steps = 0
-        self.tokens = 0  # of output
-        self.queried_tokens = 0  # of prompts, looked for in the cache
-        self.hit_tokens = 0  # of these, found
+        self.tokens = 0  # output tokens
+        self.queried_tokens = 0  # prompt tokens looked up in the cache
+        self.hit_tokens = 0  # of these, tokens found
         self._settings = settings
-        self._due_s = 0.0  # no step before
+        self._due_s = 0.0  # the next step begins no earlier
 
     def enter(self, job: BatchedJob, now_s: float) -> None:
-        """Admit the job, or let it wait its turn."""
+        """Admit the job, or queue it."""
         self.waiting.append(job)
         self._admit(now_s)
 
     def leave(self, job: BatchedJob, now_s: float) -> None:
-        """Free the job's slot, if it has one, for the next that waits. Idempotent."""
+        """Remove the job, and admit the next one that waits. Idempotent."""
         if job in self.running:
             del self.running[job]
             self._admit(now_s)
@@ -121,19 +121,19 @@ class Batch:
             self.waiting.remove(job)
 
     def clear(self) -> list[BatchedJob]:
-        """Empty the batch; return who was in it or waited for it."""
+        """Empty the batch; return the jobs that ran or waited."""
         jobs = [*self.running, *self.waiting]
         self.running.clear()
         self.waiting.clear()
         return jobs
 
     def next_due_s(self) -> float | None:
-        """When the next step is due: the last has taken its time and a job is ready. None: no job will be."""
+        """Return when the next step is due: the last one is over and a job is ready. None: no job will be ready."""
         ready_s = [job.ready_s for job in self.running if not job.is_parked]
         return max(self._due_s, min(ready_s)) if ready_s else None
 
     def step(self, due_s: float, now_s: float) -> None:
-        """Give every job that is ready its next tokens; `now_s` may be later than `due_s`."""
+        """Give every ready job its next tokens; `now_s` may be later than `due_s`."""
         ready = [job for job in self.running if job.ready_s <= now_s and not job.is_parked]
         for job in ready:
             self.tokens += job.advance(self._settings.burst_tokens)
@@ -144,7 +144,7 @@ class Batch:
         self._due_s = max(due_s, now_s - CATCH_UP_S) + step_ms / 1000
 
     def _admit(self, now_s: float) -> None:
-        """Fill the free slots. A prompt is computed beside the others' steps and then joins them."""
+        """Fill the free slots. A job's prefill runs beside the others' steps; then the job joins them."""
         settings = self._settings
         while self.waiting and len(self.running) < settings.capacity:
             job = self.waiting.popleft()

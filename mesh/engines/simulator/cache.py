@@ -1,4 +1,4 @@
-"""Pure: which beginnings of prompts the simulator remembers, in blocks, as vLLM's prefix cache does."""
+"""The simulator's prefix cache: prompt tokens in blocks, as in vLLM. Pure."""
 
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -7,29 +7,29 @@ BLOCK_TOKENS = 16  # vLLM's default block size
 
 
 class PrefixCache:
-    """Blocks of prompt tokens, each known with all before it; the longest unused is forgotten first."""
+    """Blocks of prompt tokens, each identified with all blocks before it; the least recently used is evicted first."""
 
     __slots__ = ("_blocks", "_most_blocks")
 
     def __init__(self, most_tokens: int) -> None:
         self._most_blocks = most_tokens // BLOCK_TOKENS
-        self._blocks: OrderedDict[int, None] = OrderedDict()  # by the hash of the prefix it ends
+        self._blocks: OrderedDict[int, None] = OrderedDict()  # key: the hash of the prefix that the block ends
 
     @property
     def tokens(self) -> int:
-        """Tokens remembered."""
+        """Tokens in the cache."""
         return len(self._blocks) * BLOCK_TOKENS
 
     def enter(self, token_ids: Sequence[int]) -> int:
-        """Remember a prompt; return how many of its first tokens were known.
+        """Store a prompt; return how many of its first tokens were cached.
 
-        Never all of them: the last token is always computed, as its output is the first new token.
+        The last token is never counted: an engine always computes it, because its output is the first new token.
         """
         if not self._most_blocks:
             return 0
         found, is_known, prefix = 0, True, 0
         for start in range(0, len(token_ids) - BLOCK_TOKENS + 1, BLOCK_TOKENS):
-            # Hashes of ints do not vary between runs; a collision costs a wrong delay and nothing else.
+            # Hashes of ints are equal in all runs; a collision only makes a delay wrong.
             prefix = hash((prefix, *token_ids[start : start + BLOCK_TOKENS]))
             is_known = is_known and prefix in self._blocks
             found += is_known and start + BLOCK_TOKENS < len(token_ids)

@@ -1,12 +1,12 @@
-"""The simulated engine: everything an engine does but the thinking, with no accelerator and no model.
+"""The simulated engine: an `Engine` without an accelerator or a model.
 
-`mesh up --engine simulator`, the load tests and the chaos tests run on it. What it writes is decided in
-`simulator_text`, what it makes of a request (and which faults can be asked for) in `simulator_request`, who
-gets tokens when in `simulator_batch`; here are the task, the timer and the calls.
+`mesh up --engine simulator`, the load tests and the chaos tests use it. `text` decides the output, `request` reads the
+request and its faults, and `batch` decides which job gets tokens when. This module has the task, the timer and the
+calls.
 
-As in a real engine one loop serves the whole batch: a step gives every running job its next tokens, takes
-`between_tokens_ms` and longer the larger the batch is, and does not wait for slow readers: their chunks grow
-instead. Nothing wakes up while nothing runs. Jobs over `capacity` wait their turn.
+As in a real engine, one loop serves the whole batch. A step gives every running job its next tokens. It takes
+`between_tokens_ms`, plus `per_batch_ms` for each further job. It does not wait for slow readers: their chunks grow
+instead. The loop sleeps while no job runs. Jobs over `capacity` wait in order.
 """
 
 import asyncio
@@ -27,40 +27,41 @@ from mesh.protocol.messages import Request
 
 __all__ = ["SimulatorEngine", "SimulatorLoad", "SimulatorSettings"]
 
-VERSION = "1"  # equal requests get equal text as long as this stands
-EXIT_CODE = 17  # of a process that `exit_after` ended: no code that Python or a signal uses
+VERSION = "1"  # equal requests get equal text while this is unchanged
+EXIT_CODE = 17  # of a process that `exit_after` ended; neither Python nor a signal uses it
 
-_REMEMBERED_JOBS = 4096  # of which it is known how often their fault struck
+_REMEMBERED_JOBS = 4096  # jobs whose faults are counted, for `times`
 
 logger = logging.getLogger("mesh.engines")
 
 
 @dataclass(frozen=True, slots=True)
 class SimulatorLoad:
-    """What the engine is doing now, and has done since it started."""
+    """The engine's current load, and its counters since the start."""
 
     running: int  # jobs in the batch
     waiting: int  # jobs over capacity
-    cached_tokens: int  # of prompts, remembered
+    cached_tokens: int  # prompt tokens in the cache
     steps: int
-    tokens: int  # of output
+    tokens: int  # output tokens
 
 
 class SimulatorEngine:
-    """An `Engine` (see mesh.engines.base) that writes pleasant nonsense, as fast as its settings say and with
-    the faults that requests ask for. Owns one task between `start()` and `stop()`.
+    """An `Engine` (see mesh.engines.base) that writes random sentences.
+
+    Its settings give the speed, and requests can ask for faults. It owns one task between `start()` and `stop()`.
     """
 
     def __init__(self, settings: SimulatorSettings | None = None) -> None:
         self._settings = settings or SimulatorSettings()
         self._batch = Batch(self._settings)
-        self._tick = asyncio.Event()  # look again: something changed
+        self._tick = asyncio.Event()  # wakes the step loop: the batch, a probe or a fault changed
         self._probes: list[asyncio.Future[None]] = []
         self._task: asyncio.Task[None] | None = None
         self._is_started = False
         self._is_hung = False
         self._death: str | None = None
-        self._struck: OrderedDict[str, int] = OrderedDict()  # job → how often its fault struck here
+        self._struck: OrderedDict[str, int] = OrderedDict()  # job → times that its fault occurred here
 
     def __repr__(self) -> str:
         state = self._death or ("hung" if self._is_hung else "serving" if self._task else "not started")
@@ -69,7 +70,7 @@ class SimulatorEngine:
 
     @property
     def info(self) -> EngineInfo:
-        """What this engine is; final from the beginning."""
+        """The engine's model and limits; final from the beginning."""
         return EngineInfo(
             name="simulator",
             version=VERSION,
@@ -80,7 +81,7 @@ class SimulatorEngine:
         )
 
     def load(self) -> SimulatorLoad:
-        """What the engine is doing now."""
+        """Return the current load."""
         batch = self._batch
         return SimulatorLoad(
             running=len(batch.running),
@@ -91,7 +92,7 @@ class SimulatorEngine:
         )
 
     def gauges(self) -> EngineGauges:
-        """How busy it is now; its cache is that of prompts."""
+        """Return the current load; the prefix cache stands for the KV cache."""
         batch, most_tokens = self._batch, self._settings.prefix_cache_tokens
         return EngineGauges(
             running=len(batch.running),
@@ -103,11 +104,11 @@ class SimulatorEngine:
         )
 
     async def start(self) -> None:
-        """Begin to serve, after `start_ms`.
+        """Begin to serve after `start_ms`.
 
         Raises:
-            EngineDeadError: `stop()` came first.
-            RuntimeError: it was started before; an engine serves once.
+            EngineDeadError: `stop()` was called during the start.
+            RuntimeError: `start()` was called before; make a new engine.
         """
         if self._is_started:
             raise RuntimeError("an engine is started once; make a new one")
@@ -117,7 +118,7 @@ class SimulatorEngine:
         self._task = asyncio.create_task(self._run(), name="simulator-steps")
 
     async def generate(self, work: Work) -> AsyncGenerator[Chunk, None]:
-        """Run one attempt; ends and raises as mesh.engines.base says.
+        """Run one attempt, as mesh.engines.base specifies.
 
         Raises:
             ValueError: `work.token_ids` cannot have shown `work.text`.
@@ -142,7 +143,7 @@ class SimulatorEngine:
             self._leave(job)
 
     async def embed(self, work: Work) -> Embedding:
-        """Vectors of length one, equal for equal strings. Takes a slot and time as `generate` does."""
+        """Return vectors of length one, equal for equal strings. Takes a slot and time as `generate` does."""
         self._check_serving()
         fault = self._fault_of(work)
         texts = inputs_of(work.request, self._settings)
@@ -158,9 +159,9 @@ class SimulatorEngine:
         return Embedding([vector(text, self._settings.embedding_dim) for text in texts], prompt_tokens)
 
     def resume_index(self, request: Request, token_ids: Sequence[int], text: str) -> int:
-        """All of `token_ids`, up to a stop among them; 0 if this engine would not have written them.
+        """Return the length of `token_ids`, up to a stop among them; 0 if this engine would not have written them.
 
-        The seed of a request that leaves it to the mesh is not known here: then only the text is compared.
+        Without a seed in the request, the job's seed is not known here, so only the text is compared.
         """
         settings = self._settings
         if not token_ids or not 0 <= min(token_ids) <= max(token_ids) < settings.vocabulary_tokens:
@@ -178,10 +179,10 @@ class SimulatorEngine:
         return writer.count
 
     async def probe(self, timeout_s: float) -> None:
-        """Ask the step loop for an answer.
+        """Check that the step loop answers.
 
         Raises:
-            EngineDeadError: dead, or no answer within `timeout_s`.
+            EngineDeadError: the engine is dead, or did not answer within `timeout_s`.
         """
         self._check_serving()
         answer = asyncio.get_running_loop().create_future()
@@ -191,12 +192,12 @@ class SimulatorEngine:
             async with asyncio.timeout(timeout_s):
                 await answer
         except TimeoutError:
-            raise EngineDeadError(f"the simulator gave no sign of life in {timeout_s} s") from None
+            raise EngineDeadError(f"the simulator did not answer a probe within {timeout_s} s") from None
         finally:
             self._probes.remove(answer)
 
     async def stop(self) -> None:
-        """End the step loop; calls in flight raise EngineDeadError. Idempotent."""
+        """Stop the step loop; calls in flight raise EngineDeadError. Idempotent."""
         self._die("stopped")
         task, self._task = self._task, None
         if task is not None:
@@ -225,10 +226,10 @@ class SimulatorEngine:
 
     def _leave(self, job: BatchedJob) -> None:
         self._batch.leave(job, SYSTEM.monotonic_s())
-        self._tick.set()  # another may have got the slot
+        self._tick.set()  # another job may have got the slot
 
     async def _wait(self, job: BatchedJob, changed: asyncio.Event) -> None:
-        """Wait until there may be something for the reader, who has taken all there was."""
+        """Wait for more output, after the reader has taken all of it."""
         if job.error is not None:
             raise job.error
         if job.is_parked:
@@ -238,7 +239,7 @@ class SimulatorEngine:
         changed.clear()
 
     def _strike(self, job: BatchedJob) -> None:
-        """Do what the job's fault says. Returns if the job hangs: nothing more comes of it."""
+        """Apply the job's fault. Returns where the job hangs."""
         self._struck[job.name] = self._struck.pop(job.name, 0) + 1
         if len(self._struck) > _REMEMBERED_JOBS:
             self._struck.popitem(last=False)
@@ -268,7 +269,7 @@ class SimulatorEngine:
         try:
             await self._run_steps()
         except Exception as error:
-            # A bug of the simulator: those who wait must hear of it, and the worker will replace the engine.
+            # A bug of the simulator: the callers that wait must get the error, and the worker replaces the engine.
             logger.exception("the simulator broke; its jobs end", extra={"event": "engine_broke"})
             self._die(f"{type(error).__name__}: {error}")
 
@@ -283,7 +284,7 @@ class SimulatorEngine:
             now_s = SYSTEM.monotonic_s()
             if due_s is not None and due_s <= now_s:
                 self._batch.step(due_s, now_s)
-                await asyncio.sleep(0)  # the readers' turn
+                await asyncio.sleep(0)  # lets the readers run
                 continue
             timer = None if due_s is None else loop.call_later(due_s - now_s, self._tick.set)
             try:

@@ -1,23 +1,23 @@
-"""Pure: what the simulator makes of a request: prompt tokens, the plan of the output, the fault asked for.
+"""Reads a request for the simulator: prompt tokens, the plan of the output, the requested fault. Pure.
 
-Faults are asked for in `metadata["simulate"]`, an object with at most one of
+A request asks for a fault in `metadata["simulate"]`, an object with at most one of
 
     {"refuse": "why"}          InvalidRequestError
     {"fail": true}             EngineFailedError before the first token
     {"fail_after": n}          EngineFailedError after n tokens of this attempt
-    {"hang_after": n}          no more tokens of this job, while all else goes on
+    {"hang_after": n}          no more tokens of this job; other jobs continue
     {"hang_engine_after": n}   no more tokens of any job, and no answer to `probe`
     {"die_after": n}           the engine is dead: EngineDeadError for every call
     {"exit_after": n}          the process ends at once, without cleaning up
 
 and with any of
 
-    {"times": k}               the fault strikes the first k attempts at this job that this engine object sees
-    {"fresh_only": true}       the fault spares attempts that go on from tokens of an earlier one
+    {"times": k}               the fault occurs in the first k attempts at this job that this engine object sees
+    {"fresh_only": true}       no fault in attempts that continue from tokens of an earlier one
     {"slow": factor}           the first token and each later one take `factor` >= 1 times as long
 
-n >= 0 counts the tokens of this attempt, so that a poison request is poison to every worker; a fault strikes
-when the reader has taken these tokens and asks for more. An embedding makes no tokens; n = 0 concerns it.
+n >= 0 counts the tokens of this attempt, so that a poison request is poison to every worker. A fault occurs when the
+reader has taken these tokens and asks for more. An embedding makes no tokens, so only n = 0 applies to it.
 """
 
 from collections.abc import Sequence
@@ -38,20 +38,20 @@ _KNOWN = (*_KINDS, "times", "fresh_only", "slow")
 
 @dataclass(frozen=True, slots=True)
 class SimulatedFault:
-    """What goes wrong, and when. The default: nothing."""
+    """A fault and its time. The default: no fault."""
 
     kind: str | None = None  # "refuse", "fail", "hang", "hang_engine", "die", "exit"
-    after_tokens: int = 0  # of this attempt
+    after_tokens: int = 0  # tokens of this attempt
     times: int | None = None  # None: every attempt
     fresh_only: bool = False
     slow: float = 1.0
 
 
 def fault_of(request: Request) -> SimulatedFault:
-    """The fault asked for.
+    """Return the fault that the request asks for.
 
     Raises:
-        InvalidRequestError: an unknown key, a wrong type, two faults at once; or "refuse" was asked for.
+        InvalidRequestError: a key is unknown, a type is wrong, or two faults are given; or the fault is "refuse".
     """
     wanted = (request.metadata or {}).get("simulate")
     if wanted is None:
@@ -92,10 +92,10 @@ def _check_fault_entry(key: str, value: Any) -> None:
 
 
 def prompt_ids(request: Request, settings: SimulatorSettings) -> Sequence[int]:
-    """The prompt as tokens: n >= 1 ids, with room for at least one token of output.
+    """Return the prompt as n >= 1 token ids, with room for at least one token of output.
 
     Raises:
-        InvalidRequestError: no prompt, or an id that is not in the vocabulary.
+        InvalidRequestError: there is no prompt, or an id is not in the vocabulary.
         TooLargeError: the prompt fills the context.
     """
     limit = settings.max_model_len
@@ -112,23 +112,25 @@ def prompt_ids(request: Request, settings: SimulatorSettings) -> Sequence[int]:
         field, text = "prompt", request.prompt
     else:
         raise InvalidRequestError("an embedding is not generated; give a prompt", field="input")
-    # Counted before it is cut up: a refusal must take no time.
+    # Counted before it is tokenized: a refusal must be fast.
     _check_room(count_tokens(text), limit, field)
     return tokenize(text, settings.vocabulary_tokens)
 
 
 def count_tokens(text: str) -> int:
-    """How many tokens `tokenize` makes of `text`."""
+    """Return how many tokens `tokenize` makes of `text`."""
     return -(-len(text) // CHARS_PER_TOKEN)
 
 
 def plan_of(request: Request, seed: int | None, prompt: Sequence[int], settings: SimulatorSettings) -> Plan:
-    """What the output depends on. The seed counts unless temperature is 0; other sampling numbers shape a
-    distribution that the simulator does not have, and change nothing.
+    """Return all values that determine the output.
+
+    The seed has an effect unless temperature is 0. The other sampling parameters shape a distribution, and the
+    simulator has none, so they have no effect.
 
     Raises:
-        InvalidRequestError: more tokens are asked for than any prompt leaves room for.
-        UnsupportedError: a field that would have to change which tokens come.
+        InvalidRequestError: `max_tokens` is more than the context.
+        UnsupportedError: a field restricts the choice of tokens, and the simulator cannot obey it.
     """
     limit = settings.max_model_len
     if request.max_tokens is not None and request.max_tokens > limit:
@@ -152,11 +154,11 @@ def plan_of(request: Request, seed: int | None, prompt: Sequence[int], settings:
 
 
 def inputs_of(request: Request, settings: SimulatorSettings) -> list[str]:
-    """The strings to embed, n >= 1.
+    """Return the strings to embed, n >= 1.
 
     Raises:
-        InvalidRequestError: no input.
-        TooLargeError: one of them is longer than the context.
+        InvalidRequestError: there is no input.
+        TooLargeError: a string is longer than the context.
     """
     if request.input is None:
         raise InvalidRequestError("missing; only input can be embedded", field="input")

@@ -1,4 +1,4 @@
-"""Pure: how fast and how large the simulated engine is; read by `SimulatorEngine` and from `--engine-arg`."""
+"""The simulator's settings: its speed and its sizes. Pure."""
 
 import dataclasses
 import difflib
@@ -20,22 +20,22 @@ _MOST: dict[str, int] = {"vocabulary_tokens": 2**31, "embedding_dim": 65_536}
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class SimulatorSettings:
-    """The defaults are those of a small model on one GPU, seen from one request.
+    """The simulator's settings; the defaults imitate a small model on one GPU.
 
     Raises:
-        ConfigError: a number out of range; the message names it, its value and the range.
+        ConfigError: a number is out of range; the message names it, its value and the range.
     """
 
     model: str = "simulator"
     start_ms: float = 0.0  # until `start()` returns
-    first_token_ms: float = 20.0  # from admission to the first token, for a prompt of no length
+    first_token_ms: float = 20.0  # from admission to the first token, for an empty prompt
     per_prompt_token_ms: float = 0.02  # added for every token of the prompt that is not cached
-    between_tokens_ms: float = 5.0  # a step of a batch of one
+    between_tokens_ms: float = 5.0  # duration of a step of a batch of one
     per_batch_ms: float = 0.02  # added to the step for every other running job
-    burst_tokens: int = 1  # most tokens of one job in one step; with no delays, what makes it fast
+    burst_tokens: int = 1  # most tokens of one job in one step; without delays, larger is faster
     capacity: int = 64  # jobs in the batch; further ones wait, first come, first served
     max_model_len: int = 8192  # tokens, prompt and output together
-    prefix_cache_tokens: int = 65_536  # remembered tokens of prompts; 0: none
+    prefix_cache_tokens: int = 65_536  # cached prompt tokens; 0: no cache
     vocabulary_tokens: int = 32_000
     embedding_dim: int = 16  # floats
 
@@ -51,10 +51,10 @@ class SimulatorSettings:
 
     @classmethod
     def from_engine_args(cls, args: Mapping[str, object]) -> "SimulatorSettings":
-        """Settings from `--engine-arg` pairs; what is not given keeps its default.
+        """Return settings from `--engine-arg` pairs; a missing name keeps its default.
 
         Raises:
-            ConfigError: an unknown name, a value of the wrong type, or one out of range.
+            ConfigError: a name is unknown, or a value has the wrong type or is out of range.
         """
         kinds = {field.name: field.type for field in dataclasses.fields(cls)}
         for name, value in args.items():

@@ -1,12 +1,12 @@
-"""Pure: what the simulator writes, and how much of it may be shown; the engine only decides when.
+"""The simulator's output text, and how much of it may be shown. Pure.
 
-Token i of an output is a function of the prompt's tokens, the seed and i alone, so an attempt that starts at
-any token writes what the one before would have written. An output is sentences of eight tokens. Each token
-id has one fixed text, `piece(token_id)`, and an output's text is these joined. One piece is empty: the first
-half of a picture such as "🌊" shows nothing, its second half shows it whole, as the bytes of one character do
-that a real tokenizer splits.
+Token i of an output depends on the prompt's tokens, the seed and i alone. So an attempt that starts at any token
+writes the same text as an unbroken one. An output consists of sentences of eight tokens. Each token id has one fixed
+text, `piece(token_id)`, and the output is these texts, joined. One piece is empty: the first half of an emoji such as
+"🌊" shows nothing, and its second half shows it whole. A real tokenizer splits the bytes of such a character the same
+way.
 
-Stop strings are honoured as vLLM does it: text that could still become one is held back.
+Stop strings work as in vLLM: text that could still become one is held back.
 
 Source: vllm/v1/engine/detokenizer.py (IncrementalDetokenizer.update, check_stop_strings), vLLM 0.28.
 """
@@ -40,7 +40,7 @@ _PIECES_OF |= {
     "D": ("The", "One", "This", "Every", "That", "Another"),
     "h": (_FIRST_HALF,),
     ",": (",",),
-    "e": (". ", ". ", ". ", "! ", "… ", ".\n\n"),  # the space is here, as no output begins with one
+    "e": (". ", ". ", ". ", "! ", "… ", ".\n\n"),  # the space is here, because no output begins with one
 }
 _SENTENCES = ("Danvpdne", "Dnvpdane", "Dnrvpdne", "Dnv,kvre", "Danvrhte")  # slots; h is always followed by t
 _SENTENCE_TOKENS = 8
@@ -52,19 +52,19 @@ _PLANS = tuple(tuple(_CHOICES[slot] for slot in sentence) for sentence in _SENTE
 
 
 def piece(token_id: int) -> str:
-    """The text of one token. Ids share pieces, so that they are as long on the wire as a real model's."""
+    """Return the text of one token. Many ids share a piece, so that ids are as long on the wire as a real model's."""
     return PIECES[token_id % len(PIECES)]
 
 
 def tokenize(text: str, vocabulary_tokens: int) -> list[int]:
-    """Stand-in token ids of a prompt, one for every CHARS_PER_TOKEN characters."""
+    """Return simulated token ids of a prompt, one for every CHARS_PER_TOKEN characters."""
     cuts = range(0, len(text), CHARS_PER_TOKEN)
     parts = (text[at : at + CHARS_PER_TOKEN].encode("utf-8", "surrogatepass") for at in cuts)
     return [zlib.crc32(part) % vocabulary_tokens for part in parts]
 
 
 def output_key(prompt_ids: Sequence[int], seed: int | None) -> bytes:
-    """What the output depends on, in 16 bytes. seed None: temperature 0, where no seed counts."""
+    """Return 16 bytes that determine the output. seed None: temperature 0, where the seed has no effect."""
     state = hashlib.blake2b(struct.pack(f"<{len(prompt_ids)}I", *prompt_ids), digest_size=16)
     if seed is not None:
         state.update(seed.to_bytes(8, "little", signed=True))
@@ -72,9 +72,9 @@ def output_key(prompt_ids: Sequence[int], seed: int | None) -> bytes:
 
 
 def vector(text: str, dim: int) -> list[float]:
-    """A vector of length one that depends on `text` alone; dim >= 1 floats."""
+    """Return a vector of length one that depends on `text` alone; dim >= 1 floats."""
     raw = hashlib.shake_256(text.encode("utf-8", "surrogatepass")).digest(4 * dim)
-    # Halves between integers: no component is 0, so the length never is.
+    # The half keeps each component, and so the length, from being 0.
     numbers = [number + 0.5 for number in struct.unpack(f"<{dim}i", raw)]
     length = math.hypot(*numbers)
     return [number / length for number in numbers]
@@ -92,7 +92,7 @@ class TokenSource:
         self._ids: list[int] = []
 
     def tokens(self, start: int, stop: int) -> list[int]:
-        """Ids of the tokens start ≤ i < stop."""
+        """Return the ids of the tokens start ≤ i < stop."""
         found: list[int] = []
         while start < stop:
             sentence, slot = divmod(start, _SENTENCE_TOKENS)
@@ -114,7 +114,7 @@ class TokenSource:
 
 
 class StopScreen:
-    """Lets text through, but nothing that is or may yet become a stop string."""
+    """Passes text on, and holds back any that is or may become a stop string."""
 
     __slots__ = ("_held_chars", "_hold_chars", "_includes", "_keep_chars", "_stops", "_tail", "is_stopped")
 
@@ -124,11 +124,11 @@ class StopScreen:
         self._keep_chars = max(map(len, stops), default=1) - 1  # a stop string may begin in these
         self._hold_chars = 0 if includes_stop else self._keep_chars
         self._tail = ""
-        self._held_chars = 0  # the end of _tail, not let through yet
+        self._held_chars = 0  # characters at the end of _tail that are held back
         self.is_stopped = False
 
     def add(self, text: str, *, may_stop: bool) -> str:
-        """What may be shown, now that `text` has come. Only stop strings that end in `text` count."""
+        """Take `text` and return the text that may be shown now. Only stop strings that end in `text` count."""
         first = len(self._tail) - self._held_chars
         whole = self._tail + text
         if may_stop and text:
@@ -143,17 +143,17 @@ class StopScreen:
 
     @property
     def held(self) -> str:
-        """Text that came and may not be shown yet."""
+        """The text that is held back."""
         return self._tail[len(self._tail) - self._held_chars :]
 
     def flush(self) -> str:
-        """What was held back, at the end of an output that no stop string ended."""
+        """Return the text that is held back, at the end of an output that no stop string ended."""
         held = self.held
         self._held_chars = 0
         return held
 
     def _find(self, whole: str, old_chars: int) -> tuple[int, int] | None:
-        """Begin and end of the stop string that ends first; of equals, the first listed."""
+        """Return begin and end of the stop string that ends first; among equals, the first listed."""
         best: tuple[int, int] | None = None
         for stop in self._stops:
             begin = whole.find(stop, max(0, old_chars + 1 - len(stop)))
@@ -164,24 +164,24 @@ class StopScreen:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Everything an output depends on."""
+    """All values that determine an output."""
 
-    key: bytes  # 16 bytes, of output_key
+    key: bytes  # 16 bytes, from output_key
     vocabulary_tokens: int  # >= len(PIECES)
-    most_tokens: int  # n >= 1: the output ends "length" here
-    min_tokens: int = 0  # no stop counts in the first of these
+    most_tokens: int  # n >= 1; the output ends here with "length"
+    min_tokens: int = 0  # no stop counts before so many tokens
     stops: tuple[str, ...] = ()
     stop_token_ids: frozenset[int] = frozenset()
     includes_stop: bool = False
 
 
 class Writer:
-    """One output as it grows, from its first token or from where an earlier attempt left it."""
+    """Writes one output, from its first token or from the end of an earlier attempt."""
 
     __slots__ = ("_carry", "_plan", "_screen", "_source", "count", "finish_reason")
 
     def __init__(self, plan: Plan, token_ids: Sequence[int] = (), text: str = "") -> None:
-        """Stand behind `token_ids`, of which `text` was shown; reads no further than a stop among them.
+        """Continue after `token_ids`, of which `text` was shown; a stop among them ends the output.
 
         Raises:
             ValueError: these tokens cannot have shown this text.
@@ -196,10 +196,10 @@ class Writer:
             whole += self._screen.flush()
         if not whole.startswith(text):
             raise ValueError(f"{len(token_ids)} tokens cannot have shown these {len(text)} characters")
-        self._carry = whole[len(text) :]  # made, and lost on its way
+        self._carry = whole[len(text) :]  # made by the earlier attempt, but never shown
 
     def write(self, most_tokens: int) -> tuple[str, list[int]]:
-        """Make up to `most_tokens` more; return what is newly shown, and their ids. None follow the end."""
+        """Write up to `most_tokens` more; return the newly shown text and the new ids. None follow the end."""
         stop = min(self.count + most_tokens, self._plan.most_tokens)
         fresh = self._source.tokens(self.count, stop) if self.finish_reason is None else []
         before = self.count

@@ -1,6 +1,6 @@
-"""What the engine asks of vLLM, in vLLM's own types. Its versions differ here, and nowhere else is it seen.
+"""The calls of vLLM's AsyncLLM, in vLLM's own types. Only this module handles the differences between its versions.
 
-Owned by a VllmEngine, made after vLLM was imported.
+A VllmEngine creates the `VllmApi` after it has imported vLLM.
 """
 
 from collections.abc import AsyncGenerator, Sequence
@@ -30,23 +30,23 @@ class VllmApi:
         self.version: str = vllm.__version__
 
     def generate(self, attempt: VllmAttempt, request_id: str) -> AsyncGenerator[Any, None]:
-        """vLLM's outputs for an attempt, each with the text and ids that are new.
+        """Return vLLM's outputs for an attempt, each with the new text and ids.
 
         Raises:
-            One of VllmErrors: here, or when the first output is asked for.
+            One of VllmErrors: in this call, or on the first output.
         """
         arguments = attempt.arguments
         prompt: dict[str, Any] = {"type": "token", "prompt_token_ids": attempt.prompt_ids}
         if structure := arguments.get("structured_outputs"):
             arguments = arguments | {"structured_outputs": self._structure(**structure)}
-            # A prompt without a type is taken in by a thread of vLLM's; it compiles the grammar on the way.
+            # A prompt without a type goes through a thread of vLLM's, which also compiles the grammar.
             del prompt["type"]
         params = self._sampling_params(**arguments, **self._constants)
         stream: AsyncGenerator[Any, None] = self._llm.generate(prompt, params, request_id)
         return stream
 
     async def embed(self, token_ids: list[int], request_id: str) -> list[float] | None:
-        """The vector of one prompt; None: vLLM broke the request off."""
+        """Return the vector of one prompt; None: vLLM aborted the request."""
         prompt = {"type": "token", "prompt_token_ids": token_ids}
         vector: list[float] | None = None
         async for output in self._llm.encode(prompt, self._pooling_params(task="embed"), request_id):
@@ -54,10 +54,10 @@ class VllmApi:
         return vector or None
 
     async def describe(self, model: str, prompts: Prompts) -> EngineInfo:
-        """What the loaded model is and can do.
+        """Return the loaded model's tasks and limits.
 
         Raises:
-            ConfigError: nothing that the mesh could serve.
+            ConfigError: the model has no task that the mesh serves.
         """
         tasks = set(await self._llm.get_supported_tasks())
         if not tasks & {"generate", "embed"}:
@@ -74,16 +74,16 @@ class VllmApi:
         )
 
     def eos_ids(self, tokenizer: Any) -> frozenset[int]:
-        """Every token id that ends an answer of this model by itself."""
+        """Return every token id that ends an answer of this model without a request's stop ids."""
         configured = self._llm.model_config.try_get_generation_config().get("eos_token_id")
         more: Sequence[int | None] = configured if isinstance(configured, list) else [configured]
         found = (getattr(tokenizer, "eos_token_id", None), *more)
         return frozenset(token_id for token_id in found if token_id is not None)
 
     async def abort(self, request_ids: list[str]) -> None:
-        """End these requests; whoever reads one gets a last output with the finish reason "abort"."""
+        """Abort these requests; the reader of each gets a last output with the finish reason "abort"."""
         await self._llm.abort(request_ids)
 
     async def ping(self) -> None:
-        """Have the core's own loop answer."""
+        """Wait for an answer of the core's own loop."""
         await self._llm.is_paused()

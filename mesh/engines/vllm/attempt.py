@@ -1,4 +1,4 @@
-"""Pure: one attempt at a job as vLLM shall run it, or its end if earlier attempts left nothing to do."""
+"""Plans one attempt at a job for vLLM, or its end if earlier attempts left nothing to do. Pure."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -13,13 +13,13 @@ from mesh.protocol.validate import stop_strings
 
 @dataclass(frozen=True, slots=True)
 class VllmAttempt:
-    """What to ask of vLLM, and what to make of its answer."""
+    """The input of one vLLM request, and the way to read its output."""
 
-    prompt_ids: list[int]  # with the earlier output behind the request's own prompt
+    prompt_ids: list[int]  # the request's prompt, then the earlier output
     arguments: dict[str, Any]  # of SamplingParams
-    tail: ResumeTail | None = None  # makes the text, where vLLM cannot
-    finish: str | None = None  # the earlier output already is the whole answer: there is nothing to ask
-    text: str = ""  # what the earlier output has not shown of it yet
+    tail: ResumeTail | None = None  # makes the text where vLLM cannot
+    finish: str | None = None  # set: the earlier output is the whole answer, so vLLM is not called
+    text: str = ""  # with `finish`: the end of the text, not shown yet
 
 
 def attempt_of(
@@ -34,11 +34,11 @@ def attempt_of(
     """Plan the attempt.
 
     Args:
-        prompt_ids: of the request alone, shorter than `max_model_len`.
-        arguments: of `sampling_arguments`, the earlier output taken into account; changed here.
+        prompt_ids: the request's own prompt, shorter than `max_model_len`.
+        arguments: from `sampling_arguments`, with the earlier output taken into account; changed in place.
 
     Raises:
-        EngineFailedError: the earlier output cannot be continued; `resume_index` would have said 0.
+        EngineFailedError: the earlier output cannot be continued; `resume_index` returns 0 for it.
     """
     request, earlier = work.request, list(work.token_ids)
     room = max_model_len - len(prompt_ids) - len(earlier)
@@ -54,6 +54,6 @@ def attempt_of(
         if decoder is None:
             raise EngineFailedError("this tokenizer's output cannot be continued under stop strings")
         tail, text, finish = tail_of(request, decoder, prompt_ids, earlier, work.text, finish)
-        del arguments["stop"]  # a stop string may have begun in the earlier output, where vLLM does not look
+        del arguments["stop"]  # a stop string may begin in the earlier output, and vLLM does not search there
         arguments["detokenize"] = False
     return VllmAttempt(prompt_ids + earlier, arguments, tail, finish, text)

@@ -1,6 +1,6 @@
-"""vLLM's AsyncLLM in this process as an Engine of the mesh; its engine core is a child process.
+"""An `Engine` on vLLM's AsyncLLM. AsyncLLM runs in this process, and its engine core in a child process.
 
-The worker calls it as mesh.engines.base says. vLLM is imported by `start()`, in a thread.
+The contract is in mesh.engines.base. `start()` imports vLLM in a thread.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ __all__ = ["VllmEngine", "VllmLoad", "VllmSettings", "parse_engine_args"]
 
 _log = logging.getLogger("mesh.engines")
 
-# An abort is one message to the core; a core that does not even take it is beyond help.
+# An abort is one message to the core; a core that does not take it in this time is dead.
 ABORT_TIMEOUT_S = 1.0
 # Inputs of one embeddings request that run side by side; more would keep other jobs waiting.
 EMBED_WINDOW = 32
@@ -35,17 +35,17 @@ EMBED_WINDOW = 32
 
 @dataclass(frozen=True, slots=True)
 class VllmLoad:
-    """What the engine does now, and the tokens it counted since it started."""
+    """The engine's current load, and its token counters since the start."""
 
     running: int = 0  # calls in flight that have made output
-    waiting: int = 0  # calls in flight that have not
+    waiting: int = 0  # calls in flight without output so far
     prompt_tokens: int = 0
-    cached_tokens: int = 0  # of the prompt tokens, found in the prefix cache
+    cached_tokens: int = 0  # prompt tokens found in the prefix cache
     output_tokens: int = 0
 
 
 class VllmEngine:
-    """One model served by vLLM. Needs `mesh install vllm`."""
+    """Serves one model with vLLM. Needs `mesh install vllm`."""
 
     # Set by `start`.
     _llm: Any = None  # AsyncLLM
@@ -59,12 +59,12 @@ class VllmEngine:
         self._settings = settings
         self._info = EngineInfo(name="vllm", version="", model=settings.model, capacity=0, max_model_len=0)
         self._is_started = False
-        self._others: frozenset[int] = frozenset()  # cores of other engines in this process
+        self._others: frozenset[int] = frozenset()  # pids of the cores of other engines in this process
         self._cancelled = threading.Event()
         self._loading: asyncio.Future[tuple[Any, VllmErrors]] | None = None
         self._stopping: asyncio.Future[None] | None = None
-        self._dead = "the engine was not started"  # why it serves nobody; "": it serves
-        self._calls: dict[str, bool] = {}  # vLLM's request id to whether it has made output
+        self._dead = "the engine was not started"  # why it does not serve; "": it serves
+        self._calls: dict[str, bool] = {}  # vLLM's request id → whether it has made output
         self._load = VllmLoad()
 
     def __repr__(self) -> str:
@@ -76,26 +76,26 @@ class VllmEngine:
         return self._info
 
     def load(self) -> VllmLoad:
-        """How busy the engine is, as this side of it knows."""
+        """Return the load as counted in this process."""
         running = sum(self._calls.values())
         return replace(self._load, running=running, waiting=len(self._calls) - running)
 
     def gauges(self) -> EngineGauges:
-        """How busy the core is, if the settings ask for that; else what this side of it knows."""
+        """Return the core's own load figures if the settings ask for them, else the load counted in this process."""
         kept, load = self._settings.gauges, self.load()
         if kept is None or self._dead:
             return EngineGauges(load.running, load.waiting)
         return kept.read()
 
     async def start(self) -> None:
-        """Load vLLM and the model in a thread, and make one token."""
+        """Load vLLM and the model in a thread, then generate one token."""
         if self._is_started:
             raise RuntimeError("an engine starts once; make a new one")
         self._is_started = True
         self._others = running_cores()
         self._loading = asyncio.ensure_future(asyncio.to_thread(build, self._settings, self._cancelled))
         try:
-            # Cancelled here, the thread goes on; `stop` waits for it and ends what it made.
+            # After a cancellation the thread continues; `stop` waits for it and ends its engine.
             self._llm, self._errors = await asyncio.shield(self._loading)
         except StartCancelled:
             raise EngineDeadError("the engine was stopped while it started") from None
@@ -110,7 +110,7 @@ class VllmEngine:
             raise EngineDeadError(f"vLLM broke while it started: {error!r}") from error
 
     async def generate(self, work: Work) -> AsyncGenerator[Chunk, None]:
-        """Run one attempt; see mesh.engines.base."""
+        """Run one attempt, as mesh.engines.base specifies."""
         n_prompt, attempt = await self._prepare(work)
         if attempt.finish is not None:
             yield Chunk(attempt.text, (), attempt.finish, n_prompt)
@@ -147,7 +147,7 @@ class VllmEngine:
                 await self._abandon(stream, job)
 
     async def embed(self, work: Work) -> Embedding:
-        """One vector for each string of the input, in order; see mesh.engines.base."""
+        """Return one vector for each string of the input, in order."""
         self._check_serves(work.request)
         inputs = await self._prompts.inputs(work.request)
         vectors: list[list[float]] = []
@@ -160,37 +160,37 @@ class VllmEngine:
                         for index, ids in window
                     ]
                 vectors += [task.result() for task in tasks]
-        except ExceptionGroup as failures:  # one is enough; it cancelled the others
+        except ExceptionGroup as failures:  # the first failure cancelled the other calls
             raise failures.exceptions[0] from None
         n_tokens = sum(map(len, inputs))
         self._count(n_tokens, 0, 0)
         return Embedding(vectors, n_tokens)
 
     def resume_index(self, request: Request, token_ids: Sequence[int], text: str) -> int:
-        """How many of `token_ids` a continuation can stand on; see mesh.engines.base."""
+        """Return how many of `token_ids` an exact continuation can keep."""
         return resume_index(request, token_ids, text, self._decoder, stop_ids_of(request, self._eos_ids))
 
     async def probe(self, timeout_s: float) -> None:
-        """Make the core answer: vLLM's own health check reads flags that a wedged core leaves good."""
+        """Check that the core answers. vLLM's own health check only reads flags, and a hung core leaves them good."""
         self._check_alive()
         try:
             await asyncio.wait_for(self._api.ping(), timeout_s)
         except TimeoutError:
-            await self._condemn(f"vLLM's engine core gave no sign of life for {timeout_s:g} s")
+            await self._condemn(f"vLLM's engine core did not answer within {timeout_s:g} s")
             raise EngineDeadError(self._dead) from None
-        except Exception as error:  # also the bare Exception of a core that shuts down on a signal of its own
+        except Exception as error:  # a core that a signal shuts down raises a bare Exception
             await self._condemn(f"vLLM's engine core is dead: {error!r}")
             raise EngineDeadError(self._dead) from error
 
     async def stop(self) -> None:
-        """End the core and every call; at any time, and again."""
+        """End the core and every call. May be called at any time, and more than once."""
         self._cancelled.set()
         if self._stopping is None:
             self._stopping = asyncio.ensure_future(self._shut_down())
         await asyncio.shield(self._stopping)
 
     async def _prepare(self, work: Work) -> tuple[int, VllmAttempt]:
-        """The prompt's length and the attempt; every refusal that does not need vLLM comes from here."""
+        """Return the prompt's length and the attempt. Raises every refusal that does not need vLLM."""
         request = work.request
         self._check_serves(request)
         prompts = self._prompts
@@ -205,7 +205,7 @@ class VllmEngine:
             eos_ids=self._eos_ids,
             decoder=self._decoder,
         )
-        self._check_alive()  # once more: a prompt can take a while, and a dead vLLM would not answer
+        self._check_alive()  # again: tokenizing can take long, and a dead vLLM would never answer
         return len(prompt_ids), attempt
 
     async def _embed_one(self, request_id: str, token_ids: list[int], request: Request) -> list[float]:
@@ -240,8 +240,8 @@ class VllmEngine:
         return mapped
 
     def _broken_off(self, how: str) -> MeshError:
-        """vLLM ended a job that nobody asked it to end: a core that got a signal, or an engine given up."""
-        return EngineDeadError(self._dead) if self._dead else EngineFailedError(f"vLLM broke it off: {how}")
+        """Return the error for a job that vLLM ended by itself: its core got a signal, or the engine is dead."""
+        return EngineDeadError(self._dead) if self._dead else EngineFailedError(f"vLLM aborted the request: {how}")
 
     def _count(self, prompt_tokens: int, cached_tokens: int, output_tokens: int) -> None:
         before = self._load
@@ -252,7 +252,7 @@ class VllmEngine:
         )
 
     async def _abandon(self, stream: AsyncGenerator[Any, None], job: str) -> None:
-        """Free the slot of a call that ended early. vLLM aborts on closing, unless it was still adding it."""
+        """Free the slot of a call that ended early. Closing aborts the request, unless vLLM was still adding it."""
         await stream.aclose()
         if not self._dead:
             await self._abort([job])
@@ -262,7 +262,7 @@ class VllmEngine:
             await asyncio.wait_for(self._api.abort(request_ids), ABORT_TIMEOUT_S)
 
     async def _warm_up(self) -> None:
-        """One token, so that what breaks in the first step breaks here."""
+        """Generate one token, so that a failure of the first step fails the start."""
         self._dead = ""
         if self._info.generates:
             request = Request(prompt_token_ids=[0], max_tokens=1, temperature=0)
@@ -273,12 +273,12 @@ class VllmEngine:
         self._load = VllmLoad()
 
     async def _condemn(self, reason: str) -> None:
-        """Give the core up: whoever waits for it learns so now."""
+        """Mark the core as dead, end its calls, and kill its processes."""
         _log.error("%s", reason, extra={"event": "engine_dead"})
         self._dead = self._dead or reason
         await self._abort(list(self._calls))
         for process in core_processes(self._llm):
-            process.kill()  # a suspended or wedged core does not hear a softer signal
+            process.kill()  # a suspended or hung core does not react to another signal
 
     async def _shut_down(self) -> None:
         self._dead = self._dead or "the engine was stopped"

@@ -1,7 +1,7 @@
-"""vLLM's exceptions in the words of the mesh. Used by mesh.engines.vllm.engine and mesh.engines.vllm.prompt.
+"""Maps vLLM's exceptions to the mesh's errors.
 
-The bases moved between versions: up to 0.24 a bad request is a ValueError, from 0.28 a VLLMClientError
-that is none. So classes are looked up by name, after vLLM was imported.
+Their base classes changed between versions. Up to 0.24 a bad request is a ValueError. From 0.28 it is a
+VLLMClientError, which is no ValueError. So the classes are looked up by name, after vLLM was imported.
 """
 
 import importlib
@@ -11,9 +11,9 @@ from mesh.engines.vllm.params import checked_fields
 from mesh.errors import EngineDeadError, EngineFailedError, InvalidRequestError, MeshError, TooLargeError
 
 _TOO_LONG = ("input_tokens", "input_text", "max_total_tokens")  # vLLM's words for a prompt that does not fit
-_MAX_REASON_CHARS = 500  # vLLM quotes the value it refused, and a value can be a whole grammar
+_MAX_REASON_CHARS = 500  # vLLM quotes the refused value, which can be a whole grammar
 
-# What vLLM trips over when a request's value is of a kind it does not expect.
+# Raised inside vLLM by a request's value of an unexpected kind.
 _MOSTLY_CLIENT: tuple[type[Exception], ...] = (ArithmeticError, AttributeError, LookupError)
 
 
@@ -22,7 +22,7 @@ class VllmErrors:
     """The exception classes of the installed vLLM."""
 
     client: tuple[type[Exception], ...]  # the request is at fault
-    busy: tuple[type[Exception], ...]  # its admission control refused; it carries an HTTP status
+    busy: tuple[type[Exception], ...]  # vLLM's admission control refused; the exception has an HTTP status
     generate: tuple[type[Exception], ...]  # one request failed; the cause is chained
     dead: tuple[type[Exception], ...]  # the engine core is gone
 
@@ -39,15 +39,15 @@ class VllmErrors:
 
     @property
     def all(self) -> tuple[type[Exception], ...]:
-        """Whatever a call of the engine may raise."""
+        """Every class that a call of the engine may raise."""
         return (*self.dead, *self.generate, *self.busy, *self.client)
 
     def mapped(self, error: Exception, *, field: str, has_output: bool) -> MeshError:
-        """The mesh's error for one of vLLM's.
+        """Return the mesh's error for an exception of vLLM's.
 
         Args:
-            field: blamed where vLLM names none.
-            has_output: the request was good enough to produce output, so it is not at fault any more.
+            field: the field to name where vLLM names none.
+            has_output: the request has produced output, so it is not at fault.
         """
         if isinstance(error, self.dead):
             return EngineDeadError("vLLM's engine core died")

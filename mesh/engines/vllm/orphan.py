@@ -1,8 +1,8 @@
-"""Ends vLLM's processes when the worker that started them is gone, however it went.
+"""Ends vLLM's processes when the worker that started them is gone, for any reason.
 
-A worker that is SIGKILLed cannot clean up, and vLLM's engine core then lives on for minutes with the model
-in memory. `mesh.engines.vllm.start` opens `guarded_children()` around the start of an engine; vLLM itself
-calls `guard_vllm_process` in each of its processes (the entry point in pyproject.toml).
+A worker that gets SIGKILL cannot clean up. vLLM's engine core then runs on for minutes, with the model in memory.
+`mesh.engines.vllm.start` opens `guarded_children()` around the start of an engine. vLLM calls `guard_vllm_process` in
+each of its processes, through the entry point in pyproject.toml.
 """
 
 import contextlib
@@ -13,23 +13,23 @@ import threading
 import time
 from collections.abc import Iterator
 
-# In the environment of a spawned child: the pid of its worker. Absent where no worker is starting an engine,
-# so that a vLLM that has nothing to do with the mesh is left alone.
+# In the environment of a spawned child: the pid of its worker. Set only while a worker starts an engine, so that a
+# vLLM outside the mesh is left alone.
 OWNER_VARIABLE = "MESH_ENGINE_OWNER"
 # Only where the kernel offers no pidfd to wait on (macOS, Linux before 5.3).
 FALLBACK_POLL_S = 0.25
 
 
 class _Fork:
-    """What a forked child must know; it can inherit a module's memory but no argument."""
+    """State for a forked child: it inherits a module's memory, but takes no argument."""
 
-    is_registered = False  # a fork handler cannot be taken back, so there is one per process
-    owner_pid = 0  # 0: no engine is starting, the fork is somebody else's
+    is_registered = False  # a fork handler cannot be removed, so each process registers one
+    owner_pid = 0  # 0: no engine is starting, so a fork is not vLLM's
 
 
 @contextlib.contextmanager
 def guarded_children() -> Iterator[None]:
-    """Guard every process started inside: forked and spawned, and all their descendants."""
+    """Guard every process that is started inside the block, forked or spawned, and all its descendants."""
     if not _Fork.is_registered:
         os.register_at_fork(after_in_child=_guard_forked_child)
         _Fork.is_registered = True
@@ -60,7 +60,7 @@ def _watch(owner_pid: int) -> None:
 
 def _exit_with(owner_pid: int) -> None:
     _wait_gone(owner_pid)
-    # Not SIGTERM: vLLM would drain, and nobody is left to read what it makes.
+    # Not SIGTERM: vLLM would drain, and no process is left to read its output.
     os.kill(os.getpid(), signal.SIGKILL)
 
 

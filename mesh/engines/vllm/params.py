@@ -1,8 +1,8 @@
-"""A Request in vLLM's words, and what of an interrupted answer can be kept. Pure.
+"""Translates a Request into vLLM's arguments, and decides which interrupted answers can be continued. Pure.
 
-Types are checked here once more, by msgspec and against the types of `Request` itself: a Request made in
-Python was never decoded, and one wrong type (`max_tokens=2.5`) passes vLLM's constructor, kills the input
-thread of its engine core, and hangs every later request without an error.
+msgspec checks the types again here, against those of `Request` itself, because a Request made in Python was never
+decoded. One wrong type (`max_tokens=2.5`) passes vLLM's constructor and kills the input thread of its engine core.
+Every later request then hangs without an error.
 """
 
 import re
@@ -43,24 +43,24 @@ _MAPPED = (
 _INPUTS = ("prompt", "messages", "prompt_token_ids", "input")
 _TOKEN_LISTS = ("stop_token_ids", "allowed_token_ids")
 
-# A Request may leave the seed open, an attempt may not: every one must draw alike.
+# A Request may omit the seed. An attempt may not, because all attempts must draw the same tokens.
 _HINTS = get_type_hints(Request, include_extras=True) | {"seed": Int64}
 _Checked: Any = msgspec.defstruct("_Checked", [(name, _HINTS[name]) for name in _COPIED + _MAPPED])
 _AT = re.compile(r" - at (?:`key` in )?`\$\.?(?P<field>[^`\[.]*)[^`]*`$")
 
-# vLLM takes a seed of -1 for "none given", and would draw anew in every attempt.
+# vLLM reads a seed of -1 as no seed, and would draw other tokens in every attempt.
 _SEED_INSTEAD_OF_MINUS_ONE = 2**63 - 1
 
 
 def sampling_arguments(request: Request, seed: int, *, n_before: int = 0) -> dict[str, Any]:
-    """Arguments of vLLM's SamplingParams, `structured_outputs` as a dict of its own arguments.
+    """Return arguments for vLLM's SamplingParams, `structured_outputs` as a dict of its own arguments.
 
     Args:
         seed: of the job; int64.
-        n_before: output tokens that stand from earlier attempts; they count towards the limits.
+        n_before: output tokens kept from earlier attempts; they count towards the limits.
 
     Raises:
-        InvalidRequestError: a value has the wrong type; names the field.
+        InvalidRequestError: a value has the wrong type; the error names the field.
     """
     values = {name: getattr(request, name) for name in _COPIED + _MAPPED}
     values["seed"] = seed
@@ -70,7 +70,7 @@ def sampling_arguments(request: Request, seed: int, *, n_before: int = 0) -> dic
     arguments["min_tokens"] = max(0, checked.min_tokens - n_before)
     arguments["temperature"] = 1.0 if checked.temperature is None else checked.temperature
     arguments["top_k"] = max(0, checked.top_k)
-    if arguments["temperature"] > 0:  # a greedy request with a seed costs a random generator it never uses
+    if arguments["temperature"] > 0:  # for a greedy request, vLLM would make a random generator and never use it
         arguments["seed"] = _SEED_INSTEAD_OF_MINUS_ONE if checked.seed == -1 else checked.seed
     if stops := stop_strings(checked):
         arguments["stop"] = list(stops)
@@ -82,10 +82,10 @@ def sampling_arguments(request: Request, seed: int, *, n_before: int = 0) -> dic
 
 
 def checked_input(request: Request) -> str | list[dict[str, str]] | list[int] | list[str]:
-    """The request's one input with its type assured: messages as dicts, `input` as a list.
+    """Return the request's one input, its type checked: messages as dicts, `input` as a list.
 
     Raises:
-        InvalidRequestError: a value has the wrong type; names the field.
+        InvalidRequestError: a value has the wrong type; the error names the field.
     """
     if request.prompt is not None:
         prompt: str = _convert(request.prompt, str, "prompt")
@@ -102,27 +102,30 @@ def checked_input(request: Request) -> str | list[dict[str, str]] | list[int] | 
 
 
 def checked_fields() -> frozenset[str]:
-    """The fields of a Request that reach vLLM as sampling parameters."""
+    """Return the fields of a Request that reach vLLM as sampling parameters."""
     return frozenset(_COPIED + _MAPPED)
 
 
 def input_field(request: Request) -> str:
-    """The name of the field that holds the request's input."""
+    """Return the name of the field with the request's input."""
     return next(name for name in _INPUTS if getattr(request, name) is not None)
 
 
 def blamed_field(request: Request) -> str:
-    """The field at fault when vLLM refuses and names none: of all that is left to it, a grammar can be wrong."""
+    """Return the field to name when vLLM refuses a request and names none.
+
+    A grammar is the only other value that vLLM alone checks; without one, the input is at fault.
+    """
     if request.structured_outputs is not None:
         return "structured_outputs"
     return "response_format" if structure_of(request) is not None else input_field(request)
 
 
 def check_limits(request: Request, *, vocab_size: int, max_model_len: int) -> None:
-    """Refuse what this model cannot honour, whatever the prompt.
+    """Refuse parameters that this model cannot serve with any prompt.
 
     Raises:
-        InvalidRequestError: a token id outside the vocabulary, or more output than the context can hold.
+        InvalidRequestError: a token id is outside the vocabulary, or `max_tokens` is more than the context.
     """
     if request.max_tokens is not None and request.max_tokens > max_model_len:
         raise InvalidRequestError(
@@ -135,10 +138,11 @@ def check_limits(request: Request, *, vocab_size: int, max_model_len: int) -> No
 
 
 def check_prompt(token_ids: Sequence[int], *, n_output: int, vocab_size: int, max_model_len: int, field: str) -> None:
-    """Refuse a prompt that leaves no room for `n_output` tokens, or names tokens the model lacks.
+    """Refuse a prompt that is empty, leaves no room for `n_output` tokens, or has ids outside the vocabulary.
 
     Raises:
-        InvalidRequestError, TooLargeError: with the numbers.
+        InvalidRequestError: the prompt has no ids, or an id outside the vocabulary.
+        TooLargeError: prompt and output do not fit the context; the message has the numbers.
     """
     if not token_ids:
         raise InvalidRequestError("the model's tokenizer makes no tokens of it", field=field)
@@ -151,10 +155,10 @@ def check_prompt(token_ids: Sequence[int], *, n_output: int, vocab_size: int, ma
 
 
 def is_continuable(request: Request) -> bool:
-    """Whether the prompt with k output tokens behind it makes the same token k + 1 as an unbroken run.
+    """Return whether the prompt plus k output tokens yields the same token k + 1 as an unbroken run.
 
-    Greedy only: a seeded generator starts anew in the continuation. A grammar starts anew too, presence and
-    frequency penalties and bad words look at output tokens alone, and those are prompt tokens now.
+    Only greedy requests do: in a continuation, a seeded generator starts again, and so does a grammar. Presence and
+    frequency penalties and bad words look at output tokens only, and a continuation has these in its prompt.
     """
     return (
         request.temperature == 0
@@ -166,9 +170,10 @@ def is_continuable(request: Request) -> bool:
 
 
 def finish_of(request: Request, token_ids: Sequence[int], stop_ids: Collection[int]) -> str | None:
-    """Why vLLM ended the answer after these output tokens, stop strings apart; None: it would go on.
+    """Return why vLLM ends the answer after these output tokens, apart from stop strings; None: it continues.
 
-    `stop_ids`: the ids that end this request, from `stop_ids_of`.
+    Args:
+        stop_ids: the ids that end this request, from `stop_ids_of`.
     """
     if token_ids and token_ids[-1] in stop_ids:
         return "stop"
@@ -176,17 +181,17 @@ def finish_of(request: Request, token_ids: Sequence[int], stop_ids: Collection[i
 
 
 def stop_ids_of(request: Request, eos_ids: Collection[int]) -> frozenset[int]:
-    """The token ids that end this request; `eos_ids` are the model's own."""
+    """Return the token ids that end this request; `eos_ids` are the model's own."""
     own = frozenset(request.stop_token_ids or ())
     return own if request.ignore_eos else own | frozenset(eos_ids)
 
 
 @dataclass(slots=True)
 class StopScan:
-    """Output text under stop strings, kept as vLLM's detokenizer keeps it, token by token.
+    """Output text under stop strings, kept token by token as in vLLM's detokenizer.
 
-    vLLM holds the last characters back, so token ids run ahead of the text, and a stop string can begin
-    before an interruption and end after it. A continuation therefore scans from the first output token.
+    vLLM holds the last characters back, so token ids run ahead of the text. A stop string can begin before an
+    interruption and end after it. So a continuation scans from the first output token.
     """
 
     stops: tuple[str, ...]
@@ -194,7 +199,7 @@ class StopScan:
     min_tokens: int
     text: str = ""
     n_tokens: int = 0
-    n_shown: int = 0  # characters of `text` already handed out
+    n_shown: int = 0  # characters of `text` that `take` has returned
 
     @classmethod
     def of(cls, request: Request) -> "StopScan":
@@ -202,11 +207,11 @@ class StopScan:
 
     @property
     def held_chars(self) -> int:
-        """How many characters stay back while the answer goes on."""
+        """The number of characters that are held back until the answer ends."""
         return 0 if self.keeps_stop else max(map(len, self.stops), default=1) - 1
 
     def add(self, piece: str) -> bool:
-        """Take one more token's text; True: it completed a stop string, and `text` ends there."""
+        """Append one token's text; return True if it completes a stop string, and end `text` there."""
         self.n_tokens += 1
         searched = len(self.text)
         self.text += piece
@@ -223,7 +228,7 @@ class StopScan:
         return True
 
     def take(self, *, is_finished: bool) -> str:
-        """The text that can be shown now and was not before."""
+        """Return the text that can be shown now and was not returned before."""
         end = len(self.text) if is_finished else len(self.text) - self.held_chars
         if end <= self.n_shown:
             return ""
@@ -235,7 +240,7 @@ class StopScan:
 def _convert(value: Any, kind: Any, field: str | None = None) -> Any:
     try:
         return msgspec.convert(msgspec.to_builtins(value), kind, strict=True)
-    except (TypeError, RecursionError) as error:  # an object that no wire format could have carried
+    except (TypeError, RecursionError) as error:  # an object that the wire format cannot carry
         raise InvalidRequestError(f"is not plain data: {error}", field=field) from None
     except msgspec.ValidationError as error:
         match = _AT.search(str(error))

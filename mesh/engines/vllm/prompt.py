@@ -1,6 +1,6 @@
-"""What a Request asks, as token ids of the model: plain text, a chat through its template, or ids as given.
+"""Turns a Request's input into token ids of the model: plain text, a chat through its template, or the given ids.
 
-Owned by a VllmEngine; called once for each attempt, before vLLM sees it.
+A VllmEngine owns one `Prompts` and calls it once for each attempt, before it calls vLLM.
 """
 
 import asyncio
@@ -14,19 +14,19 @@ from mesh.engines.vllm.params import check_prompt, checked_input
 from mesh.errors import ConfigError, TooLargeError, UnsupportedError
 from mesh.protocol.messages import Request
 
-# Below this, tokenising takes less than the two thread switches that would take it off the loop.
+# Up to this length, tokenizing takes less time than two thread switches, so it runs on the event loop.
 INLINE_CHARS = 4096
 
 
 class Prompts:
-    """Tokenises for one engine. The tokenizer is vLLM's own, so ids are the ones vLLM would make."""
+    """Tokenizes for one engine, with vLLM's own tokenizer, so the ids are the ones that vLLM would make."""
 
     def __init__(self, engine: Any, errors: VllmErrors) -> None:
         self._renderer = getattr(engine, "renderer", None)
         self._tokenizer = engine.get_tokenizer()
         if self._tokenizer is None:
             raise ConfigError("the engine was started without a tokenizer", key="skip_tokenizer_init")
-        # Tokenizers of Hugging Face keep state in a call, so the thread gets one of its own.
+        # A Hugging Face tokenizer keeps state during a call, so the thread gets a copy.
         self._threads_tokenizer = copy.deepcopy(self._tokenizer)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="mesh-tokenizer")
         self._errors = errors
@@ -36,10 +36,10 @@ class Prompts:
         self.chats = self._has_template()
 
     async def token_ids(self, request: Request) -> list[int]:
-        """The prompt: n >= 1 ids, with room for at least one token of output.
+        """Return the prompt as n >= 1 ids, with room for at least one token of output.
 
         Raises:
-            RequestError: it has no ids, too many, or ones the model lacks.
+            RequestError: the prompt has no ids, too many, or ids outside the vocabulary.
         """
         value: Any = checked_input(request)
         if request.prompt is not None:
@@ -52,10 +52,10 @@ class Prompts:
         return ids
 
     async def inputs(self, request: Request) -> list[list[int]]:
-        """The ids of every string in `input`, in order.
+        """Return the ids of every string in `input`, in order.
 
         Raises:
-            RequestError: one of them has no ids, or too many.
+            RequestError: a string has no ids, or too many.
         """
         texts: Any = checked_input(request)
         found = await self._encode(texts, "input")
@@ -64,7 +64,7 @@ class Prompts:
         return found
 
     def close(self) -> None:
-        """End the thread; what it still does is thrown away."""
+        """End the thread, and discard its remaining work."""
         self._thread.shutdown(wait=False, cancel_futures=True)
 
     def _check(self, ids: list[int], field: str, *, n_output: int) -> None:
@@ -112,7 +112,7 @@ class Prompts:
         template = ChatParams(chat_template_kwargs={"add_generation_prompt": True, "tokenize": True})
         limits = getattr(renderer, "default_chat_tok_params", None)
         if dataclasses.is_dataclass(limits) and not isinstance(limits, type):
-            # Ours says how many tokens there are; vLLM's stops counting at the limit.
+            # vLLM's check stops counting at its limit; `_check` reports the full number of tokens.
             limits = dataclasses.replace(limits, max_total_tokens=None)
         if sum(len(message["content"]) for message in messages) <= INLINE_CHARS:
             _, prompts = renderer.render_chat([messages], template, limits)
@@ -124,12 +124,12 @@ class Prompts:
         return list(ids)
 
     def _render_by_template(self, messages: list[dict[str, str]]) -> list[int]:
-        """For a vLLM without renderers; transformers 5 answers with a dict, earlier ones with the ids."""
+        """Render a chat for a vLLM without renderers; transformers 5 returns a dict, earlier versions the ids."""
         found = self._threads_tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=True)
         return list(found["input_ids"] if hasattr(found, "keys") else found)
 
     def _has_template(self) -> bool:
         if getattr(self._tokenizer, "chat_template", None):
             return True
-        # Renderers of single model families build the chat in code.
+        # Renderers of some model families build the chat in code, without a template.
         return self._renderer is not None and type(self._renderer).__name__ != "HfRenderer"

@@ -1,7 +1,7 @@
-"""Loads vLLM and builds its AsyncLLM with what this platform needs. Called by VllmEngine, in a thread.
+"""Loads vLLM and builds its AsyncLLM with defaults for this platform. Runs in a thread.
 
-The defaults for CPU halve the start (the engine core is forked, not spawned, so torch is imported once) and
-avoid what breaks there; on a GPU vLLM's own stand. What the operator sets, here or in the environment, wins.
+On CPU the defaults halve the start: the engine core is forked, not spawned, so torch is imported once. They also avoid
+settings that fail there. On a GPU vLLM's own defaults apply. The operator's settings and environment take precedence.
 """
 
 import dataclasses
@@ -21,17 +21,17 @@ from mesh.engines.vllm.install import installed
 from mesh.engines.vllm.orphan import guarded_children
 from mesh.errors import ConfigError, EngineDeadError
 
-# A chat turn with its answer. vLLM preempts what does not fit, so a wrong guess costs time and no job.
+# A chat turn with its answer. vLLM preempts jobs that do not fit, so a wrong guess costs time but loses no job.
 EXPECTED_JOB_TOKENS = 1024
-# How long the core goes on with running requests after a SIGTERM or Ctrl-C that also reached it.
+# The core continues running requests for this long after a SIGTERM or Ctrl-C that also reached it.
 SHUTDOWN_TIMEOUT_S = 30
-# With so few cores, spinning OpenMP threads cost a small model, and every engine beside it, up to five times.
+# With so few cores, spinning OpenMP threads slow a small model, and every engine beside it, up to five times.
 FEW_CORES = 4
-CPU_KV_CACHE_BYTES = 256 << 20  # 64 small-model jobs; a laptop keeps its memory
-CPU_KV_CACHE_SEQUENCES = 4  # but at least as much as so many whole contexts take, if the machine has it
+CPU_KV_CACHE_BYTES = 256 << 20  # enough for 64 jobs of a small model, and small for a laptop
+CPU_KV_CACHE_SEQUENCES = 4  # the cache holds at least so many full contexts, if the machine has the memory
 CPU_KV_CACHE_MAX_SHARE = 0.25  # of the machine's memory
 
-# What vLLM, torch and the hub's client raise beside vLLM's own: no such model, no such device, no support.
+# Raised by vLLM, torch and the hub's client for an unknown model, a missing device or an unsupported setting.
 _CANNOT_CONFIGURE: tuple[type[Exception], ...] = (OSError, RuntimeError, ImportError, AssertionError)
 _CANNOT_START: tuple[type[Exception], ...] = (OSError, RuntimeError)
 _START_METHOD = "VLLM_WORKER_MULTIPROC_METHOD"
@@ -39,24 +39,24 @@ _START_METHOD = "VLLM_WORKER_MULTIPROC_METHOD"
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class VllmSettings:
-    """What to load, and how."""
+    """The model to load, and its settings."""
 
     model: str  # a folder, or a hub id
     max_model_len: int | None = None  # tokens, prompt and output together; None: the model's own
     engine_args: Mapping[str, object] = dataclasses.field(default_factory=dict)  # of AsyncEngineArgs
-    embed: bool | None = None  # True: vectors, False: text, None: as the model was made
-    gauges: VllmGauges | None = None  # to be kept up to date, at a little cost in each step
+    embed: bool | None = None  # True: vectors, False: text, None: the model's own task
+    gauges: VllmGauges | None = None  # updated in each step, at a small cost; None: not kept
 
 
 class StartCancelled(Exception):
-    """The engine is no longer wanted; raised between the steps of a start."""
+    """Raised between the steps of a start when `stop()` was called."""
 
 
 def parse_engine_args(pairs: Sequence[str]) -> dict[str, object]:
-    """`["max-num-seqs=64", "dtype=float16"]` as arguments: the value is JSON if it can be read as JSON.
+    """Parse pairs such as `["max-num-seqs=64", "dtype=float16"]`; a value that is not JSON is a string.
 
     Raises:
-        ConfigError: a pair has no `=`, no key, or a key that came before.
+        ConfigError: a pair has no `=` or no key, or a key is given twice.
     """
     found: dict[str, object] = {}
     for pair in pairs:
@@ -74,12 +74,12 @@ def parse_engine_args(pairs: Sequence[str]) -> dict[str, object]:
 
 
 def build(settings: VllmSettings, cancelled: threading.Event) -> tuple[Any, VllmErrors]:
-    """An AsyncLLM whose core runs, and the exceptions it raises. Blocks for seconds to minutes.
+    """Return an AsyncLLM with a running core, and the exceptions that it raises. Blocks for seconds to minutes.
 
     Raises:
         ConfigError: vLLM is missing, an argument is unknown, or the model cannot be used.
-        EngineDeadError: the core broke while starting.
-        Cancelled: `cancelled` was set; nothing is left running.
+        EngineDeadError: the core broke during the start.
+        StartCancelled: `cancelled` was set; no process is left running.
     """
     _prepare_environment(settings)
     start_method = os.environ.get(_START_METHOD)
@@ -92,15 +92,15 @@ def build(settings: VllmSettings, cancelled: threading.Event) -> tuple[Any, Vllm
         if cancelled.is_set():
             raise StartCancelled
         if start_method is None and _is_forkable(config):
-            os.environ[_START_METHOD] = "fork"  # vLLM's CPU platform set it to spawn just now
+            os.environ[_START_METHOD] = "fork"  # vLLM's CPU platform has just set it to spawn
         return _construct(config, settings, errors), errors
     finally:
-        if start_method is None:  # as it was, for the next engine of this process
+        if start_method is None:  # restored for the next engine of this process
             os.environ.pop(_START_METHOD, None)
 
 
 def capacity(config: Any) -> int:
-    """How many jobs at once make progress: as many as are scheduled and the KV cache usually holds."""
+    """Return how many jobs make progress at once: limited by the scheduler, and by the KV cache for usual jobs."""
     scheduled: int = config.scheduler_config.max_num_seqs
     cache = config.cache_config
     tokens = getattr(cache, "kv_cache_size_tokens", None)
@@ -113,13 +113,13 @@ def capacity(config: Any) -> int:
 
 
 def _prepare_environment(settings: VllmSettings) -> None:
-    """What must be set before vLLM, torch and transformers are imported."""
+    """Set the environment; must run before vLLM, torch and transformers are imported."""
     defaults = {
         "VLLM_LOGGING_LEVEL": "ERROR",
-        "VLLM_LOGGING_STREAM": "ext://sys.stderr",  # stdout is the command's own
+        "VLLM_LOGGING_STREAM": "ext://sys.stderr",  # stdout belongs to the command
         "TRANSFORMERS_VERBOSITY": "error",
         "TORCH_CPP_LOG_LEVEL": "ERROR",
-        "VLLM_NO_USAGE_STATS": "1",  # who serves what with the mesh is nobody else's business
+        "VLLM_NO_USAGE_STATS": "1",  # the mesh sends no usage data to third parties
     }
     if Path(settings.model).is_dir():
         defaults["HF_HUB_OFFLINE"] = "1"
@@ -132,7 +132,7 @@ def _prepare_environment(settings: VllmSettings) -> None:
         }
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
-    # It looks at every name of torch, the deprecated ones too, in each of its processes.
+    # vLLM inspects every name of torch, also the deprecated ones, in each of its processes.
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"vllm\.")
 
 
@@ -165,7 +165,7 @@ def _configure(vllm: Any, settings: VllmSettings, errors: VllmErrors) -> Any:
     arguments = {name: value for name, value in _defaults(settings, is_cpu).items() if name in known}
     arguments.update(settings.engine_args)
     try:
-        # The context decides vLLM's batch sizes: those of its own server.
+        # The usage context selects vLLM's batch sizes; this one selects those of its own server.
         config = kind(**arguments).create_engine_config(UsageContext.OPENAI_API_SERVER)
     except (*errors.all, *_CANNOT_CONFIGURE) as error:
         raise ConfigError(f"vLLM cannot use {settings.model!r}: {_short(error)}", key="model") from error
@@ -188,7 +188,7 @@ def _defaults(settings: VllmSettings, is_cpu: bool) -> dict[str, object]:
     if settings.embed:
         arguments["convert"] = "embed"
     if is_cpu:
-        # bfloat16, vLLM's choice, ends in SIGILL on processors whose AMX the hypervisor hides.
+        # vLLM's default, bfloat16, ends in SIGILL on processors whose AMX the hypervisor hides.
         arguments |= {"dtype": "float32", "enforce_eager": True}
         wants_more = {"tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size"}
         if not wants_more & settings.engine_args.keys():
@@ -215,7 +215,7 @@ def _cpu_kv_cache_bytes(config: Any) -> int:
 
 
 def _is_forkable(config: Any) -> bool:
-    """Whether the core can be forked: on Linux's CPU, where it starts no further process."""
+    """Return whether the core can be forked: on CPU under Linux, where it starts no further process."""
     backend = config.parallel_config.distributed_executor_backend
     return config.device_config.device_type == "cpu" and backend == "uni" and sys.platform == "linux"
 
@@ -228,7 +228,7 @@ def _construct(config: Any, settings: VllmSettings, errors: VllmErrors) -> Any:
             if settings.engine_args.get("disable_log_stats") is False:  # the operator wants all of vLLM's own metrics
                 loggers = [settings.gauges.factory] if settings.gauges is not None else None
                 return AsyncLLM.from_vllm_config(config, disable_log_stats=False, stat_loggers=loggers)
-            # Its statistics cost a tenth of the front end's time and fill the process's metrics registry.
+            # vLLM's statistics cost a tenth of the front end's time and fill the process's metrics registry.
             if settings.gauges is None:
                 return AsyncLLM.from_vllm_config(config, disable_log_stats=True)
             llm = AsyncLLM.from_vllm_config(config, disable_log_stats=True, stat_loggers=[settings.gauges.factory])
@@ -238,11 +238,11 @@ def _construct(config: Any, settings: VllmSettings, errors: VllmErrors) -> Any:
         raise ConfigError(f"vLLM cannot use the model: {_short(error)}", key="model") from error
     except (*errors.dead, *_CANNOT_START) as error:
         raise EngineDeadError(
-            f"vLLM's engine core did not start: {_short(error)} (its own log says why; "
-            "VLLM_LOGGING_LEVEL=INFO makes it say more)"
+            f"vLLM's engine core did not start: {_short(error)} (its log has the cause; "
+            "VLLM_LOGGING_LEVEL=INFO shows more)"
         ) from error
 
 
 def _short(error: Exception) -> str:
-    """The first lines of a message: vLLM's go on for pages with the whole configuration."""
+    """Return the first 400 characters of a message; vLLM's messages can contain its whole configuration."""
     return " ".join(str(error).split())[:400] or type(error).__name__

@@ -1,4 +1,4 @@
-"""Data sets and traces for a benchmark: ShareGPT's JSON, and traces of one JSON object a line. Pure.
+"""Data sets and traces for a benchmark: ShareGPT's JSON, and traces with one JSON object a line. Pure.
 
 A trace line may have: `timestamp` (ms) or `at_s`, `prompt` or `messages` or `input_length`, `output_length` or
 `max_tokens`, `tenant`, `tier`. That covers the traces published with Mooncake (timestamp, input_length, output_length).
@@ -13,14 +13,14 @@ from mesh.protocol.subjects import check_tier, check_token
 from mesh.verify.bench.plan import MAX_TOKENS, Item
 
 MAX_ITEMS = 1_000_000
-TOKEN_CHARS = 4  # of English text, about: how long an answer of a ShareGPT conversation was
+TOKEN_CHARS = 4  # of English text, about; estimates the length of a ShareGPT answer
 
 
 def read_items(body: bytes, name: str) -> list[Item]:
-    """What is in the file `name`, in its order; a trace whose lines all have a time, in that of their times.
+    """Read the requests of the file `name`, in the file's order, or sorted by time if every line has one.
 
     Raises:
-        ConfigError: it is none of the two, or a line cannot be used; the message says which.
+        ConfigError: the file has another format, or a line cannot be used; the message names the line.
     """
     if body.lstrip()[:1] == b"[":
         items = _sharegpt(body, name)
@@ -38,7 +38,7 @@ def read_items(body: bytes, name: str) -> list[Item]:
 
 
 def _sharegpt(body: bytes, name: str) -> list[Item]:
-    """The first question of each conversation, and how long its answer was."""
+    """Return the first question of each conversation, with the length of its answer."""
     try:
         conversations = msgspec.json.decode(body, type=list[dict[str, Any]])
     except (msgspec.MsgspecError, RecursionError) as error:
@@ -78,9 +78,9 @@ def _as(kind: type, value: Any) -> Any:
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     if value is not None and not isinstance(value, kind):
-        raise TypeError(f"{value!r} is no {kind.__name__}")
+        raise TypeError(f"{value!r} is not a {kind.__name__}")
     if isinstance(value, float) and not 0 <= value < 1e9:
-        raise ValueError(f"{value!r} is no time since the beginning")
+        raise ValueError(f"{value!r} is not a time since the start, in seconds")
     return value
 
 
@@ -88,5 +88,5 @@ def _count(value: Any) -> int | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MAX_TOKENS:
-        raise ValueError(f"{value!r} is no number of tokens")
+        raise ValueError(f"{value!r} is not a number of tokens")
     return value

@@ -1,7 +1,8 @@
-"""What came of the requests of a benchmark, as figures. Pure.
+"""The figures of a benchmark, computed from its requests. Pure.
 
-The names are vLLM's: TTFT, the time to the first token; ITL, between two messages of a stream; TPOT, a request's mean
-time per output token after the first; E2EL, until its end. All from the sending of the request, by the client's clock.
+The names are vLLM's. TTFT: time to the first token. ITL: time between two messages of a stream. TPOT: a request's mean
+time per output token after the first. E2EL: time to the request's end. TTFT and E2EL begin when the client sends the
+request, by its own clock.
 """
 
 import statistics
@@ -17,14 +18,14 @@ PERCENTILES = (50, 90, 99)
 
 @dataclass(slots=True)
 class Sample:
-    """One request as its sender saw it. Times are monotonic seconds."""
+    """One request as its client saw it. Times are monotonic seconds."""
 
     tenant: str
     tier: str
-    due_s: float  # when it was to be sent
+    due_s: float  # its planned time
     sent_s: float
-    arrivals_s: list[float] = field(default_factory=list)  # of each message with tokens
-    counts: list[int] = field(default_factory=list)  # tokens in each
+    arrivals_s: list[float] = field(default_factory=list)  # time of each message with tokens
+    counts: list[int] = field(default_factory=list)  # tokens in each of these messages
     done_s: float = 0.0
     status: str = ""  # of its Result; "refused" if there is none
     code: str = ""  # of its error
@@ -32,7 +33,7 @@ class Sample:
     cached_tokens: int = 0
     completion_tokens: int = 0
     attempts: int = 0
-    # As its Result says, by the worker's clock, since the request was stored.
+    # From its Result: times since the request was stored, by the worker's clock.
     queued_ms: int | None = None
     first_token_ms: int | None = None
     total_ms: int | None = None
@@ -53,7 +54,7 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """Of many values, in ms."""
+    """The distribution of values, in ms."""
 
     mean: float
     std: float
@@ -63,7 +64,7 @@ class Spread:
 
 @dataclass(frozen=True, slots=True)
 class BenchFigures:
-    """One run."""
+    """The figures of one run."""
 
     duration_s: float
     requests: int
@@ -73,8 +74,8 @@ class BenchFigures:
     input_tokens: int
     cached_tokens: int
     output_tokens: int
-    retried: int  # of several attempts
-    good: int | None  # finished within every goal; None: there are none
+    retried: int  # requests with several attempts
+    good: int | None  # requests that finished within every goal; None: no goals are set
     peak_concurrency: int
     peak_tokens_per_s: float
     tokens_per_message: float
@@ -82,7 +83,7 @@ class BenchFigures:
 
     @property
     def rates(self) -> dict[str, float]:
-        """A second."""
+        """Rates per second."""
         per_s = 1 / self.duration_s if self.duration_s > 0 else 0.0
         rates = {
             "requests": self.finished * per_s,
@@ -92,7 +93,7 @@ class BenchFigures:
         return rates if self.good is None else rates | {"good_requests": self.good * per_s}
 
     def as_json(self) -> dict[str, Any]:
-        """Everything, in vLLM's names where it has one."""
+        """Return all figures, with vLLM's names where it has one."""
         flat: dict[str, Any] = {
             "duration": self.duration_s,
             "num_prompts": self.requests,
@@ -121,7 +122,7 @@ class BenchFigures:
 def figures_of(
     samples: Sequence[Sample], goals: Mapping[str, float] | None = None, percentiles: Sequence[int] = PERCENTILES
 ) -> BenchFigures:
-    """The figures of a run. `goals`: milliseconds by ttft, tpot, e2el."""
+    """Compute the figures of a run. `goals`: milliseconds by ttft, tpot, e2el."""
     done = [each for each in samples if each.status == "finished"]
     began_s = min((each.sent_s for each in samples), default=0.0)
     ended_s = max((each.done_s for each in samples), default=0.0)
@@ -154,8 +155,13 @@ def figures_of(
 
 
 def phases(samples: Iterable[Sample]) -> dict[str, list[float]]:
-    """Where the time went, in ms: waiting in the queue; in the engine up to its first token, and after it; and what
-    the client waited longer than that: NATS, the network, and the client itself."""
+    """Return the phases of all requests, in ms.
+
+    - queued: the wait in the queue.
+    - prefill: in the engine, up to the first token.
+    - decode: in the engine, after the first token.
+    - wire: the rest of the client's wait: NATS, the network, and the client itself.
+    """
     found: dict[str, list[float]] = {"queued": [], "prefill": [], "decode": [], "wire": []}
     for each in samples:
         if each.queued_ms is None or each.total_ms is None:
@@ -169,7 +175,7 @@ def phases(samples: Iterable[Sample]) -> dict[str, list[float]]:
 
 
 def is_good(sample: Sample, goals: Mapping[str, float]) -> bool:
-    """Whether a finished request met every goal; one without a second token meets any for the time between them."""
+    """Return whether a finished request met every goal. One with fewer than two tokens meets any tpot goal."""
     measured = {"ttft": sample.ttft_ms, "tpot": sample.tpot_ms, "e2el": sample.e2el_ms}
     for name, limit_ms in goals.items():
         value = measured[name]
@@ -182,7 +188,7 @@ def is_good(sample: Sample, goals: Mapping[str, float]) -> bool:
 
 
 def spread_of(values: Sequence[float], percentiles: Sequence[int] = PERCENTILES) -> Spread:
-    """Of one value or more."""
+    """Return the distribution of one value or more."""
     ordered = sorted(values)
     return Spread(
         mean=statistics.fmean(ordered),
@@ -197,7 +203,7 @@ def _known(samples: Iterable[Sample], value: Callable[[Sample], float | None]) -
 
 
 def _peak(samples: Iterable[Sample]) -> int:
-    """The most requests open at one moment."""
+    """Return the largest number of open requests."""
     changes = sorted([(each.sent_s, 1) for each in samples] + [(each.done_s, -1) for each in samples])
     open_now = most = 0
     for _, change in changes:
@@ -207,7 +213,7 @@ def _peak(samples: Iterable[Sample]) -> int:
 
 
 def _peak_tokens(samples: Sequence[Sample]) -> float:
-    """The most output tokens within one second of the run."""
+    """Return the largest number of output tokens in one second of the run."""
     began_s = min((each.sent_s for each in samples), default=0.0)
     seconds: Counter[int] = Counter()
     for each in samples:

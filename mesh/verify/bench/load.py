@@ -1,7 +1,7 @@
-"""Sends a benchmark's requests to a running mesh and writes down what comes back. The shell around plan and figures.
+"""Sends a benchmark's requests to a running mesh and records the answers. The shell around plan and figures.
 
-Open loop: each request is sent at its time, whoever still waits. Closed loop: as many as `concurrency` at once, each
-that ends lets the next begin. Both: at its time, but no more than `concurrency` at once.
+Open loop: each request is sent at its time, even while others wait. Closed loop: `concurrency` requests are open, and
+each end starts the next. Both: each request is sent at its time, but only while fewer than `concurrency` are open.
 """
 
 import asyncio
@@ -29,14 +29,14 @@ class BenchLoad:
 
     model: str
     clients: Mapping[str, Client]  # by tenant
-    concurrency: int | None  # requests open at once; None: as many as come
+    concurrency: int | None  # most open requests; None: no limit
 
     async def run(
         self, asks: Iterable[PlannedRequest], on_progress: Progress = lambda sent, ended, tokens: None
     ) -> list[Sample]:
-        """Send everything and wait for all of it; one sample a request, in the order of sending.
+        """Send all requests and wait for their ends; return one sample each, in the order of sending.
 
-        Cancelled, it cancels the jobs that are open.
+        A cancellation cancels the open jobs.
         """
         room = asyncio.Semaphore(self.concurrency) if self.concurrency is not None else None
         samples: list[Sample] = []
@@ -66,7 +66,7 @@ class BenchLoad:
                 group.create_task(one(ask, sample), name=f"bench-{len(samples)}")
                 on_progress(len(samples), ended, tokens)
                 if room is None and ask.at_s is None:
-                    await asyncio.sleep(0)  # what was sent gets on its way
+                    await asyncio.sleep(0)  # lets the request leave
         return samples
 
     async def _ask(self, ask: PlannedRequest, sample: Sample) -> None:
@@ -107,10 +107,11 @@ def _note(sample: Sample, result: Result) -> None:
 async def open_clients(
     options: ConnectOptions, names: Names, tenants: Iterable[str]
 ) -> AsyncIterator[dict[str, Client]]:
-    """A client of each tenant.
+    """Open one client for each tenant.
 
     Raises:
-        DisconnectedError, TopologyError: no NATS, or no mesh on it.
+        DisconnectedError: NATS cannot be reached.
+        TopologyError: there is no mesh on this NATS.
     """
     async with contextlib.AsyncExitStack() as stack:
         yield {

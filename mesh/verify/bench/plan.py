@@ -1,7 +1,7 @@
-"""What a benchmark asks, and when: all of it from options and one seed. Pure.
+"""The requests of a benchmark and their times, from options and one seed. Pure.
 
-The words are those of vLLM's `bench serve` (request rate, burstiness, input and output length), so that figures of the
-two can be laid side by side.
+The terms are those of vLLM's `bench serve` (request rate, burstiness, input and output length), so that the figures of
+both can be compared.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,7 +22,7 @@ MAX_TOKENS = 1_000_000
 
 
 class Chance(Protocol):
-    """What is needed of random.Random."""
+    """The part of random.Random that the plan uses."""
 
     def random(self) -> float: ...
     def randint(self, a: int, b: int) -> int: ...
@@ -32,11 +32,11 @@ class Chance(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Length:
-    """A number of tokens, drawn anew for each request: LOW to HIGH alike, or around MEAN."""
+    """A number of tokens, drawn for each request: uniform from `low` to `high`, or normal around their middle."""
 
     low: int
     high: int
-    spread: float | None = None  # standard deviation around the middle; None: all alike
+    spread: float | None = None  # standard deviation of the normal distribution; None: uniform
 
     def draw(self, rng: Chance) -> int:
         if self.spread is None:
@@ -46,9 +46,9 @@ class Length:
 
 @dataclass(frozen=True, slots=True)
 class PlannedRequest:
-    """One request to come."""
+    """One planned request."""
 
-    at_s: float | None  # since the beginning; None: as soon as another has ended
+    at_s: float | None  # since the start; None: as soon as another request ends
     tenant: str
     tier: str
     fields: Mapping[str, Any]  # of mesh.Client.submit
@@ -56,7 +56,7 @@ class PlannedRequest:
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One line of a data set or a trace: what it says of a request, None what is drawn."""
+    """One line of a data set or a trace; a field that is None is drawn."""
 
     prompt: str | None = None
     messages: list[dict[str, str]] | None = None
@@ -69,24 +69,24 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class WorkloadShape:
-    """How the requests of a run are made."""
+    """The parameters of a run's requests."""
 
     count: int
     input: Length
     output: Length
     tenants: Mapping[str, float] = field(default_factory=lambda: {"default": 1.0})  # shares
     tiers: Mapping[str, float] = field(default_factory=lambda: {"standard": 1.0})
-    rate: float | None = None  # requests a second; None: as fast as others end
-    burstiness: float = 1.0  # of the gaps: 1 is a Poisson process, less comes in bursts, more is more even
+    rate: float | None = None  # requests per second; None: each as soon as another ends
+    burstiness: float = 1.0  # of the gaps: 1 is a Poisson process, smaller is burstier, larger is more even
     ignore_eos: bool = True
     temperature: float = 0.0
 
 
 def read_length(key: str, text: str) -> Length:
-    """`128`, `64-256` or `normal:MEAN,STDDEV` as a Length.
+    """Parse `128`, `64-256` or `normal:MEAN,STDDEV`.
 
     Raises:
-        ConfigError: it is none of these.
+        ConfigError: the text has another form.
     """
     try:
         if text.startswith("normal:"):
@@ -98,20 +98,21 @@ def read_length(key: str, text: str) -> Length:
             low_text, dash, high_text = text.partition("-")
             length = Length(int(low_text), int(high_text if dash else low_text))
             is_right = 1 <= length.low <= length.high
-    except (ValueError, OverflowError):  # infinity is a float, and no whole number
+    except (ValueError, OverflowError):  # round() of infinity overflows
         is_right, length = False, Length(1, 1)
     if not is_right or length.high > MAX_TOKENS:
         raise ConfigError(
-            f"--{key} = {text!r} is no number of tokens; give 128, 64-256 or normal:128,32 (1 to {MAX_TOKENS})", key=key
+            f"--{key} = {text!r} is not a number of tokens; give 128, 64-256 or normal:128,32 (1 to {MAX_TOKENS})",
+            key=key,
         )
     return length
 
 
 def read_shares(key: str, text: str) -> dict[str, float]:
-    """`a` or `a=1,b=4` as shares.
+    """Parse shares such as `a` or `a=1,b=4`.
 
     Raises:
-        ConfigError: a name cannot be used, or a share is no number above 0.
+        ConfigError: a name is invalid, or a share is not a number above 0.
     """
     shares: dict[str, float] = {}
     for part in text.split(","):
@@ -119,17 +120,17 @@ def read_shares(key: str, text: str) -> dict[str, float]:
         try:
             shares[check_tier(name) if key == "tier" else check_token(key, name)] = float(share) if equals else 1.0
         except ValueError:
-            raise ConfigError(f"--{key}: the share of {name!r} is {share!r}, no number", key=key) from None
+            raise ConfigError(f"--{key}: the share of {name!r} is {share!r}, not a number", key=key) from None
     if not all(0 < share < 1e9 for share in shares.values()):
         raise ConfigError(f"--{key} = {text!r}: every share must be more than 0", key=key)
     return shares
 
 
 def read_goals(texts: Sequence[str]) -> dict[str, float]:
-    """`ttft:500 tpot:50 e2el:2000` as milliseconds that a good request does not exceed.
+    """Parse goals such as `ttft:500 tpot:50 e2el:2000`: the milliseconds that a good request does not exceed.
 
     Raises:
-        ConfigError: another word, or no number.
+        ConfigError: a name is unknown, or a limit is not a number.
     """
     goals: dict[str, float] = {}
     for text in (part for each in texts for part in each.split()):
@@ -146,11 +147,11 @@ def read_goals(texts: Sequence[str]) -> dict[str, float]:
 
 
 def asks(rng: Chance, shape: WorkloadShape, items: Sequence[Item] = ()) -> Iterator[PlannedRequest]:
-    """The requests of a run in the order of their times, `shape.count` of them; `items` are gone through in turn."""
+    """Yield the `shape.count` requests of a run in the order of their times; `items` repeat as often as needed."""
     at_s, round_s = 0.0, 0.0
     for number in range(shape.count):
         item = items[number % len(items)] if items else Item()
-        if number and items and number % len(items) == 0:  # a trace that is gone through again begins where it ended
+        if number and items and number % len(items) == 0:  # a repeated trace continues from its end
             round_s = at_s
         if item.at_s is not None:
             at_s = round_s + item.at_s
@@ -174,7 +175,7 @@ def _fields(rng: Chance, shape: WorkloadShape, item: Item, number: int) -> dict[
         return fields | {"prompt": item.prompt}
     words = item.input_tokens or shape.input.draw(rng)
     text = " ".join(WORDS[rng.randint(0, len(WORDS) - 1)] for _ in range(max(1, words - 1)))
-    return fields | {"prompt": f"{number} {text}"}  # no two alike: a prefix cache must not do the work
+    return fields | {"prompt": f"{number} {text}"}  # all differ, so that a prefix cache does not help
 
 
 def _gap_s(rng: Chance, rate: float, burstiness: float) -> float:

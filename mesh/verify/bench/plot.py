@@ -1,4 +1,4 @@
-"""A picture of a benchmark: how its latencies are spread, and what was answered when. Needs the extra `plot`."""
+"""Plots a benchmark: the distribution of its latencies, its throughput, its phases. Needs the extra `plot`."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,10 +13,10 @@ SIZE_INCHES = (11.0, 7.0)
 
 
 def check_file(file: Path) -> None:
-    """Refuse a file that could not be drawn, before the run and not after it.
+    """Refuse a file that cannot be drawn, before the run begins.
 
     Raises:
-        ConfigError: another format, no such folder, or matplotlib is not installed.
+        ConfigError: the format is unknown, the folder does not exist, or matplotlib is not installed.
     """
     if file.suffix not in FORMATS:
         raise ConfigError(f"--plot {file} must end in {' or '.join(FORMATS)}", key="plot")
@@ -26,10 +26,10 @@ def check_file(file: Path) -> None:
 
 
 def draw(samples: Sequence[Sample], title: str, file: Path) -> None:
-    """Write the picture to `file`, as PNG or SVG.
+    """Write the plot to `file`, as PNG or SVG.
 
     Raises:
-        ConfigError: as `check_file`, or the file cannot be written.
+        ConfigError: as in `check_file`, or the file cannot be written.
     """
     figure, ((ttft, itl), (when, where)) = _pyplot().subplots(2, 2, figsize=SIZE_INCHES)
     done = [each for each in samples if each.status == "finished"]
@@ -53,14 +53,14 @@ def _pyplot() -> Any:
         import matplotlib
     except ImportError:
         raise ConfigError(f"--plot needs matplotlib, which is not installed; run {extra('plot')}", key="plot") from None
-    matplotlib.use("Agg")  # to a file, with no screen
+    matplotlib.use("Agg")  # draws to a file, without a display
     from matplotlib import pyplot
 
     return pyplot
 
 
 def _cumulative(axes: Any, label: str, values: Sequence[float]) -> None:
-    """The share of all that is at most so much."""
+    """Plot the cumulative distribution."""
     ordered = sorted(values)
     axes.plot(ordered, [(place + 1) / len(ordered) for place in range(len(ordered))])
     axes.set_xlabel(label)
@@ -70,7 +70,7 @@ def _cumulative(axes: Any, label: str, values: Sequence[float]) -> None:
 
 
 def _timeline(axes: Any, samples: Sequence[Sample]) -> None:
-    """Output tokens in each second of the run."""
+    """Plot the output tokens of each second of the run."""
     began_s = min((each.sent_s for each in samples), default=0.0)
     seconds: dict[int, int] = {}
     for each in samples:
@@ -85,7 +85,7 @@ def _timeline(axes: Any, samples: Sequence[Sample]) -> None:
 
 
 def _phases(axes: Any, samples: Sequence[Sample]) -> None:
-    """Where the time of a request went, in the mean."""
+    """Plot the mean phases of a request."""
     found = {name: values for name, values in phases(samples).items() if values}
     axes.barh(list(found), [sum(values) / len(values) for values in found.values()])
     axes.invert_yaxis()

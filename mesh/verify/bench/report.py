@@ -1,4 +1,4 @@
-"""The figures of a benchmark as lines of at most 80 columns, in the order and words of vLLM's `bench serve`. Pure."""
+"""A benchmark's figures as lines of at most 80 columns, in the order and terms of vLLM's `bench serve`. Pure."""
 
 from collections.abc import Mapping
 
@@ -12,11 +12,11 @@ _CLIENT = (
     ("e2el", "End-to-end Latency"),
 )
 _PHASES = (("queued", "queued"), ("prefill", "engine, to 1st token"), ("decode", "engine, after it"), ("wire", "wire"))
-LAG_TOLD_MS = 50.0  # a schedule that slips by more is the client's fault, and is said
+LAG_TOLD_MS = 50.0  # the report names a larger delay of the sending: the client is then the bottleneck
 
 
 def lines_of(figures: BenchFigures, goals: Mapping[str, float] | None = None) -> list[str]:
-    """The whole report."""
+    """Return the whole report."""
     f, rates = figures, figures.rates
     rows: list[tuple[str, str]] = [
         ("Successful requests:", f"{f.finished}"),
@@ -59,7 +59,7 @@ def _of_client(name: str, spread: Spread) -> list[str]:
 
 
 def _table(figures: BenchFigures) -> list[str]:
-    """Where the time went."""
+    """Return the table of phases."""
     found = [(label, figures.spreads[name]) for name, label in _PHASES if name in figures.spreads]
     if not found:
         return []

@@ -1,7 +1,4 @@
-"""Reads back, when all is over, what JetStream kept: journals, Results, dead letters, and what should be nothing.
-
-Called by run, on a mesh at rest.
-"""
+"""Reads JetStream's content after a run, on a mesh at rest: journals, Results, dead letters, and leftovers."""
 
 import asyncio
 
@@ -15,20 +12,20 @@ from mesh.protocol.messages import Event, Started
 from mesh.verify.soak.history import DeadLetterSeen, Rest, RunHistory, StoredEvent
 
 PAGE = PageSize(messages=500, timeout_s=20.0)
-TRIES = 20  # a replica may lag, and a server may have just come back
+TRIES = 20  # a replica may lag, and a server may have just restarted
 PAUSE_S = 0.25
 
 
-async def harvest(broker: Broker, history: RunHistory, drained_s: float | None) -> None:
-    """Fill in what is kept.
+async def collect(broker: Broker, history: RunHistory, drained_s: float | None) -> None:
+    """Add JetStream's content to `history`.
 
     Args:
-        drained_s: seconds from the last fault's end to an empty queue, None if it was not emptied.
+        drained_s: seconds from the last fault's end to an empty queue; None: the queue never became empty.
 
     Raises:
         BrokerError: NATS does not answer.
     """
-    await _harvest_events(broker, history)
+    await _collect_events(broker, history)
     results = await _read_all(broker.connection, f"KV_{broker.names.results_bucket}")
     for message in results:
         result = codec.decode_result(message.body)
@@ -43,21 +40,21 @@ async def harvest(broker: Broker, history: RunHistory, drained_s: float | None) 
 
 
 async def wait_drained(broker: Broker, timeout_s: float) -> bool:
-    """Until the queue is empty and nothing awaits an acknowledgement; whether it came to that in time."""
+    """Wait until the queue is empty and no delivery is unacknowledged; return False after `timeout_s`."""
     end = asyncio.get_running_loop().time() + timeout_s
     while True:
         try:
             if await queued(broker) == 0 and await _ack_pending(broker) == 0:
                 return True
         except BrokerError:
-            pass  # a server is just coming back
+            pass  # a server is restarting
         if asyncio.get_running_loop().time() > end:
             return False
         await asyncio.sleep(0.1)
 
 
 async def queued(broker: Broker) -> int:
-    """Requests in the queue, running ones among them.
+    """Return the number of requests in the queue, running ones included.
 
     Raises:
         BrokerError: NATS did not answer.
@@ -70,13 +67,13 @@ async def _ack_pending(broker: Broker) -> int:
     return sum(int(state.get("num_ack_pending", 0)) for state in states.values())
 
 
-async def _harvest_events(broker: Broker, history: RunHistory) -> None:
+async def _collect_events(broker: Broker, history: RunHistory) -> None:
     private = (broker.names.system("attempts") + ".", broker.names.system("notes") + ".")
     journals = {f"{broker.names.ns}.out.": history.events, **dict.fromkeys(private, history.attempts)}
     for message in await _read_all(broker.connection, broker.names.events_stream):
         kept = next((kept for prefix, kept in journals.items() if message.subject.startswith(prefix)), None)
         if kept is None:
-            continue  # of the workers, and not of a job
+            continue  # an event of a worker, not of a job
         event: Event | None = None
         note = ""
         try:
@@ -101,10 +98,10 @@ async def _rest(broker: Broker, result_keys: int, drained_s: float | None) -> Re
 
 
 async def _read_all(connection: Connection, stream: str) -> list[StoredMessage]:
-    """Every message of a stream at rest.
+    """Return every message of a stream at rest.
 
     Raises:
-        BrokerError: it cannot be read whole.
+        BrokerError: the stream cannot be read completely.
     """
     for _ in range(TRIES):
         try:
@@ -115,4 +112,4 @@ async def _read_all(connection: Connection, stream: str) -> list[StoredMessage]:
         if len(found) == wanted:
             return found
         await asyncio.sleep(PAUSE_S)
-    raise BrokerError(f"stream {stream} cannot be read whole: {len(found)} of {wanted} messages")
+    raise BrokerError(f"stream {stream} cannot be read completely: {len(found)} of {wanted} messages")

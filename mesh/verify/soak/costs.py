@@ -1,4 +1,4 @@
-"""What a run cost: work done twice, and how long jobs stood still after a fault. Pure."""
+"""The costs of a run: work done twice, and the pauses of jobs after faults. Pure."""
 
 from bisect import bisect_right
 from collections import defaultdict
@@ -11,32 +11,32 @@ from mesh.verify.soak.history import Case, RunHistory
 
 @dataclass(frozen=True, slots=True)
 class WorkCost:
-    """Output tokens."""
+    """Counts of output tokens."""
 
-    useful: int  # in the Results
-    wasted: int  # made, and not in them
+    useful: int  # tokens in Results
+    wasted: int  # published tokens that are in no Result
 
     @property
     def share(self) -> float:
-        """Wasted for each useful one."""
+        """Wasted tokens for each useful one."""
         return self.wasted / self.useful if self.useful else 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Recovery:
-    """One fault, and the longest that a job which it hit stood still."""
+    """One fault, and the longest pause of a job that it hit."""
 
     kind: str
     at_s: float
     stall_s: float
-    jobs: int  # that it hit
+    jobs: int  # jobs that it hit
 
 
 def work_of(cases: Iterable[Case]) -> WorkCost:
-    """Tokens published by any attempt against tokens that counted.
+    """Compare the tokens that any attempt published with the tokens in Results.
 
-    Tokens made and never published, because their worker died first, are not seen: at most one chunk for each running
-    job. An attempt at a job that streams nothing is taken for a whole output if another followed it.
+    Tokens that a worker made but did not publish before its death are not counted: at most one chunk for each running
+    job. For a job that streams nothing, each attempt before the last counts as a whole output.
     """
     useful = wasted = 0
     for case in cases:
@@ -54,10 +54,10 @@ def work_of(cases: Iterable[Case]) -> WorkCost:
 
 
 def recoveries(history: RunHistory, cases: Iterable[Case]) -> list[Recovery]:
-    """For each fault that hit a running job, how long until all that it hit had moved on.
+    """Return, for each fault that hit a running job, the time until every such job continued.
 
-    A job moves on when its next event is on the wire: by whoever took it over, or by its old worker. Poison is left
-    out: it is the cause and not the victim.
+    A job continues when its next event is on the wire, from its old worker or from the one that took it over. Poison
+    jobs are left out: they are the cause, not the victim.
     """
     runs = _Runs(cases)
     found = [
@@ -70,10 +70,10 @@ def recoveries(history: RunHistory, cases: Iterable[Case]) -> list[Recovery]:
 
 
 class _Runs:
-    """Who ran what when, as the wire tells it."""
+    """The times at which each worker ran each job, from the wire."""
 
     def __init__(self, cases: Iterable[Case]) -> None:
-        self._moves: dict[str, list[float]] = {}  # job → when an event of it was on the wire
+        self._moves: dict[str, list[float]] = {}  # job → times of its events on the wire
         self._held: dict[str, list[tuple[float, float, str]]] = defaultdict(list)  # worker → from, to, job
         self._all: list[tuple[float, float, str]] = []
         for case in cases:
@@ -92,7 +92,7 @@ class _Runs:
                 self._all.append(held)
 
     def stall(self, kind: str, at_s: float, worker: str | None) -> Recovery | None:
-        """Of a fault that hit `worker`, or everybody; None if it hit no running job."""
+        """Return the recovery from a fault of `worker`, or of all workers (None); None: it hit no running job."""
         held = self._all if worker is None else self._held.get(worker, [])
         stalls = []
         for from_s, to_s, job in held:

@@ -1,6 +1,6 @@
-"""The hands that strike: workers killed, suspended, cut off; servers killed. What to do comes from plan.
+"""Injects the planned faults: workers are killed, suspended, disconnected; servers are killed.
 
-Never so many at once that nobody is left to work: a mesh that stands still proves nothing. Made by run.
+Some workers are always left undisturbed: a mesh that stands still proves nothing.
 """
 
 import asyncio
@@ -16,28 +16,28 @@ from mesh.verify.soak.workers import FaultyWorkers, WorkerSlot
 
 log = logging.getLogger("mesh.verify")
 
-UNDISTURBED = 2  # workers that are left alone at any moment, where there are so many
+UNDISTURBED = 2  # workers without a fault at any moment, where there are so many
 SLOW_S = 0.1  # added each way by a slow connection
-# After a server of a cluster is back, until its routes pass on what the watcher subscribed to.
+# After a cluster's server is back: until its routes forward the watcher's subscriptions.
 ROUTES_S = 1.0
 
 
 @dataclass
-class Hands:
-    """Strikes from `run` until it is cancelled; `heal` undoes what still lasts."""
+class FaultInjector:
+    """Injects faults from `run` until its cancellation; `heal` waits until all of them are over."""
 
     workers: FaultyWorkers
     servers: Servers
     watcher: Watcher
     history: RunHistory
     clock: Callable[[], float]
-    _disturbed: set[int] = field(default_factory=set)  # numbers of places
+    _disturbed: set[int] = field(default_factory=set)  # numbers of the slots with a fault
     _server_is_away: bool = False
     _lasting: set[asyncio.Task[None]] = field(default_factory=set)
     _failure: BaseException | None = None
 
     async def run(self, faults: Iterator[Fault]) -> None:
-        """Strike as planned. Whatever lasts goes on beside the next.
+        """Inject the faults as planned. A fault that lasts overlaps with the next ones.
 
         Raises:
             MeshError: a server did not come back.
@@ -46,7 +46,7 @@ class Hands:
             await asyncio.sleep(fault.pause_s)
             if self._failure is not None:
                 raise self._failure
-            task = asyncio.create_task(self._strike(fault), name=f"soak-{fault.kind}")
+            task = asyncio.create_task(self._inject(fault), name=f"soak-{fault.kind}")
             self._lasting.add(task)
             task.add_done_callback(self._over)
 
@@ -66,47 +66,47 @@ class Hands:
         if not task.cancelled() and task.exception() is not None:
             self._failure = task.exception()
 
-    async def _strike(self, fault: Fault) -> None:
+    async def _inject(self, fault: Fault) -> None:
         if fault.kind == "server":
             if not self._server_is_away:
                 await self._kill_server(fault)
             return
-        place = self._pick(fault.pick)
-        if place is None:
+        slot = self._pick(fault.pick)
+        if slot is None:
             return
-        self._disturbed.add(place.number)
-        at_s, name = self.clock(), place.name
+        self._disturbed.add(slot.number)
+        at_s, name = self.clock(), slot.name
         try:
-            await self._hit(place, fault)
+            await self._hit(slot, fault)
         finally:
-            self._disturbed.discard(place.number)
+            self._disturbed.discard(slot.number)
             self.history.struck.append(Struck(at_s, fault.kind, name, self.clock()))
 
     def _pick(self, pick: int) -> WorkerSlot | None:
-        """A worker that works and is not disturbed; None if too few would be left."""
-        free = [place for place in self.workers.places if place.number not in self._disturbed and place.is_ready]
-        left = min(UNDISTURBED, len(self.workers.places) - 1)
+        """Return a ready worker without a fault; None: too few would be left."""
+        free = [slot for slot in self.workers.slots if slot.number not in self._disturbed and slot.is_ready]
+        left = min(UNDISTURBED, len(self.workers.slots) - 1)
         return free[pick % len(free)] if len(free) > left else None
 
-    async def _hit(self, place: WorkerSlot, fault: Fault) -> None:
+    async def _hit(self, slot: WorkerSlot, fault: Fault) -> None:
         kind: FaultKind = fault.kind
         match kind:
             case "kill":
-                self.workers.kill(place)
+                self.workers.kill(slot)
             case "stop":
-                self.workers.stop(place)
+                self.workers.stop(slot)
                 await asyncio.sleep(fault.for_s)
-                self.workers.wake(place)
+                self.workers.wake(slot)
             case "cut":
-                place.proxy.cut()
+                slot.proxy.cut()
                 await asyncio.sleep(fault.for_s)
-                place.proxy.heal()
+                slot.proxy.heal()
             case "slow":
-                place.proxy.delay_s = SLOW_S
+                slot.proxy.delay_s = SLOW_S
                 await asyncio.sleep(fault.for_s)
-                place.proxy.heal()
+                slot.proxy.heal()
             case "reset":
-                place.proxy.reset()
+                slot.proxy.reset()
 
     async def _kill_server(self, fault: Fault) -> None:
         self._server_is_away = True

@@ -1,8 +1,8 @@
-"""What a soak did and what was seen of it: records, and nothing else. Pure.
+"""The records of a soak: its requests, its faults, and every observed message. Pure.
 
-All instants are seconds since the run began. `order` is the position on the wire as the watcher heard it: one number
-for everything that the watcher hears, so that two records can be compared. Written by load, wire, faults and harvest;
-read by the rules and the report.
+All instants are seconds since the run began. `order` is a record's position among all messages that the watcher
+received, so that any two records can be compared. The modules load, wire, faults and collect write the records. The
+rules and the report read them.
 """
 
 from collections import defaultdict
@@ -12,12 +12,21 @@ from typing import Literal
 
 from mesh.protocol.messages import Delta, Event, Request, Result, Started, Tier
 
-# plain: nothing special. poison: kills every worker that runs it. stumble: it fails once, in the middle. wreck: in the
-# middle its engine dies, with all who run on it. restart: wants to begin anew when its worker is lost. twice:
-# submitted under one id by two clients at once.
-JobKind = Literal["plain", "poison", "stumble", "wreck", "restart", "twice", "cancel", "deadline"]
-# live: from the first token. late: by its id, some time later. none: nobody; the Result is read in the end.
-Reading = Literal["live", "late", "none"]
+JobKind = Literal[
+    "plain",
+    "poison",  # kills every worker that runs it
+    "stumble",  # fails once, in the middle
+    "wreck",  # kills its engine in the middle, with all jobs on it
+    "restart",  # asks for a new start when its worker is lost
+    "twice",  # submitted by two clients at once, under one id
+    "cancel",
+    "deadline",
+]
+Reading = Literal[
+    "live",  # from the first token
+    "late",  # by its id, some time later
+    "none",  # no reader follows the stream; only the Result is read
+]
 FaultKind = Literal["kill", "stop", "cut", "reset", "slow", "server"]
 Where = Literal["events", "attempts", "results", "dead"]
 Verb = Literal["ack", "nak", "term", "remove"]
@@ -25,7 +34,7 @@ Verb = Literal["ack", "nak", "term", "remove"]
 
 @dataclass(frozen=True, slots=True)
 class Requested:
-    """One request as it was meant."""
+    """One planned request."""
 
     job: str
     tenant: str
@@ -38,7 +47,7 @@ class Requested:
 
 @dataclass(frozen=True, slots=True)
 class Submitted:
-    """How one submit ended for who submitted."""
+    """The outcome of one submit, as its client saw it."""
 
     at_s: float
     job: str
@@ -48,15 +57,15 @@ class Submitted:
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """One message on its way into a store, whether or not JetStream took it."""
+    """One message to a store, stored by JetStream or refused."""
 
     at_s: float
     order: int
     to: Where
     job: str
-    what: str  # started, delta, result; returned and other notes; ? for what does not decode
-    expected: int | None  # the fence it carried; None: it carried none
-    sender: str  # whose: the head of the inbox to which the answer goes; "" if none was asked for
+    what: str  # started, delta, result; returned and other notes; ? for a message that does not decode
+    expected: int | None  # its fence; None: it has none
+    sender: str  # the prefix of the reply inbox, which identifies the connection; "" without a reply subject
     attempt: int = 0
     index: int = 0
     tokens: int = 0
@@ -65,51 +74,51 @@ class Sent:
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """What somebody said about a delivery, or a removal from the queue."""
+    """An acknowledgement of a delivery, or a removal from the queue."""
 
     at_s: float
     order: int
     sequence: int  # of the request in its stream
     verb: Verb
-    is_confirmed: bool  # it asked for an answer
-    sender: str
+    is_confirmed: bool  # it asks for a confirmation
+    sender: str  # as in Sent
 
 
 @dataclass(frozen=True, slots=True)
 class StoredEvent:
-    """One message as it stands in the events stream."""
+    """One stored message of the event stream."""
 
     sequence: int
-    event: Event | None  # None: a note, or nothing that a worker writes
+    event: Event | None  # None: a note, or a message that no worker writes
     note: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """What one reader got, in its order."""
+    """The output that one reader got, in order."""
 
     job: str
     reading: Reading
     pieces: tuple[Delta, ...]
-    restarts: int  # times it was told to discard what it had
-    result: Result | None  # None: it was not told how the job ended
-    fault: str = ""  # why not
+    restarts: int  # how often the reader was told to discard its output
+    result: Result | None  # None: the reader got no Result
+    fault: str = ""  # why it got none
 
 
 @dataclass(frozen=True, slots=True)
 class CancelRequested:
-    """A client asked for a job to stop."""
+    """A client's request to cancel a job."""
 
     job: str
     asked_s: float
     answered_s: float
     answer: str  # a status; "" if there was no answer
-    fault: str = ""  # why not
+    fault: str = ""  # why there was none
 
 
 @dataclass(frozen=True, slots=True)
 class CancelTold:
-    """The workers were told to stop a job: the message among them."""
+    """The message that tells the workers to stop a job."""
 
     at_s: float
     job: str
@@ -117,11 +126,11 @@ class CancelTold:
 
 @dataclass(frozen=True, slots=True)
 class Struck:
-    """One injected fault, and how long it lasted."""
+    """One injected fault, with its begin and end."""
 
     at_s: float
     kind: FaultKind
-    victim: str  # a worker's name, or a server's
+    victim: str  # the name of a worker or a server
     until_s: float
 
 
@@ -137,7 +146,7 @@ class Died:
 
 @dataclass(frozen=True, slots=True)
 class Missed:
-    """The watcher may have missed what happened between two records."""
+    """A span in which the watcher may have missed messages."""
 
     from_order: int
     to_order: int
@@ -156,27 +165,27 @@ class DeadLetterSeen:
 
 @dataclass(frozen=True, slots=True)
 class Rest:
-    """The mesh after everything: what should be nothing."""
+    """The mesh after the run: leftovers that must be 0, and counts of Results."""
 
     queued: int = 0  # messages in the request stream
     ack_pending: int = 0  # over all consumers
     result_keys: int = 0
-    result_writes: int = 0  # that the bucket ever took
-    drained_s: float | None = 0.0  # from the last fault's end to an empty queue; None: it never was
+    result_writes: int = 0  # all writes that the bucket accepted
+    drained_s: float | None = 0.0  # from the last fault's end to an empty queue; None: it never was empty
 
 
 @dataclass
 class RunHistory:
-    """Everything of one run."""
+    """All records of one run."""
 
     asked: dict[str, Requested] = field(default_factory=dict)
     submitted: list[Submitted] = field(default_factory=list)
     sent: list[Sent] = field(default_factory=list)
     settled: list[Settled] = field(default_factory=list)
-    sequences: dict[int, str] = field(default_factory=dict)  # in the request stream: whose request that was
-    events: dict[str, list[StoredEvent]] = field(default_factory=dict)  # a job's journal
-    attempts: dict[str, list[StoredEvent]] = field(default_factory=dict)  # what its readers need not see
-    results: dict[str, Result] = field(default_factory=dict)  # as they stand in the bucket in the end
+    sequences: dict[int, str] = field(default_factory=dict)  # stream sequence of a request → its job
+    events: dict[str, list[StoredEvent]] = field(default_factory=dict)  # job → its journal
+    attempts: dict[str, list[StoredEvent]] = field(default_factory=dict)  # job → its private events, not for readers
+    results: dict[str, Result] = field(default_factory=dict)  # the bucket's content after the run
     shown: list[Shown] = field(default_factory=list)
     cancelled: list[CancelRequested] = field(default_factory=list)
     told: list[CancelTold] = field(default_factory=list)
@@ -185,13 +194,13 @@ class RunHistory:
     missed: list[Missed] = field(default_factory=list)
     letters: list[DeadLetterSeen] = field(default_factory=list)
     rest: Rest = field(default_factory=Rest)
-    tracebacks: list[str] = field(default_factory=list)  # in the workers' log: the last line of each
+    tracebacks: list[str] = field(default_factory=list)  # the last line of each traceback in the workers' log
     wall_s: float = 0.0
 
 
 @dataclass
 class Case:
-    """One job's part of a history."""
+    """The records of one job."""
 
     job: str
     asked: Requested | None = None
@@ -208,7 +217,7 @@ class Case:
 
     @property
     def is_accepted(self) -> bool:
-        """Whether some client was told that the request is stored."""
+        """Whether a client got the confirmation that the request is stored."""
         return any(each.outcome == "ok" for each in self.submitted)
 
     @property
@@ -216,13 +225,13 @@ class Case:
         return self.asked is None or self.asked.request.stream
 
     def started(self) -> list[Started]:
-        """The attempts, wherever they are counted."""
+        """Return the `started` events, from the journal or from the private events."""
         kept = self.events if self.streams else self.attempts
         return [each.event for each in kept if isinstance(each.event, Started)]
 
 
 def cases(history: RunHistory) -> dict[str, Case]:
-    """The history by jobs: those that were asked for, and any other that was seen."""
+    """Group a history by job: the planned jobs, and any other that was observed."""
     found: dict[str, Case] = _Cases()
     for job, asked in history.asked.items():
         found[job].asked = asked

@@ -1,7 +1,7 @@
-"""The asking side of a soak: clients that submit, read, cancel and leave, as the plan wishes.
+"""The clients of a soak: they submit, read, cancel and leave as planned.
 
-Every client is `mesh.connect`, used as a program would use it. What it was told goes into the history: acknowledged,
-refused, unknown; each piece that a reader was shown; each answer to a cancel. Made by run.
+Every client comes from `mesh.connect` and is used as in a program. The history records the outcome of each submit, each
+piece that a reader got, and each answer to a cancel.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ from mesh.errors import BrokerError, MeshError, RefusedError
 from mesh.protocol.messages import Delta
 from mesh.protocol.subjects import Names
 from mesh.verify.soak.history import CancelRequested, Requested, RunHistory, Shown, Submitted
-from mesh.verify.soak.plan import TENANTS, Wish
+from mesh.verify.soak.plan import TENANTS, PlannedJob
 
 CLIENTS = 2  # for each tenant
 SUBMIT_S = 40.0  # longer than any server is away
@@ -28,26 +28,26 @@ CANCEL_S = 10.0
 
 @dataclass
 class SoakLoad:
-    """See the module's docstring. `submit_all`, then `wait_readers`."""
+    """The clients of one soak. Call `submit_all`, then `wait_readers`."""
 
     history: RunHistory
     model: str
     clock: Callable[[], float]
     clients: dict[str, list[Client]]
-    open_at_once: int  # jobs that somebody waits for, and submits under way
+    open_at_once: int  # most jobs with a waiting client, submits included
     _readers: set[asyncio.Task[None]] = field(default_factory=set)
     _failure: BaseException | None = None
-    _moved: asyncio.Event = field(default_factory=asyncio.Event)  # a request was submitted, or somebody failed
+    _moved: asyncio.Event = field(default_factory=asyncio.Event)  # a request was submitted, or a task failed
     submitted: int = 0
 
-    async def submit_all(self, wishes: Iterable[Wish]) -> None:
-        """Submit every request; returns when the last is stored. Readers go on beside it."""
+    async def submit_all(self, planned_jobs: Iterable[PlannedJob]) -> None:
+        """Submit every request; return when the last is stored. The readers continue."""
         room = asyncio.Semaphore(self.open_at_once)
-        for number, wish in enumerate(wishes):
+        for number, planned in enumerate(planned_jobs):
             await room.acquire()
             if self._failure is not None:
                 raise self._failure
-            task = asyncio.create_task(self._serve(wish, number), name=f"soak-{wish.job}")
+            task = asyncio.create_task(self._serve(planned, number), name=f"soak-{planned.job}")
             self._readers.add(task)
             task.add_done_callback(self._over)
             task.add_done_callback(lambda _: room.release())
@@ -56,7 +56,7 @@ class SoakLoad:
             await self._moved.wait()
 
     async def wait_readers(self, timeout_s: float) -> int:
-        """Until everybody was told how their jobs ended; how many still wait for an answer after `timeout_s`."""
+        """Wait until every reader knows its job's end; return how many still wait after `timeout_s`."""
         if self._readers:
             await asyncio.wait(set(self._readers), timeout=timeout_s)
         if self._failure is not None:
@@ -64,7 +64,7 @@ class SoakLoad:
         return len(self._readers)
 
     async def leave(self) -> None:
-        """End the readers that still wait; their history says that they were told nothing."""
+        """Cancel the readers that still wait; the history records that they got no Result."""
         readers = list(self._readers)
         for task in readers:
             task.cancel()
@@ -73,20 +73,22 @@ class SoakLoad:
     def _over(self, task: asyncio.Task[None]) -> None:
         self._readers.discard(task)
         if not task.cancelled() and task.exception() is not None:
-            self._failure = task.exception()  # a fault of the soak itself
+            self._failure = task.exception()  # a bug of the soak itself
             self._moved.set()
 
-    async def _serve(self, wish: Wish, number: int) -> None:
-        """One request, to the end of everybody who cares for it."""
-        clients = self.clients[wish.tenant]
+    async def _serve(self, planned: PlannedJob, number: int) -> None:
+        """Run one request and all its readers to their end."""
+        clients = self.clients[planned.tenant]
         client = clients[number % len(clients)]
-        fields = dict(wish.fields, id=wish.job)
-        if wish.kind == "deadline":
-            fields["deadline_unix_ms"] = SYSTEM.wall_unix_ms() + int(wish.after_s * 1000)
+        fields = dict(planned.fields, id=planned.job)
+        if planned.kind == "deadline":
+            fields["deadline_unix_ms"] = SYSTEM.wall_unix_ms() + int(planned.after_s * 1000)
         request = build_request(None, fields)
-        asked = Requested(wish.job, wish.tenant, wish.tier, wish.kind, wish.reading, request, self.clock())
-        self.history.asked[wish.job] = asked
-        again = [clients[(number + 1) % len(clients)]] if wish.kind == "twice" else []
+        asked = Requested(
+            planned.job, planned.tenant, planned.tier, planned.kind, planned.reading, request, self.clock()
+        )
+        self.history.asked[planned.job] = asked
+        again = [clients[(number + 1) % len(clients)]] if planned.kind == "twice" else []
         try:
             jobs = await asyncio.gather(*(self._submit(each, asked) for each in (client, *again)))
         finally:
@@ -95,18 +97,18 @@ class SoakLoad:
         job = jobs[0] or next((each for each in jobs if each is not None), None)
         if job is None:
             return
-        if wish.kind == "cancel":
-            await asyncio.gather(self._cancel(job, wish.after_s), self._read(job, asked))
-        elif wish.reading == "late":
+        if planned.kind == "cancel":
+            await asyncio.gather(self._cancel(job, planned.after_s), self._read(job, asked))
+        elif planned.reading == "late":
             job.close()
-            await asyncio.sleep(wish.after_s)
-            await self._read(clients[(number + 1) % len(clients)].job(wish.job), asked)
-        elif wish.reading == "live":
+            await asyncio.sleep(planned.after_s)
+            await self._read(clients[(number + 1) % len(clients)].job(planned.job), asked)
+        elif planned.reading == "live":
             await asyncio.gather(*(self._read(each, asked) for each in jobs if each is not None))
         elif number % 2:
             await self._read(job, asked, follows=False)
         else:
-            job.close()  # its Result is read in the end
+            job.close()  # `collect` reads its Result after the run
 
     async def _submit(self, client: Client, asked: Requested) -> Job | None:
         try:
@@ -153,7 +155,7 @@ class SoakLoad:
 
 @contextlib.asynccontextmanager
 async def clients_of(urls: tuple[str, ...], names: Names) -> AsyncIterator[dict[str, list[Client]]]:
-    """A few clients of each tenant, for as long as the context lasts; half of them speak MessagePack."""
+    """Open CLIENTS clients for each tenant while the context is open; half of them use MessagePack."""
     async with contextlib.AsyncExitStack() as stack:
         found: dict[str, list[Client]] = {}
         for tenant in TENANTS:

@@ -1,7 +1,7 @@
-"""What the simulator writes for a request when nothing goes wrong. Pure.
+"""Computes the simulator's undisturbed output for a request. Pure.
 
-The simulator's output is a function of the request and its seed, so the text that every job of a soak must end with
-is known before the soak begins, and no undisturbed run is needed to compare with.
+The simulator's output depends only on the request and its seed. So the right text of every job is known before the
+soak begins, without an undisturbed run for comparison.
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from mesh.protocol.validate import seed_of
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """One whole output."""
+    """One complete output."""
 
     text: str
     token_ids: tuple[int, ...]
@@ -24,10 +24,10 @@ class Reference:
 
 
 def reference_of(request: Request, tenant: str, job: str, settings: SimulatorSettings) -> Reference:
-    """The output of this job on an engine with these settings; delays and capacity do not matter.
+    """Return the output of this job on an engine with these settings; delays and capacity have no effect.
 
     Raises:
-        InvalidRequestError, UnsupportedError, TooLargeError: the simulator refuses such a request.
+        InvalidRequestError, UnsupportedError, TooLargeError: the simulator refuses this request.
     """
     prompt = prompt_ids(request, settings)
     writer = Writer(plan_of(request, seed_of(request, JobKey(tenant, job)), prompt, settings))

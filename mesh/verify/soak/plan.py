@@ -1,7 +1,7 @@
-"""What a soak will do: its requests and its faults, all from one seed. Pure.
+"""The plan of a soak: its requests and its faults, all from one seed. Pure.
 
-The same seed asks the same requests and strikes with the same kinds of faults after the same pauses. What they meet
-depends on the machine, so a seed makes a run alike, not equal.
+The same seed gives the same requests, and the same kinds of faults after the same pauses. Their effects depend on the
+machine, so two runs of one seed are similar, not equal.
 """
 
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from mesh.verify.soak.history import FaultKind, JobKind, Reading
 TENANTS = ("default", "acme")
 TOPICS = ("the sea", "a fox", "the old mill", "a lantern", "the ferry", "three owls", "a clock", "the baker")
 
-# Shares of the requests; the rest is plain. Poison comes by count, so that how many there are is known beforehand.
+# Shares of the requests; the rest is plain. Poison comes by count, so that its number is known in advance.
 POISON_EVERY = 500
 SHARES: dict[JobKind, float] = {
     "cancel": 0.04,
@@ -24,21 +24,21 @@ SHARES: dict[JobKind, float] = {
     "restart": 0.01,
     "wreck": 0.003,
 }
-SILENT = 0.15  # of the requests: without a stream of events
-LIVE, LATE = 0.5, 0.1  # of the requests: followed by a reader
-TOKENS = (8, 40)  # of output; the engine needs some 10 ms for each
-LONG_TOKENS = (250, 400)  # of a job that is to be cancelled: one that goes on all the same is then seen to
+SILENT = 0.15  # share of requests without a stream of events
+LIVE, LATE = 0.5, 0.1  # shares of requests with a reader
+TOKENS = (8, 40)  # of output; the engine needs about 10 ms for each
+LONG_TOKENS = (250, 400)  # of a job to cancel, long enough to detect that it continues
 
-# How often each kind of fault, against the others.
+# Relative frequency of each kind of fault.
 WEIGHTS: dict[FaultKind, float] = {"kill": 5.0, "stop": 3.0, "cut": 2.0, "reset": 2.0, "slow": 1.5, "server": 1.0}
 PAUSE_S = (0.2, 0.8)  # between faults
-ZOMBIE = (1.2, 2.2)  # ack_waits that a suspended or cut off worker is away: it wakes up when its jobs are others'
+ZOMBIE = (1.2, 2.2)  # ack_waits that a suspended or disconnected worker is away; its jobs have then moved to others
 SERVER_AWAY_S = (0.1, 0.6)
 SLOW_S = (1.0, 3.0)
 
 
 class SoakChance(Protocol):
-    """What is needed of random.Random."""
+    """The part of random.Random that the plan uses."""
 
     def random(self) -> float: ...
     def uniform(self, a: float, b: float) -> float: ...
@@ -46,8 +46,8 @@ class SoakChance(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
-    """A request to be made."""
+class PlannedJob:
+    """A planned request."""
 
     job: str
     tenant: str
@@ -55,32 +55,32 @@ class Wish:
     kind: JobKind
     reading: Reading
     fields: dict[str, Any] = field(default_factory=dict)  # of mesh.Client.submit
-    after_s: float = 0.0  # cancel: from submit to the cancel. reading late: to the reader. deadline: to the deadline
+    after_s: float = 0.0  # from the submit to the cancel, to the late reader, or to the deadline
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """A fault to come."""
+    """A planned fault."""
 
-    pause_s: float  # since the one before
+    pause_s: float  # since the previous fault
     kind: FaultKind
-    pick: int  # which of those that can be hit
-    for_s: float  # how long it lasts, where it lasts
+    pick: int  # selects the victim among the possible ones
+    for_s: float  # duration, for a fault that lasts
 
 
-def wishes(rng: SoakChance, count: int, poison_every: int = POISON_EVERY) -> Iterator[Wish]:
-    """The requests of a run, `count` of them, in the order in which they are submitted."""
+def planned_jobs(rng: SoakChance, count: int, poison_every: int = POISON_EVERY) -> Iterator[PlannedJob]:
+    """Yield the `count` requests of a run, in the order of their submits."""
     for number in range(count):
         kind = _kind(rng.random())
         if poison_every and number % poison_every == poison_every // 2:
             kind = "poison"
-        yield _wish(rng, number, kind)
+        yield _job(rng, number, kind)
 
 
 def faults(
     rng: SoakChance, ack_wait_s: float, weights: dict[FaultKind, float], pause_s: tuple[float, float] = PAUSE_S
 ) -> Iterator[Fault]:
-    """The faults of a run, without end; whoever strikes stops when the run is done."""
+    """Yield the faults of a run without end; the caller stops when the run is over."""
     while True:
         wait_s = rng.uniform(*pause_s)
         kind = _weighed(rng.random(), weights)
@@ -98,7 +98,7 @@ def _kind(share: float) -> JobKind:
     return "plain"
 
 
-def _wish(rng: SoakChance, number: int, kind: JobKind) -> Wish:
+def _job(rng: SoakChance, number: int, kind: JobKind) -> PlannedJob:
     silent, reads = rng.random() < SILENT, rng.random()
     fields: dict[str, Any] = {
         "prompt": f"Tell me of {TOPICS[rng.randint(0, len(TOPICS) - 1)]}, and of number {number}.",
@@ -128,11 +128,11 @@ def _wish(rng: SoakChance, number: int, kind: JobKind) -> Wish:
         reading = "live"
     tenant = TENANTS[rng.randint(0, len(TENANTS) - 1)]
     tier = TIERS[rng.randint(0, len(TIERS) - 1)]
-    return Wish(f"soak-{number}", tenant, tier, kind, reading, fields, after_s)
+    return PlannedJob(f"soak-{number}", tenant, tier, kind, reading, fields, after_s)
 
 
 def _weighed(share: float, weights: dict[FaultKind, float]) -> FaultKind:
-    """The kind on which `share`, from 0 to 1, falls."""
+    """Return the kind that `share`, from 0 to 1, selects."""
     left = share * sum(weights.values())
     for kind, weight in weights.items():
         left -= weight

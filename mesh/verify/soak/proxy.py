@@ -1,7 +1,7 @@
-"""A way between one worker and NATS that can be cut, slowed down and torn off.
+"""A TCP proxy between one worker and NATS that can be cut, slowed down and reset.
 
-A cut way loses nothing: as on a real network, what was sent meanwhile arrives when it heals, late and all at once.
-That is the hard case, since a worker's publishes then come from the past. Made by run, one for each worker.
+A cut proxy loses no data: as on a real network, the data sent meanwhile arrives late and all at once when it heals.
+That is the hard case, because a worker's publishes then come from the past. Each worker has its own proxy.
 """
 
 import asyncio
@@ -12,10 +12,10 @@ CHUNK_BYTES = 65_536
 
 
 class Proxy:
-    """Listens on a port of loopback, and passes on to the first of `upstreams` that answers."""
+    """Listens on a loopback port, and forwards to the first of `upstreams` that answers."""
 
     def __init__(self, upstreams: Sequence[int]) -> None:
-        """`upstreams`: ports on loopback, the preferred first."""
+        """Create a proxy. `upstreams`: ports on loopback, the preferred one first."""
         self._upstreams = tuple(upstreams)
         self._open = asyncio.Event()
         self._open.set()
@@ -30,26 +30,26 @@ class Proxy:
         return f"nats://127.0.0.1:{self.port}"
 
     async def start(self) -> None:
-        """Listen, on a free port."""
+        """Listen on a free port."""
         self._server = await asyncio.start_server(self._accepted, "127.0.0.1", 0, limit=CHUNK_BYTES)
         self.port = self._server.sockets[0].getsockname()[1]
 
     def cut(self) -> None:
-        """Let nothing through, and tell nobody: no end, no reset."""
+        """Hold back all data, without closing or resetting a connection."""
         self._open.clear()
 
     def heal(self) -> None:
-        """Let through what waits, and all that follows, without delay."""
+        """Forward the held data and all later data, without delay."""
         self._open.set()
         self.delay_s = 0.0
 
     def reset(self) -> None:
-        """Tear every connection off, both ways."""
+        """Reset every connection on both sides."""
         for writer in list(self._writers):
             writer.transport.abort()
 
     async def close(self) -> None:
-        """Listen no more, and drop what is open."""
+        """Stop listening, and drop the open connections."""
         if self._server is not None:
             self._server.close()
         self.reset()
@@ -85,7 +85,7 @@ class Proxy:
         one: tuple[asyncio.StreamReader, asyncio.StreamWriter],
         other: tuple[asyncio.StreamReader, asyncio.StreamWriter],
     ) -> None:
-        """Pass on both ways until one of them ends; then both are torn off."""
+        """Forward both ways until one side ends; then reset both."""
         ways = [asyncio.create_task(self._pass(one[0], other[1])), asyncio.create_task(self._pass(other[0], one[1]))]
         try:
             await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)

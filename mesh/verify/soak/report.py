@@ -1,4 +1,4 @@
-"""The figures of one run: as values, as lines of at most 80 columns, and as JSON. Pure."""
+"""The figures of one soak: as values, as lines of at most 80 columns, and as JSON. Pure."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -12,12 +12,12 @@ from mesh.verify.soak.history import Case, RunHistory, cases
 from mesh.verify.soak.violation import Violation
 
 LABEL = 30  # columns of the names
-STORIES = 5  # histories of offending jobs printed in full; all of them are in the JSON
+TRACES = 5  # traces of offending jobs printed in full; the JSON has all of them
 
 
 @dataclass(frozen=True, slots=True)
 class Percentiles:
-    """Seconds that something took, over `count` times."""
+    """Percentiles of `count` durations, in seconds."""
 
     count: int
     p50_s: float
@@ -27,7 +27,7 @@ class Percentiles:
 
 @dataclass(frozen=True, slots=True)
 class SoakFigures:
-    """What a soak came to."""
+    """The figures of one soak."""
 
     seed: int
     workers: int
@@ -36,14 +36,14 @@ class SoakFigures:
     acknowledged: int
     faults: dict[str, int]  # by kind; poison: workers that it killed
     ended: dict[str, int]  # Results by status
-    retried: int  # jobs of more than one attempt
-    lost: int  # acknowledged, without a Result
-    duplicate_results: int  # beyond one for each key
-    broken_streams: int  # jobs whose journal or reader met a gap or a repeat
+    retried: int  # jobs with more than one attempt
+    lost: int  # acknowledged jobs without a Result
+    duplicate_results: int  # writes beyond one for each key
+    broken_streams: int  # jobs whose journal or reader had a gap or a repeat
     innocents_buried: int
     poison: int
     poison_buried: int
-    refused_writes: int  # publishes of events that JetStream did not keep: zombies, and repeats after a loss
+    refused_writes: int  # event publishes that JetStream did not store: from zombies, and repeats after a lost ack
     useful_tokens: int
     wasted_tokens: int
     waste: float  # wasted for each useful token
@@ -60,7 +60,7 @@ class SoakFigures:
 def figures_of(
     history: RunHistory, violations: Sequence[Violation], seed: int, workers: int, servers: int
 ) -> SoakFigures:
-    """The figures of a run that was judged."""
+    """Compute the figures of a checked run."""
     by_job = cases(history)
     work = work_of(by_job.values())
     of_order = {rules_journal.ONE_HISTORY, rules_journal.NEWEST_WRITES, rules_reader.IN_ORDER}
@@ -93,7 +93,7 @@ def figures_of(
 
 
 def lines_of(figures: SoakFigures) -> list[str]:
-    """A table of two columns."""
+    """Return a table of two columns."""
     f = figures
     drained = "never" if f.drained_s is None else f"{f.drained_s:.1f} s after the last fault"
     rows = [
@@ -102,29 +102,29 @@ def lines_of(figures: SoakFigures) -> list[str]:
         ("faults", str(f.fault_count)),
         *((f"  {kind}", _with_recovery(count, f.recovery.get(kind))) for kind, count in f.faults.items()),
         ("recovery, all faults", _span(f.recovery.get("all"))),
-        ("jobs of several attempts", str(f.retried)),
+        ("jobs with several attempts", str(f.retried)),
         ("writes refused or repeated", str(f.refused_writes)),
-        ("tokens made in vain", f"{100 * f.waste:.1f} % of {f.useful_tokens}"),
+        ("wasted tokens", f"{100 * f.waste:.1f} % of {f.useful_tokens}"),
         ("queue empty", drained),
         ("wall time", f"{f.wall_s:.0f} s"),
         ("lost", str(f.lost)),
         ("duplicate Results", str(f.duplicate_results)),
         ("streams with gap or repeat", str(f.broken_streams)),
-        ("innocents buried", str(f.innocents_buried)),
-        ("poison buried", f"{f.poison_buried} of {f.poison}"),
+        ("innocent dead letters", str(f.innocents_buried)),
+        ("poison dead letters", f"{f.poison_buried} of {f.poison}"),
         ("violations", str(f.violations)),
     ]
     return [f"{label:<{LABEL}}{value}" for label, value in rows]
 
 
 def lines_of_violations(violations: Sequence[Violation]) -> list[str]:
-    """Each rule with how often it was broken, and the whole histories of the first offending jobs."""
+    """Return each broken rule with its count, and the traces of the first offending jobs."""
     lines = [f"{count} x {rule}" for rule, count in Counter(each.rule for each in violations).most_common()]
     told: set[str] = set()
     for each in violations:
         if each.job and each.job in told:
             continue
-        if len(told) >= STORIES and each.story:
+        if len(told) >= TRACES and each.trace:
             continue
         told.add(each.job)
         lines += ["", *each.lines()]
@@ -132,7 +132,7 @@ def lines_of_violations(violations: Sequence[Violation]) -> list[str]:
 
 
 def as_json(figures: SoakFigures, violations: Sequence[Violation]) -> dict[str, Any]:
-    """Everything, for programs."""
+    """Return all figures and violations, for programs."""
     found = [asdict(each) for each in violations]
     return {**asdict(figures), "fault_count": figures.fault_count, "broken": found}
 

@@ -1,6 +1,6 @@
-"""What the journal, the Result and the text of one job must be. Pure.
+"""The rules for one job's journal, Result and text. Pure.
 
-Each rule takes one job's case and answers with what is wrong, in words; nothing if all is well.
+Each rule takes one job's case and yields a description of each fault.
 """
 
 from collections.abc import Iterator
@@ -13,12 +13,12 @@ from mesh.verify.soak.oracle import Reference
 
 ONE_END = "every acknowledged request ends with exactly one Result"
 ONE_HISTORY = "a job has one history: attempts count up by one, tokens have no gap and no repeat, the Result is last"
-RESULT_SAYS = "a Result says what was streamed"
+RESULT_SAYS = "a Result equals the streamed output"
 UNDISTURBED = "the text is that of an undisturbed run"
-NEWEST_WRITES = "nobody writes to a journal once another attempt has begun"
-NO_INNOCENT = "a job ends as it was meant to"
+NEWEST_WRITES = "no attempt writes to the journal after a later one has begun"
+NO_INNOCENT = "a job ends as planned"
 
-# How each kind of job may end.
+# The possible ends of each kind of job.
 MEANT: dict[JobKind, tuple[Status, ...]] = {
     "plain": ("finished",),
     "stumble": ("finished",),
@@ -30,12 +30,12 @@ MEANT: dict[JobKind, tuple[Status, ...]] = {
     "deadline": ("expired", "finished"),
 }
 
-Fault = tuple[str, str]  # the rule, and what is wrong
+Fault = tuple[str, str]  # the rule, and a description
 
 
 @dataclass
 class _Reading:
-    """The journal read from its start: what stands after each event, and what was wrong with it."""
+    """The state of a journal after each event, read from its start, and its faults."""
 
     attempt: int = 0
     index: int = 0
@@ -47,8 +47,8 @@ class _Reading:
         self.faults.append((rule, f"event {kept.sequence}: {what}"))
 
 
-def judge_end(case: Case) -> Iterator[Fault]:
-    """Exactly one Result for what was accepted; at most one for what may have been; none for what was refused."""
+def check_end(case: Case) -> Iterator[Fault]:
+    """Check for exactly one Result of an accepted job, at most one of an unknown submit, none of a refused one."""
     announced = sum(isinstance(kept.event, Result) for kept in case.events)
     if case.is_accepted and case.result is None:
         yield ONE_END, "it was acknowledged and has no Result"
@@ -56,13 +56,13 @@ def judge_end(case: Case) -> Iterator[Fault]:
         yield ONE_END, "it has a Result, which was never announced"
     outcomes = {each.outcome for each in case.submitted}
     if outcomes == {"refused"} and (case.result is not None or case.events):
-        yield ONE_END, "it was refused and ran all the same"
+        yield ONE_END, "it was refused, but ran"
     if case.asked is None and (case.result is not None or case.events):
-        yield ONE_END, "nobody asked for it"
+        yield ONE_END, "no client submitted it"
 
 
-def judge_journal(case: Case) -> Iterator[Fault]:
-    """The public journal, and against it the Result."""
+def check_journal(case: Case) -> Iterator[Fault]:
+    """Check the public journal, and the Result against it."""
     reading = _Reading()
     may_restart = case.asked is not None and case.asked.request.on_worker_loss == "restart"
     for kept in case.events:
@@ -70,9 +70,9 @@ def judge_journal(case: Case) -> Iterator[Fault]:
     yield from reading.faults
     if reading.results and case.result is not None and reading.results[0] != case.result:
         yield ONE_END, "the Result that was announced is not the one that is stored"
-    yield from _judge_attempts(case)
+    yield from _check_attempts(case)
     if case.result is not None and case.streams:
-        yield from _judge_result(case.result, reading)
+        yield from _check_result(case.result, reading)
 
 
 def _read(reading: _Reading, kept: StoredEvent, may_restart: bool) -> None:
@@ -81,14 +81,14 @@ def _read(reading: _Reading, kept: StoredEvent, may_restart: bool) -> None:
         reading.blame(ONE_HISTORY, kept, "comes after the Result")
     match event:
         case None:
-            reading.blame(ONE_HISTORY, kept, f"is nothing that a worker writes: {kept.note[:80]}")
+            reading.blame(ONE_HISTORY, kept, f"no worker writes this: {kept.note[:80]}")
         case Started():
             if event.attempt != reading.attempt + 1:
                 reading.blame(ONE_HISTORY, kept, f"attempt {event.attempt} follows attempt {reading.attempt}")
             if event.index == 0 and may_restart:
                 reading.index, reading.pieces = 0, []
             elif event.index != reading.index:
-                reading.blame(ONE_HISTORY, kept, f"attempt begins at {event.index}, {reading.index} tokens stand")
+                reading.blame(ONE_HISTORY, kept, f"attempt begins at {event.index} after {reading.index} tokens")
                 reading.index = event.index
             reading.attempt = event.attempt
         case Delta():
@@ -104,25 +104,24 @@ def _read_delta(reading: _Reading, kept: StoredEvent, event: Delta) -> None:
         reading.blame(ONE_HISTORY, kept, f"attempt {event.attempt} writes and never began")
     if event.index != reading.index:
         kind = "gap" if event.index > reading.index else "repeat"
-        reading.blame(ONE_HISTORY, kept, f"{kind}: index {event.index} where {reading.index} was due")
+        reading.blame(ONE_HISTORY, kept, f"{kind}: index {event.index}, expected {reading.index}")
     if not event.token_ids and event.finish_reason is None:
         reading.blame(ONE_HISTORY, kept, "a delta without tokens that is not the last")
     reading.index = event.index + len(event.token_ids)
     reading.pieces.append(event.text)
 
 
-def _judge_attempts(case: Case) -> Iterator[Fault]:
-    """Attempts of a job that streams nothing, which are counted elsewhere; and that the Result counts alike.
+def _check_attempts(case: Case) -> Iterator[Fault]:
+    """Check the private attempts of a job that streams nothing, and the Result's count of attempts.
 
-    An attempt may begin once the Result is stored, and then finds it: that one streams nothing and does not count.
-    Of a job that streams nothing, whoever creates the Result first ends it, and that may be an attempt that another
-    has already replaced.
+    An attempt may begin after the Result is stored, and then finds it. It streams nothing and does not count. A job
+    that streams nothing ends with the first Result that is created. An attempt that was already replaced may create it.
     """
     started = case.started()
     if not case.streams:
         for number, event in enumerate(started, 1):
             if event.attempt != number:
-                yield ONE_HISTORY, f"attempt {event.attempt} is the {number}. to begin"
+                yield ONE_HISTORY, f"attempt {event.attempt} began as number {number}"
             if event.index != 0:
                 yield ONE_HISTORY, f"attempt {event.attempt} of a job that streams nothing begins at {event.index}"
         if any(isinstance(kept.event, Started | Delta) for kept in case.events):
@@ -133,11 +132,11 @@ def _judge_attempts(case: Case) -> Iterator[Fault]:
         if not streamed <= case.result.attempts <= began:
             yield (
                 RESULT_SAYS,
-                f"it tells of {case.result.attempts} attempts; {began} began, and the last that streamed is {streamed}",
+                f"it counts {case.result.attempts} attempts; {began} began, and the last that streamed is {streamed}",
             )
 
 
-def _judge_result(result: Result, reading: _Reading) -> Iterator[Fault]:
+def _check_result(result: Result, reading: _Reading) -> Iterator[Fault]:
     streamed = "".join(reading.pieces)
     if result.text != streamed:
         yield RESULT_SAYS, f"its text has {len(result.text)} characters and differs from the {len(streamed)} streamed"
@@ -145,8 +144,8 @@ def _judge_result(result: Result, reading: _Reading) -> Iterator[Fault]:
         yield RESULT_SAYS, f"it counts {result.usage.completion_tokens} tokens; {reading.index} were streamed"
 
 
-def judge_text(case: Case, asked: Requested, reference: Reference) -> Iterator[Fault]:
-    """The text, against what the simulator writes undisturbed."""
+def check_text(case: Case, asked: Requested, reference: Reference) -> Iterator[Fault]:
+    """Check the text against the simulator's undisturbed output."""
     result = case.result
     if result is None:
         return
@@ -164,14 +163,14 @@ def judge_text(case: Case, asked: Requested, reference: Reference) -> Iterator[F
                 f"{reference.finish_reason}",
             )
     elif not reference.text.startswith(text):
-        yield UNDISTURBED, f"what it has leaves the reference at character {_differs_at(text, reference.text)}"
+        yield UNDISTURBED, f"its partial text differs from the reference at {_differs_at(text, reference.text)}"
     ids = [token for kept in case.events if isinstance(kept.event, Delta) for token in kept.event.token_ids]
     if asked.kind != "restart" and tuple(ids) != reference.token_ids[: len(ids)]:
         yield UNDISTURBED, "its token ids are not those of the reference"
 
 
-def judge_status(case: Case, asked: Requested) -> Iterator[Fault]:
-    """Only what was made to fail fails."""
+def check_status(case: Case, asked: Requested) -> Iterator[Fault]:
+    """Check that only jobs that were planned to fail fail."""
     result = case.result
     if result is not None and result.status not in MEANT[asked.kind]:
         why = f" ({result.error.code}: {result.error.message})" if result.error is not None else ""

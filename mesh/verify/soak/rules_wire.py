@@ -1,7 +1,7 @@
-"""What went over the wire, whether or not it did harm: fences, the order of effects, acks, cancels. Pure.
+"""The rules for messages on the wire, harmful or not: fences, the order of actions, acks, cancels. Pure.
 
-A worker that leaves out a fence does no harm until it meets a zombie; here it is caught at its first publish. The
-watcher misses what happens while the server is away, so a rule that needs a record's absence asks `Blind` first.
+A missing fence does no harm until a zombie worker publishes; these rules catch it at the first publish. The watcher
+misses messages while the server is away, so a rule that depends on an absent record checks `Blind` first.
 """
 
 from bisect import bisect_left
@@ -12,9 +12,9 @@ from mesh.verify.soak.rules_journal import Fault
 from mesh.verify.soak.violation import Bounds
 
 FENCED = "every event is published under a fence"
-CREATED = "a Result is created, never put"
+CREATED = "a Result is created, never overwritten"
 ACK_FOLLOWS = "an ack follows the Result"
-ACK_CONFIRMED = "an ack asks to be confirmed"
+ACK_CONFIRMED = "an ack asks for confirmation"
 NO_TERM = "no well-formed job is terminated"
 CANCEL_HOLDS = "a cancelled job stops, and its answer is its Result"
 
@@ -22,7 +22,7 @@ TERMINAL = ("finished", "failed", "cancelled", "expired")
 
 
 class Blind:
-    """When the watcher may have missed something, and which workers were not themselves."""
+    """The spans in which the watcher may have missed messages, and the workers that had a fault."""
 
     def __init__(self, missed: Sequence[Missed], struck: Sequence[Struck], settle_s: float) -> None:
         self._missed = missed
@@ -31,19 +31,19 @@ class Blind:
         self._times = [each.at_s for each in self._struck]
 
     def between(self, from_s: float, before_order: int) -> bool:
-        """Whether something after `from_s` and before the record `before_order` may have been missed."""
+        """Return whether the watcher may have missed a message between `from_s` and the record `before_order`."""
         return any(each.to_s >= from_s and each.from_order < before_order for each in self._missed)
 
     def is_disturbed(self, worker: str, from_s: float, to_s: float) -> bool:
-        """Whether `worker`, or the server, had a fault between these instants or shortly before."""
+        """Return whether `worker` or a server had a fault between these instants, or up to `settle_s` before."""
         for each in self._struck[: bisect_left(self._times, to_s)]:
             if (each.kind == "server" or each.victim == worker) and each.until_s + self._settle_s >= from_s:
                 return True
         return any(each.to_s + self._settle_s >= from_s and each.from_s <= to_s for each in self._missed)
 
 
-def judge_fences(case: Case) -> Iterator[Fault]:
-    """What every publish of an event and of a Result must carry."""
+def check_fences(case: Case) -> Iterator[Fault]:
+    """Check that every publish of an event or a Result has its fence."""
     for sent in case.sent:
         if sent.to == "results" and sent.expected != 0:
             yield CREATED, f"at {sent.at_s:.3f} a Result was written {_fence(sent)}"
@@ -53,8 +53,8 @@ def judge_fences(case: Case) -> Iterator[Fault]:
             yield FENCED, f"at {sent.at_s:.3f} {sent.what} of attempt {sent.attempt} was published without one"
 
 
-def judge_acks(case: Case, blind: Blind, bounds: Bounds) -> Iterator[Fault]:
-    """Confirmed, after the Result, and never TERM."""
+def check_acks(case: Case, blind: Blind, bounds: Bounds) -> Iterator[Fault]:
+    """Check that every ack is confirmed and follows the Result, and that no request is terminated."""
     writes = [sent for sent in case.sent if sent.to == "results"]
     started = case.started()
     own = started[0].sequence if started else 0
@@ -67,27 +67,27 @@ def judge_acks(case: Case, blind: Blind, bounds: Bounds) -> Iterator[Fault]:
         if not settled.is_confirmed:
             yield ACK_CONFIRMED, f"{when} was acknowledged without asking for confirmation"
         if own not in (0, settled.sequence):
-            continue  # a second request under the job's id: nothing is lost with it
+            continue  # a second request under the job's id; its removal loses nothing
         if any(_precedes(write, settled, bounds) for write in writes):
             continue
         if not blind.between(case.asked.at_s if case.asked is not None else 0.0, settled.order):
-            yield ACK_FOLLOWS, f"{when} was acknowledged before anybody wrote the Result"
+            yield ACK_FOLLOWS, f"{when} was acknowledged before the Result was written"
 
 
 def _precedes(write: Sent, settled: Settled, bounds: Bounds) -> bool:
-    """Whether the Result was on its way before the ack was, as far as the order of two connections tells."""
+    """Return whether the Result was sent before the ack, within the slack between two connections."""
     if write.order < settled.order:
         return True
     is_other = not write.sender or write.sender != settled.sender
     return is_other and bounds.order_slack_s > 0 and write.at_s <= settled.at_s + bounds.order_slack_s
 
 
-def judge_cancels(case: Case, blind: Blind, bounds: Bounds) -> Iterator[Fault]:
-    """What was answered is true, and the work stops."""
+def check_cancels(case: Case, blind: Blind, bounds: Bounds) -> Iterator[Fault]:
+    """Check that the answer to a cancel is the Result's status, and that the work stops."""
     for each in case.cancelled:
         status = case.result.status if case.result is not None else None
-        if "internal error" in each.fault:  # whatever strikes, the mesh has an answer of its own
-            yield CANCEL_HOLDS, f"the answer was a fault of the mesh itself: {each.fault}"
+        if "internal error" in each.fault:  # an injected fault must never show as an internal error
+            yield CANCEL_HOLDS, f"the answer was an internal error of the mesh: {each.fault}"
         if each.answer in TERMINAL and status is not None and status != each.answer:
             yield CANCEL_HOLDS, f"the answer was {each.answer}, the Result is {status}"
         if each.answer in TERMINAL:
@@ -97,7 +97,7 @@ def judge_cancels(case: Case, blind: Blind, bounds: Bounds) -> Iterator[Fault]:
 
 
 def _later(case: Case, since_s: float, what: str, blind: Blind, bounds: Bounds) -> Iterator[Fault]:
-    """Tokens that a worker published too long after `since_s`, though nothing kept it from knowing."""
+    """Find tokens that an undisturbed worker published too long after `since_s`."""
     began = {sent.attempt: sent for sent in case.sent if sent.what == "started"}
     for sent in case.sent:
         if sent.what != "delta" or sent.at_s <= since_s + bounds.stop_s:

@@ -1,4 +1,4 @@
-"""The nats-servers of a soak: one, or three as a cluster on loopback. Killed without warning, started again."""
+"""The nats-servers of a soak: one, or a cluster of three on loopback. They are killed and started again."""
 
 import asyncio
 import random
@@ -11,18 +11,18 @@ from mesh.broker.topology import MeshSettings
 from mesh.errors import BrokerError, ConfigError
 from mesh.server import EmbeddedServer
 
-# Below the ports that outgoing connections get: a client that tries a dead server's port again and again would
-# sooner or later get that very port for its own end, connect to itself, and keep the server from coming back.
+# Below the ports of outgoing connections. Otherwise a client that retries a dead server's port could get that port for
+# its own end. It would then connect to itself, and the server could not start again.
 PORTS = range(20_000, 32_000)
 DECLARE_S = 40.0  # for a cluster to elect its leaders
 START_TRIES = 5
 
 
 class Servers:
-    """`start`, `declare`, then `kill` and `revive` at will, then `stop`."""
+    """The servers of one soak: `start`, `declare`, then any `kill` and `revive`, then `stop`."""
 
     def __init__(self, folder: Path, count: int) -> None:
-        """`count`: 1, or 3 for a cluster. Each keeps its data in a folder of its own."""
+        """Create the servers; each has its own data folder. `count`: 1, or 3 for a cluster."""
         ports = _free_ports(2 * count)
         routes = ", ".join(f"nats://127.0.0.1:{port}" for port in ports[count:])
         self.all = [
@@ -30,7 +30,7 @@ class Servers:
                 folder / f"nats-{number}",
                 port,
                 f"n{number}",
-                # Clients are not told of the other servers: they would leave the way that the faults are on.
+                # Clients must not learn of the other servers: they would bypass the proxies that inject faults.
                 f"cluster {{ name: soak, listen: 127.0.0.1:{route}, no_advertise: true, routes: [{routes}] }}"
                 if count > 1
                 else "",
@@ -47,18 +47,18 @@ class Servers:
         return tuple(server.url for server in self.all)
 
     async def start(self) -> None:
-        """Start all of them.
+        """Start all servers.
 
         Raises:
-            ConfigError: one does not start.
+            ConfigError: a server does not start.
         """
         await asyncio.gather(*(server.start() for server in self.all))
 
     async def declare(self, broker: Broker, settings: MeshSettings, model: str) -> None:
-        """Make the mesh, once the servers have found each other.
+        """Declare the mesh, once the cluster has its leaders.
 
         Raises:
-            BrokerError: they did not within DECLARE_S.
+            BrokerError: the cluster had no leaders within DECLARE_S.
         """
         end = asyncio.get_running_loop().time() + DECLARE_S
         while True:
@@ -69,17 +69,17 @@ class Servers:
             except BrokerError:
                 if asyncio.get_running_loop().time() > end:
                     raise
-                await asyncio.sleep(0.2)  # nobody tells when a cluster has its leaders but by answering
+                await asyncio.sleep(0.2)  # a cluster's only sign of its leaders is that it answers
 
     async def kill(self, server: EmbeddedServer) -> None:
-        """End it at once, as a crash would."""
+        """Kill a server at once, as a crash would."""
         await server.stop(kill=True)
 
     async def revive(self, server: EmbeddedServer) -> None:
-        """Start it again on what it had stored.
+        """Start a server again on its store.
 
         Raises:
-            ConfigError: it does not start.
+            ConfigError: the server does not start.
         """
         for attempt in range(START_TRIES):
             try:
@@ -91,7 +91,7 @@ class Servers:
                 await asyncio.sleep(0.2)  # the port, or the store's lock, is not free yet
 
     async def stop(self) -> None:
-        """End all of them."""
+        """Stop all servers."""
         await asyncio.gather(*(server.stop() for server in self.all))
 
 

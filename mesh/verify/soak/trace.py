@@ -1,7 +1,6 @@
-"""One job's whole history as lines that a person can read. Pure.
+"""Formats one job's records as readable lines, printed with every violation. Pure.
 
-Printed with every violation: what was asked, what clients were told, what went over the wire and what JetStream kept,
-in the order of time where there is one.
+A trace has the request, the clients' answers, the messages on the wire, and JetStream's content, in the order of time.
 """
 
 from mesh.protocol.messages import Delta, Event, Result, Started
@@ -10,8 +9,8 @@ from mesh.verify.soak.history import Case, Sent, Shown, StoredEvent, Struck
 TEXT_CHARS = 60  # of an output shown
 
 
-def story(case: Case, struck: list[Struck] | None = None) -> list[str]:
-    """The history of one job; `struck`: faults to show among it, those that fell into its time."""
+def trace_of(case: Case, struck: list[Struck] | None = None) -> list[str]:
+    """Return the trace of one job. `struck`: faults; those during the job's time are shown."""
     lines = [f"job {case.job}: {_asked(case)}"]
     moments: list[tuple[float, str]] = [
         (each.at_s, f"submit {each.outcome} {each.detail}".rstrip()) for each in case.submitted
@@ -45,7 +44,7 @@ def story(case: Case, struck: list[Struck] | None = None) -> list[str]:
 def _asked(case: Case) -> str:
     asked = case.asked
     if asked is None:
-        return "nobody asked for it"
+        return "no client submitted it"
     request = asked.request
     what = f"{asked.kind}, {asked.tier}, tenant {asked.tenant}, max_tokens {request.max_tokens}"
     what += "" if request.stream else ", no stream"
@@ -55,7 +54,7 @@ def _asked(case: Case) -> str:
 
 
 def _runs(sent: list[Sent]) -> list[list[Sent]]:
-    """Deltas that follow each other as they should are one line; all else is a line of its own."""
+    """Group consecutive deltas into one line; each other message gets its own line."""
     found: list[list[Sent]] = []
     for each in sent:
         if found and _continues(found[-1][-1], each):
@@ -84,7 +83,7 @@ def _sent_run(run: list[Sent]) -> str:
 
 
 def _kept_runs(kept: list[StoredEvent]) -> list[list[StoredEvent]]:
-    """The same for a journal."""
+    """Group a journal in the same way."""
     found: list[list[StoredEvent]] = []
     for each in kept:
         if found and _goes_on(found[-1][-1].event, each.event):

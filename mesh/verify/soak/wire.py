@@ -1,8 +1,8 @@
-"""The watcher: hears every publish of a mesh as it comes, also those that JetStream refuses, and writes them down.
+"""The watcher: records every publish of a mesh, also those that JetStream refuses.
 
-A plain subscriber to the subjects of a stream hears each message beside the stream, with its headers and its reply
-subject. So what a worker *tried* is seen, not only what became of it. While the server is away the watcher is deaf;
-it notes from where to where, and the rules judge nothing by what is missing there. Made by run.
+A plain subscriber to a stream's subjects gets each message with its headers and reply subject, independently of the
+stream. So the watcher sees every publish that a worker tries, stored or not. While the server is away it misses
+messages. It records that span, and no rule depends on records that are absent there.
 """
 
 import asyncio
@@ -20,29 +20,29 @@ from mesh.verify.soak.history import CancelTold, Missed, RunHistory, Sent, Settl
 
 _FENCE = "Nats-Expected-Last-Subject-Sequence"
 _VERBS: dict[bytes, Verb] = {b"": "ack", b"+ACK": "ack", b"-NAK": "nak", b"+TERM": "term"}
-NOTE_PAUSE_S = 0.05  # between tries to hear ourselves again after a reconnect
+NOTE_PAUSE_S = 0.05  # between messages to itself, after a reconnect
 
 
 class Watcher:
     """Writes into `history.sent`, `.settled`, `.told`, `.sequences` and `.missed`, from `start` to `close`."""
 
     def __init__(self, broker: Broker, history: RunHistory, clock: Callable[[], float]) -> None:
-        """`clock`: seconds since the run began."""
+        """Create a watcher. `clock`: seconds since the run began."""
         self._connection = broker.connection
         self._names = broker.names
         self._history = history
         self._clock = clock
         self._order = 0
-        self._heard_s = 0.0  # when the last record came
+        self._heard_s = 0.0  # time of the last record
         self._deaf_from: tuple[int, float] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._subscriptions: list[Subscription] = []
         self._inbox = broker.connection.new_inbox()
         self._unlisten: Callable[[], None] | None = None
-        self.ended: set[str] = set()  # jobs whose Result was announced, as far as was heard
+        self.ended: set[str] = set()  # jobs whose announced Result was received
 
     def start(self) -> None:
-        """Hear from now on."""
+        """Subscribe."""
         names = self._names
         stream = names.requests_stream
         for subject, handler in (
@@ -53,13 +53,13 @@ class Watcher:
             (names.system("attempts", ">"), self._heard_attempt),
             (names.system("cancel", ">"), self._heard_cancel),
             (names.system("queued", ">"), self._heard_queued),
-            (self._inbox, self._heard_ourselves),
+            (self._inbox, self._received_own),
         ):
             self._subscriptions.append(self._connection.subscribe(subject, handler))
         self._unlisten = self._connection.listen(self._changed)
 
     def close(self) -> None:
-        """Hear no more."""
+        """End the subscriptions."""
         if self._unlisten is not None:
             self._unlisten()
         for subscription in self._subscriptions:
@@ -68,13 +68,13 @@ class Watcher:
             task.cancel()
 
     def deaf(self, from_s: float) -> None:
-        """Something happened at `from_s` that may cost messages; until we hear ourselves, and `again` was called."""
+        """Begin a span of missed messages at `from_s`. It ends after `again`, when the watcher gets its own message."""
         if self._deaf_from is None:
             self._deaf_from = (self._order, min(from_s, self._heard_s or from_s))
 
     def again(self) -> None:
-        """The mesh is whole again, as far as the caller knows."""
-        task = asyncio.get_running_loop().create_task(self._listen_for_ourselves(), name="soak-watcher-again")
+        """Start to send messages to itself; the first one that arrives ends the span."""
+        task = asyncio.get_running_loop().create_task(self._await_own_message(), name="soak-watcher-again")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -84,14 +84,14 @@ class Watcher:
         else:
             self.deaf(self._clock())
 
-    async def _listen_for_ourselves(self) -> None:
-        """What we publish now is heard once our subscriptions stand."""
+    async def _await_own_message(self) -> None:
+        """Publish to the watcher's own inbox until a message arrives: then its subscriptions are active."""
         while self._deaf_from is not None:
             with contextlib.suppress(DisconnectedError):
                 self._connection.publish(self._inbox, b"")
             await asyncio.sleep(NOTE_PAUSE_S)
 
-    def _heard_ourselves(self, subject: bytes, reply: bytes, payload: bytes, header: bytes) -> None:
+    def _received_own(self, subject: bytes, reply: bytes, payload: bytes, header: bytes) -> None:
         if self._deaf_from is not None:
             order, from_s = self._deaf_from
             self._deaf_from = None
@@ -141,7 +141,7 @@ class Watcher:
         self._history.told.append(CancelTold(self._heard_s, _job(subject)))
 
     def _heard_queued(self, subject: bytes, reply: bytes, payload: bytes, header: bytes) -> None:
-        """The stream's notice of a stored request: its sequence, and whose it is."""
+        """Take the stream's notice of a stored request: its sequence and its job."""
         fields = headers.parse(header)
         sequence, job = fields.get("Nats-Sequence", ""), fields.get("Nats-Msg-Id", "").partition(".")[2]
         if sequence.isdigit() and job:
@@ -170,7 +170,7 @@ class Watcher:
 
 
 def _read(event: Event | None) -> tuple[str, int, int, int, str]:
-    """What a record keeps of an event: what it is, attempt, index, tokens, worker."""
+    """Return the fields of a record: kind of event, attempt, index, tokens, worker."""
     match event:
         case Started():
             return "started", event.attempt, event.index, 0, event.worker
@@ -194,5 +194,5 @@ def _job(subject: bytes) -> str:
 
 
 def _sender(reply: bytes) -> str:
-    """`_INBOX.<connection>.<call>`: whose inbox it is."""
+    """Return the connection's part of a reply subject `_INBOX.<connection>.<call>`."""
     return reply.rpartition(b".")[0].decode("utf-8", "replace")

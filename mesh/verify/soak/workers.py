@@ -1,7 +1,7 @@
-"""The workers of a soak: killed, suspended, and started again at once when they die.
+"""The workers of a soak: they are killed and suspended, and started again at once when they die.
 
-Each place has its own way to NATS. Every process that holds a place has a name of its own, `w<place>-<number>`, so
-that a history says which one did what.
+Each slot has its own proxy to NATS. Each process in a slot has its own name, `w<slot>-<number>`, which identifies it in
+the history.
 """
 
 import asyncio
@@ -20,18 +20,18 @@ from mesh.verify.soak.proxy import Proxy
 READY_S = 30.0
 END_S = 10.0  # for a worker to drain; then it is killed
 WORKER = (sys.executable, "-m", "mesh", "worker")
-MAX_UNREADY_DEATHS = 10  # in a row, of one place: these workers do not work
+MAX_UNREADY_DEATHS = 10  # in a row, in one slot; then the soak fails
 
 
 @dataclass
 class WorkerSlot:
-    """One place: its way to NATS, and what was done to the process that holds it now."""
+    """One slot: its proxy, and the faults of its current process."""
 
     member: Member
     proxy: Proxy
     name: str = ""
     unready_deaths: int = 0
-    is_doomed: bool = False  # killed by us
+    is_doomed: bool = False  # killed by the soak
     is_stopped: bool = False
 
     @property
@@ -44,7 +44,7 @@ class WorkerSlot:
 
 
 class FaultyWorkers:
-    """`start`, then faults on its places at will, then `close`."""
+    """The workers of one soak: `start`, then any faults on the slots, then `close`."""
 
     def __init__(
         self,
@@ -55,9 +55,9 @@ class FaultyWorkers:
         history: RunHistory,
         clock: Callable[[], float],
     ) -> None:
-        """A worker is started as `command`, its address and name, and `options`; what it logs goes to `log`."""
+        """Create the slots. A worker's command line: `command`, its address and name, `options`. It logs to `log`."""
         self._supervisor = Supervisor(len(proxies), self._argv, self._died, log_file=log, is_merciless=True)
-        self.places = [
+        self.slots = [
             WorkerSlot(member, proxy) for member, proxy in zip(self._supervisor.members, proxies, strict=True)
         ]
         self._command = tuple(command)
@@ -68,10 +68,10 @@ class FaultyWorkers:
         self._running: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Start all of them; returns when each was ready once.
+        """Start all workers; return when each was ready once.
 
         Raises:
-            EngineDeadError: they do not get ready; the log says why.
+            EngineDeadError: the workers do not get ready; the message names the log.
         """
         self._running = asyncio.create_task(self._supervisor.run(), name="soak-workers")
         ready = asyncio.create_task(self._supervisor.ready.wait())
@@ -83,30 +83,30 @@ class FaultyWorkers:
             ready.cancel()
 
     def check(self) -> None:
-        """Raise what ended the workers, if they have ended.
+        """Raise the error that ended the workers, if they have ended.
 
         Raises:
-            EngineDeadError: a place cannot be filled.
+            EngineDeadError: the workers of a slot never get ready.
         """
         if self._running is not None and self._running.done() and not self._running.cancelled():
             self._running.result()
 
-    def kill(self, place: WorkerSlot) -> None:
-        place.is_doomed = True
-        place.member.signal(signal.SIGKILL)
+    def kill(self, slot: WorkerSlot) -> None:
+        slot.is_doomed = True
+        slot.member.signal(signal.SIGKILL)
 
-    def stop(self, place: WorkerSlot) -> None:
-        place.is_stopped = True
-        place.member.signal(signal.SIGSTOP)
+    def stop(self, slot: WorkerSlot) -> None:
+        slot.is_stopped = True
+        slot.member.signal(signal.SIGSTOP)
 
-    def wake(self, place: WorkerSlot) -> None:
-        place.is_stopped = False
-        place.member.signal(signal.SIGCONT)
+    def wake(self, slot: WorkerSlot) -> None:
+        slot.is_stopped = False
+        slot.member.signal(signal.SIGCONT)
 
     async def close(self) -> None:
-        """Drain all of them; kill those that do not end."""
-        for place in self.places:
-            self.wake(place)
+        """Drain all workers; kill those that do not end within END_S."""
+        for slot in self.slots:
+            self.wake(slot)
         self._supervisor.stop()
         if self._running is not None:
             await asyncio.wait({self._running}, timeout=END_S)
@@ -114,7 +114,7 @@ class FaultyWorkers:
             await asyncio.gather(self._running, return_exceptions=True)
 
     def tracebacks(self) -> list[str]:
-        """The last line of every traceback that a worker has logged."""
+        """Return the last line of every traceback in the workers' log."""
         found, is_inside = [], False
         for line in self._log.read_text(errors="replace").splitlines():
             if line.startswith("Traceback "):
@@ -125,18 +125,18 @@ class FaultyWorkers:
         return found
 
     def _argv(self, member: Member) -> Sequence[str]:
-        """The command line of the next process of a place, about which nothing is known yet."""
-        place = self.places[member.number - 1]
-        place.is_doomed = place.is_stopped = False
-        place.name = f"w{member.number}-{member.starts}"
-        address = ("--leash", "--nats", place.proxy.url, "--worker-id", place.name)
+        """Return the command line of a slot's next process, and reset the slot."""
+        slot = self.slots[member.number - 1]
+        slot.is_doomed = slot.is_stopped = False
+        slot.name = f"w{member.number}-{member.starts}"
+        address = ("--leash", "--nats", slot.proxy.url, "--worker-id", slot.name)
         return (*self._command, *address, *self._options)
 
     def _died(self, member: Member, code: int) -> float:
-        place = self.places[member.number - 1]
-        reason = "killed" if place.is_doomed else "poison" if code == EXIT_CODE else "other"
-        self._history.died.append(Died(self._clock(), place.name, reason, code))  # type: ignore[arg-type]  # one of three
-        place.unready_deaths = 0 if member.is_ready or place.is_doomed else place.unready_deaths + 1
-        if place.unready_deaths >= MAX_UNREADY_DEATHS:
+        slot = self.slots[member.number - 1]
+        reason = "killed" if slot.is_doomed else "poison" if code == EXIT_CODE else "other"
+        self._history.died.append(Died(self._clock(), slot.name, reason, code))  # type: ignore[arg-type]  # one of three
+        slot.unready_deaths = 0 if member.is_ready or slot.is_doomed else slot.unready_deaths + 1
+        if slot.unready_deaths >= MAX_UNREADY_DEATHS:
             raise EngineDeadError(f"worker {member.number} never gets ready; the log is {self._log}")
         return 0.0

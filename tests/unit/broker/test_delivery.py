@@ -1,4 +1,4 @@
-"""A stored request's identity: under which name it will be answered, whatever is in it."""
+"""A stored request has an identity for its answer, even if its body is invalid."""
 
 import msgspec
 import pytest
@@ -49,7 +49,7 @@ def test_a_packed_request_is_decoded() -> None:
     assert (found.job, found.encoding, found.error) == ("job-1", "msgpack", None)
 
 
-# what, body, headers, job, error
+# name of the case, body, headers, job, error
 IDENTITIES = [
     ("no id", b'{"prompt":"a"}', [], "s17", None),
     ("no id, and a header", b'{"prompt":"a"}', [("Nats-Msg-Id", "acme.job-9")], "s17", None),

@@ -1,6 +1,6 @@
-"""What `NatsClient` relies on in nats-py.
+"""nats-py still has the internals that `NatsClient` relies on.
 
-When this fails after an upgrade, read mesh/broker/transport/nats_client.py again.
+If a test fails after an upgrade, compare mesh/broker/transport/nats_client.py with the new source.
 """
 
 import ast

@@ -1,4 +1,4 @@
-"""A service answers its requesters, and is nobody's hand on a subject that they may not use themselves."""
+"""A service answers its requesters, and never publishes to a subject that a requester may not use."""
 
 import json
 from collections.abc import AsyncIterator
@@ -23,7 +23,7 @@ FORBIDDEN = [
 
 
 class Echo:
-    """An endpoint, and what it was asked."""
+    """An endpoint, and its requests."""
 
     def __init__(self, broker: Broker) -> None:
         self.asked: list[ServiceRequest] = []

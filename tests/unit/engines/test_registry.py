@@ -1,4 +1,4 @@
-"""Names become engines, and nothing is imported that was not asked for."""
+"""An engine is created by its name, and no other engine is imported."""
 
 import subprocess
 import sys

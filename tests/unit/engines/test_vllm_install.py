@@ -1,4 +1,4 @@
-"""`mesh install vllm` decides by what it finds, and says what it would run."""
+"""`mesh install vllm` plans its commands from the facts of the machine."""
 
 import sys
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""What reaches vLLM is typed as vLLM's engine core wants it, and stop strings are found across any cut."""
+"""Arguments reach vLLM with the types of its engine core, and stop strings are found across any cut."""
 
 import subprocess
 import sys
@@ -224,7 +224,7 @@ stops = st.lists(st.text("abc", min_size=1, max_size=4), min_size=1, max_size=3)
 
 
 def scanned(scan: StopScan, tokens: list[str]) -> tuple[list[str], bool]:
-    """What each token showed, and whether a stop string ended it."""
+    """Return the text that each token showed, and whether a stop string ended it."""
     shown = []
     for piece in tokens:
         is_stopped = scan.add(piece)

@@ -1,4 +1,4 @@
-"""What the child says of the libraries it imports, sound and broken ones."""
+"""The probe reports sound and broken libraries."""
 
 import json
 import os
@@ -21,7 +21,7 @@ class cuda:
 
 
 def said(folder: Path, torch: str, vllm: str) -> dict[str, object]:
-    """The child's answer where these are the libraries."""
+    """Return the child's answer with these libraries."""
     (folder / "torch.py").write_text(torch)
     (folder / "vllm.py").write_text(vllm)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join((str(folder), str(ROOT)))}

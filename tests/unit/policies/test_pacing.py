@@ -1,4 +1,4 @@
-"""A stream rests after a publish that took long to land, and never for longer than it is told."""
+"""A stream pauses after a slowly acknowledged publish, but never longer than the bound."""
 
 import pytest
 from hypothesis import given

@@ -1,4 +1,4 @@
-"""Whether an engine gets anywhere."""
+"""An engine or a job without progress is detected."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""When something that died is started again, and when no more."""
+"""A process that died is started again, until its patience is used up."""
 
 from mesh.policies.restart import MAX_PAUSE_S, QUICK_S, Backoff
 

@@ -1,4 +1,4 @@
-"""Whether a job that failed is tried again, and when."""
+"""A failed job is tried again, within bounds."""
 
 import pytest
 

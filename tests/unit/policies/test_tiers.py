@@ -1,4 +1,4 @@
-"""Which tier is served next."""
+"""The next tier is chosen by weight."""
 
 import math
 from collections import Counter

@@ -191,7 +191,7 @@ def test_a_hostile_body_is_refused_by_name_and_fast(name: str) -> None:
     if field is not None:
         assert refused.value.field == field
     assert 0 < len(str(refused.value)) < 500
-    assert took_s < 0.1
+    assert took_s < 1.0  # of processor time: a body that takes quadratic time needs minutes
 
 
 @pytest.mark.parametrize("name", BODIES)

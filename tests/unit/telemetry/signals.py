@@ -1,4 +1,4 @@
-"""Signals as a worker sends them, with what a test does not care about filled in."""
+"""Signals of a worker, with defaults for the fields that a test does not set."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar

@@ -1,4 +1,4 @@
-"""GPUs are shown where they are, and nothing is said where they are not."""
+"""GPUs are reported where there are some, and nothing is logged where there are none."""
 
 import pytest
 
@@ -16,7 +16,7 @@ UUIDS = ["GPU-aaaa-1", "GPU-aaaa-2", "GPU-bbbb-1"]
         ("2, 0", [2, 0]),
         ("GPU-bbbb", [2]),
         ("GPU-aaaa-2,0", [1, 0]),
-        ("0,-1,1", [0]),  # as CUDA has it: an invalid one ends the list
+        ("0,-1,1", [0]),  # as in CUDA: an invalid entry ends the list
         ("GPU-aaaa", []),  # two of them
         ("7", []),
     ],
@@ -26,7 +26,7 @@ def test_only_what_cuda_may_use_is_shown(devices: str | None, expected: list[int
 
 
 class Nvml:
-    """A library with two GPUs, of which the second does not say how busy it is."""
+    """A library with two GPUs; the second reports no utilisation."""
 
     class NVMLError(Exception):
         pass

@@ -1,4 +1,4 @@
-"""When a process says that it is ready, and why it is not."""
+"""A process is ready, or names the reasons why it is not."""
 
 import pytest
 
@@ -15,7 +15,7 @@ def test_a_worker_that_is_well_is_ready() -> None:
         (Condition("starting"), "starting"),
         (Condition("draining"), "draining"),
         (Condition("ended"), "ended"),
-        (Condition("ready", is_connected=False), "NATS is away"),
+        (Condition("ready", is_connected=False), "there is no connection to NATS"),
         (Condition("ready", is_confirmed=False), "not confirmed"),
         (Condition("ready", engine_fault="gone"), "dead"),
         (Condition("ready", owes_s=PROBE_PATIENCE_S + 1), "not answered for 16 s"),

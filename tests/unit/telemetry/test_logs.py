@@ -1,4 +1,4 @@
-"""Structured lines: one a record, whatever it holds, and only what mesh itself gave with it."""
+"""Structured logs have one line for each record, with only the fields of the mesh."""
 
 import json
 import logging

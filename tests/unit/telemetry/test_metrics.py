@@ -1,4 +1,4 @@
-"""What is counted of what happens, and what is shown of it."""
+"""Signals are counted, and the page shows the counts."""
 
 from typing import Any
 
@@ -25,7 +25,7 @@ from tests.unit.telemetry.signals import REF, delivered, ended, engine_ended, re
 
 
 def values(metrics: Metrics) -> dict[str, float]:
-    """Every series of the page."""
+    """Return every series of the page."""
     lines = (line for line in metrics.page().decode().splitlines() if not line.startswith("#"))
     return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines)}
 

@@ -1,4 +1,4 @@
-"""What is asked of the telemetry port, and what goes back."""
+"""Requests to the telemetry port are parsed, and pages are encoded."""
 
 import pytest
 from hypothesis import given

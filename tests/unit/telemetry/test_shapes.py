@@ -4,19 +4,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mesh.telemetry.shapes import OTHER, Few, cumulative, per_token_s
+from mesh.telemetry.shapes import OTHER, BoundedLabel, cumulative, per_token_s
 
 
 @given(st.lists(st.text(), max_size=100), st.integers(0, 10))
 def test_a_label_never_has_more_values_than_it_may(values: list[str], most: int) -> None:
-    few = Few(most)
+    few = BoundedLabel(most)
     shown = {few(value) for value in values}
     assert len(shown - {OTHER}) <= most
     assert shown <= {*values, OTHER}
 
 
 def test_who_had_a_name_keeps_it() -> None:
-    few = Few(2)
+    few = BoundedLabel(2)
     assert [few("a"), few("b"), few("c"), few("a"), few("c")] == ["a", "b", OTHER, "a", OTHER]
 
 

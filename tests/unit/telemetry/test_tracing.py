@@ -1,4 +1,4 @@
-"""Spans on their way out never hold anybody up."""
+"""The export of spans never delays the process."""
 
 import threading
 import time
@@ -12,7 +12,7 @@ from mesh.telemetry import tracing
 
 
 class Stuck(SpanExporter):
-    """A collector that takes a batch and does not let go of it."""
+    """A collector that takes a batch and never answers."""
 
     def __init__(self) -> None:
         self.released = threading.Event()

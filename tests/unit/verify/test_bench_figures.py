@@ -1,4 +1,4 @@
-"""What came of the requests, as figures and as lines."""
+"""Samples become figures, and figures become lines."""
 
 import json
 from collections.abc import Sequence

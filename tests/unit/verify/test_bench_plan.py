@@ -1,4 +1,4 @@
-"""What a benchmark asks, and when."""
+"""A benchmark plans its requests and their times."""
 
 import itertools
 import random

@@ -59,7 +59,7 @@ class Ending:
         self.told: list[Signal] = []
         self.afterwork: list[Coroutine[Any, Any, None]] = []
         self.liveness = Liveness(broker, "w-1", lambda: None, lambda: None)
-        self.lease = Lease(ACK_WAIT_S, broker.clock.monotonic_s())
+        self.lease = Lease(ACK_WAIT_S, broker.clock.uptime_s())
         self.delivery = delivery_of(request)
         self.actions = Actions(self._context(broker), self.delivery, self.lease)
         hooks = PublisherHooks(self.actions.is_held, lambda: None, lambda: None)
@@ -170,6 +170,14 @@ async def test_without_the_lease_nothing_is_done(ending: Ending, wire: Wire, han
     await wire.settle(ending.broker.connection)
     assert wire.subjects(STORED, ACKED, DEAD, NOTED, ANNOUNCED) == []
     assert ending.told == []
+
+
+async def test_a_machine_that_slept_has_lost_its_leases(ending: Ending, wire: Wire, hands: Hands) -> None:
+    hands.sleep_machine(ACK_WAIT_S)
+    with pytest.raises(LostError):
+        await ending.perform(*FINISHED)
+    await wire.settle(ending.broker.connection)
+    assert wire.subjects(STORED, ACKED, ANNOUNCED) == []
 
 
 async def test_a_lease_that_ends_between_two_actions_ends_them(

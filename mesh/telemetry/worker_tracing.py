@@ -1,11 +1,11 @@
-"""The trace of each job in the worker that runs it. An Observer (see mesh/signals); nothing of it is told the job.
+"""The trace of each job in the worker that runs it. An Observer (see mesh/signals).
 
-    chat demo                      the client: the whole job            (mesh/telemetry/asking)
+    chat demo                      the client: the whole job            (mesh/telemetry/client_tracing)
       send demo                    the client: its request is stored
-        queue demo                 until a worker first had it
-        process demo               an attempt; one more after a takeover, which says from whom, and why
-          chat demo                its time in the engine
-          end demo                 its Result is stored, announced, acknowledged
+        queue demo                 the wait until the first delivery
+        process demo               an attempt; after a takeover another one, with the previous worker and the cause
+          chat demo                the attempt's time in the engine
+          end demo                 the Result is stored, announced, acknowledged
 
 Needs OpenTelemetry (the extra `tracing`).
 """
@@ -30,19 +30,19 @@ from mesh.signals import (
     Signal,
 )
 from mesh.telemetry import spans
-from mesh.telemetry.asking import context_of
+from mesh.telemetry.client_tracing import context_of
 
-MOST_JOBS = 10_000  # known at once; beyond, the oldest is forgotten: its end was never told
+MOST_JOBS = 10_000  # tracked at once; one more drops the oldest, whose end was never signalled
 
 
 @dataclass(slots=True)
 class _Job:
-    """What is known of a job that this worker has."""
+    """A job of this worker, and its open span."""
 
-    parent: Context | None  # the submitter's span, or ours where it sent none
+    parent: Context | None  # the submitter's span, or this worker's queue span where it sent none
     delivered_ns: int
     attempt: Span | None = None
-    runs: list[tuple[EngineEnded, int]] = field(default_factory=list)  # in the engine, and when each ended
+    runs: list[tuple[EngineEnded, int]] = field(default_factory=list)  # runs in the engine, with the end of each in ns
 
 
 class WorkerTracing:
@@ -55,7 +55,7 @@ class WorkerTracing:
         self._jobs: OrderedDict[JobKey, _Job] = OrderedDict()
 
     def observe(self, signal: Signal) -> None:
-        """Take it into the trace of its job."""
+        """Add a signal to the trace of its job."""
         match signal:
             case JobDelivered():
                 self._delivered(signal)
@@ -80,7 +80,7 @@ class WorkerTracing:
                 pass
 
     def close(self) -> None:
-        """The worker is gone: end what is open."""
+        """End the open spans: the worker has ended."""
         while self._jobs:
             _, known = self._jobs.popitem()
             if known.attempt is not None:
@@ -92,7 +92,7 @@ class WorkerTracing:
 
     def _delivered(self, signal: JobDelivered) -> None:
         key, now_ns = signal.key, self._now_ns()
-        if key in self._jobs:  # JetStream forgot that we have it
+        if key in self._jobs:  # JetStream delivered a job again that this worker still has
             return
         while len(self._jobs) >= MOST_JOBS:
             self._jobs.popitem(last=False)
@@ -103,7 +103,7 @@ class WorkerTracing:
             span = self._span(f"queue {signal.model}", known.parent, SpanKind.INTERNAL, attributes, start_ns)
             span.set_attributes(spans.of_job(signal.job, signal.tier, signal.tenant))
             span.end(now_ns)
-            if not signal.traceparent:  # one trace for all we do
+            if not signal.traceparent:  # all later spans of the job join this trace
                 known.parent = set_span_in_context(span, Context())
 
     def _attempt(self, signal: AttemptStarted | JobEnded | RequestRefused, known: _Job) -> Span:
@@ -121,7 +121,7 @@ class WorkerTracing:
         self._end_attempt(signal, known, signal.code or signal.status if signal.status != "finished" else None)
 
     def _end_attempt(self, signal: Signal, known: _Job, error: str | None) -> None:
-        """End the attempt that is open, if one is, and what it did in the engine."""
+        """End the open attempt, if there is one, with its runs in the engine."""
         span, known.attempt = known.attempt, None
         if span is None:
             return

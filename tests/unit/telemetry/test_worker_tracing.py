@@ -7,7 +7,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import SpanKind, StatusCode
 
 from mesh.signals import JobBuried, JobReturned, RequestRefused, Signal
-from mesh.telemetry.working import WorkerTracing
+from mesh.telemetry.worker_tracing import WorkerTracing
 from tests.running import present
 from tests.unit.telemetry.signals import REF, delivered, ended, engine_ended, ref, started
 

@@ -1,7 +1,7 @@
-"""The trace of one request in the program that asks: from the submit to the Result. Begun by client/job for each.
+"""The trace of one request in the client's program, from the submit to the Result.
 
-Costs nothing where nobody traces: OpenTelemetry is not imported here, and where the program did not import it either
-there is nothing to do. Whatever it set up (a provider, a span that is open now) is what these spans belong to.
+It costs nothing without tracing: this module does not import OpenTelemetry itself, and does nothing unless the program
+did. The spans use the program's tracer provider, and its current span is their parent.
 """
 
 import sys
@@ -19,23 +19,23 @@ if TYPE_CHECKING:
 _API = "opentelemetry.trace"
 
 
-class Asking:
-    """The spans of one request: the whole job, and in it the submit. Made by `begin`."""
+class RequestTrace:
+    """The spans of one request: the whole job, and its child, the submit. Created by `begin`."""
 
     def __init__(self, whole: "Span", send: "Span", traceparent: str) -> None:
         self._whole = whole
         self._send = send
         self._is_stored = self._is_over = False
-        self.traceparent = traceparent  # what travels with the request
+        self.traceparent = traceparent  # sent with the request
 
     def stored(self) -> None:
-        """The request is in the queue."""
+        """End the submit: the request is in the queue."""
         if not self._is_stored:
             self._is_stored = True
             self._send.end()
 
     def ended(self, result: Result) -> None:
-        """The Result is here."""
+        """End the trace with the Result."""
         if not self._is_over:
             self._whole.set_attributes(spans.of_result(result))
             if result.status != "finished":
@@ -43,14 +43,14 @@ class Asking:
             self._end()
 
     def failed(self, error: MeshError) -> None:
-        """There will be none here."""
+        """End the trace with an error: this client gets no Result."""
         if not self._is_over:
             self._whole.set_attribute("error.type", error.code)
             self._fail(self._whole, type(error).__name__)
             self._end()
 
     def closed(self) -> None:
-        """Nobody waits for it any more; the job goes on, if it was stored."""
+        """End the trace of a handle that was closed; the job continues if it was stored."""
         if not self._is_over:
             if self._is_stored:
                 self._whole.set_attribute("mesh.left", True)
@@ -70,8 +70,8 @@ class Asking:
         span.set_status(Status(StatusCode.ERROR, why))
 
 
-def begin(request: Request, model: str, tier: str, tenant: str, traceparent: str) -> Asking | None:
-    """Begin the trace of a request, or go on with the one of `traceparent`; None: nobody traces here."""
+def begin(request: Request, model: str, tier: str, tenant: str, traceparent: str) -> RequestTrace | None:
+    """Begin the trace of a request, or continue the one that `traceparent` names; None: the program does not trace."""
     if _API not in sys.modules:
         return None
     from opentelemetry.trace import SpanKind, get_tracer, set_span_in_context
@@ -84,11 +84,11 @@ def begin(request: Request, model: str, tier: str, tenant: str, traceparent: str
         return None
     sending = spans.of_message("send", job, tenant, model)
     send = tracer.start_span(f"send {model}", set_span_in_context(whole), SpanKind.PRODUCER, sending)
-    return Asking(whole, send, traceparent_of(send))
+    return RequestTrace(whole, send, traceparent_of(send))
 
 
 def context_of(traceparent: str) -> "Context | None":
-    """The remote span that a `traceparent` names; None: it names none, and what is open here counts."""
+    """Return the remote span that `traceparent` names; None: it names none, so the current span is the parent."""
     if not traceparent:
         return None
     from opentelemetry.context import Context
@@ -100,7 +100,7 @@ def context_of(traceparent: str) -> "Context | None":
 
 
 def traceparent_of(span: "Span") -> str:
-    """A span as W3C's `traceparent` names it."""
+    """Return W3C's `traceparent` of a span."""
     from opentelemetry.trace import set_span_in_context
     from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
