@@ -52,7 +52,7 @@ MUTANTS: dict[str, Mutant] = {
     ),
     "refusal-is-a-landing": Mutant(
         "mesh/worker/publisher.py",
-        "        except SequenceError:  # refused, or a publish that landed and was repeated: the journal tells which\n"
+        "        except SequenceError:  # refused, or stored before and repeated: the journal tells which\n"
         "            self._recover()",
         "        except SequenceError as error:\n            self._landed(error.last)",
         (PUBLISHER + "test_a_job_that_another_took_over_gets_no_more_output",),
@@ -77,8 +77,8 @@ MUTANTS: dict[str, Mutant] = {
     # The puller.
     "late-delivery-is-run": Mutant(
         "mesh/worker/puller.py",
-        "        if self._suspension.is_suspected(self._clock.uptime_s()):\n            # The job",
-        "        if False:\n            # The job",
+        "        if self._suspension.is_suspected(self._clock.uptime_s()):\n            # The delivery",
+        "        if False:\n            # The delivery",
         (PULLER + "test_a_delivery_that_lay_in_the_socket_of_a_suspended_process_is_left_alone",),
     ),
     "overdue-tick-ends-the-suspicion": Mutant(
