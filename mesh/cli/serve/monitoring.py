@@ -1,4 +1,4 @@
-"""Everything that watches a command which runs for long, put together: metrics, health, traces, as its options say."""
+"""Sets up metrics, health checks and traces of a long-running command from its options."""
 
 import asyncio
 import contextlib
@@ -25,7 +25,7 @@ log = logging.getLogger("mesh.cli")
 
 
 class Monitoring:
-    """What watches one process. `opened` while it runs."""
+    """Metrics, health and traces of one process, active while `opened`."""
 
     def __init__(self, watching: MonitoringOptions, names: Names, who: str, model: str = "") -> None:
         """`who` tells this process from others; `model`: what its worker serves, if it has one."""
@@ -147,5 +147,5 @@ def of_process(connection: Connection, ended: asyncio.Event) -> Condition:
 
 
 async def _alive() -> Page:
-    """Whoever answers is alive: it is the loop on which all else runs."""
+    """Always answers: a running event loop means that the process is alive."""
     return Page(200, b'{"alive": true}\n', JSON)

@@ -59,7 +59,7 @@ class WorkerCommand:
 
 @dataclass(frozen=True, slots=True)
 class RunOptions:
-    """What is said of the worker as a process."""
+    """The process options of a worker."""
 
     worker_id: str | None
     grace_s: float
@@ -69,7 +69,7 @@ class RunOptions:
 def order(
     choice: EngineChoice, nats: Nats, policies: Policies, watching: MonitoringOptions, manner: RunOptions
 ) -> WorkerCommand:
-    """What the options ask for.
+    """Converts the options to a command.
 
     Raises:
         ConfigError, InvalidRequestError: one of them cannot be used.
@@ -182,7 +182,7 @@ def read_weights(text: str) -> TierWeights:
 
 
 def end_with_stdin() -> None:
-    """End this process, however busy it is, as soon as stdin ends: the pipe of whoever started us."""
+    """Ends this process, however busy it is, when stdin closes: a pipe from the parent."""
 
     def watch() -> None:
         with contextlib.suppress(OSError):
@@ -208,10 +208,10 @@ class _Fork:
 
 
 def _leave_signals_to_us() -> None:
-    """In a forked engine core: we drain first, and end it then.
+    """Ignores signals in a forked engine core. This process drains first, and then ends it.
 
-    It inherited the loop's wakeup socket, through which a signal to it would reach us as our own; and the Ctrl-C
-    of a terminal goes to a whole process group.
+    The fork inherits the event loop's wakeup socket, so its signals would also reach this process. And Ctrl-C goes
+    to the whole process group.
     """
     if _Fork.is_serving:
         signal.set_wakeup_fd(-1)
@@ -228,7 +228,7 @@ async def _cut_short(unloading: asyncio.Event) -> None:
 
 
 def _observe(signal: Signal) -> None:
-    """What happens, in the log."""
+    """Logs a signal."""
     match signal:
         case ConnectionChanged(connected=False):
             log.warning("NATS is away; running jobs go on, and are handed over if it stays away", extra=_event("away"))
@@ -255,7 +255,7 @@ def _observe(signal: Signal) -> None:
 
 
 def _event(name: str, about: OfJob | None = None) -> dict[str, object]:
-    """What a structured log says beside the text."""
+    """Returns the fields of a structured log line."""
     if about is None:
         return {"event": name}
     return {"event": name, "job": about.job, "tenant": about.tenant, "model": about.model, "tier": about.tier}
