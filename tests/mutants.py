@@ -514,8 +514,8 @@ MUTANTS: dict[str, Mutant] = {
     ),
     "silence-is-death": Mutant(
         "mesh/reconcile/failure_detector.py",
-        "            return False  # no answer is not",
-        "            return True  # no answer is not",
+        "            return False  # a timeout does",
+        "            return True  # a timeout does",
         (DETECTOR + "test_a_worker_that_reconnects_in_time_keeps_its_jobs",),
     ),
     "one-ping-is-enough": Mutant(
@@ -781,8 +781,8 @@ MUTANTS: dict[str, Mutant] = {
     ),
     "suspended-door-does-not-count": Mutant(
         "mesh/gateway/waiters.py",
-        "            pass  # a front door",
-        "            return False  # a front door",
+        "            pass  # a suspended",
+        "            return False  # a suspended",
         (WAITERS + "test_a_front_door_that_is_suspended_may_have_a_requester",),
     ),
     "first-unasked": Mutant(

@@ -30,11 +30,11 @@ RETRY_MS = 2000  # before the next try to end a job that could not be ended
 class Expiry:
     """Sweeps in one process, until `close`."""
 
-    def __init__(self, broker: Broker, who: str, audit: Auditor | None = None) -> None:
-        """`who` hosts it: the name of a worker, or of another process."""
+    def __init__(self, broker: Broker, host: str, audit: Auditor | None = None) -> None:
+        """`host`: the name of a worker, or of another process."""
         self._broker = broker
-        self._leadership = LeaderLease(broker, "expiry", who)
-        self._termination = Termination(broker, who, "deadline", audit)
+        self._leadership = LeaderLease(broker, "expiry", host)
+        self._termination = Termination(broker, host, "deadline", audit)
         self._deadlines = Deadlines()
         self._read = 0  # requests up to here are noted
         self._seen = 0  # the newest request at the last sweep

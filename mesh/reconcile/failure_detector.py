@@ -46,11 +46,11 @@ class _Peer:
 class FailureDetector:
     """Watches workers from one process, until `close`."""
 
-    def __init__(self, broker: Broker, who: str) -> None:
-        """`who` hosts it: the name of a worker, or of another process, which then watches all workers."""
+    def __init__(self, broker: Broker, host: str) -> None:
+        """`host`: the name of a worker, or of another process, which then watches all workers."""
         self._connection = broker.connection
         self._names = broker.names
-        self._who = who
+        self._host = host
         self._liveness = broker.liveness
         self._leases = Leases(broker.connection)
         self._presence = broker.workers
@@ -100,7 +100,7 @@ class FailureDetector:
             await asyncio.sleep(LOOK_S)
 
     def _choose(self) -> None:
-        chosen = set(watched_peers(self._who, self._present))
+        chosen = set(watched_peers(self._host, self._present))
         for name in set(self._peers) - chosen:
             if self._peers[name].burial is None:
                 self._forget(name)
@@ -169,7 +169,7 @@ class FailureDetector:
                 peer.burial = None
                 return
             if entry is None or entry.record is None or entry.record.is_alive:
-                death = LivenessRecord(worker=peer.name, session="", is_alive=False, by=self._who)
+                death = LivenessRecord(worker=peer.name, session="", is_alive=False, by=self._host)
                 await self._liveness.write(death, entry.sequence if entry is not None else 0)
                 for ack_subject in peer.leases:
                     self._leases.hand_back(ack_subject)

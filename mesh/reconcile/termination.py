@@ -29,13 +29,13 @@ TRIES = 5
 class Termination:
     """Writes the Results of jobs that no worker runs."""
 
-    def __init__(self, broker: Broker, who: str, cause: str, audit: Auditor | None = None) -> None:
-        """`who` ends them: a worker's name, or another process'. `cause`: why, for the audit."""
+    def __init__(self, broker: Broker, host: str, cause: str, audit: Auditor | None = None) -> None:
+        """`host`: the name of the worker or other process that ends them. `cause`: why, for the audit."""
         self._clock = broker.clock
         self.journal = broker.journal
         self.store = broker.results
         self.queue = broker.queue
-        self._who = who
+        self._host = host
         self._cause = cause
         self._audit = audit
 
@@ -67,7 +67,7 @@ class Termination:
         await self._announce(JobKey(tenant, stored.job), body)
         await self.queue.remove(stored.sequence)
         if self._audit is not None:
-            self._audit.tell(ending_of(result, stored.ref, self._who, self._cause))
+            self._audit.tell(ending_of(result, stored.ref, self._host, self._cause))
         return result
 
     async def is_twin(self, stored: StoredRequest) -> bool:
@@ -136,7 +136,7 @@ class Termination:
             id=stored.job,
             attempt=history.attempts + 1,
             index=history.index,
-            worker=self._who,
+            worker=self._host,
             unix_ms=self._clock.server_unix_ms(),
             sequence=stored.sequence,
             closing=True,
@@ -170,7 +170,7 @@ class Termination:
         now = self._clock.server_unix_ms()
         return JobFacts(
             ref=stored.ref,
-            worker=self._who,
+            worker=self._host,
             stored_unix_ms=stored.stored_unix_ms or now,
             received_unix_ms=now,
             request=stored.request,

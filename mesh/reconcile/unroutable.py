@@ -29,11 +29,11 @@ SWEEP_S = 30.0  # between sweeps of the whole stream, for requests stored while 
 class Unroutable:
     """Watches the notices of one mesh, in one process."""
 
-    def __init__(self, broker: Broker, who: str, audit: Auditor | None = None) -> None:
-        """`who` hosts it: the name of a worker, or of another process."""
+    def __init__(self, broker: Broker, host: str, audit: Auditor | None = None) -> None:
+        """`host`: the name of a worker, or of another process."""
         self._broker = broker
         self._audit = audit
-        self._termination = Termination(broker, who, "unserved", audit)
+        self._termination = Termination(broker, host, "unserved", audit)
         self._served: set[tuple[bytes, bytes]] = set()  # (model, tier) that have consumers
         self._skip = len(broker.names.system("queued")) + 1
         self._waiting: asyncio.Queue[tuple[list[bytes], int]] = asyncio.Queue(MAX_WAITING)

@@ -64,12 +64,12 @@ class ReplayQuery(msgspec.Struct, frozen=True):
 class JobsApi:
     """The control service of one process, until `close`."""
 
-    def __init__(self, broker: Broker, who: str, audit: Auditor | None = None) -> None:
-        """`who` hosts it: the name of a worker, or of another process."""
+    def __init__(self, broker: Broker, host: str, audit: Auditor | None = None) -> None:
+        """`host`: the name of a worker, or of another process."""
         self._connection = broker.connection
         self._names = broker.names
         self._skip = len(broker.names.ns) + len(".ctl.")
-        self._termination = Termination(broker, who, "cancel", audit)
+        self._termination = Termination(broker, host, "cancel", audit)
         self._catalog = Catalog(broker)
         self._tasks: set[asyncio.Task[None]] = set()
         self.endpoint = Endpoint("control", f"{broker.names.ns}.ctl.>", QUEUE, self._heard, _USE)
