@@ -62,8 +62,8 @@ class FailureDetector:
         self._unlisten = broker.connection.listen(self._connection_changed)
         self._subscription = broker.connection.subscribe(broker.names.system("hello"), self._heard_hello)
         self._tasks = [
-            asyncio.create_task(self._look(), name="mesh-guard-look"),
-            asyncio.create_task(self._watch(), name="mesh-guard-watch"),
+            asyncio.create_task(self._look(), name="mesh-failure-detector-look"),
+            asyncio.create_task(self._watch(), name="mesh-failure-detector-watch"),
         ]
 
     async def close(self) -> None:

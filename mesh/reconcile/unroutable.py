@@ -97,7 +97,7 @@ class Unroutable:
             else:
                 await self._end(sequence, tokens, reason)
         except MeshError as error:
-            log.warning("a stray request was left for the next sweep: %s", error, extra={"event": "stray_left"})
+            log.warning("an unroutable request was left for the next sweep: %s", error, extra={"event": "unroutable_left"})
 
     async def _reason(self, tokens: list[str]) -> ErrorInfo | None:
         """The reason that no worker will serve this address; None: a worker may."""
@@ -120,7 +120,7 @@ class Unroutable:
                 sequence,
                 ".".join(tokens)[:200],
                 reason.message,
-                extra={"event": "stray_removed"},
+                extra={"event": "unroutable_removed"},
             )
             await self._termination.queue.remove(sequence)
             if self._audit is not None:

@@ -114,7 +114,7 @@ class Worker:
             free=self._puller.free,
         )
 
-    def vitals(self) -> WorkerHealth:
+    def health(self) -> WorkerHealth:
         """The facts about this worker's health."""
         return WorkerHealth(
             state=self._state,

@@ -107,15 +107,15 @@ class Monitoring:
         worker = self.worker
         if worker is None:
             return Condition("starting")
-        vitals = worker.vitals()
+        health = worker.health()
         return Condition(
-            phase="ended" if worker.is_over else vitals.state,
-            is_connected=vitals.is_connected,
-            is_confirmed=vitals.is_confirmed,
-            engine_fault=vitals.engine_fault,
-            owes_s=vitals.owes_s,
-            silent_s=vitals.silent_s,
-            stall_s=vitals.stall_s,
+            phase="ended" if worker.is_over else health.state,
+            is_connected=health.is_connected,
+            is_confirmed=health.is_confirmed,
+            engine_fault=health.engine_fault,
+            owes_s=health.owes_s,
+            silent_s=health.silent_s,
+            stall_s=health.stall_s,
         )
 
     def _worker_reading(self) -> WorkerReading | None:
