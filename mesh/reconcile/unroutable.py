@@ -97,7 +97,7 @@ class Unroutable:
             else:
                 await self._end(sequence, tokens, reason)
         except MeshError as error:
-            log.warning("an unroutable request was left for the next sweep: %s", error, extra={"event": "unroutable_left"})
+            log.warning("a request was left for the next sweep: %s", error, extra={"event": "unroutable_left"})
 
     async def _reason(self, tokens: list[str]) -> ErrorInfo | None:
         """The reason that no worker will serve this address; None: a worker may."""
