@@ -15,15 +15,15 @@ from nats.aio.msg import Msg
 
 
 async def submit(client: nats.NATS, model: str, job: str, **request: Any) -> None:
-    """A job once this returns: sent again with the same id, it still runs once."""
+    """Store a job. It runs once, even if it is submitted again with the same id."""
     subject, body = f"mesh.req.{model}.standard.default.any", json.dumps({"id": job, **request}).encode()
     ack = await client.jetstream().publish(subject, body, headers={"Nats-Msg-Id": f"default.{job}"})
     print(f"job {job} is stored as {ack.stream} {ack.seq}")
 
 
 async def follow(client: nats.NATS, job: str, events: asyncio.Queue[Msg], missed: str) -> None:
-    """Show each token once, in order, until the job has ended; what `missed` hears comes to `events` too."""
-    attempt = expected = 0  # the newest attempt heard of, and the index of its next token
+    """Show each token once, in order, until the job ends. The replayed events on `missed` arrive in `events` too."""
+    attempt = expected = 0  # the newest attempt, and the index of its next token
     event: dict[str, Any] = {}
     while event.get("type") != "result":
         try:

@@ -60,7 +60,7 @@ class MeshError(Exception):
         return self.code if self.in_result else MeshError.code
 
     def __reduce__(self) -> tuple[object, ...]:
-        """Errors travel between processes with all they carry, whatever their `__init__` asks for."""
+        """Pickle an error with all its attributes, independently of its `__init__`."""
         return _rebuild, (type(self), self.args, self.__dict__)
 
 

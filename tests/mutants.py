@@ -52,7 +52,7 @@ MUTANTS: dict[str, Mutant] = {
     ),
     "refusal-is-a-landing": Mutant(
         "mesh/worker/publisher.py",
-        "        except SequenceError:  # refused, or a publish that landed and was repeated: the journal tells which\n"
+        "        except SequenceError:  # refused, or stored before and repeated: the journal tells which\n"
         "            self._recover()",
         "        except SequenceError as error:\n            self._landed(error.last)",
         (PUBLISHER + "test_a_job_that_another_took_over_gets_no_more_output",),
@@ -77,8 +77,8 @@ MUTANTS: dict[str, Mutant] = {
     # The puller.
     "late-delivery-is-run": Mutant(
         "mesh/worker/puller.py",
-        "        if self._suspension.is_suspected(self._clock.uptime_s()):\n            # The job",
-        "        if False:\n            # The job",
+        "        if self._suspension.is_suspected(self._clock.uptime_s()):\n            # The delivery",
+        "        if False:\n            # The delivery",
         (PULLER + "test_a_delivery_that_lay_in_the_socket_of_a_suspended_process_is_left_alone",),
     ),
     "overdue-tick-ends-the-suspicion": Mutant(
@@ -514,8 +514,8 @@ MUTANTS: dict[str, Mutant] = {
     ),
     "silence-is-death": Mutant(
         "mesh/reconcile/failure_detector.py",
-        "            return False  # no answer is not",
-        "            return True  # no answer is not",
+        "            return False  # a timeout does",
+        "            return True  # a timeout does",
         (DETECTOR + "test_a_worker_that_reconnects_in_time_keeps_its_jobs",),
     ),
     "one-ping-is-enough": Mutant(
@@ -781,8 +781,8 @@ MUTANTS: dict[str, Mutant] = {
     ),
     "suspended-door-does-not-count": Mutant(
         "mesh/gateway/waiters.py",
-        "            pass  # a front door",
-        "            return False  # a front door",
+        "            pass  # a suspended",
+        "            return False  # a suspended",
         (WAITERS + "test_a_front_door_that_is_suspended_may_have_a_requester",),
     ),
     "first-unasked": Mutant(
@@ -804,9 +804,9 @@ MUTANTS: dict[str, Mutant] = {
         (WAITERS + "test_a_job_of_which_nothing_is_known_is_not_shared",),
     ),
     "silent-jobs-not-read": Mutant(
-        "mesh/gateway/waiters.py",
-        "for subject in (journal.subject(key), journal.attempts_subject(key)):",
-        "for subject in (journal.subject(key),):",
+        "mesh/broker/stores/journal.py",
+        "(self.subject(key), self.attempts_subject(key)):\n            event = await self._first(subject)",
+        "(self.subject(key),):\n            event = await self._first(subject)",
         (WAITERS + "test_a_job_that_another_request_began_is_shared",),
     ),
     "answers-for-another-job": Mutant(

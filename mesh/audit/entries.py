@@ -1,4 +1,4 @@
-"""What the audit says of what happened: the entry of a signal, and the id under which it is written once. Pure.
+"""Converts signals to audit entries, and gives each entry the message id that makes its write idempotent. Pure.
 
 Names, codes and numbers only: an error's message may hold a piece of a prompt, so it stays out.
 Source: nats/PROTOCOL.md, "Audit".
@@ -25,28 +25,28 @@ from mesh.signals import (
     Signal,
 )
 
-NOBODY = "-"  # stands for the tenant in the subject of what is no tenant's
+NOBODY = "-"  # the tenant token in the subject of an entry without a tenant
 _FIELD = re.compile(r"[A-Za-z0-9_.\[\]-]{1,64}", re.ASCII)
 
-# For so long after it was stored, a request's acceptance is surely not written again by whoever tells it once more:
-# less than the two minutes in which a stream knows ids. So the first worker may die with the word on its lips.
-TOLD_APART_MS = 100_000
+# For this time after a request was stored, the stream drops a repeated "accepted" entry: its duplicate window is two
+# minutes. So the next worker may write the entry again in case the first one died before it did.
+DEDUPLICATED_MS = 100_000
 
-# Of these there is one for a stored request, whoever tells it and however often.
+# A stored request has at most one entry of each of these events, from any process.
 _ONCE = ("accepted", "refused", "ended", "buried")
 
 
-def entry_of(signal: Signal, who: str, unix_ms: int) -> AuditEntry | None:
-    """What a worker of this name says of a signal; None: nothing."""
+def entry_of(signal: Signal, by: str, unix_ms: int) -> AuditEntry | None:
+    """Returns the entry of a signal from worker `by`, or None for signals that are not audited."""
     match signal:
-        case JobDelivered(delivered=times, queued_ms=queued_ms) if times == 1 or queued_ms < TOLD_APART_MS:
-            return _about(signal, "accepted", who, unix_ms, queued_ms=signal.queued_ms)
+        case JobDelivered(delivered=times, queued_ms=queued_ms) if times == 1 or queued_ms < DEDUPLICATED_MS:
+            return _about(signal, "accepted", by, unix_ms, queued_ms=signal.queued_ms)
         case AttemptStarted():
-            is_taken = signal.taken_from not in ("", who)
+            is_taken = signal.taken_from not in ("", by)
             return _about(
                 signal,
                 "taken_over" if is_taken else "started",
-                who,
+                by,
                 unix_ms,
                 attempt=signal.attempt,
                 index=signal.index,
@@ -57,7 +57,7 @@ def entry_of(signal: Signal, who: str, unix_ms: int) -> AuditEntry | None:
             return _about(
                 signal,
                 "ended",
-                who,
+                by,
                 unix_ms,
                 status=signal.status,
                 code=signal.code or "",
@@ -70,21 +70,21 @@ def entry_of(signal: Signal, who: str, unix_ms: int) -> AuditEntry | None:
                 total_ms=signal.total_ms,
             )
         case JobBuried():
-            return _about(signal, "buried", who, unix_ms, code=signal.code, attempts=signal.attempts)
+            return _about(signal, "buried", by, unix_ms, code=signal.code, attempts=signal.attempts)
         case RequestRefused():
-            return _about(signal, "refused", who, unix_ms, code=signal.code)
+            return _about(signal, "refused", by, unix_ms, code=signal.code)
         case JobReturned():
-            return _about(signal, "returned", who, unix_ms, cause=signal.reason, sequence=0)
+            return _about(signal, "returned", by, unix_ms, cause=signal.reason, sequence=0)
         case _:
             return None
 
 
-def ending_of(result: Result, ref: JobRef, who: str, cause: str) -> AuditEntry:
-    """What is said of a job that no worker ended. `cause`: why somebody else did."""
+def ending_of(result: Result, ref: JobRef, by: str, cause: str) -> AuditEntry:
+    """Returns the "ended" entry of a job that another process than a worker ended, with the `cause`."""
     return AuditEntry(
         event="ended",
         unix_ms=result.finished_unix_ms,
-        by=who,
+        by=by,
         tenant=result.tenant,
         job=result.id,
         model=result.model,
@@ -104,7 +104,7 @@ def ending_of(result: Result, ref: JobRef, who: str, cause: str) -> AuditEntry:
 
 
 def signal_of(entry: AuditEntry) -> Signal | None:
-    """An entry that no worker's signal is behind, for those who watch; None: they are told nothing."""
+    """Returns the signal of an entry that no worker's signal caused, for observers. None: there is none."""
     ref = JobRef(entry.job, entry.tenant, entry.model, entry.tier, entry.sequence)
     match entry.event:
         case "accepted":
@@ -118,7 +118,7 @@ def signal_of(entry: AuditEntry) -> Signal | None:
 
 
 def refusal_of(error: MeshError, tenant: str, model: str) -> AuditEntry:
-    """What is said of a request that was refused before it was a job; when and by whom is left open."""
+    """Returns the entry of a request refused before it became a job. The writer fills in `unix_ms` and `by`."""
     field = error.field if isinstance(error, RefusedError) and error.field is not None else ""
     return AuditEntry(
         event="refused",
@@ -132,7 +132,7 @@ def refusal_of(error: MeshError, tenant: str, model: str) -> AuditEntry:
 
 
 def message_id(entry: AuditEntry, mark: str) -> str:
-    """`Nats-Msg-Id` of an entry; `mark` is another for each that can be told only once."""
+    """Returns the `Nats-Msg-Id` of an entry. `mark` must be unique; it is the id of entries that never repeat."""
     if entry.sequence and entry.event in _ONCE:
         return f"{entry.event}-{entry.sequence}"
     if entry.sequence and entry.attempt:
@@ -141,21 +141,21 @@ def message_id(entry: AuditEntry, mark: str) -> str:
 
 
 def tenant_token(entry: AuditEntry) -> str:
-    """What stands for its tenant in an entry's subject."""
+    """Returns the tenant token of an entry's subject."""
     return entry.tenant if is_token(entry.tenant) else NOBODY
 
 
 def _about(
     signal: JobSignal,
     event: AuditEvent,
-    who: str,
+    by: str,
     unix_ms: int,
     **facts: Any,
 ) -> AuditEntry:
     return AuditEntry(
         event=event,
         unix_ms=unix_ms,
-        by=who,
+        by=by,
         tenant=signal.tenant,
         job=signal.job,
         model=signal.model,

@@ -1,7 +1,7 @@
-"""Writes into the audit what an operator does to the mesh, and who that is: the user NATS knows, and the host.
+"""Writes operators' commands to the audit, with the NATS user and the host.
 
-Used by what steers: control/queues/pause, draining and deadletters. What was done is done: that it cannot be written is
-logged, and fails nobody. It is written by the operator's own process, so it tells of colleagues, not of intruders.
+A failed write is logged and never fails the command, which is already done. The operator's own process writes the
+entry, so the audit records honest operators; an intruder can leave the entry out.
 """
 
 import asyncio
@@ -20,13 +20,13 @@ from mesh.protocol.messages import AuditEntry, AuditEvent
 
 log = logging.getLogger("mesh.audit")
 
-WRITE_S = 2.0  # for NATS to take it
+WRITE_S = 2.0  # for the whole write, until NATS acknowledges it
 LONGEST_USER = 64  # a key's name has 56 characters
-WHO = "$SYS.REQ.USER.INFO"  # answered by the server itself, to any user that may ask it
+USER_INFO = "$SYS.REQ.USER.INFO"  # nats-server answers it for every user with the permission
 
 
 class Operator:
-    """Whoever acts through this connection."""
+    """Audits the commands that an operator gives through one connection."""
 
     def __init__(self, broker: Broker) -> None:
         self._clock = broker.clock
@@ -35,7 +35,7 @@ class Operator:
         self._user = ""
 
     async def did(self, event: AuditEvent, **facts: Any) -> None:
-        """Have it written that this was done. Raises nothing.
+        """Writes that a command was done. Raises nothing.
 
         Args:
             facts: fields of AuditEntry.
@@ -44,12 +44,12 @@ class Operator:
             async with asyncio.timeout(WRITE_S):
                 if self._is_on is None:
                     self._is_on = (await topology.read_settings(self._broker)).audit
-                    self._user = await self._whoever() if self._is_on else ""
+                    self._user = await self._read_user() if self._is_on else ""
                 if self._is_on:
                     await self._write(event, facts)
         except (MeshError, TimeoutError) as error:
             reason = str(error) or f"no answer within {WRITE_S:g} s"
-            log.error("it is done, but not in the audit: %s", reason, extra={"event": "audit_failed"})
+            log.error("the command is done, but not in the audit: %s", reason, extra={"event": "audit_failed"})
             self._is_on = False
 
     async def _write(self, event: AuditEvent, facts: dict[str, Any]) -> None:
@@ -66,10 +66,10 @@ class Operator:
         )
         read_puback(payload, "audit")
 
-    async def _whoever(self) -> str:
-        """Who NATS says we are; where we may not ask it, who we say. "" where it knows nobody."""
+    async def _read_user(self) -> str:
+        """Returns the NATS user; without the permission to ask NATS, the configured one. "" without a user."""
         try:
-            _, payload = await self._broker.connection.request(WHO, timeout_s=WRITE_S / 2)
+            _, payload = await self._broker.connection.request(USER_INFO, timeout_s=WRITE_S / 2)
             data = codec.decode_json(payload)["data"]
             return str(data["user"])[:LONGEST_USER]
         except (MeshError, LookupError, TypeError):

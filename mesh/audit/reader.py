@@ -1,7 +1,7 @@
-"""Reads the audit: the newest entries, or all as they come. Used by `mesh audit`.
+"""Reads the audit: the newest entries, or new ones as they are stored.
 
-What is not asked for is left out by the server, as far as subjects tell (tenant, event); model and job are looked at
-here. Memory is bounded by a page and by what is to be shown.
+The server filters by tenant and event, which are in the subject. This module filters by model and job. Memory is
+bounded by one page and the entries to show.
 """
 
 import asyncio
@@ -20,26 +20,26 @@ from mesh.protocol.messages import AuditEntry
 from mesh.protocol.subjects import check_token
 
 PAGE = PageSize(messages=500, bytes=1 << 20)
-WINDOW = 4096  # entries of the stream that are looked through first, from its end; then four times as many
-LOOK_S = 1.0  # between looks at the stream while nothing is heard
-STORE_S = 0.02  # what is heard is stored a moment later
+WINDOW = 4096  # entries to read first, from the end of the stream; each further window is four times as large
+LOOK_S = 1.0  # between reads of the stream while no live entry arrives
+STORE_S = 0.02  # a published entry is stored a moment after subscribers receive it
 
 
 @dataclass(frozen=True, slots=True)
 class AuditFilter:
-    """Which entries are meant; None: any."""
+    """Selects entries. None matches all."""
 
     tenant: str | None = None
     event: str | None = None
     job: str | None = None
     model: str | None = None
-    since_unix_ms: int | None = None  # by when the server stored it
+    since_unix_ms: int | None = None  # compared with the server's time of storage
     until_unix_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class StoredEntry:
-    """One entry as it stands in the stream."""
+    """One entry as the stream holds it."""
 
     sequence: int
     unix_ms: int  # when the server stored it
@@ -48,7 +48,7 @@ class StoredEntry:
 
 
 class AuditLog:
-    """The audit of one mesh, as far as it is selected."""
+    """The selected audit entries of one mesh."""
 
     def __init__(self, broker: Broker, selection: AuditFilter) -> None:
         """
@@ -63,9 +63,9 @@ class AuditLog:
         self._subject = broker.names.audit(tenant, event)
 
     async def newest(self, limit: int) -> tuple[list[StoredEntry], int]:
-        """The newest `limit` that are there, oldest first, and the place in the stream up to which was looked.
+        """Returns the newest `limit` entries, oldest first, and the last sequence of the stream.
 
-        Reads from the end of the stream, in windows that grow, until there are enough.
+        Reads from the end of the stream, in growing windows, until it has enough entries.
 
         Raises:
             TopologyError: there is no audit stream.
@@ -84,7 +84,7 @@ class AuditLog:
         return found, last
 
     async def pages(self) -> AsyncIterator[list[StoredEntry]]:
-        """All that are there, oldest first, in lists of one or more.
+        """Yields all stored entries, oldest first, in lists of one or more.
 
         Raises:
             TopologyError, BrokerError: as `newest`.
@@ -94,8 +94,9 @@ class AuditLog:
             yield page
 
     async def follow(self, after: int) -> AsyncGenerator[list[StoredEntry], None]:
-        """What is stored after this place in the stream, as it comes. While NATS is away nothing does; what was missed
-        comes after. Does not end, unless what is selected does.
+        """Yields the entries after stream sequence `after`, as they are stored. Does not end.
+
+        While NATS is away it yields nothing, and then the missed entries.
         """
         heard = asyncio.Event()
         subscription = self._connection.subscribe(self._subject, lambda *_: heard.set())
@@ -118,7 +119,7 @@ class AuditLog:
             subscription.close()
 
     async def _bounds(self) -> tuple[int, int, int]:
-        """Where in the stream what is selected begins, where it is over, and where the stream ends."""
+        """Returns the first selected sequence, the one after the last selected, and the last of the stream."""
         state = await topology.stream_state(self._connection, self._stream)
         first, last = int(state["first_seq"]), int(state["last_seq"])
         end = last + 1
@@ -129,7 +130,7 @@ class AuditLog:
         return first, end, last
 
     async def _pages(self, after: int, last: int) -> AsyncIterator[list[StoredEntry]]:
-        """What is selected after a place in the stream, up to and with `last`."""
+        """Yields the selected entries after sequence `after`, up to and including `last`."""
         async for messages in self._read(after, last):
             page = self._chosen(messages)
             if page:
@@ -139,7 +140,7 @@ class AuditLog:
         return read_pages(self._connection, self._stream, self._subject, after=after, last=last, size=PAGE)
 
     async def _place_of(self, unix_ms: int, otherwise: int) -> int:
-        """The stream sequence of the first entry stored at this instant or later."""
+        """Returns the sequence of the first entry stored at this instant or later; else `otherwise`."""
         start = datetime.fromtimestamp(unix_ms / 1000, UTC).isoformat()
         found = await get_batch(
             self._connection, self._stream, {"start_time": start, "next_by_subj": ">", "batch": 1}, timeout_s=10.0
@@ -152,7 +153,7 @@ class AuditLog:
             try:
                 entry = codec.decode_audit(message.body)
             except ProtocolError:
-                continue  # whoever may publish there may publish anything
+                continue  # a client with the permission to publish there can publish any bytes
             if wanted.job in (None, entry.job) and wanted.model in (None, entry.model):
                 found.append(StoredEntry(message.sequence, message.unix_ms, message.body, entry))
         return found

@@ -1,9 +1,9 @@
-"""Writes the audit: what happened to every job of this process, off the way of the jobs.
+"""Writes the audit entries of one process in the background, so that jobs never wait for the audit.
 
-Whoever tells something only leaves it here, and cannot be held up or fail by it. A moment later all that was left is
-published to the audit's stream, and the last of it awaited: so it was stored, or it is published again, under ids by
-which the stream tells repeats. While NATS is away what is told is kept, up to a bound; what is beyond is counted, and
-the audit says that it has a gap. Hosted by workers, front doors and `mesh reconcile`.
+Callers only queue an entry; that never blocks and never fails. A task publishes the queued entries in batches and
+awaits the last acknowledgement of each batch. A batch without one is published again under the same message ids, and
+the stream drops the repeats. While NATS is away, entries are kept up to a bound. Entries beyond it are counted, and a
+"gap" entry reports the count.
 """
 
 import asyncio
@@ -38,37 +38,39 @@ from mesh.signals import (
 
 log = logging.getLogger("mesh.audit")
 
-MAX_WAITING = 20_000  # entries not written yet, some 300 bytes each; an hour of a busy worker's without NATS
-MAX_REFUSALS = 1_000  # kinds of refusals in one moment
-# How long entries are gathered before they are written, with one answer awaited for all of them. Who is killed takes
-# with it what it told in that time.
+MAX_WAITING = 20_000  # unwritten entries of some 300 bytes each: one hour of a busy worker without NATS
+MAX_REFUSALS = 1_000  # different refusals within GATHER_S
+# Time to gather entries before a write, so that one acknowledgement serves many. A killed process loses the entries
+# of this time.
 GATHER_S = 0.1
 BATCH = 32  # entries published in one turn of the loop, so that no token waits for them
 RETRY_S = 0.5
-CLOSE_S = 1.0  # for what is left to be written at the end
+CLOSE_S = 1.0  # for the last entries to be written
 _TOLD = JobDelivered | AttemptStarted | JobEnded | JobBuried | JobReturned | RequestRefused
 
 Message = tuple[str, bytes, bytes]  # subject, body, header
 
 
 class Auditor:
-    """The audit of one process, until `close`. `observe` is an Observer; nothing here raises but for `close`."""
+    """The audit writer of one process, until `close`. `observe` is an Observer. Only `close` may raise."""
 
-    def __init__(self, broker: Broker, who: str, observer: Observer = ignore) -> None:
-        """`who` tells it: the name of a worker, or of another process.
+    def __init__(self, broker: Broker, host: str, observer: Observer = ignore) -> None:
+        """Starts the writing task.
 
-        `observer` is told of what no worker tells: requests at the front door, and jobs that were ended unrun.
+        Args:
+            host: the name of this worker or process; becomes the entries' `by`.
+            observer: receives the signals that no worker sends: front-door requests and jobs ended without a run.
         """
         self._clock = broker.clock
         self._observer = observer
         self._broker = broker
-        self._who = who
+        self._host = host
         self._is_on = True
         self._waiting: deque[tuple[Signal | AuditEntry, int]] = deque()
         self._refusals: dict[AuditEntry, int] = {}
-        self._batch: list[Message] = []  # on its way
+        self._batch: list[Message] = []  # published, not yet acknowledged
         self._mark, self._count = secrets.token_hex(6), 0
-        self._missing = 0  # entries that found no room, and are not told of yet
+        self._missing = 0  # dropped entries that no "gap" entry has reported yet
         self.written = 0  # entries
         self.dropped = 0
         self._told = asyncio.Event()
@@ -76,34 +78,34 @@ class Auditor:
 
     @property
     def is_on(self) -> bool:
-        """Whether what is told is kept; False once the mesh is known to want none, and after `close`."""
+        """True while entries are kept; False once the mesh is known to have no audit, and after `close`."""
         return self._is_on
 
     def observe(self, signal: Signal) -> None:
-        """Something happened in the worker. Called for each signal, so it is only kept."""
+        """Queues a worker's signal if it is audited. Called for each signal, so it does no more."""
         if isinstance(signal, _TOLD):
             self.tell(signal)
 
-    def tell(self, what: Signal | AuditEntry) -> None:
-        """Have it written a moment later."""
-        if isinstance(what, AuditEntry):
-            self._show(what)
+    def tell(self, item: Signal | AuditEntry) -> None:
+        """Queues a signal or an entry for the next write."""
+        if isinstance(item, AuditEntry):
+            self._show(item)
         if not self._is_on:
             return
         if len(self._waiting) >= MAX_WAITING:
             self._drop()
             return
-        self._waiting.append((what, self._clock.server_unix_ms()))
+        self._waiting.append((item, self._clock.server_unix_ms()))
         if not self._told.is_set():
             self._told.set()
 
     def accepted(self, ref: JobRef) -> None:
-        """A request became a job here. The worker that gets it says so too; the first of the two stays."""
+        """Queues the "accepted" entry of a request. Its worker writes it too; the stream keeps the first."""
         now_unix_ms = self._clock.server_unix_ms()
         entry = AuditEntry(
             event="accepted",
             unix_ms=now_unix_ms,
-            by=self._who,
+            by=self._host,
             tenant=ref.tenant,
             job=ref.id,
             model=ref.model,
@@ -113,7 +115,7 @@ class Auditor:
         self.tell(entry)
 
     def refused(self, error: MeshError, tenant: str = "", model: str = "") -> None:
-        """A request was refused before it was a job; like ones of one moment are counted, so that a flood is little."""
+        """Queues the entry of a request refused before it became a job. Equal refusals share one entry with a count."""
         entry = refusal_of(error, tenant, model)
         self._show(entry)
         if not self._is_on:
@@ -125,7 +127,7 @@ class Auditor:
         self._told.set()
 
     async def close(self) -> None:
-        """Write what is left, if NATS takes it at once. Idempotent."""
+        """Writes the remaining entries, for CLOSE_S at most. Idempotent."""
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
         if not self._is_on:
@@ -135,22 +137,22 @@ class Auditor:
                 while await self._write():
                     pass
         except (MeshError, TimeoutError) as error:
-            log.debug("the end of the audit was not written: %s", error)
+            log.debug("the last audit entries were not written: %s", error)
         self._is_on = False
 
     def _show(self, entry: AuditEntry) -> None:
-        """Tell the observer too; nobody suffers from what it does."""
+        """Passes the entry's signal to the observer. An exception of the observer is logged."""
         signal = signal_of(entry)
         if signal is not None and self._observer is not ignore:
             try:
                 self._observer(signal)
-            except Exception:  # who watches cannot change the flow
+            except Exception:  # an observer must not change the flow
                 log.exception("an observer failed", extra={"event": "observer_failed"})
 
     def _drop(self) -> None:
         if not self._missing:
             log.warning(
-                "NATS has not taken the audit for so long that entries are left out from here on; jobs go on",
+                "NATS does not store audit entries and their queue is full; entries are dropped, jobs continue",
                 extra={"event": "audit_dropped"},
             )
         self._missing += 1
@@ -171,24 +173,28 @@ class Auditor:
                 while await self._write():
                     pass
             except UnauthorizedError as error:
-                log.warning("there is no audit of this process: %s", error, extra={"event": "audit_refused"})
+                log.warning(
+                    "NATS refused this process's audit entries; they are not written: %s",
+                    error,
+                    extra={"event": "audit_refused"},
+                )
                 self._is_on = False
                 break
             except MeshError as error:
-                log.debug("the audit was put off: %s", error)
+                log.debug("audit entries are written later: %s", error)
                 self._told.set()
                 await asyncio.sleep(RETRY_S)
-            except Exception:  # whoever tells must not suffer from it
-                log.exception("a part of the audit is lost", extra={"event": "audit_failed"})
+            except Exception:  # callers must not fail because of the audit
+                log.exception("audit entries were lost", extra={"event": "audit_failed"})
                 self._batch.clear()
         self._waiting.clear()
         self._refusals.clear()
 
     async def _write(self) -> bool:
-        """Write the next batch; False: there was nothing.
+        """Writes the next batch. Returns False if there was none.
 
         Raises:
-            MeshError: NATS did not take it, as far as is known; the next call tries it again.
+            MeshError: NATS did not acknowledge the batch; the next call repeats it.
         """
         if not self._batch:
             self._batch = [self._message(entry) for entry in self._next()]
@@ -207,14 +213,14 @@ class Auditor:
         found: list[AuditEntry] = []
         now_unix_ms = self._clock.server_unix_ms()
         while self._waiting and len(found) < BATCH:
-            what, unix_ms = self._waiting.popleft()
-            entry = what if isinstance(what, AuditEntry) else entry_of(what, self._who, unix_ms)
+            item, unix_ms = self._waiting.popleft()
+            entry = item if isinstance(item, AuditEntry) else entry_of(item, self._host, unix_ms)
             found += [] if entry is None else [entry]
         while self._refusals and len(found) < BATCH:
             entry, count = self._refusals.popitem()
-            found.append(replace(entry, unix_ms=now_unix_ms, by=self._who, count=count))
+            found.append(replace(entry, unix_ms=now_unix_ms, by=self._host, count=count))
         if self._missing and len(found) < BATCH:
-            found.append(AuditEntry(event="gap", unix_ms=now_unix_ms, by=self._who, count=self._missing))
+            found.append(AuditEntry(event="gap", unix_ms=now_unix_ms, by=self._host, count=self._missing))
             self._missing = 0
         return found
 
@@ -224,20 +230,20 @@ class Auditor:
 
 
 def message_of(names: Names, entry: AuditEntry, mark: str) -> Message:
-    """An entry as it is published; `mark` as for `message_id`."""
+    """Returns an entry as it is published. `mark` is as for `message_id`."""
     header = headers.block(("Nats-Msg-Id", message_id(entry, mark)))
     return names.audit(tenant_token(entry), entry.event), codec.encode(entry), header
 
 
 @contextlib.asynccontextmanager
 async def auditing(
-    broker: Broker, who: str, given: Auditor | None = None, observer: Observer = ignore
+    broker: Broker, host: str, given: Auditor | None = None, observer: Observer = ignore
 ) -> AsyncIterator[Auditor]:
-    """The audit of this process for as long as the context lasts; `given`, if it has one already."""
+    """Yields this process's audit writer, closed at the end; or `given`, which its owner closes."""
     if given is not None:
         yield given
         return
-    auditor = Auditor(broker, who, observer)
+    auditor = Auditor(broker, host, observer)
     try:
         yield auditor
     finally:

@@ -1,7 +1,6 @@
-"""The command line: the list of commands, and the way from an error to an exit code.
+"""The command line: the list of commands, and the mapping from errors to exit codes.
 
-A command's module is imported when the command is run or asked for its help, and not before: `mesh --help` is
-to answer at once.
+A command's module is imported only when the command runs or prints its help, so `mesh --help` answers at once.
 """
 
 import importlib
@@ -16,49 +15,49 @@ from mesh.errors import MeshError
 
 _SECTIONS: dict[str, dict[str, str]] = {
     "Try it": {
-        "demo": "A model, a queue and a worker in one go: watch answers stream.",
+        "demo": "Start a model, a queue and a worker, and watch answers stream.",
         "install": "Install vLLM into this Python.",
-        "completion": "The script that completes mesh at the press of Tab.",
+        "completion": "Print the shell script for Tab completion.",
     },
     "Serve": {
-        "up": "NATS, the mesh and its workers on this machine, in one process tree.",
-        "worker": "One worker: a model that pulls jobs from a mesh.",
-        "frontdoor": "Answers to plain NATS requests, without a worker.",
-        "reconcile": "What keeps a mesh in order while no worker is there to do it.",
+        "up": "Run NATS, the mesh and its workers on this machine.",
+        "worker": "Run one worker: load a model and pull jobs.",
+        "frontdoor": "Answer plain NATS requests, without a worker.",
+        "reconcile": "Expire, cancel and hand back jobs, without a worker.",
         "init": "Show, and with --apply declare, what the mesh needs on NATS.",
-        "tenant": "Accounts and keys for the tenants of a mesh.",
+        "tenant": "Manage accounts, keys and limits of tenants.",
     },
     "Ask": {
         "generate": "Ask a model, and watch the answer stream.",
         "chat": "Talk with a model.",
-        "submit": "Queue a job and leave.",
+        "submit": "Queue a job and print its id.",
         "result": "Read, await or follow a job.",
-        "cancel": "Stop a job, wherever it is.",
+        "cancel": "Cancel a queued or running job.",
     },
     "Steer": {
-        "pause": "Let no more jobs of a model start, for a while or until resumed.",
-        "resume": "Let the jobs of a paused model start again.",
-        "drain": "Have workers finish what they run, and end.",
+        "pause": "Stop starting a model's jobs, for a time or until resumed.",
+        "resume": "Start a paused model's jobs again.",
+        "drain": "Let workers finish their jobs and exit.",
     },
     "Look": {
-        "status": "The whole mesh: what waits, what runs, who works, and what is wrong.",
-        "top": "The same live, and keys to steer it with.",
-        "jobs": "The jobs that run and that wait.",
-        "job": "The whole life of one job, and why it waits.",
-        "tail": "Tokens as they are made, of one job or of all of a tenant.",
-        "audit": "What happened to jobs, and what operators did: who, when and what.",
-        "workers": "The workers alive, and what they do.",
-        "doctor": "Whatever is wrong with NATS, the mesh or this machine, and how to mend it.",
-        "dlq": "Jobs that were given up: look, run them again, remove them.",
+        "status": "Show queues, workers, tenants and problems of the mesh.",
+        "top": "Show the same live, with keys to steer the mesh.",
+        "jobs": "List running and waiting jobs.",
+        "job": "Show one job's history, and why it waits.",
+        "tail": "Follow the tokens of one job, or of a tenant's jobs.",
+        "audit": "Show the audit log of jobs and operators' commands.",
+        "workers": "List live workers and their load.",
+        "doctor": "Diagnose NATS, the mesh and this machine.",
+        "dlq": "List, show, redrive or drop dead letters.",
     },
     "Prove it": {
         "replay": "Submit recorded requests again, here or to another mesh.",
-        "bench": "Load on a running mesh, and what its users see of it.",
-        "soak": "Thousands of requests under faults, and a judge of everything that was seen.",
+        "bench": "Put load on a running mesh and measure it at the client.",
+        "soak": "Run thousands of requests under faults and check every job's history.",
     },
 }
 _COMMANDS = {name: help for commands in _SECTIONS.values() for name, help in commands.items()}
-# Each family is a folder here; a command is the module of its name in it, and what it does the one with `_action`.
+# Each family is a folder. A command's options are in the module of its name, its action in NAME_action.
 _FAMILIES = {
     "ask": ("generate", "chat", "submit", "result"),
     "jobs": ("jobs", "job", "tail", "cancel"),
@@ -77,7 +76,7 @@ _HOMES = {name: f"mesh.cli.{family}.{name}" for family, names in _FAMILIES.items
 
 
 class _Commands(click.Group):
-    """Commands that are imported when they are needed."""
+    """Imports a command's module when the command is used."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(_COMMANDS)
@@ -104,9 +103,17 @@ class _Commands(click.Group):
 def cli() -> None:
     """Language models behind a queue that loses nothing: NATS JetStream in front, vLLM behind.
 
-    Every option can also be given as the environment variable shown beside it. Exit codes: 0 done, 1 the job
-    failed, was cancelled or expired, 2 wrong usage, 3 a setting cannot be used, 4 NATS cannot be reached,
-    5 the engine died, 130 Ctrl-C. MESH_DEBUG=1 shows tracebacks.
+    Every option can also be given as the environment variable shown beside it. MESH_DEBUG=1 shows tracebacks.
+
+    \b
+    Exit codes:
+        0    done
+        1    the job failed, was cancelled or expired
+        2    wrong usage
+        3    a setting cannot be used
+        4    NATS cannot be reached
+        5    the engine died
+        130  Ctrl-C
     """
 
 
@@ -120,14 +127,14 @@ def main() -> None:
     except click.ClickException as error:
         code = _report_usage(error)
     except BrokenPipeError:
-        # The reader went away (`| head`); Python would complain once more when it flushes stdout at exit.
+        # The reader closed the pipe (`| head`). Without this, Python complains again when it flushes stdout at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 1
     except (click.Abort, KeyboardInterrupt):
         code = failure.INTERRUPTED
     except failure.SignalledError as error:
         code = failure.exit_code(error)
-    except Exception as error:  # the outermost frame: whatever it is, one line and an exit code
+    except Exception as error:  # the outermost frame: every error becomes one line and an exit code
         code = _report(error)
     sys.exit(code if isinstance(code, int) else 0)
 

@@ -1,15 +1,15 @@
-"""The values that commands get from their shared options. See cli/options for the options themselves."""
+"""The values that commands receive from their shared options."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
 DEFAULT_NATS = "nats://127.0.0.1:4222"
-TIERS = ("interactive", "standard", "batch")  # mesh.protocol.messages has them too, and a slow import
+TIERS = ("interactive", "standard", "batch")  # a copy: importing mesh.protocol.messages is slow
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Nats:
-    """Where NATS is, who we are, and which mesh on it. No repr: it holds a password."""
+    """Servers, credentials and namespace. Has no repr, because it holds a password."""
 
     nats: tuple[str, ...]
     creds: Path | None
@@ -24,14 +24,14 @@ class Nats:
 
     @property
     def servers(self) -> tuple[str, ...]:
-        """The addresses, however they were separated."""
+        """The server addresses, from repeated options and comma-separated values."""
         given = (each.strip() for several in self.nats for each in several.split(","))
         return tuple(each for each in given if each)
 
 
 @dataclass(frozen=True, slots=True)
 class EngineChoice:
-    """Which model is served, by what, under which name."""
+    """Engine, model and the name under which a worker serves it."""
 
     engine: str
     model: str | None
@@ -43,7 +43,7 @@ class EngineChoice:
 
 @dataclass(frozen=True, slots=True)
 class Policies:
-    """What a worker decides by."""
+    """A worker's scheduling and failure settings."""
 
     tier_weights: str
     max_attempts: int
@@ -53,7 +53,7 @@ class Policies:
 
 @dataclass(frozen=True, slots=True)
 class TopologyOptions:
-    """What the operator chooses about a mesh; None: as it is already, else the default."""
+    """The operator's settings of a mesh. None keeps the current value, or the default in a new mesh."""
 
     lanes: int | None
     replicas: int | None
@@ -70,7 +70,7 @@ class TopologyOptions:
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How a model shall answer; None: the request's own default."""
+    """Sampling settings of a request. None means the protocol's default."""
 
     max_tokens: int | None
     temperature: float | None
@@ -82,7 +82,7 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """Whom to ask, and in which form."""
+    """Model, tenant, tier and system message of a request."""
 
     model: str | None
     tenant: str
@@ -92,7 +92,7 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Filters:
-    """Which dead letters are meant; None: any."""
+    """Filters for dead letters. None matches all."""
 
     model: str | None
     tier: str | None

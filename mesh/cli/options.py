@@ -1,6 +1,6 @@
-"""The options that commands share, each group handed to the command as one value.
+"""Options that several commands share; each group reaches the command as one dataclass.
 
-Imports nothing but click and names: `--help` is built from it.
+Imports only click and names, because `--help` is built from this module.
 """
 
 import functools
@@ -29,7 +29,7 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 
 
 def option(*names: str, **attributes: Any) -> Decorator:
-    """click's option, with its default and its environment variable in the help."""
+    """click.option that also shows the default and the environment variable in the help."""
     long = next(name for name in names if name.startswith("--")).split("/")[0]
     variable = f"MESH_{long.lstrip('-').replace('-', '_').upper()}"
     attributes.setdefault("show_default", True)
@@ -37,7 +37,7 @@ def option(*names: str, **attributes: Any) -> Decorator:
 
 
 def group(kind: type[Any], parameter: str, *options: Decorator) -> Decorator:
-    """Several options as one argument: `kind`, a dataclass with a field for each of them."""
+    """Passes several options as one argument: a dataclass `kind` with one field per option."""
     names = [field.name for field in fields(kind)]
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -62,7 +62,7 @@ with_nats = group(
         multiple=True,
         default=(DEFAULT_NATS,),
         metavar="URL",
-        help="A NATS server; several of one cluster with commas, or the option again.",
+        help="A NATS server; separate several with commas, or repeat the option.",
     ),
     option("--creds", type=_FILE, help="NATS credentials file (JWT and key)."),
     option("--nkey", type=_FILE, help="File with an NKey seed."),
@@ -71,24 +71,24 @@ with_nats = group(
     option(
         "--tls-ca",
         type=_FILE,
-        show_default="what this machine trusts",
-        help="Certificates (PEM) that vouch for NATS; with it, nothing is sent without TLS.",
+        show_default="the system's trust store",
+        help="CA certificates (PEM) to verify NATS; makes TLS mandatory.",
     ),
-    option("--tls-cert", type=_FILE, help="Our own certificate (PEM), for a NATS that asks for one."),
-    option("--tls-key", type=_FILE, help="Its key (PEM), where it is not in the same file."),
+    option("--tls-cert", type=_FILE, help="Client certificate (PEM), if NATS requires one."),
+    option("--tls-key", type=_FILE, help="Key (PEM) of --tls-cert, unless that file holds it."),
     option(
         "--allow-plaintext",
         is_flag=True,
-        help="Talk to another machine without TLS, on a network that is trusted itself.",
+        help="Connect to another machine without TLS; only for trusted networks.",
     ),
-    option("--namespace", default="mesh", help="The mesh's name on this NATS: the first token of its subjects."),
+    option("--namespace", default="mesh", help="Name of the mesh on this NATS; the first token of its subjects."),
 )
 
 with_tenant = option(
     "--tenant",
     default="default",
     shell_complete=completing.tenants,
-    help="Whose jobs these are, in a mesh of several tenants.",
+    help="Tenant that the jobs belong to.",
 )
 
 
@@ -99,38 +99,38 @@ with_engine = group(
         "--engine",
         default="vllm",
         metavar="NAME",
-        help="vllm; simulator (no model, no GPU: for trying and testing); or package.module:factory.",
+        help="vllm; simulator (no model and no GPU, for tests); or package.module:factory.",
     ),
     option(
         "--model",
         metavar="PATH|ID",
-        help="What to load: a folder, or a Hugging Face id. The simulator needs none.",
+        help="Model to load: a folder or a Hugging Face id. The simulator needs none.",
     ),
     option(
         "--name",
         metavar="NAME",
-        show_default="made from --model; demo for the demo model",
-        help="The name clients ask for.",
+        show_default="derived from --model; demo for the demo model",
+        help="Model name that clients request.",
     ),
     option(
         "--engine-arg",
         multiple=True,
         metavar="KEY=VALUE",
-        help="A setting of the engine itself, such as gpu_memory_utilization=0.8; may be repeated.",
+        help="Engine argument, such as gpu_memory_utilization=0.8; may be repeated.",
     ),
     option(
         "--max-model-len",
         type=click.IntRange(min=2),
         metavar="N",
         show_default="the model's own",
-        help="Context, in tokens of prompt and output together.",
+        help="Context length in tokens: prompt and output together.",
     ),
     option(
         "--capacity",
         type=click.IntRange(min=1),
         metavar="N",
-        show_default="what the engine can start",
-        help="Jobs at once.",
+        show_default="the engine's own limit",
+        help="Jobs that run at the same time.",
     ),
 )
 
@@ -142,29 +142,29 @@ with_policies = group(
         "--tier-weights",
         default="interactive=16,standard=4,batch=1",
         metavar="TIER=N,…",
-        help="Jobs taken from each tier, in proportion, when all of them wait.",
+        help="Share of jobs taken from each tier while all tiers have jobs waiting.",
     ),
     option(
         "--max-attempts",
         type=click.IntRange(min=1),
         default=3,
         metavar="N",
-        help="Attempts in a row that speak against a job before it is buried as a dead letter.",
+        help="Attempts in a row that count against a job, until it becomes a dead letter.",
     ),
     option(
         "--stall-timeout",
         type=click.FloatRange(min=0, min_open=True),
         default=120.0,
         metavar="S",
-        help="Seconds without a token for any running job after which the engine is taken for hung.",
+        help="Seconds without a token from any running job until the engine counts as hung.",
     ),
     option(
         "--coalesce-ms",
         type=click.FloatRange(min=0, max=1000),
         default=0.0,
         metavar="MS",
-        help="Let a stream's tokens gather for so long after each message: less work for each token, and later "
-        "by that much. The first token and the end never wait.",
+        help="Milliseconds to collect a stream's tokens after each message: fewer messages, later tokens. "
+        "The first token and the end never wait.",
     ),
 )
 
@@ -176,40 +176,40 @@ _SHAPE = {
         type=int,
         metavar="N",
         show_default="4",
-        help="Parts of each model's queue that keep like prompts on one worker's cache.",
+        help="Parts of each model's queue; similar prompts share a lane, so one worker's cache serves them.",
     ),
     "replicas": option(
-        "--replicas", type=int, metavar="N", show_default="1", help="Copies of every stream, for a cluster."
+        "--replicas", type=int, metavar="N", show_default="1", help="Copies of every stream in a NATS cluster."
     ),
     "storage": option("--storage", type=_STORAGE, show_default="file", help="Where requests and results are kept."),
     "events_storage": option(
         "--events-storage",
         type=_STORAGE,
         show_default="file",
-        help="Where the tokens on their way are kept; memory spares a server that syncs every write.",
+        help="Where token events are kept; memory relieves a server that syncs every write.",
     ),
     "ack_wait": option(
         "--ack-wait",
         type=float,
         metavar="S",
         show_default="10",
-        help="Seconds until a dead worker's jobs move; workers renew it.",
+        help="Seconds until JetStream redelivers a dead worker's jobs; workers renew this lease.",
     ),
     "max_deliver": option(
-        "--max-deliver", type=int, metavar="N", show_default="10000", help="Backstop on deliveries of one job."
+        "--max-deliver", type=int, metavar="N", show_default="10000", help="Most deliveries of one job, as a backstop."
     ),
     "queue_limit": option(
         "--queue-limit",
         type=int,
         metavar="N",
         show_default="10000",
-        help="Jobs waiting per model, tier, tenant and lane; more are refused at once.",
+        help="Jobs that may wait per model, tier, tenant and lane; more are refused.",
     ),
     "audit": option(
         "--audit/--no-audit",
         default=None,
         show_default="on",
-        help="Keep for 7 days what happened to every job, without prompts or outputs; `mesh audit` shows it.",
+        help="Keep an audit log for 7 days, without prompts or outputs; read it with `mesh audit`.",
     ),
     "record_requests": option(
         "--record-requests/--no-record-requests",
@@ -218,14 +218,14 @@ _SHAPE = {
         help="Keep a copy of every request, PROMPTS INCLUDED, for `mesh replay`.",
     ),
     "record_days": option(
-        "--record-days", type=int, metavar="N", show_default="1", help="Days for which recorded requests are kept."
+        "--record-days", type=int, metavar="N", show_default="1", help="Days to keep recorded requests."
     ),
     "record_bytes": option(
         "--record-bytes",
         type=int,
         metavar="N",
         show_default="1 GiB",
-        help="Bytes of recorded requests that are kept; beyond, the oldest go.",
+        help="Bytes of recorded requests to keep; then the oldest are removed.",
     ),
 }
 with_shape = group(TopologyOptions, "shape", *_SHAPE.values())
@@ -234,13 +234,23 @@ with_shape = group(TopologyOptions, "shape", *_SHAPE.values())
 with_sampling = group(
     Sampling,
     "sampling",
-    option("--max-tokens", type=int, metavar="N", show_default="256", help="Most tokens of output."),
-    option("--temperature", type=float, metavar="T", show_default="1.0", help="0 always takes the likeliest token."),
+    option("--max-tokens", type=int, metavar="N", show_default="256", help="Most output tokens."),
     option(
-        "--top-p", type=float, metavar="P", show_default="1.0", help="Draw from the likeliest tokens that sum to P."
+        "--temperature",
+        type=float,
+        metavar="T",
+        show_default="1.0",
+        help="Sampling temperature; 0 always takes the likeliest token.",
     ),
-    option("--seed", type=int, metavar="N", show_default="made from the job's id", help="Makes the draw repeatable."),
-    option("--stop", multiple=True, metavar="TEXT", help="End before this text; may be repeated."),
+    option(
+        "--top-p",
+        type=float,
+        metavar="P",
+        show_default="1.0",
+        help="Sample from the likeliest tokens whose probabilities sum to P.",
+    ),
+    option("--seed", type=int, metavar="N", show_default="derived from the job's id", help="Seed of sampling."),
+    option("--stop", multiple=True, metavar="TEXT", help="Stop before this text; may be repeated."),
     option(
         "--deadline",
         type=click.FloatRange(min=0, min_open=True),
@@ -258,20 +268,20 @@ with_question = group(
         "--model",
         metavar="NAME",
         shell_complete=completing.models,
-        help="Which model; not needed where only one is served.",
+        help="Model name; may be left out while only one model is served.",
     ),
-    option("--system", metavar="TEXT", help="A system message, before the prompt."),
-    option("--tier", type=click.Choice(TIERS), default="standard", help="How urgent it is."),
+    option("--system", metavar="TEXT", help="System message before the prompt."),
+    option("--tier", type=click.Choice(TIERS), default="standard", help="Priority of the job."),
     with_tenant,
 )
 
 with_raw_prompt = option(
-    "--raw-prompt", is_flag=True, help="Send bare text to go on from, without the model's chat template."
+    "--raw-prompt", is_flag=True, help="Send plain text to continue, without the model's chat template."
 )
 
 
 def span(context: click.Context, parameter: click.Parameter, value: str | None) -> float | None:
-    """click's callback for a span of time: 90s, 15m, 1h, 2d, or bare seconds. Becomes seconds."""
+    """click callback: converts 90s, 15m, 1h, 2d or plain seconds to seconds."""
     if value is None:
         return None
     unit = {"s": 1, "m": 60, "h": 3600, "d": 86_400}.get(value[-1:])
@@ -279,8 +289,8 @@ def span(context: click.Context, parameter: click.Parameter, value: str | None) 
         seconds = float(value if unit is None else value[:-1]) * (unit or 1)
     except ValueError:
         seconds = -1.0
-    if not 0 <= seconds < 1e9:  # also what is no number at all
-        raise click.BadParameter(f"{value!r} is not a span of time such as 90s, 15m, 1h or 2d", context, parameter)
+    if not 0 <= seconds < 1e9:  # -1.0 stands for text that is no number
+        raise click.BadParameter(f"{value!r} is not a duration such as 90s, 15m, 1h or 2d", context, parameter)
     return seconds
 
 
@@ -296,15 +306,15 @@ with_filters = group(
         show_default="all tenants",
         help="Only jobs of this tenant.",
     ),
-    option("--code", metavar="CODE", help="Only jobs given up with this error code, such as attempts_exhausted."),
-    option("--since", callback=span, metavar="SPAN", help="Only what was given up in the last 90s, 15m, 1h, 2d."),
+    option("--code", metavar="CODE", help="Only dead letters with this error code, such as attempts_exhausted."),
+    option("--since", callback=span, metavar="SPAN", help="Only dead letters from the last 90s, 15m, 1h or 2d."),
 )
-with_all = option("--all", "is_all", is_flag=True, help="Every dead letter, or every one that the filters leave.")
-with_json = option("--json", "as_json", is_flag=True, help="JSON on stdout, for programs.")
+with_all = option("--all", "is_all", is_flag=True, help="All dead letters that the filters match.")
+with_json = option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")
 with_grace = option(
     "--grace",
     type=click.FloatRange(min=0),
     default=30.0,
     metavar="S",
-    help="Seconds that running jobs get to finish when the worker is told to stop.",
+    help="Seconds that running jobs may take to finish when the worker drains.",
 )

@@ -98,7 +98,7 @@ class ClientCore:
         self._control_api.protocol = protocol
 
     async def close(self) -> None:
-        """End every wait on every handle, and refuse whatever is asked from now on. Idempotent."""
+        """End every wait on every handle, and refuse all later calls. Idempotent."""
         self._is_closed = True
         await self.poller.close()
 
@@ -233,8 +233,8 @@ class ClientCore:
 
         False: it was somebody else's request that bore our id, and there is no job of ours.
 
-        The Result is looked for in any case: it may have been announced before we listened, while its request is
-        still in the queue, or still said to run.
+        The Result is read in any case: it may have been announced before this client subscribed. Its request may
+        then still be in the queue, or its status may still be `running`.
 
         Raises:
             InvalidRequestError, ResultNotFoundError: as `submit`.
@@ -271,7 +271,7 @@ class ClientCore:
         return True
 
     async def _compare(self, job: JobHandle, asked: SentRequest, sequence: int) -> None:
-        """Another stored request is served under the job's id: a reader of ours must not get its output unasked."""
+        """Fail the handle if the stored request that is served under its id asks for something else."""
         first = await self._submission.first_of(job.id, sequence)
         if first is None or first.sequence == job.sequence:
             return

@@ -1,8 +1,8 @@
 """The state of one job's handle: events come in, a reader takes output from it, a wait ends with the Result.
 
-Live events go into a small bounded inbox; a reader that is too slow for it loses nothing, because what it missed
-is read back from the journal. A handle that nobody reads costs the same few kilobytes. Private to the client; the
-face that programs see is client/job, and other rooms of the mesh come here by client/internal.
+Live events go into a small bounded inbox. A reader that is too slow for it loses nothing, because the handle reads
+missed events from the journal. A handle without a reader costs the same few kilobytes. This module is private to the
+client: programs use client/job, and other rooms use client/internal.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ PAGE_EVENTS = 200  # events read from the journal at once: what a slow reader ho
 
 
 class JobBackend(Protocol):
-    """What a handle needs of its client."""
+    """The calls from a handle to its client."""
 
     async def read_journal(self, job: str, after: int, limit: int) -> list[Entry]: ...
     async def load_result(self, result: Result) -> Result: ...
@@ -76,7 +76,7 @@ class JobHandle:
         self._waiters: list[asyncio.Future[None]] = []
         self._subscription: Subscription | None = None
         self._is_new = is_new
-        self._first: Event | None = None  # what was heard first, until it was told whose it is
+        self._first: Event | None = None  # the first live event, until its request is known
         self._is_told_apart = not is_new
         self._bound_s = bound_s
         self._timer = self._loop.call_later(bound_s, self._bound_reached)
@@ -292,7 +292,7 @@ class JobHandle:
     def _take(self, event: Event, is_read: bool = False) -> None:
         """A live event, or one read from the journal, where a gap is none: nothing more can be read."""
         if isinstance(event, Result):
-            self.settled(event)  # what was missed before it comes first
+            self.settled(event)  # missed events before it are shown first
             return
         for shown in self._assembly.take(event):
             if isinstance(shown, Delta | Restarted):

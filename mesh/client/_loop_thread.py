@@ -23,7 +23,7 @@ class LoopThread:
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
-        self._lock = threading.Lock()  # what is begun before `stop` is ended by it, and nothing is begun after
+        self._lock = threading.Lock()  # orders `run` and `stop`: `stop` ends all earlier work, and no later work begins
         self._is_stopping = False
         self._process = os.getpid()
         self._side_tasks: set[asyncio.Task[None]] = set()

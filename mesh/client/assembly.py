@@ -35,7 +35,7 @@ class Assembly:
     def __init__(self) -> None:
         self._attempt = 0
         self._ids: list[int] = []  # output tokens shown
-        self._pieces: list[str] = []  # what was shown, in order
+        self._pieces: list[str] = []  # the shown text, in order
         # While an attempt repeats from index 0 what was shown: what it has repeated so far. None: it does not.
         self._again: tuple[list[int], str] | None = None
         self._is_finished = False  # the attempt's last delta was taken
@@ -115,7 +115,7 @@ class Assembly:
         return [Delta(id=delta.id, attempt=delta.attempt, index=start, text=new_text, token_ids=new_ids)]
 
     def rest_of(self, result: Result) -> list[Delta | Restarted]:
-        """What a finished Result shows beyond what was shown, when its events can be read no more."""
+        """The output of a finished Result that was not shown yet, for when its events can no longer be read."""
         text = self.text
         if result.embeddings is not None or result.text == text:
             return []

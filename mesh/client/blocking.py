@@ -31,7 +31,7 @@ class BlockingJob:
     """One job of this client's tenant. Made by `BlockingClient.submit` and `BlockingClient.job`.
 
     for delta in job: print(delta.text)     # its output as it is made
-    result = job.result()                   # its Result, whatever its status
+    result = job.result()                   # its Result, with any status
     """
 
     def __init__(self, loop: LoopThread, job: Job) -> None:
@@ -62,7 +62,7 @@ class BlockingJob:
         return self._job.sequence
 
     def result(self, timeout: float | None = None) -> Result:
-        """Wait for the job's Result, whatever its status; `raise_for_status()` on it turns failures into errors.
+        """Wait for the job's Result, with any status; `raise_for_status()` on it turns failures into errors.
 
         Args:
             timeout: seconds; without it, until a little after the job's deadline.
@@ -80,7 +80,7 @@ class BlockingJob:
         return self.deltas()
 
     def deltas(self, timeout: float | None = None) -> Generator[Delta | Restarted, None, None]:
-        """The output as it is made: each token once, in order. Ends with the job, whatever its status.
+        """The output as it is made: each token once, in order. Ends with the job, at any status.
 
         A `Restarted` among the deltas says that the output shown so far no longer stands. Iterating again goes on
         where the last iteration was left, also by an error.
@@ -169,7 +169,7 @@ class BlockingClient:
         timeout: float = SUBMIT_S,
         **fields: Unpack[RequestFields],
     ) -> BlockingJob:
-        """Store a request in the queue; from then on it is a job that ends exactly once, whoever dies.
+        """Store a request in the queue; from then on it is a job that ends exactly once, also if processes die.
 
         An `id` makes it safe to submit the same request again, from anywhere and at any time while its Result is
         kept: it runs once, and every handle gets the one answer.

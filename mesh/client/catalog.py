@@ -23,7 +23,7 @@ UNLIMITED_TOKENS = 1 << 40
 
 
 class Catalog:
-    """What one client knows of the mesh's models."""
+    """One client's knowledge of the mesh's models."""
 
     def __init__(self, broker: Broker, control_api: ControlApi | None = None) -> None:
         """`control_api`: whom to ask where JetStream refuses this user."""
@@ -67,7 +67,7 @@ class Catalog:
         now_s = self._loop.time()
         if now_s - self._read_s > FRESH_S:
             self._read_s = now_s
-            with contextlib.suppress(MeshError):  # what was read before is told meanwhile
+            with contextlib.suppress(MeshError):  # on an error, the last answer stays valid
                 self._protocol = str((await topology.read_settings(self._broker)).protocol)
         return self._protocol
 
@@ -86,7 +86,7 @@ class Catalog:
         self._told_s[model] = self._loop.time()
 
     async def learn_of(self, model: str) -> None:
-        """Look at the mesh, if that was not done just now. What cannot be learnt is not refused.
+        """Read the mesh, unless that was done just now. An unknown model is not refused.
 
         Raises:
             ModelNotFoundError: nobody deployed this model.

@@ -61,7 +61,7 @@ class Client:
         timeout: float = SUBMIT_S,
         **fields: Unpack[RequestFields],
     ) -> Job:
-        """Store a request in the queue; from then on it is a job that ends exactly once, whoever dies.
+        """Store a request in the queue; from then on it is a job that ends exactly once, also if processes die.
 
         An `id` makes it safe to submit the same request again, from anywhere and at any time while its Result is
         kept: it runs once, and every handle gets the one answer.

@@ -1,8 +1,7 @@
-"""What the mesh tells a client that JetStream tells nothing: one in a tenant's account.
+"""Control-API fallback for tenants, whose accounts have no JetStream.
 
-There a client reaches the queue, the front door, the control service, its own Results and its own live events, and
-nothing else. Journal, models and large Results it asks of the control service, where others read the streams; what
-comes of it is the same. Used by client/client, client/catalog and client/lookup.
+In such an account a client reaches only the queue, the front door, the control service, its own Results and its own
+live events. It reads journals, models and large Results through the control service, with the same outcome.
 Source: nats/PROTOCOL.md, "Steering a job" and "Tenants".
 """
 

@@ -1,7 +1,7 @@
-"""The one door to what is behind `Client` and `Job`, for other rooms of the mesh and for tests. No part of the API.
+"""Access to the internals of `Client` and `Job`, for other rooms of the mesh and for tests. No part of the API.
 
-The front door and the replay submit through a `ClientCore` and hold `JobHandle`s; they never see the faces. Tests hold
-the faces, and ask `core_of`, `handle_of` and `loop_of` for what is behind one.
+The front door and the replay submit through a `ClientCore` and hold `JobHandle`s. Tests hold a `Client` or a `Job`, and
+get the internals from `core_of`, `handle_of` and `loop_of`.
 """
 
 from mesh.client._core import ClientCore
@@ -24,12 +24,12 @@ __all__ = [
 
 
 def core_of(client: Client) -> ClientCore:
-    """What is behind a client."""
+    """The core of a client."""
     return client._core
 
 
 def handle_of(job: Job | BlockingJob) -> JobHandle:
-    """What is behind a job."""
+    """The handle of a job."""
     return (job._job if isinstance(job, BlockingJob) else job)._handle
 
 

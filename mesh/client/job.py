@@ -11,7 +11,7 @@ from mesh.protocol.messages import Delta, JobStatus, Result
 class Job:
     """One job of this client's tenant. Made by `Client.submit` and `Client.job`.
 
-    result = await job                              # its Result, whatever its status
+    result = await job                              # its Result, with any status
     async for delta in job: print(delta.text)       # its output as it is made
     """
 
@@ -46,7 +46,7 @@ class Job:
         return self._handle.result().__await__()
 
     async def result(self, timeout: float | None = None) -> Result:
-        """The job's Result, whatever its status; `raise_for_status()` on it turns failures into errors.
+        """The job's Result, with any status; `raise_for_status()` on it turns failures into errors.
 
         Args:
             timeout: seconds; without it, until a little after the job's deadline.
@@ -63,7 +63,7 @@ class Job:
         return self._handle.deltas()
 
     def deltas(self, timeout: float | None = None) -> AsyncGenerator[Delta | Restarted, None]:
-        """The output as it is made: each token once, in order. Ends with the job, whatever its status.
+        """The output as it is made: each token once, in order. Ends with the job, at any status.
 
         A `Restarted` among the deltas says that the output shown so far no longer stands. Iterating again goes on
         where the last iteration was left, also by an error or a cancellation.

@@ -1,7 +1,6 @@
-"""What became of a job that nobody hears of: slow and exact, for the rare case.
+"""Finds the outcome of a job whose events do not arrive: slow and exact, for the rare case.
 
-A live event can be lost with the connection, a Result can come and go unheard, and an id can be one that never was.
-Used by client/poller for handles that hear nothing, and by client/client for an id that was submitted before.
+A live event can be lost with the connection, a Result can expire unseen, and an id may never have existed.
 """
 
 from collections.abc import Awaitable
@@ -19,7 +18,7 @@ from mesh.protocol.version import OWN_BLOCK
 STATUS_S = 5.0  # for a worker to say where a job stands
 TRY_S = 3.0  # for one worker to answer; one that was just suspended never does, and the next question goes to another
 
-QUEUED, UNKNOWN = "queued", "unknown"  # what `status` answers beside the status of a Result
+QUEUED, UNKNOWN = "queued", "unknown"  # the answers of `status` beside the status of a Result
 _ALIVE = (QUEUED, "running")
 _OVER = (UNKNOWN, *STATUSES)
 
@@ -42,8 +41,8 @@ class Lookup:
     async def ask(self, job: str, sequence: int = 0) -> Result | None:
         """The Result of a job that ended; None: it waits or runs.
 
-        A Result is stored before its request leaves the queue, so the request is looked for first: a job that ends
-        meanwhile is found by its Result.
+        The request is looked up first, because a Result is stored before its request leaves the queue. So a job that
+        ends meanwhile is found by its Result.
 
         Args:
             sequence: of the stored request, 0 if that is not known.
@@ -144,7 +143,7 @@ class Lookup:
 
 
 async def _if_allowed(read: Awaitable[T | None]) -> T | None:
-    """What was read; None where this account may not, and others must say."""
+    """The result of `read`; None where this account may not read."""
     try:
         return await read
     except (UnauthorizedError, UnavailableError):

@@ -1,8 +1,8 @@
-"""Sees to it that no handle waits for what cannot come, and that what a lost connection swallowed is made good.
+"""Polls for jobs whose events stopped coming, and recovers events that a lost connection swallowed.
 
-Live events reach a handle by themselves. This is for those that hear nothing: the store is looked at, ever less
-often, and where a Result may have come and gone unheard, it is asked what became of the job. Many handles are looked
-after with few questions: a hundred thousand that wait cost their client three hundredths of a core.
+Live events reach a handle directly. For handles without events, the poller reads the store, at growing intervals.
+Where a Result may have expired unseen, it looks up the outcome of the job. Reads are batched: a hundred thousand
+waiting handles cost their client three hundredths of a core.
 """
 
 import asyncio
@@ -73,7 +73,7 @@ class Poller:
         task.add_done_callback(self._tasks.discard)
 
     async def run(self) -> None:
-        """Look after the handles. Runs until cancelled."""
+        """Poll for the handles until cancelled."""
         while True:
             await asyncio.sleep(WATCH_S)
             now = self._loop.time()

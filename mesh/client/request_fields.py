@@ -37,7 +37,7 @@ Messages = Sequence[Message | MessageDict]  # n >= 1 turns of a chat, oldest fir
 
 
 class JobFields(TypedDict, total=False):
-    """The fields of `Request` that say how a job is treated, whatever it asks for. `embed` takes these."""
+    """The fields of `Request` that apply to every kind of job. `embed` takes these."""
 
     id: str | None
     deadline_unix_ms: int | None

@@ -1,4 +1,4 @@
-"""A checked Request from what a program gives. Pure."""
+"""Builds a checked Request from a program's arguments. Pure."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,8 +10,7 @@ from mesh.protocol import codec
 from mesh.protocol.messages import Request
 from mesh.protocol.validate import validate
 
-# When a job must end, how long its Result is kept, and how it is delivered: a retry may say otherwise of these, as a
-# deadline counted from now does, and is the same request.
+# A retry may differ in these fields and still be the same request: a deadline counted from now differs in each try.
 NOT_ASKED = frozenset({"deadline_unix_ms", "result_ttl_ms", "stream", "session"})
 
 _TEXTS = (str, bytes, bytearray, memoryview)  # sequences that are no list of messages

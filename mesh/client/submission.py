@@ -1,8 +1,8 @@
-"""A request on its way into the queue, and what is done when its id was there before.
+"""Submits a request to the queue, and compares it with an earlier request of the same id.
 
-The hot path is one publish and its PubAck. Only where the PubAck says `duplicate`, or the job's events tell of
-another stored request, are the two compared: one id is one request, and a second that asks for something else is
-refused rather than answered with the first one's output.
+The hot path is one publish and its PubAck. The two requests are compared only if the PubAck says `duplicate`, or the
+job's events name another stored request. One id is one request: a second one with other contents is refused, and never
+answered with the first one's output.
 """
 
 import asyncio
@@ -79,8 +79,8 @@ class Submission:
     ) -> PubAck:
         """Publish until it is surely stored. `deadline_s`: loop time.
 
-        NATS remembers the message ids of a whole stream, whoever sent them. `mark` makes one that nobody can have
-        sent before, for a job whose own was used by somebody else; that it runs once is seen to by the workers then.
+        NATS remembers the message ids of a whole stream, from all its clients. `mark` makes the message id unique for
+        a job whose own id another client used. The workers then ensure that the job runs once.
 
         Raises:
             QuotaExceededError, TooLargeError, UnauthorizedError: it was refused.

@@ -1,7 +1,7 @@
-"""How much one front door takes on. Pure.
+"""Bounds the load of one front door. Pure.
 
-Everything a requester can make it hold is counted here, so that a flood is refused and costs no memory: the bodies
-that are not stored yet, and the requests that wait for their answer.
+It counts the bodies that are not stored yet and the requests that wait for an answer. So a flood is refused, and
+costs no memory.
 """
 
 from dataclasses import dataclass, field
@@ -11,16 +11,16 @@ from mesh.errors import QuotaExceededError, UnavailableError
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Of one process."""
+    """The limits of one front door's process."""
 
     open_requests: int = 4096  # a few kilobytes each: a handle, and a subscription on the server
-    of_one_tenant: int = 2048  # so that one cannot shut out all others
-    pending_bytes: int = 64 << 20  # of bodies that are held: those on their way into the queue, and those with an id
+    of_one_tenant: int = 2048  # open requests of one tenant, so that it cannot shut out all others
+    pending_bytes: int = 64 << 20  # of held bodies: those not in the queue yet, and those of requests with an id
 
 
 @dataclass
 class Admission:
-    """The books of one front door."""
+    """The load of one front door."""
 
     limits: Limits = field(default_factory=Limits)
     _open: dict[str, int] = field(default_factory=dict)  # by tenant; none is kept at 0
@@ -29,19 +29,20 @@ class Admission:
 
     @property
     def open(self) -> int:
-        """Requests that are not answered yet."""
+        """The number of requests that are not answered yet."""
         return self._total
 
     @property
     def tenants(self) -> int:
-        """Tenants that have any."""
+        """The number of tenants with open requests."""
         return len(self._open)
 
     def enter(self, tenant: str, size_bytes: int) -> None:
-        """Take a request on; then call `stored` with as many bytes, and `leave`, once each.
+        """Admit a request; later call `stored` with the same number of bytes, and `leave`, once each.
 
         Raises:
-            QuotaExceededError: what this tenant asks is too much. UnavailableError: what all ask is.
+            QuotaExceededError: this tenant has too many open requests.
+            UnavailableError: all tenants together have too many requests or bytes.
         """
         limits, mine = self.limits, self._open.get(tenant, 0)
         if self._total >= limits.open_requests:
@@ -55,11 +56,11 @@ class Admission:
         self._bytes += size_bytes
 
     def stored(self, size_bytes: int) -> None:
-        """So many bytes are held no longer."""
+        """Release the bytes of a body that is no longer held."""
         self._bytes -= size_bytes
 
     def leave(self, tenant: str) -> None:
-        """One is answered, or given up."""
+        """Count a request of the tenant as answered or given up."""
         left = self._open[tenant] - 1
         if left:
             self._open[tenant] = left

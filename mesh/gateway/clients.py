@@ -1,6 +1,6 @@
-"""The clients through which a front door submits: one for each tenant and encoding, made when it is needed.
+"""Keeps the clients through which a front door submits: one for each tenant and encoding, made on demand.
 
-A client that nobody uses is only a few objects, and the longest unused go first. Used by gateway/nats/service.
+An unused client costs only a few objects. Beyond MAX_IDLE clients, the longest unused are dropped.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ class _Kept:
 
 
 class Clients:
-    """See the module's docstring; until `close`."""
+    """A cache of clients, until `close`."""
 
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
@@ -34,7 +34,7 @@ class Clients:
         return len(self._kept)
 
     def get(self, tenant: str, encoding: Encoding) -> ClientCore:
-        """The client of a tenant; it is kept until `release`, once for each `get`."""
+        """The client of a tenant and encoding; each `get` keeps it until a `release`."""
         key: tuple[str, Encoding] = (tenant, encoding)
         kept = self._kept.pop(key, None)
         if kept is None:
@@ -47,7 +47,7 @@ class Clients:
         return kept.client
 
     def release(self, tenant: str, encoding: Encoding) -> None:
-        """One user of a client is done with it."""
+        """End one use of a client."""
         self._kept[tenant, encoding].users -= 1
 
     async def close(self) -> None:

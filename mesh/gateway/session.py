@@ -1,4 +1,4 @@
-"""One request at the front door: submitted as a job, followed, answered. Made by gateway/nats/service."""
+"""One request at the front door: submitted as a job, followed, answered."""
 
 import asyncio
 import contextlib
@@ -16,21 +16,21 @@ from mesh.protocol.codec import Encoding
 from mesh.protocol.messages import Request, Result
 from mesh.protocol.validate import validate
 
-SUBMIT_S = 5.0  # a requester waits, and can be told to try again
+SUBMIT_S = 5.0  # short, because a requester waits and can try again
 CANCEL_S = 10.0  # for the job of a requester that went away
 _MSGPACK = headers.block(("Content-Type", headers.MSGPACK))
 
 
 class Session:
-    """See the module's docstring. `submit`, `answer`, and in any case `close`."""
+    """One request at the front door. Call `submit`, then `answer`, and in any case `close`."""
 
     def __init__(
         self, request: ServiceRequest, model: str, client_of: Callable[[Encoding], ClientCore], waiters: Waiters
     ) -> None:
-        """Read what is asked. Once it is read, `client_of` gives the client, which is the caller's to release.
+        """Read the request, then get a client from `client_of`, which the caller must release.
 
         Raises:
-            InvalidRequestError, UnsupportedError, TooLargeError: it cannot be served.
+            InvalidRequestError, UnsupportedError, TooLargeError: the request cannot be served.
         """
         fields = {key.lower(): value for key, value in headers.parse(request.header).items()}
         self.encoding = codec.encoding_of(headers.media_type(fields.get("content-type", "")))
@@ -38,7 +38,7 @@ class Session:
         asked, self.manner = codec.decode_rpc(request.payload, self.encoding)
         validate(asked)
         self._asked: Request | None = asked
-        self.is_named = asked.id is not None  # its body is held until it is answered: an id may have been used before
+        self.is_named = asked.id is not None  # a request with an id is held until its answer: the id may be in use
         self.job: JobHandle | None = None
         self._request = request
         self._model = model
@@ -51,12 +51,12 @@ class Session:
 
     @property
     def asked(self) -> Request:
-        """What is asked, until it is submitted."""
+        """The request, until it is submitted."""
         assert self._asked is not None
         return self._asked
 
     async def submit(self) -> None:
-        """Put it into the queue; from here on it is a job.
+        """Put the request into the queue; from then on it is a job.
 
         Raises:
             MeshError: as `ClientCore.submit`.
@@ -75,10 +75,10 @@ class Session:
             self._waiters.join(self.job.id)
 
     async def answer(self, on_gone: Callable[[], None]) -> Result:
-        """Wait for the job's end, and say it all; `on_gone` is called if nobody listens any more.
+        """Wait for the job's end, and send its Result; `on_gone` is called if the requester goes away.
 
         Raises:
-            MeshError: there is no answer: the job is unknown by now, or NATS could not be asked for too long.
+            MeshError: there is no Result: the job is no longer known, or NATS was away for too long.
         """
         assert self.job is not None
         self._requester = Requester(self._request.connection, self._request.reply, on_gone)
@@ -89,7 +89,7 @@ class Session:
         return result
 
     async def _followed(self) -> Result:
-        """Pass on the job's events until it has ended; its Result."""
+        """Send the job's events until it has ended; its Result."""
         assert self.job is not None
         following = asyncio.create_task(self._follower.run(self._read), name=f"mesh-follow-{self.job.id}")
         try:
@@ -101,20 +101,20 @@ class Session:
         return result
 
     def missed(self) -> None:
-        """The connection was away: events may be lost."""
+        """The connection was interrupted: events may be lost."""
         self._follower.missed()
 
     async def abandon(self) -> None:
-        """Nobody waits for the job here: end it, unless that is not wanted, or it is not ours alone."""
+        """Cancel the job, unless its request says `finish`, or other requesters wait for it."""
         if self.job is None or self.job.is_joined or self.manner.on_disconnect == "finish":
             return
-        with contextlib.suppress(MeshError):  # it ends at its deadline, then
+        with contextlib.suppress(MeshError):  # without a cancel, it ends at its deadline
             if self.is_named and await self._waiters.shares(self.job.id, self.job.sequence):
                 return
             await self._client.cancel_job(self.job.id, CANCEL_S)
 
     def close(self) -> None:
-        """Hear nothing more of it. Idempotent."""
+        """Stop following the job and the requester. Idempotent."""
         self._waiters.close()
         if self._requester is not None:
             self._requester.close()

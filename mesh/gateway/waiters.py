@@ -1,8 +1,7 @@
-"""Whether others wait for a job too, at this front door or another.
+"""Tells whether other requesters wait for the same job, at this front door or another.
 
-Used by gateway/session, for jobs whose id was given.
-Whoever asks again with the id of a job waits for the same job, often after its first connection broke; and that the
-first requester went away is noticed only then.
+A requester may ask again with the id of a job, often after its first connection broke. Both requests then wait for
+one job, and the front door may notice only later that the first requester is gone.
 """
 
 import contextlib
@@ -16,7 +15,7 @@ ANSWER_S = 1.0
 
 
 class Waiters:
-    """What one requester knows of the others, until `close`."""
+    """One requester's view of the other requesters of its job, until `close`."""
 
     def __init__(self, broker: Broker, tenant: str) -> None:
         self._broker = broker
@@ -24,17 +23,17 @@ class Waiters:
         self._joined: Subscription | None = None
 
     def join(self, job: str) -> None:
-        """Somebody waits here for a job: say so to whoever asks, until `close`."""
+        """Answer other front doors that a requester waits here for the job, until `close`."""
         self._joined = self._broker.connection.subscribe(self._subject(job), self._heard)
 
     def close(self) -> None:
-        """Nobody waits here any more. Idempotent."""
+        """Answer no more. Idempotent."""
         if self._joined is not None:
             self._joined.close()
             self._joined = None
 
     async def shares(self, job: str, sequence: int) -> bool:
-        """Whether a job is not to be ended by whoever stored the request `sequence`: others wait for it, or began it.
+        """Whether others wait for the job, or another request than the one at `sequence` began it. Implies `close`.
 
         Raises:
             BrokerError: NATS did not answer.
@@ -43,15 +42,15 @@ class Waiters:
         try:
             await self._broker.connection.request(self._subject(job), timeout_s=ANSWER_S)
         except BrokerTimeoutError:
-            pass  # a front door that is suspended: it is connected, and its requester may be
-        except (UnavailableError, UnauthorizedError):  # not every front door may ask
+            pass  # a suspended front door: it is connected, and its requester may be waiting
+        except (UnavailableError, UnauthorizedError):  # no front door answered, or this one has no right to ask
             return await self._first(job) not in (0, sequence)
         return True
 
     async def _first(self, job: str) -> int:
-        """The stored request that is served under this id; 0: that cannot be told.
+        """The sequence of the stored request that is served under this id; 0: not known.
 
-        NATS remembers message ids for a while only, so a second request of the same id may have been stored.
+        NATS remembers message ids only for a while, so a second request of the same id may be stored.
         """
         key = JobKey(self._tenant, job)
         begun = await self._broker.journal.begun(key)

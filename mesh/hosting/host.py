@@ -1,7 +1,4 @@
-"""One worker process, whole: the engine, the connection, the worker, and the services every worker hosts.
-
-Called by `mesh worker`, `mesh up`, and by programs that embed a worker.
-"""
+"""Runs a whole worker process: the engine, the connection, the worker, and the services beside it."""
 
 import asyncio
 import gc
@@ -25,12 +22,12 @@ from mesh.worker.worker import Worker, WorkerOptions
 
 log = logging.getLogger("mesh.hosting")
 
-# In a row, each soon after the engine was ready: then the process ends, and whoever started it decides. One more than
-# a request takes that kills every engine before it is found out.
+# Deaths in a row, each soon after the engine was ready, before the process ends with an error. One more than a request
+# that kills every engine can cause before quarantine finds it.
 ENGINE_DEATHS = 6
 
-# A busy worker makes thousands of small objects a second and no cycles to speak of: Python's own thresholds would look
-# for these every few jobs, at a twentieth of the worker's time.
+# A busy worker makes thousands of small objects a second and almost no cycles. Python's own thresholds collect every
+# few jobs, which takes a twentieth of the worker's time.
 GC_THRESHOLDS = (20_000, 20, 20)
 
 
@@ -44,13 +41,17 @@ async def host_worker(
     on_ready: Callable[[Worker], None] | None = None,
     mesh_exporter: MeshExporter | None = None,
 ) -> None:
-    """Serve an engine until the worker is drained; `on_ready` gets the worker once it pulls.
+    """Serves an engine until the worker is drained.
 
-    `mesh_exporter`: to be taken.
-    NATS is asked first whether there is a mesh, because loading a model to learn that there is none takes minutes.
-    Then the engine is started with no connection open, so that an engine process forked from this one holds no
-    socket of ours; it is stopped in the end in every case. An engine that dies is replaced by a new one, after a
-    pause that grows, until it died ENGINE_DEATHS times in a row soon after it was ready.
+    First checks that the mesh exists, because loading a model takes minutes. Then starts the engine while no connection
+    is open, so a forked engine process inherits no socket. The engine is always stopped at the end.
+
+    A dead engine is replaced after a growing pause. After ENGINE_DEATHS deaths in a row, each soon after it was ready,
+    the error is raised.
+
+    Args:
+        on_ready: receives the worker when it starts to pull.
+        mesh_exporter: runs on the worker's connection; None: the process has none.
 
     Raises:
         ConfigError: the engine cannot be started as it is configured.
@@ -72,8 +73,8 @@ async def host_worker(
         engine, ready_s = make_engine(), None
         try:
             await engine.start()
-            # What a model brought along lives as long as the process: a collection that looks at all of it, again and
-            # again, would hold up every stream for tens of milliseconds.
+            # A model's objects live as long as the process. A collection that visits them would delay every stream by
+            # tens of milliseconds, so they are frozen.
             gc.collect()
             gc.freeze()
             gc.set_threshold(*GC_THRESHOLDS)
@@ -92,9 +93,7 @@ async def host_worker(
             pause_s = backoff.died(0.0 if ready_s is None else SYSTEM.monotonic_s() - ready_s)
             if pause_s is None or not workers or workers[-1].was_told:
                 raise
-            log.error(
-                "the engine died and is started again in %g s: %s", pause_s, error, extra={"event": "engine_restart"}
-            )
+            log.error("the engine died and restarts in %g s: %s", pause_s, error, extra={"event": "engine_restart"})
         finally:
             await engine.stop()
         await asyncio.sleep(pause_s)
@@ -110,7 +109,7 @@ async def serve_engine(
     on_ready: Callable[[Worker], None] | None = None,
     mesh_exporter: MeshExporter | None = None,
 ) -> None:
-    """The same for an engine that is started already, and that the caller stops.
+    """Serves an engine that the caller has started, and will stop.
 
     Raises:
         EngineDeadError, DisconnectedError, TopologyError: as `host_worker`.
@@ -135,7 +134,7 @@ async def serve_engine(
 
 
 async def _rest(worker: Worker, doors: Doors) -> None:
-    """A worker that drains takes nothing more on, at its front door neither."""
+    """Closes the front door to new requests when the worker drains."""
     await worker.draining.wait()
     doors.rest()
 

@@ -1,7 +1,7 @@
-"""What every worker process hosts beside its worker, and what runs alone where no worker does.
+"""Services that every worker process hosts beside its worker, and that `mesh reconcile` hosts alone.
 
-Any number of processes may host them: they share the work by queue groups, by a lease, or by a fence, and two that do
-the same do no harm.
+Any number of processes may host them. They share the work by queue groups, a lease or a fence; repeated work does no
+harm.
 """
 
 import asyncio
@@ -24,21 +24,21 @@ from mesh.signals import Observer, ignore
 
 
 class Doors:
-    """What can be asked of a process: to steer jobs, and through the front door if it has one."""
+    """The endpoints of a process: the jobs API, and the front door if it has one."""
 
-    def __init__(self, broker: Broker, who: str, has_frontdoor: bool, audit: Auditor) -> None:
-        self._jobs_api = JobsApi(broker, who, audit)
+    def __init__(self, broker: Broker, host: str, has_frontdoor: bool, audit: Auditor) -> None:
+        self._jobs_api = JobsApi(broker, host, audit)
         self._frontdoor = FrontDoor(broker, audit=audit) if has_frontdoor else None
         doors = (self._frontdoor, self._jobs_api) if self._frontdoor is not None else (self._jobs_api,)
-        self._service = Service(broker, who, tuple(each.endpoint for each in doors))
+        self._service = Service(broker, host, tuple(each.endpoint for each in doors))
 
     def rest(self) -> None:
-        """Take nothing more on at the front door; whoever came in is served."""
+        """Accepts no more requests at the front door. Open requests are still answered."""
         if self._frontdoor is not None:
             self._service.shut(self._frontdoor.endpoint.name)
 
     async def close(self) -> None:
-        """Answer no more. Requesters at the front door are told that their jobs go on."""
+        """Stops answering. Tells open requesters at the front door that their jobs continue."""
         self._service.close()
         if self._frontdoor is not None:
             await self._frontdoor.close()
@@ -46,10 +46,15 @@ class Doors:
 
 
 @contextlib.asynccontextmanager
-async def doors(broker: Broker, who: str, has_frontdoor: bool, audit: Auditor | None = None) -> AsyncIterator[Doors]:
-    """Answer requests as the micro service of this mesh. `who` tells this process from others; `audit` is its own."""
-    async with auditing(broker, who, audit) as told:
-        opened, clock_sync = Doors(broker, who, has_frontdoor, told), ClockSync(broker)
+async def doors(broker: Broker, host: str, has_frontdoor: bool, audit: Auditor | None = None) -> AsyncIterator[Doors]:
+    """Answers requests as the micro service of this mesh.
+
+    Args:
+        host: the unique name of this process.
+        audit: the process's audit writer; None: a new one.
+    """
+    async with auditing(broker, host, audit) as told:
+        opened, clock_sync = Doors(broker, host, has_frontdoor, told), ClockSync(broker)
         try:
             yield opened
         finally:
@@ -59,19 +64,20 @@ async def doors(broker: Broker, who: str, has_frontdoor: bool, audit: Auditor | 
 
 @contextlib.asynccontextmanager
 async def services(
-    broker: Broker, who: str, has_frontdoor: bool = False, audit: Auditor | None = None
+    broker: Broker, host: str, has_frontdoor: bool = False, audit: Auditor | None = None
 ) -> AsyncIterator[Doors]:
-    """Answer requests; end unroutable and what is past its deadline; watch over workers.
+    """Answers requests, ends unroutable and expired jobs, and detects dead workers.
 
-    `who` hosts them: the name of a worker, which then watches some others, or of another process, which watches all.
-    What they do is told to `audit`; None: to one of their own.
+    Args:
+        host: the name of a worker, which watches some of its peers, or of another process, which watches all.
+        audit: receives the services' entries; None: a new writer.
     """
     async with (
-        auditing(broker, who, audit) as told,
-        doors(broker, who, has_frontdoor, told) as opened,
+        auditing(broker, host, audit) as told,
+        doors(broker, host, has_frontdoor, told) as opened,
     ):
-        ending = [kind(broker, who, told) for kind in (Unroutable, Expiry)]
-        hosted = [*ending, FailureDetector(broker, who)]
+        ending = [kind(broker, host, told) for kind in (Unroutable, Expiry)]
+        hosted = [*ending, FailureDetector(broker, host)]
         try:
             yield opened
         finally:
@@ -81,21 +87,19 @@ async def services(
 async def keep_watch(
     options: ConnectOptions,
     names: Names,
-    who: str,
+    host: str,
     mesh_exporter: MeshExporter | None = None,
     observer: Observer = ignore,
 ) -> None:
-    """Host the services on a connection of their own until cancelled.
-
-    Runs the mesh exporter too, if this process has one.
+    """Hosts the services on their own connection until cancelled, and the mesh exporter if there is one.
 
     Raises:
-        DisconnectedError: there was no NATS to begin with.
+        DisconnectedError: NATS could not be reached at the start.
     """
     async with (
         open_broker(options, names) as broker,
-        auditing(broker, who, observer=observer) as audit,
-        services(broker, who, audit=audit),
+        auditing(broker, host, observer=observer) as audit,
+        services(broker, host, audit=audit),
         counted(mesh_exporter, broker),
     ):
         await asyncio.Event().wait()
@@ -103,7 +107,7 @@ async def keep_watch(
 
 @contextlib.asynccontextmanager
 async def counted(mesh_exporter: MeshExporter | None, broker: Broker) -> AsyncIterator[None]:
-    """Take the mesh exporter on this connection, if there is one to take."""
+    """Runs the mesh exporter, if any, on this connection for as long as the context lasts."""
     if mesh_exporter is None:
         yield
         return

@@ -1,7 +1,7 @@
-"""Workers as child processes: started, watched, started again when they die, ended together.
+"""Supervises workers as child processes: starts them, restarts dead ones, and ends all together.
 
-A child holds the reading end of a pipe as its stdin and ends when the pipe does (`--leash`), so none outlives us,
-however we end. Each child is in a session of its own, so a Ctrl-C reaches this process only.
+A child's stdin is a pipe from this process. The child ends when the pipe closes (`--leash`), so no child outlives this
+process. Each child has its own session, so Ctrl-C reaches only this process.
 """
 
 import asyncio
@@ -17,20 +17,20 @@ from pathlib import Path
 from mesh.server import die_with
 
 HURRY_S = 5.0  # for a worker to hand its jobs back after a second `stop`
-LAST_WORDS_S = 1.0  # for the last lines of a worker that ended: its engine process may hold the pipe a little longer
-READY = " ready: "  # in the one line that a worker prints when it pulls
-KEPT_VARIABLES = ("MESH_DEBUG",)  # of ours; the others are on the child's command line
+LAST_WORDS_S = 1.0  # for the last lines of an ended worker: its engine process may keep the pipe open a little longer
+READY = " ready: "  # in the line that a worker prints when it starts to pull
+KEPT_VARIABLES = ("MESH_DEBUG",)  # MESH_ variables that a child inherits; other settings are on its command line
 
 
 @dataclass
 class Member:
-    """One place, and the process that holds it now."""
+    """One numbered place for a worker, and its current process."""
 
     number: int  # from 1
     process: asyncio.subprocess.Process | None = None
-    starts: int = 0  # processes that have held this place
-    ready_s: float | None = None  # when the newest one was ready, loop time; None: not yet
-    ended_s: float = 0.0  # when the one before ended, loop time
+    starts: int = 0  # processes started for this place
+    ready_s: float | None = None  # loop time when the newest process was ready; None: not yet
+    ended_s: float = 0.0  # loop time when the previous process ended
 
     @property
     def is_ready(self) -> bool:
@@ -38,23 +38,23 @@ class Member:
 
     @property
     def lived_s(self) -> float:
-        """How long the process that ended was ready; 0: it never was."""
+        """Seconds for which the ended process was ready; 0 if it never was."""
         return 0.0 if self.ready_s is None else self.ended_s - self.ready_s
 
     def signal(self, number: int) -> None:
-        """Send a signal to the process, if there is one."""
+        """Sends a signal to the process, if there is one."""
         if self.process is not None:
             with contextlib.suppress(ProcessLookupError):
                 self.process.send_signal(number)
 
 
-# Told that the process of a place ended with this exit code, answers in how many seconds the next one starts; None:
-# never, the place stays empty. What it raises ends all.
+# Called with a place and the exit code of its process. Returns the seconds until the next start; None leaves the place
+# empty. An exception ends the supervisor.
 Restart = Callable[[Member, int], float | None]
 
 
 class Supervisor:
-    """See the module's docstring. `run` once; `stop` at any time, also again."""
+    """Keeps a number of worker processes running. Call `run` once; call `stop` at any time, and repeatedly."""
 
     def __init__(
         self,
@@ -66,15 +66,15 @@ class Supervisor:
         log_file: Path | None = None,
         is_merciless: bool = False,
     ) -> None:
-        """Nothing is started yet.
+        """Prepares the supervisor; `run` starts the processes.
 
         Args:
-            size: how many places are kept filled.
+            size: the number of places to keep filled.
             command: the arguments of the next process of a place.
-            restart: decides what follows a death.
-            report: gets one line for everything that happens, and every line that a worker prints.
-            log_file: gets what the workers write to stderr; None: our own stderr does.
-            is_merciless: the kernel kills suspended children too when this process ends (Linux).
+            restart: decides when a place's next process starts.
+            report: receives one line per event, and every line that a worker prints.
+            log_file: receives the workers' stderr; None: they inherit this process's stderr.
+            is_merciless: on Linux, the kernel kills the children when this process ends, suspended ones too.
         """
         self.members = [Member(number) for number in range(1, size + 1)]
         self._command = command
@@ -85,28 +85,28 @@ class Supervisor:
         self._stops = 0
         self._stopping = asyncio.Event()
         self._loop = asyncio.get_running_loop()
-        self.ready = asyncio.Event()  # every place was ready at the same time
-        self.deaths = 0  # that nobody asked for
+        self.ready = asyncio.Event()  # set when all places are ready at the same time
+        self.deaths = 0  # unrequested exits with an error
 
     def __repr__(self) -> str:
         alive = sum(1 for each in self.members if each.process is not None)
         return f"<Supervisor of {len(self.members)}, {alive} alive>"
 
     async def run(self) -> None:
-        """Keep every place filled until `stop`; returns when all have ended. No process is left in any case.
+        """Keeps every place filled until `stop`, and returns when all processes have ended. It never leaves one.
 
         Raises:
-            MeshError: whatever `restart` raised.
+            MeshError: `restart` raised it.
         """
         try:
             async with asyncio.TaskGroup() as group:
                 for member in self.members:
                     group.create_task(self._keep(member), name=f"mesh-supervisor-{member.number}")
-        except ExceptionGroup as failures:  # one reason is enough
+        except ExceptionGroup as failures:  # the first failure is enough
             raise failures.exceptions[0] from None
 
     def stop(self) -> None:
-        """Drain the workers. Called again: make them hand their jobs over now; and again: kill them."""
+        """Drains the workers. A second call makes them hand their jobs over at once; a third kills them."""
         self._stops += 1
         self._stopping.set()
         self._signal_all(signal.SIGTERM if self._stops < 3 else signal.SIGKILL)
@@ -128,7 +128,7 @@ class Supervisor:
                 await asyncio.wait_for(self._stopping.wait(), pause_s)
 
     async def _live(self, member: Member) -> int:
-        """One process in this place, from its start to its exit code."""
+        """Runs one process in this place and returns its exit code."""
         member.ready_s = None
         member.starts += 1
         with contextlib.ExitStack() as stack:
@@ -143,9 +143,9 @@ class Supervisor:
                 preexec_fn=partial(die_with, os.getpid(), signal.SIGKILL) if self._is_merciless else None,
             )
         member.process = process
-        listening = asyncio.create_task(self._listen(member, process), name=f"mesh-supervisor-ears-{member.number}")
+        listening = asyncio.create_task(self._listen(member, process), name=f"mesh-supervisor-output-{member.number}")
         try:
-            if self._stopping.is_set():  # it was told before it was there
+            if self._stopping.is_set():  # `stop` came before the process existed
                 process.terminate()
             self._report(f"worker {member.number} starts (pid {process.pid})")
             code = await process.wait()
@@ -176,7 +176,7 @@ class Supervisor:
 
 
 def describe(code: int) -> str:
-    """An exit code in words. Pure."""
+    """Describes an exit code in words. Pure."""
     if code >= 0:
         return f"exit code {code}"
     try:
@@ -186,5 +186,5 @@ def describe(code: int) -> str:
 
 
 def _environment() -> dict[str, str]:
-    """Ours, without what would set the child's options behind our back."""
+    """Returns this process's environment without MESH_ variables, which would set the child's options."""
     return {name: value for name, value in os.environ.items() if not name.startswith("MESH_") or name in KEPT_VARIABLES}

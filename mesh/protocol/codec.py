@@ -1,7 +1,7 @@
 """Bytes to messages and back, in both encodings. Pure.
 
-Whatever arrives is decoded straight into typed structs: a hostile body costs no more memory than its
-own size, and every way a decoder can fail becomes one error that names the field.
+Every body is decoded straight into typed structs, so a hostile one costs no more memory than its own size. Every
+failure of a decoder becomes one error that names the field.
 """
 
 import re
@@ -33,13 +33,13 @@ from mesh.protocol.subjects import is_token
 
 Encoding = Literal["json", "msgpack"]
 
-# What decoders raise on hostile input, beside their own errors: deep nesting, 5,000-digit numbers, bad UTF-8.
+# Errors that decoders raise on hostile input, such as deep nesting, 5,000-digit numbers and bad UTF-8.
 _BROKEN = (msgspec.MsgspecError, RecursionError, ValueError, OverflowError, MemoryError)
 _WHERE = re.compile(r"^(?P<what>.*?)(?: - at `(?P<where>[^`]*)`)?$", re.DOTALL)
 
 _EMPTY = "the body is empty; send a JSON object or a MessagePack map"
 
-# Events that we know, and the notes that stand beside them.
+# The types of events and notes that this version knows.
 _OUR_TYPES = frozenset(str(kind.__struct_config__.tag) for kind in (Started, Delta, Result, Note))
 
 _JSON_ENCODER = msgspec.json.Encoder()
@@ -47,13 +47,13 @@ _MSGPACK_ENCODER = msgspec.msgpack.Encoder()
 
 
 class _Identity(msgspec.Struct, frozen=True):
-    """The fields that let a malformed request still be answered under its own name."""
+    """The field that lets a malformed request be answered under its own id."""
 
     id: Any = None
 
 
 class _RpcRequest(Request, frozen=True, kw_only=True):
-    """The body of a request at the front door: a Request and RpcOptions side by side, of which a reply may stream."""
+    """The body of a request at the front door: the fields of a Request and of RpcOptions side by side."""
 
     stream: bool = False
     tier: Tier = "standard"
@@ -61,7 +61,7 @@ class _RpcRequest(Request, frozen=True, kw_only=True):
 
 
 class _Decoders:
-    """One pre-built decoder per type: building one inspects the whole type."""
+    """One decoder per type, built once because building one inspects the whole type."""
 
     def __init__(self, kind: Any) -> None:
         self.request = kind(Request)
@@ -111,7 +111,7 @@ def encode(message: msgspec.Struct | dict[str, Any], encoding: Encoding = "json"
 
 
 def as_sent(result: Result) -> Result:
-    """A Result to be encoded: of `text`, `embeddings` and `object` the one that holds its output, and no other."""
+    """The Result as it is encoded: with the one of `text`, `embeddings` and `object` that holds its output."""
     absent: dict[str, Any] = {}  # msgspec leaves out a field that is UNSET
     if result.embeddings is not None or result.object is not None:
         absent["text"] = UNSET
@@ -123,7 +123,7 @@ def as_sent(result: Result) -> Result:
 
 
 def decode_request(body: bytes, encoding: Encoding) -> Request:
-    """The request in `body`: types and single-field ranges are right, the rest is for `validate`.
+    """The request in `body`, with types and single-field ranges checked; `validate` checks the rest.
 
     Raises:
         InvalidRequestError: with the field, where one is at fault.
@@ -138,7 +138,7 @@ def decode_request(body: bytes, encoding: Encoding) -> Request:
 
 
 def decode_rpc(body: bytes, encoding: Encoding) -> tuple[Request, RpcOptions]:
-    """What a body at the front door asks, and what it says beside that; decoded once, as `decode_request`.
+    """The request and the options in a body at the front door, decoded once; checked as by `decode_request`.
 
     Raises:
         InvalidRequestError: with the field, where one is at fault.
@@ -176,7 +176,7 @@ def decode_event(body: bytes) -> Event:
 
 
 def decode_later(body: bytes) -> LaterEvent | None:
-    """What an event of a later minor says of itself, where `decode_event` refused it; None: it is no event at all."""
+    """The envelope of an event of a later minor, which `decode_event` refuses; None: the body is no event."""
     try:
         event: LaterEvent = _DECODERS[sniff(body)].later.decode(body)
     except _BROKEN:
@@ -185,7 +185,7 @@ def decode_later(body: bytes) -> LaterEvent | None:
 
 
 def decode_note(body: bytes) -> Note | None:
-    """The note on an attempt, None if it is something else."""
+    """The note on an attempt; None if the body is no note."""
     try:
         note: Note = _DECODERS[sniff(body)].note.decode(body)
     except _BROKEN:
@@ -194,20 +194,20 @@ def decode_note(body: bytes) -> Note | None:
 
 
 def decode_liveness_record(body: bytes) -> LivenessRecord:
-    """A worker's sign of life.
+    """A worker's liveness record.
 
     Raises:
-        ProtocolError: it is none.
+        ProtocolError: the body is no liveness record.
     """
     try:
         record: LivenessRecord = _DECODERS[sniff(body)].liveness.decode(body)
     except _BROKEN as error:
-        raise ProtocolError(f"not a sign of life: {error}") from None
+        raise ProtocolError(f"not a liveness record: {error}") from None
     return record
 
 
 def decode_pong(body: bytes) -> Pong:
-    """A worker's answer to a ping; one that says nothing is answered by an older worker."""
+    """A worker's answer to a ping; the default for an empty one, as older workers send it."""
     try:
         return msgspec.json.decode(body, type=Pong)
     except _BROKEN:
@@ -215,10 +215,10 @@ def decode_pong(body: bytes) -> Pong:
 
 
 def decode_status(body: bytes) -> JobStatus:
-    """A worker's word on where a job stands.
+    """A job's status, as a worker reports it.
 
     Raises:
-        ProtocolError: it is none.
+        ProtocolError: the body is no status.
     """
     try:
         status: JobStatus = msgspec.json.decode(body, type=JobStatus)
@@ -254,10 +254,10 @@ def decode_presence(body: bytes) -> Presence:
 
 
 def decode_audit(body: bytes) -> AuditEntry:
-    """An entry of the audit.
+    """An entry of the audit log.
 
     Raises:
-        ProtocolError: it is none.
+        ProtocolError: the body is no entry.
     """
     try:
         entry: AuditEntry = _DECODERS["json"].audit.decode(body)
@@ -279,7 +279,7 @@ def decode_json(body: bytes) -> Any:
 
 
 def _invalid(error: BaseException, encoding: Encoding) -> InvalidRequestError:
-    """A decoder's complaint in the words of the protocol: which field, and why."""
+    """A decoder's error in the protocol's terms: the field and the reason."""
     if isinstance(error, msgspec.ValidationError):
         match = _WHERE.match(str(error))
         where = (match["where"] if match else None) or ""

@@ -1,7 +1,7 @@
 """NATS message headers as bytes, built once and read without a dictionary. Pure.
 
-The hot path sends one header a token chunk and reads none, so blocks are assembled from
-pre-encoded parts. Source: ADR-4 (NATS message headers).
+The hot path sends one header for each token chunk and reads none, so blocks are assembled from pre-encoded parts.
+Source: ADR-4 (NATS message headers).
 """
 
 VERSION = b"NATS/1.0\r\n"

@@ -1,6 +1,6 @@
-"""What a job's events say, taken together. Pure. Used by the worker that takes a job over and by readers.
+"""The state of a job, computed from its events. Pure.
 
-Events are applied in journal order; the journal is fenced, so they tell one story.
+Events are applied in journal order. The journal is fenced, so they form one history.
 """
 
 from collections.abc import Iterable, Sequence
@@ -9,14 +9,14 @@ from typing import Literal
 
 from mesh.protocol.messages import Delta, Event, Note, Result, Started, Usage
 
-LOST = "lost"  # the reason in the note of a worker that lost the job and lives
+LOST = "lost"  # the reason in the note of a worker that lost the job and is alive
 Verdict = Literal["returned", "failed", "died"]
 
 
 def verdict_of(note: Note) -> Verdict:
-    """How an attempt ended, by a note that is a verdict.
+    """The verdict in a note that is not `probing`.
 
-    A word of a later minor counts as failed: attempts stay bounded, and one that does not count says `returned`.
+    An unknown verdict of a later minor counts as `failed`, which keeps attempts bounded.
     """
     match note.verdict:
         case "returned" | "died" as known:
@@ -27,12 +27,12 @@ def verdict_of(note: Note) -> Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """One attempt that brought its job no further."""
+    """One attempt that ended without progress of its job."""
 
     attempt: int
     isolated: bool  # nothing else ran in its worker
-    verdict: Literal["died", "failed"] = "died"  # died: with its worker or engine, whoever was at fault
-    is_noted: bool = False  # its worker said so; else it left no word, and may live
+    verdict: Literal["died", "failed"] = "died"  # died: its worker or engine died, for any reason
+    is_noted: bool = False  # its worker noted the verdict; else the worker left no note, and may be alive
     worker: str = ""
     unix_ms: int = 0  # when it began, by its worker's clock
 
@@ -42,33 +42,33 @@ class History:
     """The state of one job after the events applied so far."""
 
     attempts: int = 0
-    # The attempts in a row, the running one included, that brought the job no further.
+    # The consecutive attempts without progress of the job, the running one included.
     trials: list[Trial] = field(default_factory=list)
     best: int = 0  # the most output tokens any attempt reached
     token_ids: list[int] = field(default_factory=list)  # the output that stands
-    pieces: list[str] = field(default_factory=list)  # what they show, in order
-    finish_reason: str | None = None  # set once the last delta is there
+    pieces: list[str] = field(default_factory=list)  # the text of those tokens, in order
+    finish_reason: str | None = None  # set by the last delta
     usage: Usage | None = None
     result: Result | None = None
     worker: str = ""  # of the newest attempt
     request_sequence: int = 0  # the stream sequence of the request that is being served
-    has_lost_head: bool = False  # the first events are kept no longer: what is left shows no answer
-    verdict: Verdict | None = None  # on the newest attempt; None: its worker left no word, or lost the job
-    asked_unix_ms: int | None = None  # since when the worker of the last attempt is asked after
-    is_ending: bool = False  # somebody closed the journal in order to end the job, and has not done so yet
+    has_lost_head: bool = False  # the first events are kept no longer, so the others do not show the whole output
+    verdict: Verdict | None = None  # on the newest attempt; None: its worker left no note, or lost the job
+    asked_unix_ms: int | None = None  # when a death check first pinged the worker of the last attempt
+    is_ending: bool = False  # a process closed the journal in order to end the job, and has not ended it yet
 
     @property
     def text(self) -> str:
-        """What the output tokens show."""
+        """The text of the output tokens."""
         return "".join(self.pieces)
 
     @property
     def index(self) -> int:
-        """How many output tokens stand."""
+        """The number of output tokens that stand."""
         return len(self.token_ids)
 
     def apply(self, event: Event) -> None:
-        """Take the next event into account."""
+        """Apply the next event."""
         if isinstance(event, Started):
             self.attempts, self.verdict = event.attempt, None
             self.is_ending = event.closing
@@ -88,7 +88,7 @@ class History:
             self.result = event
 
     def judge(self, notes: Sequence[Note]) -> None:
-        """Take into account how the attempts ended: one that was handed back is no trial."""
+        """Apply the notes on how attempts ended; an attempt that was handed back is no trial."""
         verdicts = {note.attempt: verdict_of(note) for note in notes if note.verdict != "probing"}
         asked = [note.unix_ms for note in notes if note.verdict == "probing" and note.attempt == self.attempts]
         self.asked_unix_ms = min(asked, default=self.asked_unix_ms)
@@ -107,7 +107,7 @@ class History:
         self.trials = judged
 
     def forget(self) -> None:
-        """No output stands."""
+        """Discard all output."""
         self._cut(0)
         self.token_ids.clear()
         self.pieces.clear()
@@ -121,7 +121,7 @@ class History:
             self.trials.clear()
 
     def _cut(self, index: int) -> None:
-        """Tokens from `index` on no longer stand. Unless all are gone, those that go had shown no text."""
+        """Discard the tokens from `index` on. Unless all are discarded, those had shown no text."""
         if index >= self.index:
             return
         del self.token_ids[index:]
@@ -131,7 +131,7 @@ class History:
 
 
 def read_history(events: Iterable[Event]) -> History:
-    """The state after all of these."""
+    """The state after all these events."""
     history = History()
     for event in events:
         history.apply(event)

@@ -1,7 +1,7 @@
-"""What travels: requests, events, results, presence. Pure: plain data with the wire's names and units.
+"""The messages of the protocol: requests, events, results, presence. Pure data with the wire's names and units.
 
-Field order is the order on the wire. New fields get defaults; none is ever retyped or reused.
-Unknown fields are skipped on reading, so a peer one version ahead is understood.
+Field order is the order on the wire. New fields get defaults; no field is ever retyped or reused. A reader skips
+unknown fields, so it understands a peer of a later minor version.
 Source: nats/PROTOCOL.md in this repository.
 """
 
@@ -12,7 +12,7 @@ from msgspec import Meta
 
 from mesh.errors import JobCancelledError, JobExpiredError, JobFailedError
 
-DEFAULT_MAX_TOKENS = 256  # a chat answer, not a book; a request that wants more says so
+DEFAULT_MAX_TOKENS = 256  # enough for a chat answer; a request for more sets `max_tokens`
 DEFAULT_DEADLINE_MS = 600_000
 DEFAULT_RESULT_TTL_MS = 3_600_000
 MAX_RESULT_TTL_MS = 7 * 24 * 3_600_000  # the bucket's own limit, see broker/topology
@@ -22,8 +22,8 @@ TIERS: tuple[Tier, ...] = ("interactive", "standard", "batch")  # highest first
 Status = Literal["finished", "failed", "cancelled", "expired"]
 STATUSES: tuple[Status, ...] = ("finished", "failed", "cancelled", "expired")
 
-# A type checker knows the statuses of today. The decoder takes any word: a later minor may add one, which says that
-# the job ended and did not finish.
+# A type checker knows today's statuses. The decoder accepts any string, because a later minor may add a status. An
+# unknown status means that the job ended and did not finish.
 if TYPE_CHECKING:
     AnyStatus = Status
 else:
@@ -61,7 +61,7 @@ class StructuredOutputs(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What is asked. Types are checked on decoding; ranges across fields by `protocol.validate`."""
+    """One inference request. Decoding checks types; `protocol.validate` checks fields against each other."""
 
     id: str | None = None  # subject token; without it the job is `s<stream sequence>`
     # Exactly one of the next four.
@@ -98,7 +98,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     metadata: dict[str, Any] | None = None  # echoed in the Result, never interpreted by the mesh
     on_worker_loss: Literal["resume", "restart", "fail"] = "resume"
 
-    # Known to OpenAI's or vLLM's API and not served here: present and meant -> `unsupported`.
+    # Fields of OpenAI's or vLLM's API that the mesh does not serve: a value that has an effect is `unsupported`.
     n: int | None = None
     best_of: int | None = None
     logprobs: Any = None
@@ -118,11 +118,11 @@ OnDisconnect = Literal["cancel", "finish"]
 
 
 class RpcOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """What a request at the front door says beside the Request itself, in the same body."""
+    """The options of a request at the front door, in the same body as the Request."""
 
     tier: Tier = "standard"
     stream: bool = False  # the events, not the Result alone
-    on_disconnect: OnDisconnect = "cancel"  # what becomes of the job when nobody waits any more
+    on_disconnect: OnDisconnect = "cancel"  # whether the job goes on without its requester
 
 
 class Usage(msgspec.Struct, frozen=True, kw_only=True):
@@ -150,7 +150,7 @@ class ErrorInfo(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Started(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="type", tag="started"):
-    """A worker took the job. `index` output tokens came before and stand."""
+    """A worker took the job. The first `index` output tokens of earlier attempts stand."""
 
     id: str
     attempt: int  # from 1: 1 + the number of started events before
@@ -158,36 +158,35 @@ class Started(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag
     worker: str
     unix_ms: int
     sequence: int = 0  # the request's own stream sequence: tells a takeover from a duplicate submit
-    isolated: bool = False  # nothing else runs in this worker meanwhile: the job may be what kills workers
-    closing: bool = False  # no attempt: the journal is closed to workers, because the job is about to be ended
+    isolated: bool = False  # no other job runs in this worker meanwhile, because this one may kill workers
+    closing: bool = False  # True: no attempt; it closes the journal to workers, because the job is about to be ended
 
 
 class Note(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="note"):
-    """How an attempt ended that left no Result; one without may have died with its worker. Private to the mesh."""
+    """How an attempt without a Result ended; one without a note may have died with its worker. Private to the mesh."""
 
     id: str
     attempt: int
-    # returned: a worker that stops, or lost the job and lives, handed it back. failed: the engine failed on this job,
-    # and on no other. died: the engine died, whoever was at fault. probing: no verdict yet, its worker was asked after.
-    # A word of a later minor counts as failed.
+    # Returned: its worker stops, or lost the job and is alive. Failed: the engine failed on this job only. Died: the
+    # engine died. Probing: no verdict yet. An unknown verdict counts as failed.
     verdict: str
     reason: str = ""
-    unix_ms: int = 0  # probing: when, by the clock of who did
+    unix_ms: int = 0  # probing: the instant of the check, by the clock of the worker that checks
 
 
 class Pong(msgspec.Struct, frozen=True, kw_only=True):
     """A worker's answer to a ping. Private to the mesh."""
 
-    born_unix_ms: int = 0  # when it began, by its own clock: what ran under its name before is another's
+    born_unix_ms: int = 0  # when its process began, by its own clock; earlier attempts under its name are another's
 
 
 class LivenessRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """A worker lives, or another noticed that it does not. Private to the mesh."""
+    """Whether a worker is alive, by itself or by the process that found it dead. Private to the mesh."""
 
     worker: str
-    session: str  # of the process that lives; "" in a death
+    session: str  # of the live process; "" in a death
     is_alive: bool
-    by: str = ""  # who noticed its death
+    by: str = ""  # the process that found it dead
 
 
 class Delta(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="type", tag="delta"):
@@ -196,9 +195,9 @@ class Delta(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_f
     id: str
     attempt: int
     index: int
-    text: str  # what these tokens showed; may be "" while a character or a stop string is incomplete
+    text: str  # the text of these tokens; may be "" while a character or a stop string is incomplete
     token_ids: list[int]  # n_new ids, n_new >= 1
-    # Only on the last delta: lets a worker that takes over write the Result without the engine.
+    # Only on the last delta, so that the next worker can write the Result without the engine.
     finish_reason: str | None = None
     usage: Usage | None = None
 
@@ -210,8 +209,8 @@ class Result(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="r
     tenant: str
     model: str
     status: AnyStatus
-    # On the wire exactly one of the next three is there, see `codec.encode`.
-    text: str = ""  # "" too where `embeddings` or `object` stands in its place
+    # On the wire, exactly one of the next three is present, see `codec.encode`.
+    text: str = ""  # also "" where `embeddings` or `object` holds the output
     embeddings: list[list[float]] | None = None  # one vector per input, all of one length
     object: str | None = None  # the whole Result lies in `mesh_objects` under this name
     finish_reason: str | None = None  # stop | length | the engine's own word
@@ -238,23 +237,23 @@ class Result(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="r
 
 
 class JobStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a job stands, as a worker says."""
+    """A job's status, as a worker reports it."""
 
     id: str
-    # queued | running | a Status | unknown: no such job, or it ended longer ago than its result_ttl_ms. A newer mesh
-    # may say something else.
+    # queued | running | a Status | unknown: no such job, or it ended longer ago than its result_ttl_ms. A later minor
+    # may add others.
     status: str
     attempt: int = 0  # from 1; 0: none has begun
     index: int = 0  # output tokens so far
-    worker: str = ""  # that runs it or ran it last; "": none yet
-    protocol: str = ""  # that the mesh was declared for; "": who says this cannot read it
+    worker: str = ""  # the one that runs it or ran it last; "": none yet
+    protocol: str = ""  # the mesh's version; "": the process that answers cannot read it
 
 
 Event = Started | Delta | Result
 
 
 class LaterEvent(msgspec.Struct, frozen=True, kw_only=True):
-    """An event of a later minor: its `type` is none of ours. It is shown and skipped, and keeps its place."""
+    """An event of a later minor, with an unknown `type`. Readers show it or skip it, and count its place."""
 
     type: str
     id: str = ""
@@ -262,8 +261,8 @@ class LaterEvent(msgspec.Struct, frozen=True, kw_only=True):
     index: int = 0
 
 
-# returned: a worker gave it back without a Result. buried, redriven, dropped: as a dead letter. gap: whoever writes
-# had to leave some out. The last four are what an operator did.
+# returned: a worker handed it back without a Result. buried, redriven, dropped: as a dead letter. gap: the writer
+# left entries out. The last four are actions of an operator.
 AuditEvent = Literal[
     "accepted",
     "refused",
@@ -282,14 +281,14 @@ AuditEvent = Literal[
 
 
 class AuditEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One thing that happened to a job, or that an operator did. Names, codes and numbers: never a text of anybody's.
+    """One event of a job, or one action of an operator. It has names, codes and numbers, and never a user's text.
 
-    What is not known, or means nothing for the event, is left out.
+    Fields that are unknown, or without meaning for the event, are left out.
     """
 
     event: str  # an AuditEvent, or one of a newer mesh
-    unix_ms: int  # by the clock of who tells it
-    by: str  # the worker or other process that tells it; of an operator, the name of the connection
+    unix_ms: int  # by the clock of the process that writes it
+    by: str  # the worker or other process that writes it; for an operator, the name of the connection
     tenant: str = ""
     job: str = ""
     model: str = ""
@@ -301,7 +300,7 @@ class AuditEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     cause: str = ""  # of a takeover, a return or an ending
     status: str = ""  # of the Result
     code: str = ""  # of the error
-    field: str = ""  # of the request, that is at fault
+    field: str = ""  # the request's field at fault
     attempts: int = 0
     prompt_tokens: int = 0
     cached_tokens: int = 0
@@ -309,19 +308,19 @@ class AuditEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     queued_ms: int | None = None
     first_token_ms: int | None = None
     total_ms: int | None = None
-    count: int = 1  # of like refusals in a moment that name no job, or of entries left out
-    worker: str = ""  # that was told to drain
+    count: int = 1  # of similar refusals without a job in a short time, or of entries left out
+    worker: str = ""  # the one that was told to drain
     for_s: float | None = None  # of a pause that ends by itself
     user: str = ""  # the operator's, as NATS knows it
     host: str = ""  # the operator's
 
 
 class Presence(msgspec.Struct, frozen=True, kw_only=True):
-    """One worker, alive. Stored every beat in `mesh_workers`, gone three beats after the last."""
+    """One live worker. It is stored every beat in `mesh_workers`, and gone three beats after the last."""
 
     worker: str
     model: str
-    state: str  # starting | ready | draining; a word of a later minor is another state, in which it takes no jobs
+    state: str  # starting | ready | draining; in an unknown state of a later minor, the worker takes no jobs
     engine: str
     engine_version: str
     version: str  # of the mesh
@@ -335,4 +334,4 @@ class Presence(msgspec.Struct, frozen=True, kw_only=True):
     tokens: int = 0  # output tokens since it started
     started_unix_ms: int = 0
     beat_unix_ms: int = 0
-    protocol: str = "1.0"  # that it speaks
+    protocol: str = "1.0"  # the version that it speaks

@@ -1,4 +1,4 @@
-"""What is known of a job, and the Result made of it. Pure. Used by the worker, and by whoever ends a job unrun."""
+"""The facts of a delivered job, and the Result made of them. Pure."""
 
 import msgspec
 
@@ -17,13 +17,13 @@ from mesh.protocol.validate import deadline_of
 
 
 class JobFacts(msgspec.Struct, frozen=True):
-    """What is known of a job when it is delivered."""
+    """The facts of a job at its delivery."""
 
     ref: JobRef
     worker: str
     stored_unix_ms: int
     received_unix_ms: int
-    request: Request | None  # None: it was no request
+    request: Request | None  # None: the body was no request
 
     @property
     def key(self) -> JobKey:
@@ -54,7 +54,7 @@ class Ending(msgspec.Struct, frozen=True):
 
 
 def result_of(facts: JobFacts, history: History, ending: Ending, now_unix_ms: int) -> Result:
-    """The Result of a job that went through `history`: its text is what the events showed."""
+    """The Result of a job with this history; its text is that of its events."""
     usage, finished = ending.usage, ending.status == "finished"
     if not finished:
         usage = Usage(prompt_tokens=usage.prompt_tokens, completion_tokens=history.index)

@@ -1,6 +1,6 @@
-"""Errors as a NATS service says them: the number in `Nats-Service-Error-Code`, and the headers beside it. Pure.
+"""Errors in a NATS service's answer: the number in `Nats-Service-Error-Code`, and further headers. Pure.
 
-The numbers are HTTP's, as ADR-32 has them; each class in mesh/errors says its own.
+The numbers are HTTP statuses, as in ADR-32; each class in mesh/errors names its own.
 """
 
 from typing import Final
@@ -19,7 +19,7 @@ def service_code(error: MeshError) -> int:
 
 
 def details_of(error: MeshError) -> tuple[tuple[str, str], ...]:
-    """Headers that say in the mesh's own words what it is: the code, the field at fault, when to try again."""
+    """The headers of an error: its code, the field at fault, and when to try again."""
     found = [("Mesh-Error-Code", error.code)]
     if isinstance(error, RefusedError) and error.field is not None:
         found.append(("Mesh-Error-Field", error.field))

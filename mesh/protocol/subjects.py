@@ -1,7 +1,7 @@
-"""The subjects of the protocol: how they are built, and how they are read. Pure.
+"""Builds and reads the subjects of the protocol. Pure.
 
-No name from outside becomes part of a subject before `check_token` has seen it: NATS itself would
-accept wildcards and control characters in a published subject.
+`check_token` checks every name from outside before it becomes part of a subject, because NATS itself accepts
+wildcards and control characters in a published subject.
 """
 
 import re
@@ -46,14 +46,14 @@ def check_tier(value: object) -> Tier:
 
 
 def to_token(name: str) -> str:
-    """A subject token made of any name: `Qwen/Qwen2.5-0.5B` becomes `Qwen2-5-0-5B`."""
+    """A subject token for any name: `Qwen/Qwen2.5-0.5B` becomes `Qwen2-5-0-5B`."""
     last = name.rstrip("/").rsplit("/", 1)[-1]
     return re.sub(r"[^A-Za-z0-9_-]+", "-", last).strip("-")[:64] or "model"
 
 
 @dataclass(frozen=True, slots=True)
 class RequestAddress:
-    """Where a stored request stands: `<ns>.req.<model>.<tier>.<tenant>.<lane>`."""
+    """The address in a stored request's subject, `<ns>.req.<model>.<tier>.<tenant>.<lane>`."""
 
     model: str
     tier: str
@@ -102,12 +102,12 @@ class Names:
 
     @property
     def tenants_bucket(self) -> str:
-        """Where the limits of tenants are kept; there once somebody limits one."""
+        """The bucket of the tenants' limits; it exists once an operator sets the first."""
         return f"{self.ns}_tenants"
 
     @property
     def usage_stream(self) -> str:
-        """Where is counted what tenants use; there with `tenants_bucket`."""
+        """The stream of the tenants' usage counters; it exists together with `tenants_bucket`."""
         return f"{self.ns.upper()}_USAGE"
 
     @property
@@ -126,34 +126,34 @@ class Names:
         return f"{self.ns}.out.{key.tenant}.{key.id}"
 
     def live(self, key: JobKey) -> str:
-        """Where a job's events are heard, once the journal has them."""
+        """The subject of a job's live events, which JetStream republishes once they are stored."""
         return f"{self.ns}.live.{key.tenant}.{key.id}"
 
     def attempts(self, key: JobKey) -> str:
-        """Where the attempts at a job that streams nothing are counted and fenced; private to the mesh."""
+        """The subject that counts and fences the attempts at a job that streams nothing; private to the mesh."""
         return self.system("attempts", key.tenant, key.id)
 
     def notes(self, key: JobKey) -> str:
-        """Where it is noted how attempts ended that left no Result; private to the mesh."""
+        """The subject of the notes on attempts without a Result; private to the mesh."""
         return self.system("notes", key.tenant, key.id)
 
     def liveness(self, worker: str) -> str:
-        """Where a worker's signs of life are kept; private to the mesh."""
+        """The subject of a worker's liveness record; private to the mesh."""
         return self.system("liveness", worker)
 
     def leases(self, worker: str) -> str:
-        """Where a worker announces what it holds, for those who watch over it; private to the mesh."""
+        """The subject on which a worker announces its leases to its peers; private to the mesh."""
         return self.system("leases", worker)
 
     def drain(self, worker: str) -> str:
-        """Where a worker is told to drain; private to the mesh."""
+        """The subject of a worker's drain command; private to the mesh."""
         return self.system("drain", worker)
 
     def dead(self, at: RequestAddress) -> str:
         return f"{self.ns}.dead.{at.model}.{at.tier}.{at.tenant}.{at.lane}"
 
     def audit(self, tenant: str, event: str) -> str:
-        """Where it is kept that something happened; tenant and event may be "*"."""
+        """The subject of an audit entry; tenant and event may be "*"."""
         return f"{self.ns}.audit.{tenant}.{event}"
 
     def control(self, tenant: str, verb: str, job: str) -> str:
@@ -170,7 +170,7 @@ class Names:
         return f"$KV.{self.workers_bucket}.{worker}"
 
     def slot_key(self, tenant: str, number: int | str) -> str:
-        """One of the places for running jobs of a tenant; gone when whoever holds it misses three beats."""
+        """One place for a running job of a tenant; the bucket drops it when its holder misses three beats."""
         return f"$KV.{self.workers_bucket}.slot.{tenant}.{number}"
 
     def limits_key(self, tenant: str) -> str:
@@ -186,11 +186,11 @@ class Names:
         return self.system("usage", tenant, what, period)
 
     def may_answer(self, reply: str) -> bool:
-        """Whether a request's reply subject may be published to for its sender.
+        """Whether a process of the mesh may publish to a request's reply subject.
 
-        A server process may publish where its client may not; so never into JetStream, a bucket or the mesh itself.
-        Nor to one so long that, with what stands beside it, it breaks the server's bound on a line: that costs the
-        connection.
+        A process of the mesh may publish where its client may not. So it never answers into JetStream, a bucket or
+        the mesh itself. Nor does it answer to a subject that could exceed the server's limit on a line, which would
+        cost the connection.
         """
         return 0 < len(reply.encode()) <= MAX_REPLY_BYTES and not reply.startswith(("$", f"{self.ns}."))
 

@@ -1,20 +1,20 @@
-"""Every constant of time that two rooms must agree on. Pure. tests/unit/protocol/test_timing.py holds how they relate.
+"""The constants of time that two rooms must agree on. Pure. tests/unit/protocol/test_timing.py checks their relations.
 
-A constant that one module alone uses stays in that module.
+A constant of one module alone stays in that module.
 """
 
-# Retries: what NATS did not answer is asked again so soon; a lease, a deadline or a timeout bounds how often.
+# Retries: a call that NATS did not answer is repeated so soon; a lease, a deadline or a timeout bounds the repeats.
 RETRY_S = 0.1
-LAG_S = 0.05  # between two looks at a replica that lags behind its leader
+LAG_S = 0.05  # between two reads of a replica that lags behind its leader
 
-# Presence: a worker rewrites its value, and is gone from the bucket after missing so many beats.
+# Presence: a worker rewrites its value every beat; the bucket drops the value after so many missed beats.
 PRESENCE_BEAT_S = 2.0
 PRESENCE_BEATS = 3
 PRESENCE_SILENT_S = 4.5  # operators are told of a worker that has not beaten for so long
 
 # Leases: a delivery belongs to a worker for `ack_wait` after its last confirmed renewal was sent.
 LEASE_BEATS = 4  # renewals in one `ack_wait`: three may be lost
-LEASE_GUARD = 0.05  # of `ack_wait`: time for an effect to arrive before the server would deliver again
+LEASE_GUARD = 0.05  # of `ack_wait`: time for an action to reach the server before it would deliver again
 
 # Connections: an unresponsive server is noticed after CONNECTION_PING_S * (CONNECTION_PINGS + 1).
 CONNECTION_PING_S = 2

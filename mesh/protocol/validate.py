@@ -1,7 +1,6 @@
-"""What a request must satisfy beyond its types, checked alike by client and worker. Pure.
+"""Checks a request beyond its types. Clients and workers run the same checks. Pure.
 
-Raises the first fault found, with its field; what depends on the model (context length, features)
-is the engine's to refuse.
+The first fault is raised, with its field. The engine checks the limits of its model, such as context length.
 """
 
 import hashlib
@@ -52,7 +51,7 @@ _HARMLESS: dict[str, tuple[Any, ...]] = {
 
 
 def validate(request: Request) -> None:
-    """Check everything that can be known without the model.
+    """Check everything that does not depend on the model.
 
     Raises:
         InvalidRequestError, UnsupportedError, TooLargeError: the first fault, with its field.

@@ -1,8 +1,8 @@
-"""The version of the wire protocol: how it is written, and which versions understand each other. Pure.
+"""The version of the wire protocol: its form, and the compatibility of versions. Pure.
 
-Two speakers understand each other if their majors are equal; a later minor only adds what an earlier one may skip.
-The mesh's version stands in the metadata of its request stream, a peer's in its presence and its service's metadata, a
-request's in a header. Read by clients and workers when they connect, and of every request by workers and front doors.
+Two processes understand each other if their major versions are equal. A later minor adds only parts that an earlier
+one may skip. The mesh's version is in the metadata of its request stream. A peer's is in its presence and its
+service's metadata, and a request's is in a header.
 Source: nats/PROTOCOL.md, "Compatibility".
 """
 
@@ -30,8 +30,8 @@ class ProtocolVersion(NamedTuple):
         return f"{self.major}.{self.minor}"
 
 
-PROTOCOL: Final = ProtocolVersion(1, 0)  # what this program speaks
-FIRST: Final = ProtocolVersion(1, 0)  # what a request or a peer speaks that names no version
+PROTOCOL: Final = ProtocolVersion(1, 0)  # the version of this program
+FIRST: Final = ProtocolVersion(1, 0)  # the version of a request or a peer that names none
 OWN_LINE: Final = headers.line(HEADER, str(PROTOCOL))  # of every request that this program sends
 OWN_BLOCK: Final = headers.block((HEADER, str(PROTOCOL)))
 
@@ -39,13 +39,13 @@ _FAMILIAR = frozenset(("", str(PROTOCOL), str(PROTOCOL.major)))  # most requests
 
 
 def parse(text: str) -> ProtocolVersion | None:
-    """The version in a text, such as "1.0" or "1"; None if it is none."""
+    """The version in a text such as "1.0" or "1"; None if the text has another form."""
     found = _FORM.fullmatch(text.strip())
     return ProtocolVersion(int(found[1]), int(found[2] or 0)) if found is not None else None
 
 
 def is_understood(theirs: ProtocolVersion) -> bool:
-    """Whether this program and a speaker of that version understand each other."""
+    """Whether this program understands a process of that version."""
     return theirs.major == PROTOCOL.major
 
 
@@ -53,14 +53,14 @@ def check_mesh(mesh: ProtocolVersion) -> None:
     """Refuse a mesh that this program does not understand.
 
     Raises:
-        VersionError: it speaks another major; the message says what helps.
+        VersionError: it speaks another major; the message names the remedy.
     """
     if not is_understood(mesh):
         raise VersionError(f"this mesh speaks protocol {mesh}, and this program {PROTOCOL}; {help_with(mesh)}")
 
 
 def help_with(mesh: ProtocolVersion) -> str:
-    """What to do about a mesh of another major."""
+    """The remedy for a mesh of another major version."""
     if mesh > PROTOCOL:
         return f"upgrade this program: {UPGRADE}"
     return (
@@ -70,7 +70,7 @@ def help_with(mesh: ProtocolVersion) -> str:
 
 
 def check_request(text: str) -> None:
-    """Refuse a request whose header says that it means something else than what is read here.
+    """Refuse a request whose version header this program does not understand.
 
     Raises:
         UnsupportedError: it speaks another major. InvalidRequestError: the header is no version. Both with the field.
@@ -88,6 +88,6 @@ def check_request(text: str) -> None:
 
 
 def spoken(text: str) -> str:
-    """How a peer's version is shown: one that names none speaks the first, and what is no version is shown as it is."""
+    """A peer's version for display: the first one if the peer names none; a malformed one as it is, clipped."""
     theirs = parse(text) if text else FIRST
     return str(theirs) if theirs is not None else text[:40]

@@ -1,4 +1,4 @@
-"""Why no worker could ever serve a request that is stored under a subject, as far as the subject tells. Pure."""
+"""Finds the fault in a request's subject that keeps every worker from serving it. Pure."""
 
 from collections.abc import Sequence
 

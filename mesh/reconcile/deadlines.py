@@ -1,6 +1,6 @@
-"""Which queued requests are past their deadline. Pure.
+"""Finds the queued requests that are past their deadline. Pure.
 
-Requests are noted once, in stream order; their deadlines come up in order of time.
+Requests are noted once, in stream order, and come due in order of their deadlines.
 """
 
 import heapq
@@ -18,11 +18,11 @@ class Deadlines:
         return len(self._heap)
 
     def note(self, sequence: int, deadline_unix_ms: int) -> None:
-        """A request is there."""
+        """Add a queued request."""
         heapq.heappush(self._heap, (deadline_unix_ms, sequence))
 
     def due(self, now_unix_ms: int, first: int, most: int) -> list[int]:
-        """Up to `most` sequences whose time is over, earliest first; those before `first` are gone, and left out."""
+        """Up to `most` sequences past their deadline, earliest first. Those before `first` are gone, and left out."""
         found: list[int] = []
         while self._heap and len(found) < most and self._heap[0][0] + EXPIRY_GRACE_MS <= now_unix_ms:
             _, sequence = heapq.heappop(self._heap)

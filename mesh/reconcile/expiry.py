@@ -1,7 +1,7 @@
-"""Ends jobs at their deadline that no worker ends: queued with nobody alive, or left behind.
+"""Ends jobs at their deadline that no worker ends: queued without a live worker, or left behind.
 
-One process of a mesh does it, whichever holds the lease. It looks at each request once, when it has waited a sweep
-or longer, so a mesh that keeps up is hardly read at all.
+One process of a mesh does this, the one that holds the lease. It reads each request once, after the request has waited
+for a sweep. So it reads almost nothing in a mesh without a backlog.
 """
 
 import asyncio
@@ -23,18 +23,18 @@ log = logging.getLogger("mesh.reconcile")
 
 AT_ONCE = 32  # jobs being ended at the same time
 BATCH = 1024  # jobs ended in one sweep
-SLACK = 1000  # deadlines of ended jobs that are borne with
-RETRY_MS = 2000  # until a job that could not be ended is looked at again
+SLACK = 1000  # deadlines of ended jobs that may stay in memory
+RETRY_MS = 2000  # before the next try to end a job that could not be ended
 
 
 class Expiry:
     """Sweeps in one process, until `close`."""
 
-    def __init__(self, broker: Broker, who: str, audit: Auditor | None = None) -> None:
-        """`who` hosts it: the name of a worker, or of another process."""
+    def __init__(self, broker: Broker, host: str, audit: Auditor | None = None) -> None:
+        """`host`: the name of a worker, or of another process."""
         self._broker = broker
-        self._leadership = LeaderLease(broker, "expiry", who)
-        self._termination = Termination(broker, who, "deadline", audit)
+        self._leadership = LeaderLease(broker, "expiry", host)
+        self._termination = Termination(broker, host, "deadline", audit)
         self._deadlines = Deadlines()
         self._read = 0  # requests up to here are noted
         self._seen = 0  # the newest request at the last sweep
@@ -43,7 +43,7 @@ class Expiry:
         self._task = asyncio.create_task(self._run(), name="mesh-sweep")
 
     async def close(self) -> None:
-        """Sweep no more; the lease falls free by itself."""
+        """Stop sweeping; the lease expires by itself."""
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
 
@@ -64,7 +64,7 @@ class Expiry:
         self._deadlines, self._read, self._seen = Deadlines(), 0, 0
 
     async def _sweep(self) -> None:
-        # By the server's clock: every request's age is, and one clock that is fast must not end everybody's jobs.
+        # The server's clock, which stamps every request: a fast clock here must not end jobs early.
         state, self._now_ms = await topology.stream_clock(self._broker, self._broker.names.requests_stream)
         if len(self._deadlines) > 2 * state["messages"] + SLACK:  # of jobs that have long ended
             self._forget()
@@ -75,7 +75,7 @@ class Expiry:
         await asyncio.gather(*(self._expire(sequence, gate) for sequence in due))
 
     async def _note(self, newest: int) -> None:
-        """Note the requests that were there a sweep ago and still are."""
+        """Note the requests that have waited since the last sweep."""
         if self._read >= newest:
             return
         async for page in self._termination.queue.pages(self._read):
@@ -85,7 +85,7 @@ class Expiry:
             self._read = min(newest, page[-1].sequence)
             if self._read == newest:
                 return
-        # A replica may lag: requests that it does not show yet must not be passed over.
+        # A replica may lag: do not skip requests that it does not show yet.
         if not await self._termination.queue.has_after(self._read):
             self._read = newest
 
@@ -101,9 +101,9 @@ class Expiry:
 
     async def _end(self, stored: StoredRequest) -> None:
         if await self._termination.is_twin(stored):
-            await self._termination.queue.remove(stored.sequence)  # the job of that name is served, or was
+            await self._termination.queue.remove(stored.sequence)  # a job of that id is served, or was
             return
-        if stored.error is not None:  # nobody was there to refuse it
+        if stored.error is not None:  # no worker was there to refuse it
             reason = ErrorInfo(code=stored.error.code, message=str(stored.error))
             await self._termination.end(stored, "failed", reason)
         else:

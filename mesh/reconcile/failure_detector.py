@@ -1,10 +1,10 @@
-"""Hands a dead worker's jobs back at once, instead of when their leases end.
+"""Hands a dead worker's jobs back at once, before their leases end.
 
-NATS says within a millisecond whether anybody listens on a worker's own subject: nobody does once its connection is
-closed, as it is when a process is killed. Who notices it writes the worker's death into its record, and the server
-lets one do so; that one hands back the leases the worker had announced. A worker that was only cut off finds its
-record changed when it is back, and gives up what it held (see worker/liveness). A worker that is suspended, or whose
-machine is gone without a word, keeps its connection: there the leases have to run out.
+NATS reports within a millisecond that a worker's ping subject has no subscriber, as after its process was killed.
+Each process that notices writes the death into the worker's record, and the server accepts only the first. That
+process hands back the leases that the worker had announced. A worker that was only disconnected finds its record
+changed, and drops its jobs (see worker/liveness). A suspended worker, or one whose machine vanished, keeps its
+connection: its leases have to run out.
 """
 
 import asyncio
@@ -27,15 +27,15 @@ from mesh.worker.liveness import BYE, LIST
 
 log = logging.getLogger("mesh.reconcile")
 
-LOOK_S = 2.0  # between looks who is there
-ABSENT_S = 60.0  # for so long one that is not seen is watched all the same
-REMEMBERED = 1000  # burials
-STEADY_S = 2.0  # our own connection must have stood for so long: after a server's restart, others come back later
+LOOK_S = 2.0  # between reads of the presences
+ABSENT_S = 60.0  # a worker that is no longer seen is watched for so long
+REMEMBERED = 1000  # declared deaths
+STEADY_S = 2.0  # our connection must be up for so long: after a server's restart, others reconnect later
 
 
 @dataclass(slots=True, eq=False)
 class _Peer:
-    """A worker we watch."""
+    """A worker that this process watches."""
 
     name: str
     subscription: Subscription | None = None
@@ -44,13 +44,13 @@ class _Peer:
 
 
 class FailureDetector:
-    """Watches over workers, in one process, until `close`."""
+    """Watches workers from one process, until `close`."""
 
-    def __init__(self, broker: Broker, who: str) -> None:
-        """`who` hosts it: the name of a worker, or of another process, which then watches all workers."""
+    def __init__(self, broker: Broker, host: str) -> None:
+        """`host`: the name of a worker, or of another process, which then watches all workers."""
         self._connection = broker.connection
         self._names = broker.names
-        self._who = who
+        self._host = host
         self._liveness = broker.liveness
         self._leases = Leases(broker.connection)
         self._presence = broker.workers
@@ -62,12 +62,12 @@ class FailureDetector:
         self._unlisten = broker.connection.listen(self._connection_changed)
         self._subscription = broker.connection.subscribe(broker.names.system("hello"), self._heard_hello)
         self._tasks = [
-            asyncio.create_task(self._look(), name="mesh-guard-look"),
-            asyncio.create_task(self._watch(), name="mesh-guard-watch"),
+            asyncio.create_task(self._look(), name="mesh-failure-detector-look"),
+            asyncio.create_task(self._watch(), name="mesh-failure-detector-watch"),
         ]
 
     async def close(self) -> None:
-        """Watch no more."""
+        """Stop watching."""
         self._unlisten()
         self._subscription.close()
         burials = [peer.burial for peer in self._peers.values() if peer.burial is not None]
@@ -89,18 +89,18 @@ class FailureDetector:
             self._choose()
 
     async def _look(self) -> None:
-        """See who is there, every so often."""
+        """Side task: read the presences, and choose the peers."""
         while True:
-            with contextlib.suppress(MeshError):  # then we keep those we have
+            with contextlib.suppress(MeshError):  # on an error, keep the current peers
                 now_s = self._loop.time()
                 self._present |= dict.fromkeys((each.worker for each in await self._presence.all()), now_s)
-                # One that was suspended is not seen for a while, and may die when it wakes up.
+                # A suspended worker is not seen for a while, and may die when it wakes up.
                 self._present = {name: at_s for name, at_s in self._present.items() if at_s > now_s - ABSENT_S}
                 self._choose()
             await asyncio.sleep(LOOK_S)
 
     def _choose(self) -> None:
-        chosen = set(watched_peers(self._who, self._present))
+        chosen = set(watched_peers(self._host, self._present))
         for name in set(self._peers) - chosen:
             if self._peers[name].burial is None:
                 self._forget(name)
@@ -135,9 +135,7 @@ class FailureDetector:
         while True:
             slept_from_s = self._loop.time()
             await asyncio.sleep(PEER_PING_S)
-            if (
-                self._loop.time() - slept_from_s > LEASES_ANNOUNCED_S / 2
-            ):  # we were suspended, and nobody told us anything
+            if self._loop.time() - slept_from_s > LEASES_ANNOUNCED_S / 2:  # suspended: announcements were missed
                 self._connection_changed(True)
             if self._connection.is_connected and self._loop.time() >= self._steady_from_s:
                 for peer in list(self._peers.values()):
@@ -158,26 +156,26 @@ class FailureDetector:
             self._connection.call(subject, b"" if peer.suspicion.is_known else LIST, b"", answered, timeout_s=1.0)
 
     def _suspects(self, peer: _Peer) -> Verdict:
-        """Nobody heard a ping of ours."""
+        """Record a ping without a subscriber, and decide."""
         return peer.suspicion.unheard(self._loop.time(), self._steady_from_s, self._patience_s(peer))
 
     def _patience_s(self, peer: _Peer) -> float:
-        """The time between two pings that nobody hears.
+        """Return the seconds between the two pings without a subscriber that declare a peer dead.
 
-        A worker that came back from an earlier burial may be one that others hear and we do not: it gets the time to
-        renew its record, which then refuses us.
+        Perhaps only this process cannot reach a peer that survived an earlier declaration. Such a peer gets time to
+        renew its record, which then refuses this declaration.
         """
         return PEER_PATIENCE_S if peer.name not in self._buried else LIVENESS_RENEW_S + 2 * PEER_PATIENCE_S
 
     async def _bury(self, peer: _Peer) -> None:
-        """Nobody heard our ping: if nobody hears the next either, and the server agrees, hand its jobs back."""
+        """Declare a peer dead and hand its jobs back, if the next ping has no subscriber and the server agrees."""
         try:
             entry = await self._liveness.last(peer.name)
             if not await self._is_gone(peer):
                 peer.burial = None
                 return
             if entry is None or entry.record is None or entry.record.is_alive:
-                death = LivenessRecord(worker=peer.name, session="", is_alive=False, by=self._who)
+                death = LivenessRecord(worker=peer.name, session="", is_alive=False, by=self._host)
                 await self._liveness.write(death, entry.sequence if entry is not None else 0)
                 for ack_subject in peer.suspicion.leases:
                     self._leases.hand_back(ack_subject)
@@ -192,7 +190,7 @@ class FailureDetector:
                     extra={"event": "worker_buried"},
                 )
         except SequenceError:
-            pass  # it lives, or another was faster
+            pass  # the peer is alive, or another process was faster
         except MeshError as error:
             log.debug("worker %s may be gone: %s", peer.name, error)
         self._forget(peer.name)
@@ -204,6 +202,6 @@ class FailureDetector:
         except UnavailableError:
             return self._suspects(peer) == "gone"
         except MeshError:
-            pass  # no answer is not the answer that nobody is there
+            pass  # a timeout does not prove that there is no subscriber
         peer.suspicion.cleared()
         return False

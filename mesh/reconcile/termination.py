@@ -1,8 +1,9 @@
-"""Ends a job that no worker runs: cancelled or expired in the queue, orphaned, or for a model nobody serves.
+"""Ends a job that no worker runs: cancelled or expired in the queue, orphaned, or for a model without workers.
 
-The order is the worker's: store, announce, remove. But a journal is closed first, so that the server refuses whatever a
-worker still has to write, and the Result's text is what was streamed: that of a job which was begun by a `started`
-event that says `closing`, which a worker that finds it leaves alone for ENDING_S; an empty one by the Result itself.
+The order is the worker's: store, announce, remove. The journal is closed before that, so that the server refuses all
+later events of a worker. The Result's text is therefore the streamed text. A `started` event with `closing` closes a
+journal that has events, and a worker that finds it leaves the job alone for ENDING_S. The Result itself closes an
+empty journal.
 """
 
 import asyncio
@@ -28,23 +29,23 @@ TRIES = 5
 class Termination:
     """Writes the Results of jobs that no worker runs."""
 
-    def __init__(self, broker: Broker, who: str, cause: str, audit: Auditor | None = None) -> None:
-        """`who` ends them: a worker's name, or another process'. `cause`: why, for the audit."""
+    def __init__(self, broker: Broker, host: str, cause: str, audit: Auditor | None = None) -> None:
+        """`host`: the name of the worker or other process that ends them. `cause`: why, for the audit."""
         self._clock = broker.clock
         self.journal = broker.journal
         self.store = broker.results
         self.queue = broker.queue
-        self._who = who
+        self._host = host
         self._cause = cause
         self._audit = audit
 
     async def end(self, stored: StoredRequest, status: Status, error: ErrorInfo) -> Result:
-        """Give a job its Result and take it out of the queue; the Result that counts is returned.
+        """Store and announce a job's Result and remove its request; return the stored Result.
 
-        A job that turns out to have finished ends as finished.
+        A job whose journal shows that it finished ends as finished.
 
         Raises:
-            BrokerError: NATS did not answer; doing it again is safe.
+            BrokerError: NATS did not answer; a second call is safe.
         """
         assert stored.address is not None
         tenant, began_s = stored.address.tenant, self._clock.monotonic_s()
@@ -66,11 +67,11 @@ class Termination:
         await self._announce(JobKey(tenant, stored.job), body)
         await self.queue.remove(stored.sequence)
         if self._audit is not None:
-            self._audit.tell(ending_of(result, stored.ref, self._who, self._cause))
+            self._audit.tell(ending_of(result, stored.ref, self._host, self._cause))
         return result
 
     async def is_twin(self, stored: StoredRequest) -> bool:
-        """Whether this request has the name of a job that another request began.
+        """Whether this request has the id of a job that another request began.
 
         Raises:
             BrokerError: NATS did not answer.
@@ -89,7 +90,7 @@ class Termination:
         """Publish the encoded Result as the job's last event, unless it is there already.
 
         Raises:
-            BrokerError: not done after several tries.
+            BrokerError: TRIES tries failed.
         """
         subject = self.journal.subject(key)
         for _ in range(TRIES):
@@ -104,7 +105,7 @@ class Termination:
         raise BrokerError(f"the Result of {key.id} could not be announced: its journal keeps growing")
 
     async def _close(self, stored: StoredRequest, status: Status, error: ErrorInfo) -> History:
-        """Read what became of the job, and let no worker add to it."""
+        """Read the job's history, and close its journal to workers."""
         assert stored.address is not None
         tenant, job = stored.address.tenant, stored.job
         subject = self.journal.subject(JobKey(tenant, job))
@@ -124,7 +125,7 @@ class Termination:
                     return await self._forestall(stored, history, status, error)
             except SequenceError:
                 continue
-            # Nobody hears what a silent job makes, so the store alone decides between us and a worker.
+            # A job that streams nothing has no readers, so the store alone decides between this process and a worker.
             return read_history(events_of(await self.journal.read(self.journal.attempts_subject(JobKey(tenant, job)))))
         raise BrokerError(f"job {job} keeps growing: a worker runs it")
 
@@ -135,7 +136,7 @@ class Termination:
             id=stored.job,
             attempt=history.attempts + 1,
             index=history.index,
-            worker=self._who,
+            worker=self._host,
             unix_ms=self._clock.server_unix_ms(),
             sequence=stored.sequence,
             closing=True,
@@ -146,10 +147,10 @@ class Termination:
         return history
 
     async def _forestall(self, stored: StoredRequest, history: History, status: Status, error: ErrorInfo) -> History:
-        """Close an empty journal: a job that never began has its Result for the first event, before it is stored.
+        """Close an empty journal: publish the Result of a job that never began as its first event, then store it.
 
-        A worker that finds it there stores it, so the order costs nothing; the other one could not stop a worker from
-        beginning the job in between.
+        A worker that finds the Result stores it, so this order loses nothing. In the other order, a worker could begin
+        the job in between.
         """
         assert stored.address is not None
         tenant = stored.address.tenant
@@ -169,7 +170,7 @@ class Termination:
         now = self._clock.server_unix_ms()
         return JobFacts(
             ref=stored.ref,
-            worker=self._who,
+            worker=self._host,
             stored_unix_ms=stored.stored_unix_ms or now,
             received_unix_ms=now,
             request=stored.request,

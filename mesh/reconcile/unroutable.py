@@ -1,8 +1,8 @@
-"""Answers requests that no consumer will ever take: an unknown model or tier, a subject outside the grammar.
+"""Ends requests that no consumer will ever take: an unknown model or tier, a malformed subject.
 
-The stream keeps whatever `<ns>.req.>` receives, and would keep a request for a misspelt model for ever. It
-republishes a notice of every stored request; one worker of the mesh reads each notice, and ends what nobody
-serves, within milliseconds.
+The stream keeps every message on `<ns>.req.>`, so a request for a misspelt model would stay for ever. It republishes
+a notice of every stored request. One process of the mesh reads each notice, and ends unroutable requests within
+milliseconds.
 """
 
 import asyncio
@@ -22,18 +22,18 @@ from mesh.reconcile.termination import Termination
 log = logging.getLogger("mesh.reconcile")
 
 QUEUE = "mesh-unroutable"
-MAX_WAITING = 10_000  # notices not yet looked at; beyond, the next sweep finds the requests
-SWEEP_S = 30.0  # between looks at the whole stream, for requests stored while nobody watched
+MAX_WAITING = 10_000  # unread notices; beyond, the next sweep finds the requests
+SWEEP_S = 30.0  # between sweeps of the whole stream, for requests stored while no process watched
 
 
 class Unroutable:
     """Watches the notices of one mesh, in one process."""
 
-    def __init__(self, broker: Broker, who: str, audit: Auditor | None = None) -> None:
-        """`who` hosts it: the name of a worker, or of another process."""
+    def __init__(self, broker: Broker, host: str, audit: Auditor | None = None) -> None:
+        """`host`: the name of a worker, or of another process."""
         self._broker = broker
         self._audit = audit
-        self._termination = Termination(broker, who, "unserved", audit)
+        self._termination = Termination(broker, host, "unserved", audit)
         self._served: set[tuple[bytes, bytes]] = set()  # (model, tier) that have consumers
         self._skip = len(broker.names.system("queued")) + 1
         self._waiting: asyncio.Queue[tuple[list[bytes], int]] = asyncio.Queue(MAX_WAITING)
@@ -44,14 +44,14 @@ class Unroutable:
         ]
 
     async def close(self) -> None:
-        """Watch no more."""
+        """Stop watching."""
         self._subscription.close()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def _heard(self, subject: bytes, reply: bytes, payload: bytes, header: bytes) -> None:
-        """A request was stored. Called for every one, so the usual case is one look into a set."""
+        """Handle the notice of a stored request. The usual case is one look into a set."""
         parts = subject[self._skip :].split(b".")
         if self._is_served(parts):
             return
@@ -66,7 +66,7 @@ class Unroutable:
                 await self._look(parts, sequence)
 
     async def _sweep(self) -> None:
-        """Look at every subject that has requests; there are few, however many requests there are."""
+        """Side task: check every subject that has requests. There are far fewer subjects than requests."""
         while True:
             try:
                 for subject in await self._termination.queue.subjects():
@@ -76,7 +76,7 @@ class Unroutable:
             await asyncio.sleep(SWEEP_S)
 
     async def _clear(self, subject: str) -> None:
-        """End every request on one subject, if nobody serves it."""
+        """End every request on a subject without a consumer."""
         parts, last = subject.encode().split(b".")[2:], 0
         while not self._is_served(parts):
             sequence = await self._termination.queue.oldest(subject)
@@ -97,10 +97,10 @@ class Unroutable:
             else:
                 await self._end(sequence, tokens, reason)
         except MeshError as error:
-            log.warning("a stray request was left for the next sweep: %s", error, extra={"event": "stray_left"})
+            log.warning("a request was left for the next sweep: %s", error, extra={"event": "unroutable_left"})
 
     async def _reason(self, tokens: list[str]) -> ErrorInfo | None:
-        """Why nobody will serve this address; None if somebody may."""
+        """The reason that no worker will serve this address; None: a worker may."""
         fault = address_fault(tokens)
         if fault is not None:
             return fault
@@ -120,7 +120,7 @@ class Unroutable:
                 sequence,
                 ".".join(tokens)[:200],
                 reason.message,
-                extra={"event": "stray_removed"},
+                extra={"event": "unroutable_removed"},
             )
             await self._termination.queue.remove(sequence)
             if self._audit is not None:

@@ -9,7 +9,7 @@ from mesh.errors import ConfigError
 
 @contextlib.contextmanager
 def needing(name: str, key: str, what: str = "") -> Iterator[None]:
-    """Wrap an import of the libraries of extra `name`, for the option `--<key>` or for `what`.
+    """Wrap an import of the libraries of extra `name`, for the option `--<key>` or for the feature `what`.
 
     Raises:
         ConfigError: a library is not installed.

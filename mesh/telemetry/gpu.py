@@ -1,7 +1,7 @@
 """Utilisation and memory of the GPUs this process may use, through NVML. Read by the command line for telemetry.
 
-Without NVIDIA's library or driver, or without nvidia-ml-py (extra `metrics`), there are none, and nothing
-is said about it: most machines have no GPU.
+Without NVIDIA's library or driver, or without nvidia-ml-py (the extra `metrics`), no GPU is reported. No message is
+logged, because most machines have no GPU.
 """
 
 import contextlib

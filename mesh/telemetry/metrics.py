@@ -1,7 +1,7 @@
 """Counts the events of a process for Prometheus. An Observer (see mesh/signals); `page` returns the scraped page.
 
 Each name begins with `mesh_`, and times are in seconds. Every label has a bounded number of values: a client can invent
-tenants, so all but the first ones are counted together. Needs prometheus_client (extra `metrics`).
+tenants, so all but the first ones are counted together. Needs prometheus_client (the extra `metrics`).
 """
 
 from collections.abc import Iterable, Iterator

@@ -1,7 +1,7 @@
 """Sends traces to an OpenTelemetry collector.
 
 Spans wait in a bounded queue, and a thread sends them. While the collector is unreachable, spans are lost, and nothing
-else is affected. Needs OpenTelemetry (extra `tracing`).
+else is affected. Needs OpenTelemetry (the extra `tracing`).
 """
 
 import asyncio

@@ -7,7 +7,7 @@
           chat demo                the attempt's time in the engine
           end demo                 the Result is stored, announced, acknowledged
 
-Needs OpenTelemetry (extra `tracing`).
+Needs OpenTelemetry (the extra `tracing`).
 """
 
 from collections import OrderedDict

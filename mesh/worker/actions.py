@@ -1,7 +1,7 @@
 """Performs the actions that end an attempt, in the order the attempt gave them.
 
-Before each effect the lease is asked; an effect that NATS did not answer is repeated until it does or the
-lease is lost. All of them may be repeated without harm.
+The lease is checked before each action. An action that NATS did not answer is repeated until NATS answers or the
+lease is lost. Every action is safe to repeat.
 """
 
 import asyncio
@@ -59,14 +59,14 @@ from mesh.worker.quota_gate import QuotaGate
 
 log = logging.getLogger("mesh.worker")
 
-SURVIVED_S = 30.0  # to tell that a worker survived an attempt it lost, after a long time away too
+SURVIVED_S = 30.0  # to note that a worker survived an attempt it lost, also after a long time away
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerContext:
-    """What every job of a worker shares."""
+    """The values that all jobs of one worker share."""
 
     worker: str
     engine: Engine
@@ -78,18 +78,18 @@ class WorkerContext:
     dead: DeadLetters
     retry: RetryPolicy
     observer: Observer
-    shows_steps: bool  # whether the observer is told of each step: it costs a call for each
+    shows_steps: bool  # True: the observer gets each Step, which costs one call for each
     streaming: Streaming
     gate: QuotaGate
     isolation: Isolation
     liveness: Liveness
     death_check: DeathCheck
-    afterwards: Callable[[Coroutine[Any, Any, None]], None]  # runs what no job waits for
-    engine_died: Callable[[str], None]  # told once an attempt ended because the engine is dead
+    afterwards: Callable[[Coroutine[Any, Any, None]], None]  # runs work that no job waits for
+    engine_died: Callable[[str], None]  # called with the reason when an attempt ended because the engine is dead
 
 
 class Actions:
-    """The hands of one attempt."""
+    """Performs the actions of one attempt."""
 
     def __init__(self, context: WorkerContext, delivery: Delivery, lease: Lease) -> None:
         self._context = context
@@ -98,11 +98,11 @@ class Actions:
         self._ref = delivery.ref
         self._key = delivery.key
         self._public = context.journal.subject(self._key)
-        self.result: Result | None = None  # the one that counts: stored by us, or found
+        self.result: Result | None = None  # the job's Result: stored by this worker, or found
         self._encoded: tuple[Result, bytes] | None = None  # the Result that was encoded last
 
     def redelivered(self, delivery: Delivery) -> None:
-        """JetStream handed the job to us once more: what we say of it from now on is said of that delivery."""
+        """Acknowledge, extend and return this newer delivery of the job from now on."""
         self._delivery = delivery
 
     def is_held(self) -> bool:
@@ -110,10 +110,10 @@ class Actions:
         return self._lease.is_held(self._context.clock.uptime_s())
 
     async def perform(self, actions: Sequence[Action], publisher: Publisher) -> None:
-        """Do all of it.
+        """Perform the actions in order.
 
         Raises:
-            LostError: the job is somebody else's now; nothing more was done.
+            LostError: another worker has the job; the remaining actions were not performed.
         """
         for action in actions:
             if not self.is_held():
@@ -143,7 +143,7 @@ class Actions:
                     assert_never(action)
 
     async def until_answered(self, effect: Callable[[], Awaitable[T]]) -> T:
-        """The result of `effect`, repeated while NATS does not answer.
+        """The result of `effect`, which is repeated while NATS does not answer.
 
         Raises:
             LostError: the lease was lost first.
@@ -153,33 +153,33 @@ class Actions:
                 raise LostError
             try:
                 return await effect()
-            except MeshError as error:  # a full store is no broker's fault, and also passes
+            except MeshError as error:  # includes a full store, which is no BrokerError and also passes
                 if not error.retryable:
                     raise
                 log.debug("job %s: %s; trying again", self._ref.id, error, extra={"event": "effect_retry"})
                 await asyncio.sleep(RETRY_S)
 
     def step(self, name: str, when: When) -> None:
-        """Tell the observer where we are, if it looks so closely."""
+        """Send the observer a Step, if it asked for them."""
         if self._context.shows_steps:
             self._context.observer(Step(self._ref.id, name, when))
 
     def begun(self, attempt: Attempt) -> None:
-        """The attempt is on the record, and this worker's."""
+        """Tell the observer that the attempt's `started` event is in the journal."""
         how = (attempt.number, attempt.resumed_at, attempt.taken_from, attempt.cause)
         self._context.observer(AttemptStarted(self._ref, *how))
 
     def refused(self, error: RefusedError) -> None:
-        """The body is no request."""
+        """Tell the observer that the request was refused."""
         self._context.observer(RequestRefused(self._ref, error.code, str(error)))
 
     def give_up(self, reason: Literal["lost", "drain", "retry", "duplicate"]) -> None:
-        """The job is no longer ours, and has no Result by us."""
+        """Release the job without a Result from this worker."""
         self._lease.is_lost = True
         self._context.observer(JobReturned(self._ref, reason))
 
     async def survive(self, attempt: int) -> None:
-        """Note that this worker lost the job and lives: the attempt is no sign that the job kills workers."""
+        """Note that this worker lost the job and is alive, so the attempt does not count as a death."""
         note = codec.encode(Note(id=self._ref.id, attempt=attempt, verdict="returned", reason=LOST))
         subject = self._context.journal.notes_subject(self._key)
         end_s = self._context.clock.monotonic_s() + SURVIVED_S
@@ -192,7 +192,7 @@ class Actions:
                 return
 
     def _body_of(self, result: Result) -> bytes:
-        """A Result encoded as its request was: once for the store and the event."""
+        """The Result in its request's encoding, encoded once for the store and the event."""
         if self._encoded is None or self._encoded[0] is not result:
             self._encoded = result, codec.encode(result, self._delivery.stored.encoding)
         return self._encoded[1]
@@ -212,14 +212,14 @@ class Actions:
 
         created = await self.until_answered(create)
         self.result = result
-        if not created:  # somebody else's Result, or ours from a try whose answer was lost: the stored one counts
+        if not created:  # another worker's Result, or ours from a try whose answer was lost: the stored one counts
             stored = await self.until_answered(lambda: store.get_written(self._key))
             self.result = stored.result if stored is not None else result
         self.step("store", "after")
 
     async def _store_large(self, result: Result, body: bytes) -> Result:
-        """Put a Result that fits no message into the object store; what stands for it in the bucket."""
-        name = f"{self._key}.{result.attempts}"  # who is too late overwrites nobody's
+        """Put a Result that is too large for a message into the object store; return the Result that names it."""
+        name = f"{self._key}.{result.attempts}"  # one name for each attempt: a late writer overwrites no other's
         try:
             await self.until_answered(lambda: self._context.store.put_object(name, body))
         except MeshError as error:
@@ -279,7 +279,7 @@ class Actions:
 
     def _nak(self, action: Nak) -> None:
         self.step("nak", "before")
-        with contextlib.suppress(DisconnectedError):  # then it comes again when its lease ends
+        with contextlib.suppress(DisconnectedError):  # without a connection, it is redelivered when its lease ends
             self._context.leases.nak(self._delivery, action.delay_s)
         self.step("nak", "after")
         self.give_up("retry" if action.delay_s else "drain")

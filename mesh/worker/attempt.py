@@ -1,9 +1,9 @@
-"""One attempt at one job, as a state machine. Pure: told what happened and when, it answers what to do.
+"""One attempt at one job, as a state machine. Pure: events and instants go in, actions come out.
 
-Each method returns the actions to perform, in that order, and the order is the promise:
+Each method returns the actions to perform, in order. The order guarantees:
 
-* a Result is stored before it is announced, and announced before the delivery is acknowledged, so a crash
-  between two actions repeats work and loses none;
+* a Result is stored, then announced, then its delivery is acknowledged;
+* so a crash between two actions repeats work and loses none;
 * a delivery is acknowledged only when the job has a Result;
 * every attempt ends with exactly one `Ack`, `Nak` or `Drop`, and that is its last action.
 """
@@ -22,7 +22,7 @@ from mesh.signals import Cause
 
 
 class Begin(msgspec.Struct, frozen=True):
-    """Publish `started`; the engine is to continue after `token_ids`, which have shown `text`."""
+    """Publish `started`, then run the engine from `token_ids` on, which readers have seen as `text`."""
 
     event: Started
     token_ids: tuple[int, ...]
@@ -30,49 +30,49 @@ class Begin(msgspec.Struct, frozen=True):
 
 
 class Close(msgspec.Struct, frozen=True):
-    """Publish that the job is about to be ended, so that whoever had it before can add no more."""
+    """Publish `started` with `closing`, so that the journal refuses events from the job's earlier worker."""
 
     event: Started
 
 
 class Store(msgspec.Struct, frozen=True):
-    """Create the Result, unless the job has one."""
+    """Store the Result, unless the job has one."""
 
     result: Result
     ttl_ms: int
 
 
 class Announce(msgspec.Struct, frozen=True):
-    """Publish the Result as the job's last event, unless it was."""
+    """Publish the Result as the job's last event, unless it is published already."""
 
     result: Result
 
 
 class MoveToDeadLetters(msgspec.Struct, frozen=True):
-    """Publish a dead letter: the request, and why it was given up."""
+    """Publish a dead letter: the request, and the reason to give it up."""
 
     reason: ErrorInfo
     attempts: int
 
 
 class NoteAttempt(msgspec.Struct, frozen=True):
-    """Note how this attempt ended, for whoever takes the job over."""
+    """Note how this attempt ended, for the next worker of the job."""
 
     note: Note
 
 
 class Ack(msgspec.Struct, frozen=True):
-    """Acknowledge the delivery, confirmed."""
+    """Acknowledge the delivery, and await the server's confirmation."""
 
 
 class Nak(msgspec.Struct, frozen=True):
-    """Hand the delivery back."""
+    """Hand the delivery back; JetStream delivers it again after `delay_s` seconds."""
 
     delay_s: float
 
 
 class Drop(msgspec.Struct, frozen=True):
-    """Do nothing more: the job is somebody else's."""
+    """Do nothing more: another worker has the job."""
 
 
 _CAUSES: dict[Verdict | None, Cause] = {
@@ -109,7 +109,7 @@ class Attempt:
 
     @property
     def resumed_at(self) -> int:
-        """Output tokens that stood when this attempt began."""
+        """Output tokens that this attempt kept from earlier ones."""
         return self._resumed_at
 
     @property
@@ -133,23 +133,23 @@ class Attempt:
 
     @property
     def wants_isolation(self) -> bool:
-        """Whether the job, as it was recalled, is to run alone."""
+        """Whether the recalled job must run alone in its engine."""
         history, retry = self._history, self._retry
         is_over = history.result is not None or history.finish_reason is not None
         return not is_over and retry.is_suspect(history.trials) and not retry.is_exhausted(history.trials)
 
     def recall(self, history: History) -> None:
-        """The job has a journal, and this is what it says."""
+        """Start from the state in the job's journal."""
         self._history = history
 
     def first(self, now_unix_ms: int) -> list[Action]:
-        """The job is probably new: begin without reading its journal. A refusal leads to `taken_over`."""
+        """Begin a job that is probably new, without reading its journal. A refused publish leads to `taken_over`."""
         return self._begin(0, now_unix_ms)
 
     def taken_over(self, resume_index: int, request_is_queued: bool, now_unix_ms: int) -> list[Action]:
-        """Go on with the job that was recalled. `resume_index` of its output tokens can be continued from.
+        """Continue the recalled job. The engine can continue from the first `resume_index` output tokens.
 
-        `request_is_queued`: the request that the journal tells of is still in the queue.
+        `request_is_queued`: the request that the journal names is still in the queue.
         """
         self._require_open()
         history, request = self._history, self._facts.request
@@ -173,24 +173,24 @@ class Attempt:
         return self._begin(0 if restart else resume_index, now_unix_ms, isolated)
 
     def produced(self, text: str, token_ids: Sequence[int], now_unix_ms: int) -> None:
-        """The engine made these tokens."""
+        """Record tokens from the engine."""
         if self._first_token_ms is None and self._history.index == 0 and token_ids:
             self._first_token_ms = max(0, now_unix_ms - self._facts.stored_unix_ms)
         self._history.grow(text, token_ids)
 
     def finished(self, finish_reason: str, usage: Usage, now_unix_ms: int) -> list[Action]:
-        """The engine is done, and every token is in the journal."""
+        """End the job: the engine is done, and every token is in the journal."""
         self._finish_reason = finish_reason
         self._usage = usage
         return self._settle("finished", None, now_unix_ms)
 
     def embedded(self, vectors: list[list[float]], usage: Usage, now_unix_ms: int) -> list[Action]:
-        """The engine made vectors in place of text."""
+        """End the job: the engine made vectors in place of text."""
         self._usage = usage
         return self._settle("finished", None, now_unix_ms, vectors)
 
     def failed(self, error: MeshError, now_unix_ms: int) -> list[Action]:
-        """The engine, or the check before it, refused or broke."""
+        """End or return the job: the engine failed, or the request was refused."""
         self._require_open()
         if isinstance(error, EngineError):
             return self._failed_trial(error, now_unix_ms)
@@ -198,43 +198,43 @@ class Attempt:
         return self._settle("failed", reason, now_unix_ms)
 
     def cancelled(self, now_unix_ms: int) -> list[Action]:
-        """Somebody who may do so asked for the job to stop."""
+        """End the job as cancelled, on request."""
         reason = ErrorInfo(code="cancelled", message="cancelled on request")
         return self._settle("cancelled", reason, now_unix_ms)
 
     def expired(self, now_unix_ms: int) -> list[Action]:
-        """The deadline passed."""
+        """End the job as expired: its deadline passed."""
         where = "while it ran" if self._history.attempts else "before it started"
         reason = ErrorInfo(code="expired", message=f"the deadline passed {where}")
         return self._settle("expired", reason, now_unix_ms)
 
     def repeated(self) -> list[Action]:
-        """The delivery is a second request under the name of a job that is served already."""
+        """Acknowledge a second request with the id of a job that is already served."""
         self._require_open()
         return self._end([Ack()])
 
     def found(self, result: Result, is_announced: bool) -> list[Action]:
-        """The job has a Result already: somebody else ended it, or this worker did before a crash."""
+        """Finish a job that already has a Result, from another process or from before a crash."""
         self._require_open()
         return self._end([Ack()] if is_announced else [Announce(result), Ack()])
 
     def returned(self) -> list[Action]:
-        """This worker stops: another is to go on at once."""
+        """Hand the job back, because this worker stops; another continues it at once."""
         self._require_open()
         return self._end([NoteAttempt(self._note("returned")), Nak(0.0)] if self._has_begun else [Nak(0.0)])
 
     def postponed(self, delay_s: float) -> list[Action]:
-        """It may not begin yet: it is delivered again after `delay_s`."""
+        """Hand back a job that may not begin yet, until `delay_s` seconds have passed."""
         self._require_open()
         return self._end([Nak(delay_s)])
 
     def lost(self) -> list[Action]:
-        """The lease ran out, or somebody else wrote to the journal."""
+        """Drop the job: the lease ran out, or another worker wrote to the journal."""
         self._require_open()
         return self._end([Drop()])
 
     def _failed_trial(self, error: EngineError, now_unix_ms: int) -> list[Action]:
-        """The engine failed: on this job, or on all it had. Then it tells no more than a worker that dies."""
+        """The engine failed on this job, or died with all its jobs, which counts as a worker's death does."""
         if not self._has_begun:
             return self._end([Nak(0.0)])
         note = self._note("died" if isinstance(error, EngineDeadError) else "failed", str(error))
@@ -291,11 +291,11 @@ class Attempt:
         return self._end([*close, Store(result, self._facts.result_ttl_ms), Announce(result), Ack()])
 
     def _told(self, result: Result) -> list[Action]:
-        """The journal ends with a Result: kept no longer, lost by a server, or not stored yet. It is this one."""
+        """Store the Result that ends the journal: the bucket does not have it, or no longer."""
         return self._end([Store(result, self._facts.result_ttl_ms), Ack()])
 
     def _close(self, now_unix_ms: int) -> list[Action]:
-        """An attempt that began has fenced the journal; one that ends the job without beginning it must, too."""
+        """Fence the journal where no `started` event of this attempt did."""
         streams = self._facts.request is not None and self._facts.request.stream
         if self._has_begun or not self._history.attempts or not streams:
             return []

@@ -1,7 +1,7 @@
-"""Work that can be cut short without ending the task that does it. Used by worker/runner.
+"""Cancels part of a task's work without ending the task.
 
-As `asyncio.timeout` does it, with anybody in place of the clock: the task is cancelled, and takes that back when it
-leaves the scope. Source: asyncio/timeouts.py.
+It works as `asyncio.timeout`, with a call of `cancel` in place of the clock. The task is cancelled, and uncancelled
+when it leaves the scope. Source: asyncio/timeouts.py.
 """
 
 import asyncio
@@ -21,14 +21,14 @@ class CancelScope:
         self._has_struck = False
 
     def cancel(self) -> None:
-        """End the work that runs now, in the next turn of the loop; without any, nothing happens."""
+        """Cancel the current work in the next turn of the loop; do nothing if none runs."""
         if self._task is not None and self._due is None and not self._has_struck:
-            # Never from within the task: what it does after its last await could not be cut short any more, and the
-            # cancellation would meet what comes next.
+            # Never from within the task: after its last await, the work can no longer be cancelled. The cancellation
+            # would then reach the task's next work.
             self._due = self._loop.call_soon(self._strike)
 
     async def run(self, work: Coroutine[Any, Any, T]) -> T | None:
-        """Do it; None: it was cut short, or ended itself with a CancelledError.
+        """Await `work`; None: it was cancelled, or raised a CancelledError itself.
 
         Raises:
             CancelledError: the task itself was cancelled.
@@ -41,7 +41,7 @@ class CancelScope:
         except asyncio.CancelledError:
             if task.cancelling() > before + self._has_struck:
                 raise
-            return None  # by us, or by something that the work waited for
+            return None  # cancelled by this scope, or by something that the work awaited
         finally:
             self._task = None
             if self._due is not None:

@@ -1,6 +1,6 @@
-"""What others tell a running worker, on subjects private to the mesh: end one of its jobs, or take no more of them.
+"""Commands to a running worker, on subjects private to the mesh: cancel one of its jobs, or drain.
 
-Source: nats/PROTOCOL.md, `mesh.sys.>`. Made by the worker while it serves.
+Source: nats/PROTOCOL.md, `mesh.sys.>`.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ Runners = Mapping[asyncio.Task[None], Runner]
 
 
 class DrainAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """What a worker says when it was told to drain."""
+    """A worker's answer to a drain command."""
 
     worker: str
     running: int  # jobs that now have `grace_s` to finish
@@ -27,7 +27,7 @@ class DrainAnswer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Commands:
-    """Heard until `close`."""
+    """Receives commands until `close`."""
 
     def __init__(
         self,
@@ -36,7 +36,7 @@ class Commands:
         on_drain: Callable[[], DrainAnswer],
         worker: str,
     ) -> None:
-        """`on_drain` begins to drain, if that has not begun; told again, it changes nothing."""
+        """`on_drain` starts a drain; further calls change nothing and answer as the first."""
         self._connection = broker.connection
         self._names = broker.names
         self._runners = runners
@@ -47,7 +47,7 @@ class Commands:
         )
 
     def close(self) -> None:
-        """Hear no more."""
+        """Receive no more commands."""
         for each in self._subscriptions:
             each.close()
 
@@ -66,12 +66,12 @@ class Commands:
             self._answer(reply.decode(), runner.result.status.encode())
 
     def _drain(self, subject: bytes, reply: bytes, payload: bytes, header: bytes) -> None:
-        """`<ns>.sys.drain.<worker>`: as SIGTERM does, and whoever asks may ask again."""
+        """`<ns>.sys.drain.<worker>`: drains as SIGTERM does. The command may be repeated."""
         answer = self._on_drain()
         to = reply.decode("utf-8", "replace")
         if self._names.may_answer(to):
             self._answer(to, codec.encode(answer))
 
     def _answer(self, to: str, body: bytes) -> None:
-        with contextlib.suppress(MeshError):  # whoever asked has lost us, or will ask again
+        with contextlib.suppress(MeshError):  # without a connection, the sender gets no answer and may ask again
             self._connection.publish(to, body)

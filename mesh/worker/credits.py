@@ -1,13 +1,13 @@
-"""How many jobs to pull, and from which consumer: never more than the engine can start. Pure.
+"""Decides how many jobs to pull from which consumer, never more than the engine can start. Pure.
 
-A credit is a free engine slot. Every job asked for holds one from the moment of asking, so jobs in flight and
-jobs on their way never exceed the capacity. Two kinds of pull:
+A credit is a free engine slot. Each requested job holds one from its pull on, so running and requested jobs never
+exceed the capacity. There are two kinds of pull:
 
-* now-or-never, where jobs are known or suspected to wait; shared between tiers by `policies/tiers`;
-* waiting, one job each, where nothing was found: the server answers it the moment a job arrives.
+* now-or-never, where jobs are known or suspected to wait; `policies/tiers` shares these between tiers;
+* waiting, for one job each, where nothing was found: the server answers as soon as a job arrives.
 
-An engine with fewer slots than there are consumers could not wait on all of them. It waits on all while it has
-a free slot, and hands back at once what it cannot start (`accepts` says no).
+An engine may have fewer slots than there are consumers. It then waits on all of them while it has a free slot. It
+hands back at once the jobs that it cannot start (`accepts` is False).
 """
 
 from collections.abc import Sequence
@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from mesh.policies.tiers import TierScheduler, TierWeights
 from mesh.protocol.messages import TIERS
 
-WAIT_S = 0.5  # a waiting pull holds a credit: short enough to free it soon where jobs pile up
-WAIT_IDLE_S = 1.0  # while nothing runs there is no hurry, and an idle worker should cost the server little
-WAIT_NARROW_S = 0.2  # when there are credits for some consumers only, take turns faster
-STALE_S = 0.25  # a consumer not looked at for so long may have jobs
+WAIT_S = 0.5  # a waiting pull holds a credit: short, to free the credit soon for consumers with a backlog
+WAIT_IDLE_S = 1.0  # while nothing runs: longer, so that an idle worker costs the server little
+WAIT_NARROW_S = 0.2  # with credits for some consumers only: short, so that they take turns faster
+STALE_S = 0.25  # a consumer that was not checked for so long may have jobs
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Pull:
-    """Send one pull."""
+    """One pull to send."""
 
     source: Source
     batch: int
@@ -52,7 +52,7 @@ class _State:
 
 
 class Credits:
-    """The books of one worker. All times are monotonic seconds."""
+    """The credits of one worker. All times are monotonic seconds."""
 
     def __init__(self, capacity: int, sources: Sequence[Source], weights: TierWeights) -> None:
         if capacity < 1:
@@ -77,7 +77,7 @@ class Credits:
         return self._capacity - self._running - held
 
     def plan(self, now_s: float, owned: frozenset[int] = frozenset()) -> list[Pull]:
-        """The pulls to send now; they count as sent. `owned` lanes are preferred within a tier."""
+        """The pulls to send now, which count as sent. Within a tier, `owned` lanes come first."""
         asks, is_held = self._look(now_s, owned)
         return asks if is_held else asks + self._wait(now_s, owned)
 
@@ -86,7 +86,7 @@ class Credits:
         return self._running < self._capacity
 
     def delivered(self, consumer: str, pending: int, accepted: bool) -> None:
-        """A job arrived, with `pending` more behind it; it holds a slot if it was accepted."""
+        """Count an arrived job, with `pending` more behind it; it holds a slot if it was accepted."""
         state = self._states[consumer]
         state.asked = max(0, state.asked - 1)
         state.backlog = pending if accepted else pending + 1
@@ -94,9 +94,9 @@ class Credits:
             self._running += 1
 
     def ended(self, consumer: str, now_s: float, empty: bool, pause_s: float = 0.0) -> None:
-        """The consumer's pull is over; `empty`: the server said that nothing waits there.
+        """Close the consumer's pull; `empty`: the server said that no job waits there.
 
-        It is not asked again before `pause_s` have passed.
+        The consumer is not pulled again for `pause_s` seconds.
         """
         state = self._states[consumer]
         if not state.waits:
@@ -106,7 +106,7 @@ class Credits:
         if empty:
             state.backlog = 0
             state.looked_s = now_s
-            if not state.waits:  # far from the server a look takes long: let there be time to look everywhere
+            if not state.waits:  # far from the server a pull takes long: leave time to check every consumer
                 self._stale_s = max(STALE_S, (now_s - state.asked_s) * (len(self._states) + 1))
         state.paused_until_s = now_s + pause_s
 
@@ -115,10 +115,10 @@ class Credits:
         self._running -= 1
 
     def _look(self, now_s: float, owned: frozenset[int]) -> tuple[list[Pull], bool]:
-        """Now-or-never pulls for the free slots, where jobs wait or may wait.
+        """Now-or-never pulls for the free slots, where jobs wait or may wait; and whether slots are held back.
 
-        Also whether slots are held back: it is the turn of a tier whose consumers are all being asked already,
-        and the next answer, a round trip away, lets it have them.
+        Slots are held back for a tier whose turn it is while all its consumers have open pulls. The next answer,
+        one round trip away, frees a consumer to use them.
         """
         claims, asked = self._claims(now_s)
         granted: dict[str, int] = {}
@@ -139,10 +139,7 @@ class Credits:
         return [self._ask(name, batch, None, now_s) for name, batch in granted.items()], is_held
 
     def _claims(self, now_s: float) -> tuple[dict[str, int], set[str]]:
-        """How many jobs each consumer may be asked for now, where there is or may be one.
-
-        Also the tiers of which more jobs wait than were asked for, at a consumer that is being asked.
-        """
+        """The jobs that each idle consumer may have; and the tiers whose open pulls take fewer jobs than wait."""
         claims: dict[str, int] = {}
         asked: set[str] = set()
         for name, state in self._states.items():
@@ -156,7 +153,7 @@ class Credits:
         return claims, asked
 
     def _wait(self, now_s: float, owned: frozenset[int]) -> list[Pull]:
-        """Waiting pulls for the slots that found nothing to do."""
+        """Waiting pulls for the slots that are still free."""
         idle = [n for n, state in self._states.items() if not state.is_open and now_s >= state.paused_until_s]
         idle.sort(
             key=lambda n: (

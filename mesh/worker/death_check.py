@@ -1,7 +1,7 @@
-"""Before a job is buried for having killed its workers: whether they are dead. Used by worker/runner.
+"""Checks whether a job's workers are dead before the job is given up for killing them.
 
-A worker that is suspended or cut off leaves its jobs as one that dies does, without a word. That says nothing while
-a job runs in company (see policies/retry); but what counts against a job that ran alone must be a death.
+A suspended or disconnected worker leaves its jobs without a note, as a dead one does. A job is given up only for
+deaths while it ran alone (see policies/retry), so each of those must be a real death.
 """
 
 from collections.abc import Sequence
@@ -19,17 +19,17 @@ from mesh.protocol.timing import OBJECTION_S
 
 
 class DeathCheck:
-    """Asks after the workers of a job that is about to be given up."""
+    """Pings the workers of a job that is about to be given up."""
 
     def __init__(self, liveness: LivenessStore, journal: Journal) -> None:
         self._liveness = liveness
         self._journal = journal
 
     async def verify(self, key: JobKey, history: History, doubts: Sequence[Trial], now_unix_ms: int) -> float:
-        """Judge `history` by what becomes known of `doubts`; the seconds in which their workers may still object.
+        """Ping the workers of the `doubts` and judge `history`; the seconds left for those workers to object.
 
-        What it finds, and when it first asked, is noted where the next one who asks sees it, so that the time is
-        counted once. 0: it is as sure as can be.
+        The verdicts and the instant of the first check are noted in the journal. The next worker that checks reads
+        them, so the time counts once. 0: no doubt is left.
 
         Raises:
             BrokerError: NATS did not answer; ask again.
@@ -56,7 +56,7 @@ class DeathCheck:
         try:
             pong = await self._liveness.ask(trial.worker)
         except BrokerTimeoutError:
-            return "alive"  # suspended: it may have frozen on this job, but it did not die of it
+            return "alive"  # suspended: this job may have frozen it, but did not kill it
         if pong is None or pong.born_unix_ms > trial.unix_ms:
-            return "gone"  # or another process took its name since
+            return "gone"  # or another process has taken its name
         return "alive"

@@ -1,4 +1,4 @@
-"""One attempt's time in the engine: its output goes on to the journal as it comes. Made by worker/runner for each."""
+"""Runs one attempt in the engine, and passes its output to the journal as it is made."""
 
 import contextlib
 import logging
@@ -17,12 +17,12 @@ from mesh.worker.publisher import Publisher
 
 log = logging.getLogger("mesh.worker")
 
-# What the engine's work came to: how it finished, vectors, or an error; None if it was interrupted.
+# The outcome of an engine call: finish reason and usage, vectors, or an error. None: it was interrupted.
 Outcome = tuple[str, Usage] | list[list[float]] | MeshError | None
 
 
 class EngineCall:
-    """`run` once. What it came to stands in its attributes afterwards, also if it was cancelled."""
+    """One call of the engine. `run` once; its attributes then hold the outcome, also after a cancellation."""
 
     def __init__(
         self,
@@ -40,9 +40,9 @@ class EngineCall:
         self._began_s: float | None = None
         self._tokens_before = attempt.tokens
         self.on_grown: Callable[[], None] | None = None  # called once, when output of this attempt is in the journal
-        # When the engine last brought something for this job, or was given it; monotonic. None: it has not got it.
+        # When the engine last made output for this job, or got it; monotonic. None: the engine does not have it.
         self.progressed_s: float | None = None
-        self.outcome = ""  # the finish reason, or the error's code; "" if it was cut short
+        self.outcome = ""  # the finish reason, or the error's code; "" if it was interrupted
         self.is_finished = False
         self.usage = Usage()
         self.seconds = 0.0  # in the engine
@@ -60,13 +60,13 @@ class EngineCall:
 
     @property
     def operation(self) -> Operation:
-        """What is asked of the engine."""
+        """The kind of work that the request asks for."""
         if self._request.input is not None:
             return "embeddings"
         return "chat" if self._request.messages is not None else "text_completion"
 
     async def run(self, begin: Begin) -> Outcome:
-        """Have the engine do it. Raises nothing but CancelledError."""
+        """Run the engine from `begin` on. Raises nothing but CancelledError."""
         self._began_s = self._context.clock.monotonic_s()
         self._tokens_before = len(begin.token_ids)
         work = Work(
@@ -80,7 +80,7 @@ class EngineCall:
             outcome = await (self._embed(work) if self._request.input is not None else self._generate(work))
         except MeshError as error:
             outcome = error
-        except Exception as error:  # an engine raises MeshErrors; anything else is its own failure
+        except Exception as error:  # an engine must raise MeshErrors; anything else is a fault of the engine
             kind, where = type(error).__name__, _where(error)  # not its text, which may quote the prompt
             log.error("the engine broke its contract: %s at %s", kind, where, extra={"event": "engine_contract"})
             outcome = EngineFailedError(f"{type(error).__name__}: {error}")
@@ -95,7 +95,7 @@ class EngineCall:
         return outcome
 
     def told(self, interrupt: str | None) -> EngineEnded:
-        """What there is to say of it. `interrupt`: why it was cut short, if it was."""
+        """The signal that reports this call. `interrupt`: the reason of an interruption, if there was one."""
         return EngineEnded(
             self._ref,
             attempt=self._attempt.number,
@@ -116,7 +116,7 @@ class EngineCall:
         return embedding.vectors
 
     async def _generate(self, work: Work) -> tuple[str, Usage] | MeshError:
-        """Pass the engine's output on to the journal."""
+        """Pass the engine's output to the publisher until the finish reason comes."""
         publisher, attempt, tally = self._publisher, self._attempt, self._context.streaming.tally
         clock = self._context.clock
         self.progressed_s = began_s = self._context.clock.monotonic_s()
@@ -147,6 +147,6 @@ class EngineCall:
 
 
 def _where(error: Exception) -> str:
-    """The line that raised it."""
+    """The file and line that raised the error."""
     frames = traceback.extract_tb(error.__traceback__)
     return f"{frames[-1].filename}:{frames[-1].lineno}" if frames else "a place unknown"

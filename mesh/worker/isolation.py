@@ -1,23 +1,23 @@
-"""Who may use the engine at the same time: any number of jobs in company, or one alone.
+"""Access to one engine: any number of jobs together, or one job alone.
 
-A job that may be what kills workers runs alone (see policies/retry), until it gets further than before. While it
-waits for the others to finish, and while it is alone, none begins beside it: what comes then is had elsewhere.
+A job that may kill workers runs alone (see policies/retry), until it gets further than before. No other job begins
+while it waits for the others to finish, or while it runs alone; other deliveries are handed back meanwhile.
 """
 
 import asyncio
 
 
 class Isolation:
-    """The door to one engine. Every place that was taken must be left."""
+    """Places in one engine. Every taken place must be left."""
 
     def __init__(self) -> None:
-        self._inside = 0  # in company
-        self._is_taken = False  # by a job that is alone
-        self._turn: asyncio.Future[None] | None = None  # of the one that waits to be
+        self._inside = 0  # jobs that run together
+        self._is_taken = False  # by a job that runs alone
+        self._turn: asyncio.Future[None] | None = None  # of the job that waits to run alone
 
     @property
     def is_wanted(self) -> bool:
-        """Whether a job is alone, or waits to be."""
+        """Whether a job runs alone, or waits to."""
         return self._is_taken or self._turn is not None
 
     def take(self, isolated: bool) -> bool:
@@ -31,23 +31,23 @@ class Isolation:
         return True
 
     def line_up(self) -> asyncio.Future[None]:
-        """Want the place alone, once all others have left: done when it is taken. Only where it is not wanted yet.
+        """Wait to run alone: the future is done once all others have left. Call only while not `is_wanted`.
 
-        Whoever does not await it to its end must `give_up`.
+        A caller that does not await the future to its end must call `give_up`.
         """
         assert not self.is_wanted
         self._turn = asyncio.get_running_loop().create_future()
         return self._turn
 
     def give_up(self, turn: asyncio.Future[None]) -> None:
-        """Want it no longer, also if it was given just now."""
+        """Wait no longer; leave the place if it was taken just now."""
         if self._turn is turn:
             self._turn = None
         else:
             self.leave(isolated=True)
 
     def share(self) -> None:
-        """Who was alone needs it no longer: it stays, in company."""
+        """The job that runs alone now admits others beside it."""
         self._is_taken = False
         self._inside += 1
 

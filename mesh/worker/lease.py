@@ -1,9 +1,9 @@
-"""Whether a delivery is still this worker's. Pure.
+"""Tells whether a delivery still belongs to this worker. Pure.
 
-JetStream honours an ack, a NAK or an extension from anybody at any time, and confirms a heartbeat of a lease
-long lost. So the worker keeps its own clock: a lease holds for `ack_wait` after the last extension was *sent*
-that the server confirmed, and before every effect the worker asks `is_held`. A process that was suspended
-finds its leases expired before it does anything else.
+JetStream honours an ack, a NAK or an extension from any client at any time, even for a lease lost long ago. So the
+worker measures the lease itself: it lasts `ack_wait` from the *sending* of the last extension that the server
+confirmed. The worker checks `is_held` before every action. A process that was suspended therefore finds its leases
+expired before it acts.
 """
 
 from dataclasses import dataclass
@@ -20,9 +20,9 @@ class Lease:
     is_lost: bool = False  # given up for another reason: a refused publish, a closed connection
 
     def is_held(self, now_s: float) -> bool:
-        """Whether an effect that starts now is surely within the lease."""
+        """Whether an action that starts now reaches the server within the lease."""
         return not self.is_lost and now_s < self.confirmed_s + self.ack_wait_s * (1 - LEASE_GUARD)
 
     def extended(self, sent_s: float) -> None:
-        """The server confirmed an extension sent at `sent_s`."""
+        """Record that the server confirmed an extension sent at `sent_s`."""
         self.confirmed_s = max(self.confirmed_s, sent_s)

@@ -1,8 +1,8 @@
-"""This worker's claim to be alive, and the books from which others hand its jobs back when it is not.
+"""Keeps this worker's liveness record, and announces its leases so that peers can hand them back if it dies.
 
-A worker whose connection broke may have been declared dead, and its jobs given away, before it is back. So it is
-`sure` of itself only while the server confirms its record (see broker/stores/liveness), and stores no Result in
-between; the events it publishes need no such care, because the journal refuses them.
+A worker whose connection broke may be declared dead, and lose its jobs, before it reconnects. So it is confirmed
+only while the server accepts its record (see broker/stores/liveness), and stores no Result until then. Its events
+need no such check, because the journal refuses them.
 """
 
 import asyncio
@@ -21,12 +21,12 @@ from mesh.protocol.timing import LEASES_ANNOUNCED_S, LIVENESS_RENEW_S, RETRY_S
 
 log = logging.getLogger("mesh.worker")
 
-LIST = b"leases"  # the body of a ping that asks for all of them
+LIST = b"leases"  # the body of a ping that asks for all leases
 BYE = b"bye"
 
 
 class Liveness:
-    """See the module's docstring. `begin`, then `run` as a side task, `leave` in the end."""
+    """The liveness of one worker. `begin`, then `run` as a side task, and `leave` at the end."""
 
     def __init__(
         self,
@@ -35,9 +35,9 @@ class Liveness:
         on_dead: Callable[[], None],
         on_confirmed: Callable[[], None],
     ) -> None:
-        """`on_dead` is called when this worker learns that it was declared dead; what it held is not its own.
+        """`on_dead` is called when this worker learns that it was declared dead and its jobs were handed back.
 
-        `on_confirmed` is called when it is sure of itself again.
+        `on_confirmed` is called when the server has confirmed it again.
         """
         self._connection = broker.connection
         self._names = broker.names
@@ -49,8 +49,8 @@ class Liveness:
         self._born_unix_ms = broker.clock.server_unix_ms()
         self._last = 0
         self._renewed_s = 0.0  # monotonic
-        self._memory_s = 0.0  # how long a record is kept for sure
-        self._doubts = 0  # counts the losses of the connection
+        self._memory_s = 0.0  # how long the stream keeps a record at least
+        self._doubts = 0  # changes of the connection so far
         self._confirmed = asyncio.Event()
         self._on_confirmed = on_confirmed
         self._poke = asyncio.Event()
@@ -60,16 +60,18 @@ class Liveness:
 
     @property
     def is_confirmed(self) -> bool:
-        """Whether the server confirmed us since the connection was last lost."""
+        """Whether the server has confirmed this worker since the connection was last lost."""
         return self._confirmed.is_set()
 
     async def begin(self, memory_s: float) -> None:
-        """Begin a life; an earlier worker of the same name loses its own. `memory_s`: how long records are kept.
+        """Write the first record of this session, which ends that of an earlier worker of the same name.
+
+        `memory_s`: how long the stream keeps records, in seconds.
 
         Raises:
             BrokerError: NATS did not answer.
         """
-        if not self._session:  # by now the server's time was measured
+        if not self._session:  # the server's clock has been measured by now
             self._born_unix_ms = self._clock.server_unix_ms()
         self._memory_s = memory_s
         self._session = secrets.token_hex(8)
@@ -80,7 +82,7 @@ class Liveness:
             self._connection.publish(self._names.system("hello"), self._worker.encode())
 
     def disturbed(self) -> None:
-        """The connection was lost, or is there again: nothing is sure until the server says so."""
+        """The connection was lost or restored: the worker is unconfirmed until the server accepts its record."""
         self._doubts += 1
         self._confirmed.clear()
         self._poke.set()
@@ -101,24 +103,24 @@ class Liveness:
                 await self._renew()
             except ConfigError:
                 raise
-            except MeshError as error:  # also a full store, which is no broker's fault, and passes
-                log.debug("the sign of life waits: %s", error)
+            except MeshError as error:  # includes a full store, which is no BrokerError and also passes
+                log.debug("the liveness record was not renewed: %s", error)
                 await asyncio.sleep(RETRY_S)
                 self._poke.set()
 
     def leave(self) -> None:
-        """Nobody needs to watch over us any more."""
+        """Tell the peers to stop watching this worker."""
         self._subscription.close()
         with contextlib.suppress(DisconnectedError):
             self._connection.publish(self._names.leases(self._worker), BYE)
 
     def took(self, ack_subject: str) -> None:
-        """We hold this delivery."""
+        """Add a delivery to the leases, and announce it."""
         self._leases[ack_subject] = None
         self._announce(b"+", ack_subject)
 
     def gave(self, ack_subject: str) -> None:
-        """We hold it no longer."""
+        """Remove a delivery from the leases, and announce it."""
         self._leases.pop(ack_subject, None)
         self._announce(b"-", ack_subject)
 
@@ -150,14 +152,14 @@ class Liveness:
                 self._on_dead()
                 await self.begin(self._memory_s)
                 return
-            self._poke.set()  # with the fence as it is now
+            self._poke.set()  # renew at once, with the new fence
         else:
             self._note_confirmed(doubts)
 
     async def _is_dead(self) -> bool:
-        """Whether our record was overwritten; otherwise the fence is set to where it stands."""
+        """Whether another process overwrote our record. Sets the fence to the newest record."""
         entry = await self._liveness.last(self._worker)
-        if entry is None:  # forgotten by the stream; a record that says we are dead would be kept for longer
+        if entry is None:  # the stream dropped it; a record of our death would be kept for longer
             self._last = 0
             return self._clock.monotonic_s() - self._renewed_s > self._memory_s
         self._last = entry.sequence

@@ -1,4 +1,4 @@
-"""How one worker behaves, and what it says of itself: the values around worker/worker."""
+"""The options of one worker, and the values with which it describes itself."""
 
 import secrets
 from dataclasses import dataclass, field
@@ -16,20 +16,20 @@ class WorkerOptions:
 
     model: str  # the name under which the engine is served; a subject token
     name: str = field(default_factory=lambda: f"w-{secrets.token_hex(4)}")
-    capacity: int | None = None  # jobs at once; None: what the engine says
-    has_frontdoor: bool = True  # the process answers `<ns>.rpc.>` as well
-    grace_s: float = 30.0  # what a drain gives running jobs to finish
-    window_s: float = 0.0  # tokens gather for so long after each publish; 0: only while it is under way
+    capacity: int | None = None  # jobs at once; None: the engine's own capacity
+    has_frontdoor: bool = True  # the process also answers `<ns>.rpc.>`
+    grace_s: float = 30.0  # the time that a drain leaves running jobs to finish
+    window_s: float = 0.0  # tokens gather for so long after each publish; 0: only while a publish is in flight
     weights: TierWeights = field(default_factory=TierWeights)
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     progress: ProgressPolicy = field(default_factory=ProgressPolicy)
-    shows_steps: bool = True  # the observer is told of each Step too, which costs a call for each
-    tally: Tally | None = None  # counts what happens too often for a signal; None: nobody reads it
+    shows_steps: bool = True  # the observer gets each Step too, which costs one call for each
+    tally: Tally | None = None  # counts events that are too frequent for signals; None: nothing is counted
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerStatistics:
-    """A worker's books at one moment."""
+    """A worker's counters at one moment."""
 
     state: State
     running: int
@@ -43,12 +43,12 @@ class WorkerStatistics:
 
 @dataclass(frozen=True, slots=True)
 class WorkerHealth:
-    """Whether a worker is well at one moment; judged by whoever asks."""
+    """The facts about a worker's health at one moment; the reader judges them."""
 
     state: State
     is_connected: bool
-    is_confirmed: bool  # the server confirmed that it lives since the connection was last lost
-    owes_s: float  # for how long the engine has not answered a probe
-    silent_s: float  # for how long no running job has got anywhere; 0: none runs
-    stall_s: float  # after so long the engine is taken for dead
-    engine_fault: str | None  # why it is
+    is_confirmed: bool  # the server has confirmed its liveness record since the connection was last lost
+    owes_s: float  # time since the engine left a probe unanswered; 0: it answered
+    silent_s: float  # time since any running job made progress; 0: none runs
+    stall_s: float  # the engine counts as dead after so long without progress
+    engine_fault: str | None  # why the engine died; None: it did not

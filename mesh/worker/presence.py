@@ -1,4 +1,4 @@
-"""A worker's sign of life, and the lanes it owns among the workers it sees."""
+"""Publishes a worker's presence, and chooses the lanes it owns among the workers it sees."""
 
 import os
 import socket
@@ -13,8 +13,8 @@ from mesh.policies.affinity import owned_lanes
 from mesh.protocol.messages import Presence
 from mesh.protocol.version import PROTOCOL
 
-# Between looks, for each worker that was seen: every worker reads of every other, and that must not grow with them.
-# Up to twenty are seen with every beat.
+# Seconds between reads for each worker that was seen, so that the total of reads grows only linearly with the workers.
+# With up to twenty workers, every beat reads.
 LOOK_EACH_S = 0.1
 
 State = Literal["starting", "ready", "draining"]
@@ -22,7 +22,7 @@ State = Literal["starting", "ready", "draining"]
 
 @dataclass(frozen=True, slots=True)
 class WorkerLoad:
-    """What changes from beat to beat."""
+    """The part of a presence that changes from beat to beat."""
 
     state: State
     running: int
@@ -45,7 +45,7 @@ class PresenceBoard:
         self.owned: frozenset[int] = frozenset(range(lanes))
 
     def beat(self, load: WorkerLoad, capacity: int) -> None:
-        """Say that we are here; a beat that cannot be sent is made good by the next."""
+        """Publish this worker's presence. A beat that cannot be sent is skipped; the next one replaces it."""
         presence = Presence(
             worker=self._worker,
             model=self._model,
@@ -71,22 +71,22 @@ class PresenceBoard:
             return
 
     async def look(self) -> None:
-        """See who else serves our model, and share the lanes with them; called with every beat.
+        """Read the other workers of this model, and share the lanes with them; called with every beat.
 
-        Where there are many, only some calls look: a lane whose owner came or went is pulled by all the others.
+        With many workers, only some calls read. Meanwhile all workers pull a lane whose owner is gone.
         """
         if self._clock.monotonic_s() < self._look_s:
             return
         try:
             everyone = await self._store.all()
         except BrokerError:
-            return  # we keep the lanes we had: ownership is a preference
+            return  # keep the previous lanes: ownership is only a preference
         self._look_s = self._clock.monotonic_s() + LOOK_EACH_S * len(everyone)
         peers = [each.worker for each in everyone if each.model == self._model and each.state == "ready"]
         self.owned = frozenset(owned_lanes(self._worker, peers, self._lanes))
 
     def leave(self) -> None:
-        """Take our presence away."""
+        """Remove this worker's presence."""
         try:
             self._store.remove(self._worker)
         except DisconnectedError:

@@ -1,10 +1,10 @@
-"""The events of one attempt on their way to the journal: numbered, coalesced, fenced.
+"""Publishes the events of one attempt to the journal: numbered, coalesced, fenced.
 
-One publish is in flight at a time, because the next one must name the sequence the server gave the last. While
-its answer is on the way, tokens gather and leave together: the first token goes at once, and load makes
-chunks larger instead of making anybody wait. No task and no future per token: the answer's callback sends the
-next chunk. A window makes chunks larger still, by at most so much delay: one that load makes (policies/pacing), or that
-the operator wants. The first token and the end never wait for it.
+One publish is in flight at a time, because the next one must name the sequence that the server gave the last. Tokens
+gather until the answer comes, and leave together. So the first token goes at once, and load makes chunks larger
+instead of slower. There is no task and no future per token: the answer's callback sends the next chunk. A window
+makes chunks larger still, and bounds their delay. Load sets it (policies/pacing), or the operator does. The first
+token and the end never wait for it.
 """
 
 import asyncio
@@ -28,36 +28,36 @@ from mesh.signals import Tally, When
 log = logging.getLogger("mesh.worker")
 
 PUBLISH_TIMEOUT_S = 2.0
-CHECKPOINT_S = 0.5  # between two notes of how far a job got that streams nothing
-CHUNK_SHARE = 0.5  # of a message's size: what one event may fill with what gathered
-CHAR_BYTES, TOKEN_BYTES = 6, 12  # the most a character and a token id take, encoded
+CHECKPOINT_S = 0.5  # between two checkpoints of a job that streams nothing
+CHUNK_SHARE = 0.5  # the part of a message's size that gathered output may fill
+CHAR_BYTES, TOKEN_BYTES = 6, 12  # the most that a character and a token id take, encoded
 
 
 class LostError(Exception):
-    """The job is not this worker's any more: its lease ran out, or its journal was written by another."""
+    """The job is lost: its lease ran out, or another process wrote to its journal."""
 
 
 @dataclass(frozen=True, slots=True)
 class Streaming:
-    """How output travels."""
+    """How output is published."""
 
     streams: bool = True  # False: readers get the result event alone, and progress is kept every CHECKPOINT_S
     window_s: float = 0.0  # tokens gather at least so long after each publish
-    tally: Tally | None = None  # counts each event and each output; None: nobody reads it
+    tally: Tally | None = None  # counts each event and each output; None: nothing is counted
 
 
 @dataclass(frozen=True, slots=True)
 class PublisherHooks:
-    """What a publisher asks and tells its runner."""
+    """The callbacks from a publisher to its runner."""
 
     is_held: Callable[[], bool]  # asked before every publish
-    on_lost: Callable[[], None]  # the job turned out to be another worker's; called once at most
+    on_lost: Callable[[], None]  # the job is lost; called once at most
     on_begun: Callable[[], None]  # `started` is in the journal; called once at most
-    step: Callable[[str, When], None] | None = None  # told before and after each delta
+    step: Callable[[str, When], None] | None = None  # called before and after each delta
 
 
 class Publisher:
-    """Publishes one attempt's events. All methods on the loop's thread."""
+    """Publishes one attempt's events. Call all methods on the loop's thread."""
 
     def __init__(
         self,
@@ -92,7 +92,7 @@ class Publisher:
         self._sent_s = 0.0  # when it was sent, loop time
         self._asked_s = 0.0  # the same by a finer clock
         self._rest_s = 0.0  # the window that load makes
-        self._gathers = True  # until somebody waits for all of it
+        self._gathers = True  # until `wait_idle`
         self._is_lost = False
         self._idle = asyncio.Event()
         self._idle.set()
@@ -109,7 +109,7 @@ class Publisher:
         return self._last
 
     def begin(self, event: Started, last: int) -> None:
-        """Publish `started`, expecting the journal to end at `last`; deltas given from now on follow it."""
+        """Publish `started`, expecting the journal to end at `last`; later deltas follow it."""
         self._last = last
         self._attempt = event.attempt
         self._index = event.index
@@ -117,13 +117,13 @@ class Publisher:
         self._send(codec.encode(event, self._encoding))
 
     def add(self, text: str, token_ids: Sequence[int]) -> None:
-        """Publish new output, at once or with what follows."""
+        """Publish new output, at once or together with later output."""
         self._pieces.append((text, token_ids))
         if self._in_flight is None and not self._is_lost:
             self._send_or_wait()
 
     def finish(self, finish_reason: str, usage: Usage, text: str, token_ids: Sequence[int]) -> None:
-        """Publish the last output, marked as such."""
+        """Publish the last output, with its finish reason and usage."""
         if self._streaming.streams:
             self._finish = (finish_reason, usage)
             self.add(text, token_ids)
@@ -131,10 +131,10 @@ class Publisher:
             self._pieces.clear()
 
     async def wait_idle(self, patience_s: float | None = None) -> None:
-        """Return when everything given is in the journal. Nothing gathers any more.
+        """Return when all output is in the journal. Output no longer gathers.
 
         Raises:
-            LostError: it will never be, or is not after `patience_s`; then no more is published.
+            LostError: the job is lost, or the output was not stored within `patience_s`. Nothing more is published.
         """
         self._gathers = False
         if self._streaming.streams and self._in_flight is None and not self._is_lost:
@@ -150,17 +150,17 @@ class Publisher:
             raise LostError
 
     async def fence(self, event: Started) -> None:
-        """Publish that the job is about to be ended, after the journal that `follow` told of.
+        """Publish a closing `started` event after the end of the journal that `follow` set.
 
         Raises:
-            LostError: somebody else wrote since.
+            LostError: another process wrote since.
         """
         self._is_announcing = True
         self._send(codec.encode(event, self._encoding))
         await self.wait_idle()
 
     async def announce(self, body: bytes) -> bool:
-        """Publish the encoded Result as the last event; False if somebody else wrote since (and must announce it)."""
+        """Publish the encoded Result as the last event; False: another process wrote since, and must announce it."""
         await self._idle.wait()
         if self._is_lost:
             return False
@@ -173,7 +173,7 @@ class Publisher:
         return not self._is_lost
 
     def follow(self, last: int) -> None:
-        """Announce after a journal that ends at `last`, without a `started` of our own."""
+        """Announce after a journal that ends at `last`, without a `started` event of this attempt."""
         self._subject, self._last = self._public, last
 
     def close(self) -> None:
@@ -186,7 +186,7 @@ class Publisher:
         self._idle.set()
 
     def _send_or_wait(self) -> None:
-        """Output goes out now, or at the end of the window; of a job that streams nothing, only so often."""
+        """Send output now or at the end of the window; for a job that streams nothing, every CHECKPOINT_S."""
         if not self._streaming.streams:
             if self._loop.time() - self._sent_s >= CHECKPOINT_S:
                 self._send_delta()
@@ -200,7 +200,7 @@ class Publisher:
                 self._timer = self._loop.call_at(ends_s, self._window_over)
 
     def _window(self) -> float:
-        """How long output gathers now, in seconds from the last publish: the first token and the end do not."""
+        """How long output gathers, in seconds from the last publish; 0 for the first token and the end."""
         if self._finish is not None or not self.has_grown or not self._gathers:
             return 0.0
         return max(self._streaming.window_s, self._rest_s)
@@ -215,7 +215,7 @@ class Publisher:
             return  # text without tokens waits for them
         text, ids = self._gather()
         if not ids and not text:
-            return  # an end that shows nothing more is told by the Result
+            return  # an end without new output is in the Result
         reason, usage = (None, None) if self._finish is None or self._pieces else self._finish
         event = Delta(
             id=self._id,
@@ -234,7 +234,7 @@ class Publisher:
         self._send(codec.encode(event, self._encoding))
 
     def _gather(self) -> tuple[str, list[int]]:
-        """What fits one event of the output that waits, oldest first; at least one piece."""
+        """Take the waiting output that fits one event, oldest first; at least one piece."""
         texts: list[str] = []
         ids: list[int] = []
         room = self._budget_bytes
@@ -258,11 +258,11 @@ class Publisher:
             self._recover()
 
     def _answered(self, error: MeshError | None, header: bytes, payload: bytes) -> None:
-        """The server's answer to the publish in flight: sends the next chunk, or finds out what happened."""
+        """Handle the server's answer to the publish in flight: send the next chunk, or find out the outcome."""
         self._guarded(lambda: self._heed(error, payload))
 
     def _guarded(self, work: Callable[[], None]) -> None:
-        """Do what nobody awaits: a fault in it ends the attempt, which else would wait, or go on after a gap."""
+        """Run a callback that no task awaits: a fault ends the attempt, which would else wait or leave a gap."""
         try:
             work()
         except Exception:
@@ -277,7 +277,7 @@ class Publisher:
             return
         try:
             ack = read_puback(payload, self._subject)
-        except SequenceError:  # refused, or a publish that landed and was repeated: the journal tells which
+        except SequenceError:  # refused, or stored before and repeated: the journal tells which
             self._recover()
         except MeshError:  # JetStream cannot take it just now
             self._recover(RETRY_S)
@@ -306,7 +306,7 @@ class Publisher:
             self._recovery = self._loop.create_task(self._find_out(pause_s), name=f"mesh-recover-{self._id}")
 
     async def _find_out(self, pause_s: float) -> None:
-        """The outcome of the publish in flight is unknown: read the journal's end until it is known."""
+        """Read the journal's end until the outcome of the publish in flight is known."""
         await asyncio.sleep(pause_s)
         while not self._is_lost:
             if not self._is_held():
@@ -315,14 +315,14 @@ class Publisher:
             try:
                 entry = await self._journal.last(self._subject)
             except MeshError:
-                await asyncio.sleep(RETRY_S)  # no answer: the lease bounds how long this goes on
+                await asyncio.sleep(RETRY_S)  # no answer: the lease bounds this loop
                 continue
             if self._judge(entry):
                 return
             await asyncio.sleep(RETRY_S)
 
     def _judge(self, entry: Entry | None) -> bool:
-        """Act on the journal's last event; False: look again."""
+        """Act on the journal's last event; False: read it again."""
         assert self._in_flight is not None
         if entry is not None and entry.body == self._in_flight:
             self._landed(entry.sequence)

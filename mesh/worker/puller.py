@@ -1,7 +1,6 @@
-"""Keeps jobs flowing from the queue to the worker: which consumers there are, and when to pull from which.
+"""Pulls jobs from the model's consumers for one worker. `worker/credits` decides when to pull from which.
 
-The shell around `worker/credits`, which decides. Everything here is a callback of the connection, or runs within
-one of the worker's side tasks.
+All code here runs in a callback of the connection or in one of the worker's side tasks.
 """
 
 import asyncio
@@ -22,9 +21,9 @@ from mesh.worker.suspension import Suspension
 
 log = logging.getLogger("mesh.worker")
 
-TICK_S = 0.25  # how often forgotten pulls and stale consumers are looked for
-BROKEN_PAUSE_S = 0.2  # before a consumer that answered with an error is asked again
-REPAIR_S = 2.0  # between looks whether our consumers still exist, while pulls on them fail
+TICK_S = 0.25  # between checks for forgotten pulls and stale consumers
+BROKEN_PAUSE_S = 0.2  # before the next pull from a consumer that answered with an error
+REPAIR_S = 2.0  # between checks that our consumers exist, while pulls fail
 
 
 class Puller:
@@ -40,7 +39,7 @@ class Puller:
     ) -> None:
         """`start_job` is called for each delivery that holds a slot, until `released`.
 
-        While `is_held_up`, nothing is pulled, and what still comes is handed back.
+        While `is_held_up()`, nothing is pulled, and deliveries are handed back.
         """
         self._broker = broker
         self._model = model
@@ -66,11 +65,11 @@ class Puller:
 
     @property
     def free(self) -> int:
-        """Slots neither taken nor promised."""
+        """Slots neither taken nor promised to a pull."""
         return self._credits.free
 
     async def prepare(self, weights: TierWeights) -> topology.MeshSettings:
-        """Read the mesh's settings, and see that our consumers exist.
+        """Read the mesh's settings, and declare the model's consumers where they are missing.
 
         Raises:
             TopologyError: there is no mesh on this NATS, or the server is too old.
@@ -86,7 +85,7 @@ class Puller:
         if self._puller is None or self._is_stopped or not self._broker.connection.is_connected or self._is_held_up():
             return
         if self._suspension.is_suspected(self._clock.uptime_s()):
-            return  # what a pull brings now would be left alone
+            return  # deliveries of a pull sent now would not be run
         now_s = self._loop.time()
         for ask in self._credits.plan(now_s, self.owned):
             priority = 0 if ask.source.lane in self.owned else 1
@@ -96,44 +95,44 @@ class Puller:
                 self._credits.ended(ask.source.consumer, now_s, empty=False)
 
     def released(self) -> None:
-        """A job gave its slot back."""
+        """A job released its slot."""
         self._credits.released()
         self._pump_soon()
 
     def connection_changed(self, connected: bool) -> None:
-        """Pulls die with the connection."""
+        """Forget the open pulls, which end with their connection; pull again on a new one."""
         if not connected and self._puller is not None:
             self._puller.reset()
         elif connected and self._settings.events_storage == "memory":
-            self._broken.set()  # the server may have come back without what it kept in memory
+            self._broken.set()  # the server may have lost its memory streams
         self.pump()
 
     def stop(self) -> None:
-        """Send no more pulls; what the open ones still bring is handed back at once."""
+        """Send no more pulls; deliveries of the open ones are handed back at once."""
         self._is_stopped = True
         self._check_emptied()
 
     def close(self) -> None:
-        """Hear no more."""
+        """Receive no more deliveries."""
         if self._puller is not None:
             self._puller.close()
 
     def ticked(self) -> None:
-        """One tick of the side task."""
+        """Run one tick of the side task."""
         self._suspension.ticked(self._clock.uptime_s())
         if self._puller is not None:
             self._puller.expire()
         self.pump()
 
     async def tick(self) -> None:
-        """Side task: give up forgotten pulls, look at consumers that were not looked at."""
+        """Side task: end forgotten pulls, and pull from stale consumers."""
         self.ticked()
         while True:
             await asyncio.sleep(TICK_S)
             self.ticked()
 
     async def repair(self) -> None:
-        """Side task: when pulls fail, see whether our consumers are still there."""
+        """Side task: declare missing consumers again when pulls fail."""
         while True:
             await self._broken.wait()
             await asyncio.sleep(REPAIR_S)
@@ -157,7 +156,7 @@ class Puller:
         self._puller = Pulls(self._broker, self._delivered, self._pull_ended)
 
     async def _ensure_declared(self) -> None:
-        """Declare what we need if it is missing; say so if it is not as the mesh was made."""
+        """Declare missing streams and consumers; warn about those that differ from the mesh's settings."""
         changes = await topology.plan_volatile(self._broker, self._settings)
         changes += await topology.plan_consumers(self._broker, self._settings, self._model)
         for change in changes:
@@ -182,8 +181,8 @@ class Puller:
 
     def _delivered(self, delivery: Delivery) -> None:
         if self._suspension.is_suspected(self._clock.uptime_s()):
-            # The job may have lain in the socket until its lease ended, and be another worker's by now.
-            # It is left alone, since even a NAK would disturb that worker; if the job is ours it comes again.
+            # The delivery may have waited in the socket until its lease ended, so another worker may have the job.
+            # Even a NAK would disturb that worker, so it gets no answer; if no worker has it, it is redelivered.
             self._credits.delivered(delivery.consumer, delivery.pending, accepted=False)
             log.warning("a delivery came late and was left alone", extra={"event": "late_delivery"})
             return
@@ -198,7 +197,7 @@ class Puller:
         self._pump_soon()
 
     def _pump_soon(self) -> None:
-        """Once for all that happens in this turn of the loop."""
+        """Pull once for all changes in this turn of the loop."""
         if not self._is_due:
             self._is_due = True
             self._loop.call_soon(self._pump_now)
@@ -208,8 +207,8 @@ class Puller:
         self.pump()
 
     def _hand_back(self, delivery: Delivery) -> None:
-        """What cannot start here goes to another worker; what can have no Result anywhere goes for good."""
-        with contextlib.suppress(DisconnectedError):  # then it comes again when its lease ends
+        """Return a job that cannot start here; remove a request that can have no Result."""
+        with contextlib.suppress(DisconnectedError):  # without a connection, it is redelivered when its lease ends
             if is_token(delivery.address.tenant):
                 self._leases.nak(delivery)
                 return

@@ -1,7 +1,7 @@
-"""Whether a job may begin that is at hand: what its tenant's limits say, asked before the engine is.
+"""Checks a tenant's limits before a delivered job starts.
 
-Requests reach the queue without a front door, so this is where limits hold. A tenant without limits costs one look
-into a table. Made by the worker, asked by its runners.
+Requests can reach the queue without a front door, so each worker enforces the limits. A tenant without limits costs
+one look into a table.
 """
 
 import asyncio
@@ -17,11 +17,11 @@ from mesh.protocol.timing import PRESENCE_BEAT_S
 
 log = logging.getLogger("mesh.worker")
 
-Stored = tuple[str, int]  # tenant, and sequence of the request: two of one id are told apart
+Stored = tuple[str, int]  # tenant and sequence of the request, which tell two requests of one id apart
 
 
 class QuotaGate:
-    """The gate of one worker."""
+    """The limits and the running places of one worker's jobs."""
 
     def __init__(self, quotas: Quotas, slots: Slots) -> None:
         self._quotas = quotas
@@ -29,13 +29,13 @@ class QuotaGate:
         self._held: dict[Stored, Slot] = {}
 
     def is_open_to(self, tenant: str) -> bool:
-        """Whether nothing limits this tenant."""
+        """Whether this tenant has no limits."""
         return self._quotas.of(tenant) is None
 
     async def refusal(self, delivery: Delivery, now_unix_ms: int) -> RefusedError | None:
-        """Why a job that never ran is not to run; None: it may.
+        """The error that keeps a job that never ran from running; None: it may run.
 
-        Where NATS does not say what was used, the job goes ahead: work that was accepted is worth more than a count.
+        Without an answer from NATS about the tenant's usage, the job runs: accepted work is worth more than a count.
         """
         request = delivery.stored.request
         assert request is not None
@@ -48,7 +48,7 @@ class QuotaGate:
         return None
 
     async def take(self, job: Stored) -> bool:
-        """Take one of the places of the job's tenant; False: its other jobs have them all. Then try again later."""
+        """Take one of the tenant's places; False: the tenant's other jobs hold them all, so try again later."""
         limits = self._quotas.of(job[0])
         if limits is None or limits.running is None or job in self._held:
             return True
@@ -63,13 +63,13 @@ class QuotaGate:
         return True
 
     def leave(self, job: Stored) -> None:
-        """The job is over, or not ours any more. Idempotent."""
+        """Release the job's place. Idempotent."""
         slot = self._held.pop(job, None)
         if slot is not None:
             self._slots.release(slot)
 
     async def spent(self, result: Result, now_unix_ms: int) -> None:
-        """Count what a job took, once."""
+        """Add a job's tokens to its tenant's usage, once."""
         tokens = result.usage.prompt_tokens + result.usage.completion_tokens
         try:
             await self._quotas.spent(JobKey(result.tenant, result.id), tokens, now_unix_ms)
@@ -79,17 +79,17 @@ class QuotaGate:
             )
 
     async def prepare(self) -> None:
-        """Learn the limits, before the first job."""
+        """Read the limits before the first job."""
         await self._quotas.load()
 
     async def run(self) -> None:
-        """Keep the places of running jobs. Runs until cancelled."""
+        """Renew the places of running jobs until cancelled."""
         while True:
             await asyncio.sleep(PRESENCE_BEAT_S)
             await asyncio.gather(*(self._renew(job, slot) for job, slot in list(self._held.items())))
 
     def close(self) -> None:
-        """Give every place back, and hear of no more changes."""
+        """Release every place, and stop reading changes of limits."""
         for job in list(self._held):
             self.leave(job)
         self._quotas.close()
@@ -103,4 +103,4 @@ class QuotaGate:
             log.warning("request %d runs beyond its tenant's limit", job[1], extra={"event": "quota_overrun"})
             self._held.pop(job, None)
         elif self._held.get(job) is not slot:
-            self._slots.release(slot)  # the job ended meanwhile, and this made the place look taken again
+            self._slots.release(slot)  # the job ended during the renewal, which took the place again

@@ -1,7 +1,7 @@
-"""Drives one attempt, from a delivery to its end. The shell around `worker/attempt`, which decides.
+"""Runs one attempt from its delivery to its end. `worker/attempt` decides; this module performs.
 
-A new job is begun without asking whether it is new: `started` is published expecting an empty journal, the
-engine starts meanwhile, and only a refusal makes the runner read the journal and take the job over.
+A job begins without a check whether it is new: `started` is published expecting an empty journal, and the engine
+starts at the same time. Only if the server refuses the event does the runner read the journal and take the job over.
 """
 
 import asyncio
@@ -31,11 +31,11 @@ from mesh.worker.takeover import read_takeover
 
 log = logging.getLogger("mesh.worker")
 
-# How long a job that ended keeps its slot while its last tokens cannot be journaled; then it is delivered again.
+# How long an ended job keeps its slot while its last tokens cannot be journaled. Then it is delivered again.
 JOURNAL_PATIENCE_S = 30.0
 
-# Why the engine's work on a job is cut short. lost: the job is another's. found: it has a Result already.
-# stalled: it gets nowhere, while others do. dead: the engine is, as far as anybody can tell.
+# Why the engine's work on a job is interrupted. Found: it has a Result already. Stalled: it makes no progress while
+# other jobs do. Dead: the engine counts as dead.
 Interrupt = Literal["lost", "found", "cancelled", "expired", "drain", "stalled", "dead"]
 
 T = TypeVar("T")
@@ -60,11 +60,11 @@ class Runner:
         self._public = context.journal.subject(delivery.key)
         self._interrupt: Interrupt | None = None
         self._found: Stored | None = None
-        self._scope = CancelScope()  # of what an interrupt cuts short
+        self._scope = CancelScope()  # of the work that an interrupt cancels
         self._run: EngineCall | None = None  # the newest
         self._is_alone = False  # in the engine
-        self.waits_for_objections = False  # it did, or does
-        self._awaited_end = 0  # the sequence of a closed journal that we waited for
+        self.waits_for_objections = False  # True during and after the wait
+        self._awaited_end = 0  # the last sequence of a closed journal whose Result this runner has waited for
         self._renew()
 
     @property
@@ -87,7 +87,7 @@ class Runner:
 
     @property
     def progressed_s(self) -> float | None:
-        """When the engine last brought something for this job, or was given it; monotonic. None: it has not got it."""
+        """When the engine last made output for this job, or got it; monotonic. None: the engine does not have it."""
         return self._run.progressed_s if self._run is not None else None
 
     @property
@@ -96,13 +96,13 @@ class Runner:
         return self._actions.result
 
     def interrupt(self, reason: Interrupt) -> None:
-        """Stop the engine's work and end the attempt for `reason`. The first reason counts."""
+        """Cancel the engine's work and end the attempt for `reason`. The first reason counts."""
         if self._interrupt is None:
             self._interrupt = reason
             self._scope.cancel()
 
     async def run(self) -> None:
-        """Serve the delivery to its end. Raises nothing but CancelledError, after which the job comes again."""
+        """Serve the delivery to its end. Raises nothing but CancelledError, after which the job is redelivered."""
         try:
             self._actions.step("taken", "after")
             actions = await self._serve()
@@ -113,7 +113,7 @@ class Runner:
             self._actions.give_up("lost")
             if self._has_begun:
                 self._context.afterwards(self._actions.survive(self._attempt.number))
-        except Exception:  # the outermost frame of a job: its lease ends, and it comes again
+        except Exception:  # the outermost frame of a job: its lease ends, and it is redelivered
             log.exception(
                 "job %s met a fault of this worker; it is delivered again when its lease ends",
                 self._facts.ref.id,
@@ -125,11 +125,11 @@ class Runner:
             self._context.gate.leave((self._facts.ref.tenant, self._facts.ref.sequence))
 
     def _now_unix_ms(self) -> int:
-        """By the server's clock, which stamped the request."""
+        """The server's time, because the server stamped the request."""
         return self._context.clock.server_unix_ms()
 
     def _renew(self) -> None:
-        """Start over: nothing is decided, nothing is published."""
+        """Start over with a new attempt and a new publisher."""
         self._attempt = Attempt(self._facts, self._context.retry)
         self._has_begun = False
         self._publisher = Publisher(
@@ -149,7 +149,7 @@ class Runner:
             self._interrupt = None
 
     async def _serve(self) -> list[Action]:
-        """Everything up to the actions that end the attempt."""
+        """Run the job; the actions that end the attempt."""
         if self._request is None:
             return await self._refuse(refusal(self._delivery))
         if not self._context.gate.is_open_to(self._facts.ref.tenant):
@@ -157,7 +157,7 @@ class Runner:
             if turned_away is not None:
                 return turned_away
         actions: list[Action] | None = None
-        # Past its deadline it may have been given a Result by somebody who died before storing it.
+        # Past its deadline, another process may have announced a Result and died before it stored it.
         if self._delivery.delivered == 1 and self._now_unix_ms() < self._facts.deadline_unix_ms:
             self._context.store.check(self.key, self._result_found)
             if await self._enter(isolated=False):
@@ -175,9 +175,9 @@ class Runner:
         return actions
 
     async def _turned_away(self) -> list[Action] | None:
-        """What becomes of a job that its tenant's limits keep from the engine; None: nothing keeps it."""
+        """The actions for a job that its tenant's limits keep from the engine; None: it may run."""
         if self._now_unix_ms() >= self._facts.deadline_unix_ms:
-            return None  # it ends as such
+            return None  # it ends as expired
         if not await self._has_journal():
             error = await self._context.gate.refusal(self._delivery, self._now_unix_ms())
             if error is not None:
@@ -187,14 +187,14 @@ class Runner:
         return self._attempt.postponed(pause_s(self._delivery.delivered))
 
     async def _refuse(self, error: RefusedError) -> list[Action]:
-        """What is no request, or may not run, is answered in its own name, unless that name is another job's."""
+        """End a refused request as failed under its own id, unless another job has that id."""
         self._actions.refused(error)
         if await self._has_journal():
             return self._attempt.repeated()
         return self._attempt.failed(error, self._now_unix_ms())
 
     async def _has_journal(self) -> bool:
-        """Whether anybody began a job of this name."""
+        """Whether a job of this id has begun."""
         journal = self._context.journal
         for subject in (self._public, journal.attempts_subject(self.key)):
             if await self._actions.until_answered(lambda subject=subject: journal.last(subject)) is not None:  # type: ignore[misc]
@@ -202,7 +202,7 @@ class Runner:
         return False
 
     async def _take_over(self) -> list[Action] | None:
-        """The job may have run before: go on from its journal. None: the journal grew meanwhile, look again."""
+        """Continue a job from its journal. None: the journal grew meanwhile, so read it again."""
         assert self._request is not None
         context = self._context
         self._actions.step("recall", "before")
@@ -213,7 +213,7 @@ class Runner:
         self._actions.step("recall", "after")
         if history.is_ending and history.result is None and self._awaited_end != last:
             self._awaited_end = last
-            await asyncio.sleep(ENDING_S)  # whoever closed the journal stores the Result, or died
+            await asyncio.sleep(ENDING_S)  # the process that closed the journal stores the Result, or has died
             return None
         is_queued = False
         if history.request_sequence not in (0, self._facts.ref.sequence):
@@ -235,11 +235,11 @@ class Runner:
             context.isolation.leave(self._is_alone)
 
     async def _may_be_buried(self, history: History) -> bool:
-        """Ask after the workers that left no word, and judge those attempts. False: give them time to object."""
+        """Ping the workers that left no note, and judge those attempts. False: they had time to object; read again."""
         doubts = self._context.retry.unproven(history.trials)
         verify, now = self._context.death_check.verify, self._now_unix_ms()
         left_s = await self._actions.until_answered(lambda: verify(self.key, history, doubts, now)) if doubts else 0.0
-        if not left_s or self.waits_for_objections:  # waited itself it has, whatever a clock elsewhere says
+        if not left_s or self.waits_for_objections:  # it has waited itself, so no other clock matters
             return True
         self.waits_for_objections = True
         with self._until_deadline():
@@ -247,7 +247,7 @@ class Runner:
         return self._interrupt is not None
 
     async def _enter(self, isolated: bool) -> bool:
-        """Take a place at the engine; False: an interrupt came first, or it is better had elsewhere."""
+        """Take a place in the engine; False: an interrupt came first, or the job is handed back."""
         isolation = self._context.isolation
         self._is_alone = isolated
         if isolation.take(isolated):
@@ -266,7 +266,7 @@ class Runner:
 
     @contextlib.contextmanager
     def _until_deadline(self) -> Iterator[None]:
-        """Meanwhile, the job's deadline interrupts it."""
+        """Interrupt the job at its deadline while the block runs."""
         left_s = (self._facts.deadline_unix_ms - self._now_unix_ms()) / 1000
         timer = asyncio.get_running_loop().call_later(max(0.0, left_s), self.interrupt, "expired")
         try:
@@ -275,14 +275,14 @@ class Runner:
             timer.cancel()
 
     async def _begin(self, actions: list[Action], last: int) -> list[Action] | None:
-        """Perform `Begin`, if that was decided. None: the journal does not end at `last`."""
+        """Perform `Begin`, if it is the first action. None: the journal does not end at `last`."""
         begin = actions[0]
         if not isinstance(begin, Begin):
             self._publisher.follow(last if self._request is not None and self._request.stream else 0)
             return actions
         self._actions.step("started", "before")
         self._publisher.begin(begin.event, last)
-        # What was written leaves before the engine has the job: should the job end this process at once, that counts.
+        # Send the event before the engine gets the job: if the job kills this process at once, the attempt counts.
         await asyncio.sleep(0)
         with self._until_deadline():
             outcome = await self._interruptible(self._run_engine(begin))
@@ -302,19 +302,19 @@ class Runner:
             self._context.observer(run.told(self._interrupt))
 
     def _come_out(self) -> None:
-        """On the record, the job is no suspect any more."""
+        """Admit other jobs: this one made progress, so it is no longer suspect."""
         self._is_alone = False
         self._context.isolation.share()
 
     async def _interruptible(self, work: Coroutine[Any, Any, T]) -> T | None:
-        """Do it, unless an interrupt came; None: one did, or came meanwhile and ended it."""
+        """Await `work`, unless an interrupt comes before or meanwhile; None: one came."""
         if self._interrupt is not None:
             work.close()
             return None
         return await self._scope.run(work)
 
     async def _conclude(self, outcome: Outcome) -> list[Action] | None:
-        """The actions for what came out, once every token that was made is in the journal."""
+        """The actions for the engine's outcome, once every token is in the journal."""
         try:
             await self._publisher.wait_idle(JOURNAL_PATIENCE_S)
         except LostError:
@@ -349,20 +349,20 @@ class Runner:
         raise LostError
 
     def _settle_found(self, stored: Stored, last: Entry | None) -> list[Action]:
-        """The job has its Result: announce it, if nobody did."""
+        """The actions for a job that has a Result: announce it, if it is not announced."""
         self._actions.result = stored.result
         is_announced = last is not None and isinstance(last.event, Result)
         self._publisher.follow(last.sequence if last is not None else 0)
         return self._attempt.found(stored.result, is_announced)
 
     def redelivered(self, delivery: Delivery) -> bool:
-        """JetStream forgot, in a crash, that we have this job, and hands it to us again; whether we go on with it."""
+        """Adopt a second delivery of this job, which JetStream sends after a crash; False: the job is lost."""
         is_ours = self._actions.is_held() and self._interrupt != "lost"
         if delivery.stored.sequence != self._facts.ref.sequence or not is_ours:
             return False
         self._delivery = delivery
         self._actions.redelivered(delivery)
-        self._lease.extended(self._context.clock.monotonic_s())
+        self._lease.extended(self._context.clock.uptime_s())
         return True
 
     def _begun(self) -> None:

@@ -1,7 +1,7 @@
-"""Tells whether what a process reads now may have lain in its socket while the process was suspended. Pure.
+"""Tells whether a message may have waited in its socket while the process was suspended. Pure.
 
-A side task ticks at a steady period. A long gap between two ticks is a suspension. After one, the event loop runs the
-overdue tick before it reads the socket, so the tick that ends the gap proves nothing: only the next one does.
+A side task ticks at a steady period. A long gap between two ticks is a suspension. The event loop then runs the
+overdue tick before it reads the socket. So the tick that ends the gap proves nothing; only the next one does.
 """
 
 
@@ -15,7 +15,7 @@ class Suspension:
         self._gap_s = 0.0  # before that tick
 
     def ticked(self, now_s: float) -> None:
-        """The side task runs."""
+        """Record a tick of the side task."""
         self._gap_s = now_s - self._ticked_s if self._ticked_s is not None else 0.0
         self._ticked_s = now_s
 

@@ -1,4 +1,4 @@
-"""What is known of a job that may have run before: its Result, else its events and notes. Used by worker/runner."""
+"""Reads the past of a job that may have run before: its Result, else its events and notes."""
 
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ from mesh.worker.actions import Actions, WorkerContext
 class Takeover:
     """One job's past."""
 
-    stored: Stored | None  # it has ended; the rest is as the public journal says
+    stored: Stored | None  # the job has ended; the other fields then come from the public journal
     history: History
     last: Entry | None  # the newest event, on the subject where the next one goes
 
@@ -21,7 +21,7 @@ class Takeover:
 async def read_takeover(
     context: WorkerContext, actions: Actions, key: JobKey, streams: bool, must_be_newest: bool
 ) -> Takeover:
-    """Read it. `must_be_newest`: the Result as the bucket's leader knows it.
+    """Read a job's past. `must_be_newest`: read the Result from the bucket's leader.
 
     Raises:
         LostError: the lease ended before NATS answered.

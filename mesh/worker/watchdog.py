@@ -1,4 +1,4 @@
-"""Watches the engine from outside: does it answer, and does it get anywhere? A worker's side tasks."""
+"""Watches a worker's engine in two side tasks: one checks that it answers, one that its jobs make progress."""
 
 import asyncio
 from collections.abc import Callable, Iterable
@@ -14,7 +14,7 @@ PROBE_TIMEOUT_S = 60.0  # longer than a compile or a long prefill step that stal
 
 
 class Watchdog:
-    """`probe` and `watch` as side tasks; both return once the engine is taken for dead."""
+    """Runs `probe` and `watch` as side tasks; both return once the engine counts as dead."""
 
     def __init__(
         self,
@@ -24,7 +24,7 @@ class Watchdog:
         engine_died: Callable[[str], None],
         clock: Clock,
     ) -> None:
-        """`runners` tells who runs now; `engine_died` is told why, once at most by each task."""
+        """`runners` returns the running jobs. Each task calls `engine_died` with the reason, once at most."""
         self._engine = engine
         self._policy = policy
         self._runners = runners
@@ -33,16 +33,16 @@ class Watchdog:
         self._asked_s: float | None = None  # since when the engine owes an answer; monotonic
 
     def owes_s(self) -> float:
-        """For how long the engine has not answered the last probe; 0: it has."""
+        """Seconds since the last probe, if the engine has not answered it; 0: it has."""
         return self._clock.monotonic_s() - self._asked_s if self._asked_s is not None else 0.0
 
     def silent_s(self) -> float:
-        """For how long no running job has got anywhere; 0: none runs."""
+        """Seconds since any running job made progress; 0: none runs."""
         running = [since_s for each in self._runners() if (since_s := each.progressed_s) is not None]
         return self._clock.monotonic_s() - max(running) if running else 0.0
 
     async def probe(self) -> None:
-        """Ask the engine for a sign of life."""
+        """Side task: probe the engine at a steady period."""
         while True:
             await asyncio.sleep(PROBE_EVERY_S)
             self._asked_s = self._clock.monotonic_s()
@@ -54,14 +54,14 @@ class Watchdog:
                 return
 
     async def watch(self) -> None:
-        """See that tokens come, whatever the engine says of itself."""
+        """Side task: check that running jobs make tokens, independently of the engine's own health."""
         policy = self._policy
         looked_s = self._clock.monotonic_s()
         while True:
             await asyncio.sleep(policy.look_s)
             now_s = self._clock.monotonic_s()
             was_away, looked_s = now_s - looked_s > 2 * policy.look_s + 1.0, now_s
-            if was_away:  # this process was suspended or busy: what the engine made meanwhile is not read yet
+            if was_away:  # this process was suspended or busy, and has not read the engine's output yet
                 continue
             running = {runner: runner.progressed_s for runner in self._runners() if runner.progressed_s is not None}
             if policy.engine_hangs(running, now_s):

@@ -2,8 +2,8 @@
 
     pull  ->  Runner per job  ->  ack        until `drain()`, then finish or hand back, and leave
 
-The worker decides nothing about a job (see attempt), a tier (policies/tiers) or a slot (credits): it owns the
-tasks. A side task that dies ends the worker.
+The worker owns the tasks. It decides nothing about a job (see attempt), a tier (policies/tiers) or a slot (credits).
+A side task that ends with an error ends the worker.
 """
 
 import asyncio
@@ -41,7 +41,7 @@ log = logging.getLogger("mesh.worker")
 
 
 class Worker:
-    """See the module's docstring. `serve` once; `drain` at any time, also twice."""
+    """One worker. `serve` once; `drain` at any time, also twice."""
 
     def __init__(self, engine: Engine, broker: Broker, options: WorkerOptions, observer: Observer) -> None:
         """`engine` is started; the caller stops it after `serve` returned."""
@@ -102,7 +102,7 @@ class Worker:
         return self._options.name
 
     def statistics(self) -> WorkerStatistics:
-        """The books now."""
+        """The counters now."""
         return WorkerStatistics(
             state=self._state,
             running=len(self._runners),
@@ -114,8 +114,8 @@ class Worker:
             free=self._puller.free,
         )
 
-    def vitals(self) -> WorkerHealth:
-        """Whether it is well."""
+    def health(self) -> WorkerHealth:
+        """The facts about this worker's health."""
         return WorkerHealth(
             state=self._state,
             is_connected=self._broker.connection.is_connected,
@@ -128,7 +128,7 @@ class Worker:
 
     @property
     def engine(self) -> Engine:
-        """What it serves with."""
+        """The engine that runs the jobs."""
         return self._engine
 
     @property
@@ -138,11 +138,11 @@ class Worker:
 
     @property
     def was_told(self) -> bool:
-        """Whether `drain` was called, so that its end is not for want of an engine."""
+        """Whether `drain` was called, so that its end is no fault of the engine."""
         return self._was_told
 
     def drain(self) -> None:
-        """Stop pulling now; finish or hand back what runs within the grace period. Called again: at once."""
+        """Stop pulling, and finish or hand back running jobs within the grace period; a second call ends it at once."""
         if self._was_told:
             self._hurry.set()
         self._was_told = True
@@ -162,7 +162,7 @@ class Worker:
         """
         await self._prepare()
         unlisten = self._broker.connection.listen(self._connection_changed)
-        orders = Commands(self._broker, self._runners, self._asked_to_drain, self.name)
+        commands = Commands(self._broker, self._runners, self._asked_to_drain, self.name)
         dog, pump = self._watchdog, self._puller
         runs = (self._beat, self._live, self._show, pump.tick, pump.repair, dog.probe, dog.watch, self._gate.run)
         side = [self._side(run) for run in runs]
@@ -176,13 +176,13 @@ class Worker:
             await self._finish()
             for task in side:
                 if task.done():
-                    task.result()  # it ends by breaking, and that is our end too
+                    task.result()  # a side task ends only with an error, which ends the worker
         finally:
             for task in (draining, *side):
                 task.cancel()
             await asyncio.gather(draining, *side, return_exceptions=True)
             await self._abandon()
-            orders.close()
+            commands.close()
             self._gate.close()
             unlisten()
             self._puller.close()
@@ -210,7 +210,7 @@ class Worker:
         self._puller.owned = self._board.owned
 
     async def _finish(self) -> None:
-        """Let the running jobs finish within the grace period, then hand the rest back."""
+        """Wait the grace period for running jobs, then hand the others back."""
         self._state = "draining"
         self._puller.stop()
         self._beat_presence()
@@ -229,7 +229,7 @@ class Worker:
         await _wait(*ended, timeout_s=HAND_BACK_S, how=asyncio.ALL_COMPLETED)
 
     async def _abandon(self) -> None:
-        """End what is left: jobs that NATS did not let us hand back come again when their leases end."""
+        """Cancel the remaining tasks: jobs that could not be handed back are redelivered when their leases end."""
         tasks = [*self._runners, *self._afterwork]
         for task in tasks:
             task.cancel()
@@ -238,7 +238,7 @@ class Worker:
     # Jobs.
 
     def _is_held_up(self) -> bool:
-        """Whether what is pulled now could not begin, or would have to be given up again."""
+        """Whether a job pulled now could not begin, or would be given up again."""
         return self._isolation.is_wanted or not self._liveness.is_confirmed
 
     def _start_job(self, delivery: Delivery) -> None:
@@ -289,13 +289,13 @@ class Worker:
         self._puller.pump()
 
     def _declared_dead(self) -> None:
-        """Others have our jobs: leave them alone."""
+        """Drop all running jobs: other workers have them."""
         for runner in self._runners.values():
             runner.lease.is_lost = True
             runner.interrupt("lost")
 
     def _asked_to_drain(self) -> DrainAnswer:
-        """As `drain`; but asked again it hurries nobody, since the first answer may have been lost."""
+        """Drain once. A repeated command does not shorten the grace period, since the first answer may be lost."""
         was_draining = self._was_told
         if not was_draining:
             log.info("asked to drain", extra={"event": "drain_asked"})
@@ -310,7 +310,7 @@ class Worker:
             self._returned += 1
         try:
             self._observer(signal)
-        except Exception:  # who watches cannot change the flow
+        except Exception:  # an observer's fault must not change the flow
             log.exception("an observer failed", extra={"event": "observer_failed"})
 
     def _engine_died(self, reason: str) -> None:
@@ -347,7 +347,7 @@ class Worker:
         try:
             self._leases.extend(runner.delivery, answered, timeout_s)
         except DisconnectedError:
-            return  # the lease runs on without us, and we stop when it ends
+            return  # the lease is not extended, and the job stops when it ends
 
     async def _live(self) -> None:
         await self._liveness.run(self._ack_wait_s / LEASE_BEATS)
@@ -367,7 +367,7 @@ class Worker:
 
 
 async def _wait(*waits: Coroutine[Any, Any, Any], timeout_s: float, how: str) -> None:
-    """Return when one or all of these are over, as asyncio's constant `how` says, or the time is."""
+    """Return when one or all of `waits` are done, as asyncio's constant `how` says, or after `timeout_s`."""
     tasks = [asyncio.ensure_future(wait) for wait in waits]
     await asyncio.wait(tasks, timeout=timeout_s, return_when=how)
     for task in tasks:

@@ -104,7 +104,7 @@ def delivery_count() -> None:
 
 @mutant
 def term_on_error() -> None:
-    """What failed is thrown away."""
+    """A failed job is terminated instead of retried."""
 
     def thrown_away(self: Leases, delivery: Delivery, delay_s: float = 0.0) -> None:
         self.term(delivery, "it failed")

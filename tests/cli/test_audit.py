@@ -80,8 +80,8 @@ def test_nothing_found_is_said(mesh: Cli) -> None:
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (("--follow", "--until", "1h"), "nothing to follow"),
-        (("--since", "1h", "--until", "2h"), "--since is the earlier"),
+        (("--follow", "--until", "1h"), "leave it out with --follow"),
+        (("--since", "1h", "--until", "2h"), "--since must be the earlier"),
     ],
 )
 def test_times_that_make_no_sense_are_refused(mesh: Cli, arguments: tuple[str, ...], complaint: str) -> None:

@@ -58,7 +58,7 @@ def test_requests_that_do_not_finish_are_counted_and_are_exit_code_1(served: Cli
 @pytest.mark.parametrize(
     ("args", "says"),
     [
-        (("--input-len", "0"), "--input-len = '0' is no number of tokens"),
+        (("--input-len", "0"), "--input-len = '0' is not a number of tokens"),
         (("--goodput", "itl:5"), "--goodput = 'itl:5' must be"),
         (("--percentiles", "0,50"), "--percentiles = '0,50' must be whole numbers"),
         (("--plot", "run.gif"), "must end in .svg or .png"),

@@ -72,28 +72,28 @@ EFFECTIVE: dict[str, Any] = {
 WORDS = {"on": True, "off": False, "none": None, "1 GiB": 1 << 30}
 # Texts for an option that hands on nothing: the command then does what the text says.
 SENTENCES = {
-    "what this machine trusts",
-    "made from --model; demo for the demo model",
+    "the system's trust store",
+    "derived from --model; demo for the demo model",
     "the model's own",
-    "what the engine can start",
-    "made from the job's id",
-    "made up",
+    "the engine's own limit",
+    "derived from the job's id",
+    "random",
     "the request's own",
-    "what OTEL_EXPORTER_OTLP_ENDPOINT says, else none",
+    "OTEL_EXPORTER_OTLP_ENDPOINT, else none",
     "until `mesh resume`",
     "the demo model that comes with mesh",
     "w- and eight random digits",
-    "a temporary one, removed in the end",
-    "NAME.nk, here",
+    "a temporary folder, removed at the end",
+    "NAME.nk in this folder",
     "all at once",
     "all",
     "all models",
     "all tenants",
-    "whichever has it",
+    "any",
     "now",
     "--nats",
     "--namespace",
-    "their own",
+    "the recorded one",
 }
 
 
@@ -182,12 +182,12 @@ SPANS_S = {"15 minutes": 900, "an hour": 3600, "7 days": 7 * 86_400, "six second
 @pytest.mark.parametrize(
     ("command", "text", "acts_s"),
     [
-        ("job", "its events are kept 15 minutes", AGES_S[Names().events_stream]),
-        ("job", "its Result an hour", DEFAULT_RESULT_TTL_MS / 1000),
-        ("result", "a Result is kept for an hour", DEFAULT_RESULT_TTL_MS / 1000),
-        ("job", "a dead letter 7 days", AGES_S[Names().dead_stream]),
-        ("init", "Keep for 7 days", AGES_S[Names().audit_stream]),
-        ("workers", "gone from the list after six seconds", AGES_S[f"KV_{Names().workers_bucket}"]),
+        ("job", "events 15 minutes", AGES_S[Names().events_stream]),
+        ("job", "Result an hour", DEFAULT_RESULT_TTL_MS / 1000),
+        ("result", "A Result is kept for an hour", DEFAULT_RESULT_TTL_MS / 1000),
+        ("job", "dead letter 7 days", AGES_S[Names().dead_stream]),
+        ("init", "Keep an audit log for 7 days", AGES_S[Names().audit_stream]),
+        ("workers", "leaves the list after six seconds", AGES_S[f"KV_{Names().workers_bucket}"]),
     ],
 )
 def test_how_long_things_are_kept_is_what_help_says(command: str, text: str, acts_s: float) -> None:

@@ -166,10 +166,10 @@ def test_an_unknown_job_is_exit_1_and_names_the_next_step(mesh: Cli, verb: str) 
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        (("redrive",), "say which"),
-        (("drop", "--apply"), "say which"),
+        (("redrive",), "name the jobs"),
+        (("drop", "--apply"), "name the jobs"),
         (("drop", "one", "--all"), "not both"),
-        (("ls", "--since", "soon"), "not a span of time"),
+        (("ls", "--since", "soon"), "not a duration"),
         (("ls", "--tier", "first"), "Invalid value for '--tier'"),
     ],
 )

@@ -67,7 +67,7 @@ def test_one_tier_is_paused_until_it_is_resumed_and_told_as_json(declared: Cli) 
         (["pause", "other"], 3, "no queue of other is declared; there are models: chat"),
         (["resume", "other/batch"], 3, "there are models: chat"),
         (["pause", "chat/urgent"], 3, "interactive, standard, batch"),
-        (["pause", "chat", "--for", "soon"], 2, "not a span of time"),
+        (["pause", "chat", "--for", "soon"], 2, "not a duration"),
         (["pause", "chat", "--for", "0"], 2, "no time"),
         (["pause", "chat", "--namespace", "void"], 3, "mesh init"),
     ],
@@ -164,7 +164,7 @@ def test_what_mesh_up_runs_stays_drained_and_its_queue_stays_open(cli: Cli) -> N
     names = [each["worker"] for each in workers_of(cli)]
     for number, name in enumerate(names, 1):
         assert cli.call("drain", name, "--wait").returncode == 0
-        up.wait_for(" was drained; it is not started again", count=number)
+        up.wait_for(" was drained; it is not restarted", count=number)
     assert up.out.count(" starts (pid ") == 2
     assert cli.call("submit", "--model", "simulator", "Hello").returncode == 0
     up.send(signal.SIGTERM)

@@ -87,7 +87,7 @@ def test_nothing_to_replay_is_said(mesh: Cli) -> None:
         (("--speed", "fast"), 2, "'fast' is neither a number such as 1 or 0.5, nor max"),
         (("--speed", "0"), 2, "neither a number"),
         (("--speed", "nan"), 2, "neither a number"),
-        (("--since", "1h", "--until", "2h"), 2, "--since is the earlier"),
+        (("--since", "1h", "--until", "2h"), 2, "--since must be the earlier"),
         (("--to-model", "a=b=c"), 3, "neither NEW nor OLD=NEW"),
         (("--to-model", "a", "--to-model", "b"), 3, "not a and b"),
         (("--to-model", "unserved"), 3, "the target has no model unserved"),

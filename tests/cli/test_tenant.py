@@ -161,7 +161,7 @@ def test_limits_are_set_shown_changed_and_cleared(mesh: Cli) -> None:
         (["acme", "--running", "1.5"], 2, "'1.5' is neither a number nor none"),
         (["--running", "5"], 2, "give NAME or --defaults"),
         (["--clear"], 2, "give NAME or --defaults"),
-        (["acme", "--defaults", "--running", "5"], 2, "exclude each other"),
+        (["acme", "--defaults", "--running", "5"], 2, "not both"),
     ],
 )
 def test_limits_that_cannot_be_are_refused_in_one_line(mesh: Cli, arguments: list[str], code: int, said: str) -> None:

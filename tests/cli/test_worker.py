@@ -1,12 +1,16 @@
 """`mesh worker`: ready, drained, hurried, stopped while it loads."""
 
+import os
 import re
 import signal
+import subprocess
+import sys
 import time
 
 import pytest
 
 import mesh as library
+from mesh.server import free_port
 from tests.cli.conftest import Cli, wait_until
 
 SLOW = ("--engine-arg", "between_tokens_ms=50")
@@ -72,3 +76,11 @@ def test_options_come_from_the_environment(mesh: Cli) -> None:
     env = {"MESH_ENGINE": "simulator", "MESH_NAME": "env", "MESH_CAPACITY": "3", "MESH_WORKER_ID": "w-env"}
     worker = mesh.spawn("worker", env=env)
     worker.wait_for("worker w-env ready: model env, engine simulator 1, capacity 3")
+
+
+def test_a_program_that_has_run_a_worker_starts_processes_as_before(cli: Cli) -> None:
+    """Children of a worker are set apart, and only while it serves: a leader of a group can begin no session."""
+    ended = cli.call("worker", "--engine", "simulator", "--nats", f"nats://127.0.0.1:{free_port()}", "--model", "m")
+    assert ended.returncode == 4, ended.stderr
+    child = subprocess.Popen([sys.executable, "-c", ""], start_new_session=True, preexec_fn=os.getpid)
+    assert child.wait(30) == 0

@@ -88,7 +88,7 @@ async def test_a_certificate_that_is_over_is_refused(tmp_path: Path, authority: 
 
 
 async def test_with_an_authority_no_server_without_tls_will_do(server: EmbeddedServer, authority: Authority) -> None:
-    """Whoever stands between could pretend that the server has none."""
+    """An attacker in between could pretend that the server has no TLS."""
     await refused(at(server, "nats", tls_ca=authority.ca), "offers none")
 
 
@@ -110,7 +110,9 @@ async def test_cert_and_key_may_be_one_file(
 
 
 async def test_without_it_we_are_told_what_is_missing(strict_server: EmbeddedServer, authority: Authority) -> None:
-    await refused(at(strict_server, tls_ca=authority.ca), "without a certificate that it trusts.*--tls-cert")
+    await refused(
+        at(strict_server, tls_ca=authority.ca), "accepts only clients with a certificate that it trusts.*--tls-cert"
+    )
 
 
 async def test_one_that_the_server_does_not_trust_is_told_too(

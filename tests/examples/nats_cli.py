@@ -40,7 +40,7 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(required=True)
 
     def command(
-        group: argparse._SubParsersAction[argparse.ArgumentParser],
+        group: "argparse._SubParsersAction[argparse.ArgumentParser]",
         name: str,
         does: Callable[..., Awaitable[None]],
         *positional: str,

@@ -150,7 +150,7 @@ async def test_a_cancelled_job_that_had_finished_is_finished(bare: RunningMesh, 
     worker = await bare.start_worker(SLOW)
     job = await client.submit("simulator", "Tell me of the sea", max_tokens=3, temperature=0, id="victim")
     await wait_until(lambda: bare.history("victim"))
-    worker._liveness._confirmed = lambda doubts: None  # type: ignore[method-assign]
+    worker._liveness._note_confirmed = lambda doubts: None  # type: ignore[method-assign]
     worker._liveness.disturbed()  # so it stores no Result
 
     async def is_whole() -> bool:

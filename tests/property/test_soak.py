@@ -28,16 +28,16 @@ def test_the_same_seed_wishes_the_same(seed: int) -> None:
 
 @given(seeds, st.integers(1, 40))
 def test_poison_comes_by_count(seed: int, every: int) -> None:
-    wishes = list(plan.planned_jobs(random.Random(seed), 4 * every, every))
-    assert sum(wish.kind == "poison" for wish in wishes) == 4
+    planned_jobs = list(plan.planned_jobs(random.Random(seed), 4 * every, every))
+    assert sum(planned.kind == "poison" for planned in planned_jobs) == 4
 
 
 @given(seeds)
 def test_every_wish_is_a_request_that_the_simulator_takes(seed: int) -> None:
-    for wish in plan.planned_jobs(random.Random(seed), 20):
-        request = build_request(None, dict(wish.fields, id=wish.job))
-        reference = reference_of(request, wish.tenant, wish.job, SETTINGS)
-        assert 0 < len(reference.token_ids) <= wish.fields["max_tokens"]
+    for planned in plan.planned_jobs(random.Random(seed), 20):
+        request = build_request(None, dict(planned.fields, id=planned.job))
+        reference = reference_of(request, planned.tenant, planned.job, SETTINGS)
+        assert 0 < len(reference.token_ids) <= planned.fields["max_tokens"]
         assert reference.finish_reason in ("length", "stop")
 
 

@@ -1,7 +1,6 @@
-"""Dead letters: requests that were given up, kept with the reason so that an operator can look and redrive.
+"""Dead letters: requests that were given up, kept with the reason so that an operator can inspect and redrive them.
 
-The message is the request as it was submitted; what happened to it stands in headers, where `nats stream view`
-shows it. Written by worker/actions, read and removed by control/deadletters/service.
+The message is the request as it was submitted. Its history is in headers, which `nats stream view` shows.
 """
 
 from collections.abc import AsyncIterator
@@ -87,10 +86,10 @@ class DeadLetters:
         read_puback(payload, f"bury {stored.job}")
 
     async def pages(self, selection: DeadLetterFilter) -> AsyncIterator[list[DeadLetter]]:
-        """The letters that are there now and selected, oldest first, in lists of one or more.
+        """The selected dead letters that exist now, oldest first, in lists of one or more.
 
-        Letters buried after the first page was asked for are not read, so whoever redrives jobs that fail again
-        comes to an end. May miss what was buried a moment ago on a replicated stream.
+        Letters buried after the first page are not read, so a redrive of jobs that fail again comes to an end. On a
+        replicated stream, the newest letters may be missing for a moment.
 
         Raises:
             InvalidRequestError: a name in `selection` is no subject token.

@@ -1,6 +1,6 @@
-"""A request as it comes out of the queue: decoded, with the identity under which it will be answered.
+"""Reads a request from the queue: decoded, with the id under which it is answered.
 
-Nobody above this floor sees bytes: a body that is no request arrives as a `StoredRequest` with an `error`.
+Callers get no raw bytes to decode: a body that is no request becomes a `StoredRequest` with an `error`.
 """
 
 import msgspec

@@ -1,7 +1,7 @@
-"""A job's events in JetStream: published under a fence, heard live, read back.
+"""A job's events in JetStream: published under a fence, received live, read back.
 
-One publish is both the live message and the journal entry. `Nats-Expected-Last-Subject-Sequence` makes the
-server refuse it once anybody else has written, so a job has one history. Used by worker/publisher and client/job.
+One publish is both the live message and the journal entry. `Nats-Expected-Last-Subject-Sequence` makes the server
+refuse it once another process has written, so a job has one history.
 """
 
 import asyncio
@@ -21,9 +21,9 @@ from mesh.protocol.messages import Event, LaterEvent, Note, Started
 from mesh.protocol.subjects import check_token
 
 PAGE = PageSize(messages=500, timeout_s=5.0)  # a worker that takes a job over waits for it under its lease
-MOST_ASKED = 300  # jobs whose newest events are asked for at once: three subjects each, and JetStream answers 1024
-MOST_TENANTS = 20  # that are named where an id is one of several
-SEQUENCE = "Nats-Sequence"  # the header in which a live event, a direct get and a replay say where the event stands
+MOST_ASKED = 300  # jobs in one read of newest events: three subjects each, and JetStream answers with 1024
+MOST_TENANTS = 20  # named where several tenants have jobs of one id
+SEQUENCE = "Nats-Sequence"  # the header with the event's sequence, in live events, direct gets and replays
 _CONTENT_TYPE_MSGPACK = headers.line("Content-Type", headers.MSGPACK)
 
 OnEvent = Callable[[Event], None]
@@ -33,15 +33,15 @@ OnEntry = Callable[["Entry", int], None]
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One event as it stands in the journal."""
+    """One event in the journal."""
 
     sequence: int  # in the events stream; the fence of the next publish
-    event: Event | None  # None: one of a later minor, or nothing that a worker wrote
+    event: Event | None  # None: an event of a later minor, or no event of a worker
     body: bytes
 
     @property
     def later(self) -> LaterEvent | None:
-        """What is known of an event of a later minor; None: it is one of ours, or none at all."""
+        """The envelope of an event of a later minor; None: `event` is set, or the body is no event."""
         return codec.decode_later(self.body) if self.event is None else None
 
 
@@ -56,7 +56,7 @@ class Dated:
 
 @dataclass(slots=True)
 class Newest:
-    """The newest that was written about one job; None: nothing, or it is kept no longer."""
+    """The newest event and note of one job; None: there is none, or it is kept no longer."""
 
     event: Event | LaterEvent | None = None  # of its journal, or of its attempts if it streams nothing
     note: Note | None = None
@@ -69,7 +69,7 @@ def events_of(entries: Iterable[Entry]) -> list[Event]:
 
 
 def notes_in(entries: Iterable[Entry]) -> list[Note]:
-    """What these entries of a job's notes subject say."""
+    """The notes in these entries of a job's notes subject, in order."""
     notes = [codec.decode_note(entry.body) for entry in entries]
     return [note for note in notes if note is not None]
 
@@ -92,11 +92,11 @@ class Journal:
         return self._names.events(key)
 
     def attempts_subject(self, key: JobKey) -> str:
-        """Where the events of a job are kept that streams nothing: its attempts, and how far they got."""
+        """The subject of the attempts at a job that streams nothing, and of their progress."""
         return self._names.attempts(key)
 
     def notes_subject(self, key: JobKey) -> str:
-        """Where it is noted how attempts ended that left no Result."""
+        """The subject of the notes on attempts without a Result."""
         return self._names.notes(key)
 
     def publish(self, subject: str, body: bytes, last: int, on_reply: OnReply, timeout_s: float) -> None:
@@ -129,9 +129,9 @@ class Journal:
         read_puback(payload, subject)
 
     def subscribe(self, key: JobKey, on_event: OnEvent, on_entry: OnEntry | None = None) -> Subscription:
-        """Hear a job's events as the journal takes them; `on_entry` first, for those who pass them on as they are.
+        """Receive a job's events as the journal stores them.
 
-        `on_event` does not get what does not decode as one: an event of a later minor, or nothing of ours.
+        `on_entry` is called first, with every message. `on_event` gets only the events that this version knows.
         """
 
         def heard(subject: bytes, reply: bytes, payload: bytes, header: bytes) -> None:
@@ -183,7 +183,7 @@ class Journal:
         return found[:limit]
 
     async def newest(self, jobs: Sequence[JobKey]) -> dict[JobKey, Newest]:
-        """What was written last about each of these jobs. Names must be subject tokens.
+        """The newest event and note of each of these jobs. Names must be subject tokens.
 
         Raises:
             BrokerError: NATS did not answer.
@@ -207,9 +207,9 @@ class Journal:
         return page[0] if page else None
 
     async def begun(self, key: JobKey) -> Started | None:
-        """The event with which a job began, streamed or not, as far as this program knows its events.
+        """The first event that this version knows of a job, streamed or not, if it is a `started` event.
 
-        None: it began nowhere, or the head of its journal is kept no longer.
+        None: the job has not begun, or the head of its journal is kept no longer.
 
         Raises:
             BrokerError: NATS did not answer.
@@ -283,7 +283,7 @@ def _entry(message: StoredMessage) -> Entry:
 
 
 def read_entry(header: bytes, body: bytes) -> Entry | None:
-    """An event that the control service read for somebody who may not; None: it names no sequence."""
+    """An event in an answer of the control service; None: it names no sequence."""
     sequence = headers.parse(header).get(SEQUENCE, "")
     return Entry(int(sequence), _event(body), body) if sequence.isdigit() else None
 

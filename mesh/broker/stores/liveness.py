@@ -1,7 +1,7 @@
-"""Which worker is alive, decided by the server: one record each, written only by who read the one before.
+"""One liveness record for each worker. The server accepts a write only from a process that read the record before.
 
-A worker that lost its connection and one that takes it for dead write to the same subject under the same fence, so
-one of the two learns from the server that it was too late. Kept in the events stream, where it survives a restart.
+A disconnected worker and a peer that declares it dead write to one subject under one fence. So the server tells one of
+them that it was too late. The records are in the events stream, where they survive a restart.
 """
 
 from dataclasses import dataclass
@@ -18,10 +18,10 @@ PING_S = 1.0  # a worker that works answers within milliseconds
 
 @dataclass(frozen=True, slots=True)
 class LivenessEntry:
-    """A worker's last sign, and the fence of the next."""
+    """A worker's last record, and the fence of the next."""
 
     sequence: int
-    record: LivenessRecord | None  # None: nobody of ours wrote it
+    record: LivenessRecord | None  # None: the message is no liveness record
 
 
 class LivenessStore:
@@ -32,19 +32,19 @@ class LivenessStore:
         self._names = link.names
 
     async def write(self, record: LivenessRecord, last: int | None) -> int:
-        """Write a worker's sign if its last one is at `last`, or whatever there is if None; the new fence.
+        """Write a worker's record if its last one is at `last`; None: in any case. Returns the new fence.
 
         Raises:
-            SequenceError: somebody wrote since.
+            SequenceError: another process wrote since.
             BrokerError: unknown whether it was written; `last` tells.
         """
         subject = self._names.liveness(record.worker)
         header = b"" if last is None else headers.expecting(last)
         _, payload = await self._connection.request(subject, codec.encode(record), header)
-        return read_puback(payload, f"sign of {record.worker}").seq
+        return read_puback(payload, f"liveness record of {record.worker}").seq
 
     async def ask(self, worker: str) -> Pong | None:
-        """What a worker answers to a ping; None: its connection is closed.
+        """A worker's answer to a ping; None: its connection is closed.
 
         Raises:
             BrokerTimeoutError: it is connected and does not answer: it is suspended, or very busy.
@@ -57,7 +57,7 @@ class LivenessStore:
         return codec.decode_pong(payload)
 
     async def last(self, worker: str) -> LivenessEntry | None:
-        """A worker's last sign, from the stream's leader; None if it has none, or none any more.
+        """A worker's last record, from the stream's leader; None: it has none, or it is kept no longer.
 
         Raises:
             BrokerError: NATS did not answer.

@@ -1,8 +1,8 @@
 """Continuous pulling from the request queue, and the acknowledgements that end a delivery.
 
-nats-py has no pull that says what a pull may say (priority groups, `no_wait`), classifies a tenant's headers as
-status frames, and knows no continuous consume; so the pull protocol is spoken here. One inbox for all pulls
-of a worker; status frames are told from jobs by their subject, never by a header a client could set.
+This module implements the pull protocol itself. nats-py lacks priority groups, `no_wait` and a continuous consume, and
+takes a tenant's headers for status frames. All pulls of a worker share one inbox. The subject tells status frames from
+jobs, never a header that a client could set.
 Source: ADR-13 (pull), ADR-15 (acks), ADR-42 (priority groups).
 """
 
@@ -88,14 +88,14 @@ class Pulls:
             self._on_end(consumer, "broken")
 
     def expire(self) -> None:
-        """Give up pulls the server forgot: a leader that dies says nothing."""
+        """End pulls that the server forgot, as a leader that dies ends none."""
         now = self._loop.time()
         for consumer in [name for name, pull in self._open.items() if pull.dead_at <= now]:
             del self._open[consumer]
             self._on_end(consumer, "broken")
 
     def close(self) -> None:
-        """Hear nothing more. Jobs that were on their way come again after `ack_wait`."""
+        """Receive no more. Jobs in transit are redelivered after `ack_wait`."""
         self._subscription.close()
         self._open.clear()
 
@@ -132,10 +132,10 @@ class Pulls:
 
 
 class Leases:
-    """What a worker may say about a delivery it holds. Source: ADR-15.
+    """The acknowledgements of a delivery. Source: ADR-15.
 
-    JetStream honours all of these from anybody at any time, also when the job has long gone to another worker:
-    the caller must hold the lease (see worker/lease).
+    JetStream honours them from any client at any time, even after the job went to another worker. So the caller must
+    hold the lease (see worker/lease).
     """
 
     def __init__(self, connection: Connection) -> None:

@@ -1,7 +1,4 @@
-"""Removing what a subject holds, up to one message: how what an earlier run of a job left is cleared away.
-
-Used by broker/stores/results and broker/stores/journal, for control/deadletters/service.
-"""
+"""Removes the messages of one subject up to a sequence, such as those of a job's earlier run."""
 
 import msgspec
 
@@ -12,8 +9,8 @@ from mesh.broker.transport.mapping import read_api
 async def purge_subject(connection: Connection, stream: str, subject: str, last: int) -> int:
     """Remove the messages of `subject` up to stream sequence `last`, that one included; how many there were.
 
-    What was written after `last` stays, so a caller that looked a moment ago takes nothing from anybody who wrote
-    since. No marker is left: with nothing after `last`, the subject's last sequence is 0 again.
+    Later messages stay, so a caller that read the subject before removes nothing that was written since. No marker is
+    left: without later messages, the subject's last sequence is 0 again.
 
     Raises:
         ValueError: `subject` is not one subject.

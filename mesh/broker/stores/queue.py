@@ -1,7 +1,4 @@
-"""The request queue seen from the asking side: submit a job, look for it, take it out.
-
-Used by client (submit), and by control (find and remove a queued job).
-"""
+"""The request queue: submit a job, find it, remove it."""
 
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -38,7 +35,7 @@ class RequestQueue:
         traceparent: str,
         timeout_s: float,
     ) -> PubAck:
-        """Store a request; it is a job from here on. `message_id` collapses repeated submits.
+        """Store a request, which is a job from then on. `message_id` collapses repeated submits.
 
         Raises:
             QuotaExceededError: the queue is full.

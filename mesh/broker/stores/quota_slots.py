@@ -1,7 +1,7 @@
-"""Places for the running jobs of one tenant, over all workers: as many keys as it may have jobs at once.
+"""Places for the running jobs of one tenant, over all workers: one key for each job that it may run at once.
 
-Whoever writes a free key first has the place; the server refuses the second. A place is renewed while its job runs,
-and lapses with the beats of a worker that died, so that none is lost with it. Used by worker/quota_gate.
+The first worker that writes a free key has the place; the server refuses the second. A place is renewed while its job
+runs. The place of a dead worker expires, so that none is lost.
 Source: ADR-8 (key-value), `Nats-Expected-Last-Subject-Sequence`.
 """
 
@@ -17,7 +17,7 @@ from mesh.protocol import headers
 
 log = logging.getLogger("mesh.broker")
 
-TRIES = 4  # free places that others may take meanwhile, before it is given up for now
+TRIES = 4  # free places to try, since others may take them meanwhile
 
 
 @dataclass(slots=True, eq=False)
@@ -26,7 +26,7 @@ class Slot:
 
     key: str
     sequence: int  # of our last write
-    is_lost: bool = False  # it lapsed, and somebody else has it
+    is_lost: bool = False  # it expired, and another worker has it
 
 
 class Slots:
@@ -39,7 +39,7 @@ class Slots:
         self._worker = worker.encode()
 
     async def take(self, tenant: str, most: int) -> Slot | None:
-        """A place among `most`; None: all are taken.
+        """Take one of the tenant's `most` places; None: all are taken.
 
         Raises:
             BrokerError: NATS did not answer.
@@ -61,7 +61,7 @@ class Slots:
         return None
 
     async def renew(self, slot: Slot) -> None:
-        """Keep a place for another while.
+        """Renew a place.
 
         Raises:
             BrokerError: NATS did not answer; try again soon.
@@ -76,7 +76,7 @@ class Slots:
                 slot.is_lost = True
 
     def release(self, slot: Slot) -> None:
-        """Give a place back, unless somebody else has it. Without a connection it lapses."""
+        """Release a place, unless another worker has it. Without a connection it expires."""
         if slot.is_lost:
             return
         try:
@@ -92,4 +92,4 @@ class Slots:
 
 
 def _ignored(error: MeshError | None, header: bytes, payload: bytes) -> None:
-    """Whatever came of it: a place that was not given back lapses."""
+    """Ignore the answer: a place that was not released expires."""

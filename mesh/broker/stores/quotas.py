@@ -1,8 +1,8 @@
-"""The limits of tenants as they are stored, and the counters of what tenants used.
+"""The stored limits of tenants, and the counters of their usage.
 
-Limits are keys of one small bucket, read once and whenever somebody says that they changed; a mesh without any costs
-a job one look into an empty table. Counters are JetStream's own (ADR-49): one publish adds and answers the sum, and
-a message id makes that once only. Used by gateway/nats/service, worker/quota_gate and control/tenants/limits.
+Limits are keys of one small bucket. They are read once, and again after each notice of a change. Without limits, a job
+costs one look into an empty table. Counters are JetStream's own (ADR-49): one publish adds and returns the sum, and a
+message id makes it count once.
 """
 
 import asyncio
@@ -43,7 +43,7 @@ class Quotas:
         self._subscription = link.connection.subscribe(link.names.system("quota"), self._heard)
 
     def close(self) -> None:
-        """Hear of no more changes. Idempotent."""
+        """Receive no more notices of changes. Idempotent."""
         self._subscription.close()
         self._unlisten()
         if self._loading is not None:
@@ -140,7 +140,7 @@ class Quotas:
 
     def _load_soon(self) -> None:
         if self._loading is not None and not self._loading.done():
-            self._loading.cancel()  # what it read may be older than what was changed
+            self._loading.cancel()  # it may have read the limits before the change
         self._loading = asyncio.get_running_loop().create_task(self.load(), name="mesh-quota-load")
 
 

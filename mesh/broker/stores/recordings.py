@@ -1,7 +1,7 @@
-"""The recorded requests of a mesh whose operator chose to record them, as `mesh replay` reads them.
+"""Reads the recorded requests of a mesh whose operator chose to record them.
 
-Each is the notice of a stored request, republished by its stream with its body and kept by another. Nothing waits for
-that, so a request may be missing where a server died just then; the stream's own sequences tell how many are.
+The request stream republishes each request with its body, and the record stream keeps it. No submit waits for that,
+so a request may be missing after a server's crash. The request stream's sequences show how many are.
 """
 
 from collections.abc import AsyncIterator
@@ -37,7 +37,7 @@ class Recording:
         self._stream = link.names.record_stream
 
     async def pages(self, span: TimeRange) -> AsyncIterator[list[StoredRequest]]:
-        """What was recorded by now, oldest first, in lists of one or more. `sequence` is the request's own.
+        """The requests recorded so far, oldest first, in lists of one or more. `sequence` is the request's own.
 
         Raises:
             InvalidRequestError: a name in `span` is no subject token.

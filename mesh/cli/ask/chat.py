@@ -11,11 +11,11 @@ from mesh.cli.options import with_nats, with_question, with_sampling
 @with_sampling
 @with_nats
 def command(question: Question, sampling: Sampling, nats: Nats) -> None:
-    """Talk with a model; it sees the whole conversation each time.
+    """Talk with a model; each turn sends the whole conversation.
 
-    Answers stream. Ctrl-C stops an answer and keeps the chat, Ctrl-D leaves. Lines beginning with / are
-    commands: /clear forgets the conversation, /exit leaves, /help lists them. With stdin from a pipe every line
-    is a turn, and only the answers go to stdout.
+    Answers stream. Ctrl-C stops an answer and keeps the chat; Ctrl-D leaves. Lines that begin with / are
+    commands: /clear forgets the conversation, /exit leaves, /help lists them. With stdin from a pipe, every line
+    is one turn, and only the answers go to stdout.
 
     \b
     Examples:

@@ -11,7 +11,7 @@ from mesh.cli.options import option, with_json, with_nats, with_question, with_r
 @with_question
 @with_raw_prompt
 @with_sampling
-@option("--no-stream", is_flag=True, help="Print the answer once it is whole.")
+@option("--no-stream", is_flag=True, help="Print the answer when it is complete.")
 @with_json
 @with_nats
 def command(
@@ -25,12 +25,13 @@ def command(
 ) -> None:
     """Ask a model, and watch the answer stream.
 
-    PROMPT is sent as a chat message; - or nothing reads it from stdin. A model without a chat template takes
-    --raw-prompt. The answer goes to stdout, one line of figures to stderr. If the worker dies, another goes on
-    where it stopped. Ctrl-C cancels the job.
+    PROMPT is sent as a chat message; - or no PROMPT reads it from stdin. A model without a chat template needs
+    --raw-prompt. The answer goes to stdout, one line of figures to stderr. Ctrl-C cancels the job.
 
-    Should another worker have to begin again, with other words, a note on stderr says that what was printed no
-    longer stands; --no-stream and --json print only what counts in the end.
+    If the worker dies, another continues after the last token. If it must restart with different text, a note on
+    stderr says that the text above no longer counts.
+
+    --no-stream and --json print only the final answer.
 
     \b
     Examples:

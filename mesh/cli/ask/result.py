@@ -14,18 +14,18 @@ from mesh.cli.options import option, with_json, with_nats, with_tenant
     flag_value=0.0,
     type=click.FloatRange(min=0),
     metavar="[S]",
-    help="Wait until it ends, S seconds at most. Write it after ID.",
+    help="Wait until the job ends, for S seconds at most. Put it after ID.",
 )
-@option("--follow", is_flag=True, help="Print what was made so far, then stream the rest.")
+@option("--follow", is_flag=True, help="Print the output so far, then stream the rest.")
 @with_json
 @with_tenant
 @with_nats
 def command(job: str, wait: float | None, follow: bool, as_json: bool, tenant: str, nats: Nats) -> None:
-    """Read, await or follow a job by its id, whoever submitted it.
+    """Read, await or follow a job by its id, from any client.
 
-    Prints the answer; with --json the whole Result, as NATS keeps it. Exits with 1 if the job failed, was
-    cancelled or expired, has not ended yet, or is not known (a Result is kept for an hour after its job ended,
-    unless the request said otherwise).
+    Prints the answer; --json prints the whole Result, as NATS stores it. A Result is kept for an hour after its
+    job ended, unless the request says otherwise. Exits with 1 if the job failed, was cancelled or expired, has not
+    ended yet, or is not known.
 
     \b
     Examples:
@@ -38,5 +38,5 @@ def command(job: str, wait: float | None, follow: bool, as_json: bool, tenant: s
     from mesh.cli.terminal import loop
 
     if follow and as_json:
-        raise click.UsageError("--follow streams text; --json prints the Result once it is there, with --wait")
+        raise click.UsageError("--follow streams text; for JSON use --json, with --wait until the job ends")
     loop.run(result_action.read(nats, tenant, job, wait, follow, as_json))

@@ -8,7 +8,9 @@ from mesh.cli.options import option, with_nats, with_question, with_raw_prompt, 
 
 @click.command("submit")
 @click.argument("prompt", required=False)
-@option("--id", "job", metavar="ID", show_default="made up", help="The job's id; a second job with it is the same job.")
+@option(
+    "--id", "job", metavar="ID", show_default="random", help="The job's id; submitting it again returns the same job."
+)
 @with_question
 @with_raw_prompt
 @with_sampling
@@ -16,10 +18,10 @@ from mesh.cli.options import option, with_nats, with_question, with_raw_prompt, 
 def command(
     prompt: str | None, job: str | None, question: Question, raw_prompt: bool, sampling: Sampling, nats: Nats
 ) -> None:
-    """Queue a job and leave; its id goes to stdout.
+    """Queue a job and print its id on stdout.
 
-    The job is stored before this returns, and runs whether or not anybody waits for it. PROMPT as in
-    `mesh generate`; - or nothing reads it from stdin. With --id, submitting again is safe: it runs once.
+    The job is stored before this returns, and runs even if no client waits for it. PROMPT is as in
+    `mesh generate`; - or no PROMPT reads it from stdin. With --id, submitting again is safe: the job runs once.
 
     \b
     Examples:

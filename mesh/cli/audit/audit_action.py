@@ -19,7 +19,7 @@ _EVENT, _JOB = 10, 24  # columns
 
 @dataclass(frozen=True, slots=True)
 class AuditQuery:
-    """What the options ask for; None: any."""
+    """The filters of the options. None matches all."""
 
     tenant: str | None
     job: str | None
@@ -86,7 +86,7 @@ def line_of(when: str, event: str, job: str, what: str, width: int) -> str:
 
 
 def words_of(entry: AuditEntry) -> Iterator[str]:
-    """What is said of an entry beside its event and job, the most telling first. Pure."""
+    """Yields the details of an entry beside its event and job, the most important first. Pure."""
     match entry.event:
         case "taken_over":
             yield f"from {entry.taken_from}" + (f" ({entry.cause})" if entry.cause else "")

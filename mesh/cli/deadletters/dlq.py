@@ -10,7 +10,7 @@ from mesh.cli.options import option, with_all, with_filters, with_json, with_nat
 
 
 class _InOrder(click.Group):
-    """Lists its commands as they stand here."""
+    """Lists its commands in the order of this module."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.commands)
@@ -18,12 +18,12 @@ class _InOrder(click.Group):
 
 @click.group("dlq", cls=_InOrder)
 def command() -> None:
-    """Look at the jobs that were given up, run them again, or remove them.
+    """List, show, redrive or drop dead letters.
 
-    A job that failed on every attempt it was allowed ends `failed`, and its request is kept as a dead letter
-    for 7 days, with the reason. Once the cause is gone, `redrive` has it run again under its own id.
+    A job that failed on every allowed attempt ends `failed`. Its request is kept for 7 days as a dead letter, with
+    the reason. When the cause is fixed, `redrive` runs it again under its own id.
 
-    `redrive` and `drop` show what they would do, and change nothing without --apply.
+    Without --apply, `redrive` and `drop` only show their plan.
 
     \b
     Examples:
@@ -35,7 +35,7 @@ def command() -> None:
     """
 
 
-@command.command("ls", short_help="List them.")
+@command.command("ls", short_help="List dead letters.")
 @with_filters
 @option("--limit", type=click.IntRange(min=1), default=50, metavar="N", help="Show the newest N.")
 @with_json
@@ -43,8 +43,8 @@ def command() -> None:
 def ls(filters: Filters, limit: int, as_json: bool, nats: Nats) -> None:
     """List the dead letters, the newest first.
 
-    Model and tier are those of the queue the job waited in; attempts is how often it was tried; buried is how
-    long ago it was given up. `mesh dlq show` has the whole reason.
+    Model and tier name the job's queue; attempts counts its attempts; buried is the age of the dead letter.
+    `mesh dlq show` prints the whole reason.
 
     \b
     Examples:
@@ -58,16 +58,15 @@ def ls(filters: Filters, limit: int, as_json: bool, nats: Nats) -> None:
     loop.run(dead.show_list(nats, filters, limit, as_json))
 
 
-@command.command("show", short_help="All that is known of one.")
+@command.command("show", short_help="Show one dead letter.")
 @click.argument("job", metavar="JOB")
-@option("--tenant", metavar="NAME", show_default="whichever has it", help="Whose job it is.")
+@option("--tenant", metavar="NAME", show_default="any", help="The job's tenant.")
 @with_json
 @with_nats
 def show(job: str, tenant: str | None, as_json: bool, nats: Nats) -> None:
-    """Show one dead letter: the request, the reason, what the journal still tells, and what to do next.
+    """Show one dead letter: its request, its reason, the job's remaining events, and the next command.
 
-    Events are kept 15 minutes unless `mesh init` was told otherwise; then only the letter is left. Exits with 1
-    if the job has none.
+    Events are kept for 15 minutes; after that only the letter remains. Exits with 1 if the job has no dead letter.
 
     \b
     Examples:
@@ -80,7 +79,7 @@ def show(job: str, tenant: str | None, as_json: bool, nats: Nats) -> None:
     loop.run(dead.show_one(nats, job, tenant, as_json))
 
 
-@command.command("redrive", short_help="Have the jobs run again.")
+@command.command("redrive", short_help="Run jobs again.")
 @click.argument("jobs", metavar="[JOB]...", nargs=-1)
 @with_filters
 @with_all
@@ -89,7 +88,7 @@ def show(job: str, tenant: str | None, as_json: bool, nats: Nats) -> None:
     type=click.FloatRange(min=0, min_open=True),
     metavar="S",
     show_default="the request's own",
-    help="A new deadline: seconds from now after which a job expires.",
+    help="A new deadline, in seconds from now.",
 )
 @option("--apply", is_flag=True, help="Do it.")
 @with_json
@@ -103,17 +102,17 @@ def redrive(
     as_json: bool,
     nats: Nats,
 ) -> None:
-    """Have jobs that were given up run again, under their own ids.
+    """Run dead letters' jobs again, under their own ids.
 
-    Name the jobs, or choose them with filters or --all. Without --apply it shows what would happen to each:
+    Name the jobs, or choose them with filters or --all. Without --apply, it shows the plan for each job:
 
     \b
-        redrive  its old Result and events go, the request is queued again, the letter goes
-        settle   it ran again or finished since; only the letter goes
-        skip     it stays, for the reason shown
+        redrive  remove the old Result and events, queue the request again, remove the letter
+        settle   the job ran again or finished since; only remove the letter
+        skip     keep the letter, for the reason shown
 
-    A job whose deadline has passed would expire at once: it is skipped unless --deadline gives it a new one.
-    Cut off, run it again: nothing is lost, and no job runs twice. Exits with 1 if --apply skipped any.
+    A job whose deadline has passed is skipped, unless --deadline sets a new one. If the command is interrupted,
+    run it again: no job is lost, and none runs twice. Exits with 1 if --apply skipped a job.
 
     \b
     Examples:
@@ -129,7 +128,7 @@ def redrive(
         click.get_current_context().exit(1)
 
 
-@command.command("drop", short_help="Remove them.")
+@command.command("drop", short_help="Remove dead letters.")
 @click.argument("jobs", metavar="[JOB]...", nargs=-1)
 @with_filters
 @with_all
@@ -139,8 +138,8 @@ def redrive(
 def drop(jobs: tuple[str, ...], filters: Filters, is_all: bool, apply: bool, as_json: bool, nats: Nats) -> None:
     """Remove dead letters. The Results of the jobs stay as they are.
 
-    Name the jobs, or choose them with filters or --all. Without --apply it shows which letters would go. There
-    is no way back: the request is kept nowhere else.
+    Name the jobs, or choose them with filters or --all. Without --apply, it lists the letters that it would
+    remove. This cannot be undone: the letter is the only copy of the request.
 
     \b
     Examples:
@@ -156,10 +155,10 @@ def drop(jobs: tuple[str, ...], filters: Filters, is_all: bool, apply: bool, as_
 
 
 def _check_target(jobs: tuple[str, ...], is_all: bool) -> None:
-    """Refuse to guess what is meant. A filter from the environment only narrows: it was set for other commands."""
+    """Requires an explicit choice of letters. Filters from the environment do not count: other commands use them."""
     context = click.get_current_context()
     sources = [context.get_parameter_source(each.name) for each in fields(Filters)]
     if jobs and is_all:
         raise click.UsageError("give the jobs or --all, not both", context)
     if not jobs and not is_all and ParameterSource.COMMANDLINE not in sources:
-        raise click.UsageError("say which: the ids of jobs, filters such as --model, or --all", context)
+        raise click.UsageError("name the jobs, or choose them with filters such as --model, or --all", context)

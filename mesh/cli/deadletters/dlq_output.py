@@ -1,4 +1,4 @@
-"""What `mesh dlq` prints: tables, one letter in full, and what was done. Read by people, or as JSON by programs."""
+"""Prints the output of `mesh dlq`: tables, one letter in full, and reports, as text or JSON."""
 
 import base64
 import json
@@ -21,7 +21,7 @@ from mesh.control.deadletters.service import DeadLetterDetail
 from mesh.protocol import codec
 
 MOST_ROWS = 20  # in a terminal, of what was or would be done; the counts below say the rest
-# What the attempts column says already.
+# A part of the reason that the attempts column repeats.
 _ATTEMPTS = re.compile(r"^given up after \d+ attempts: ")
 
 _JOB = TableColumn("job", least=33)  # an id that the client made up is shown whole
@@ -72,11 +72,11 @@ def show_list(letters: Sequence[DeadLetter], total: int, is_json: bool) -> None:
     if is_json:
         render.say_json(json.dumps({"total": total, "letters": [_summary(each) for each in letters]}))
     elif not letters:
-        render.note("no dead letters: no job was given up, as far as these are kept and were asked for")
+        render.note("no dead letters match")
     else:
         show_table(_LETTERS, [_row(each) for each in letters])
         more = f"; the newest {len(letters)} are shown, --limit shows more" if total > len(letters) else ""
-        render.note(f"{figures.many(total, 'dead letter')}{more}. `mesh dlq show JOB` tells all about one.")
+        render.note(f"{figures.many(total, 'dead letter')}{more}. `mesh dlq show JOB` shows one in full.")
 
 
 def show_one(letter: DeadLetter, count: int, story: DeadLetterDetail, is_json: bool) -> None:
@@ -87,13 +87,13 @@ def show_one(letter: DeadLetter, count: int, story: DeadLetterDetail, is_json: b
     for line in [*_head(letter, story), "", "request:", *_request(letter), "", *_attempts(story), ""]:
         render.say(render.harmless(line))
     if count > 1:
-        render.say(f"This is the newest of {count} dead letters of this job; all are treated together.")
+        render.say(f"This is the newest of {count} dead letters of this job; redrive and drop include all of them.")
     for line in _next_steps(letter, story):
         render.say(line)
 
 
 def report(done: Sequence[Treated], is_applied: bool, is_json: bool) -> None:
-    """What was done with the letters, or would be."""
+    """Prints the actions taken for the letters, or planned."""
     counts = Counter(each.verb for each in done)
     if is_json:
         shown = [asdict(each) for each in done]
@@ -180,11 +180,11 @@ def _request(letter: DeadLetter) -> list[str]:
 
 def _attempts(story: DeadLetterDetail) -> list[str]:
     if not story.attempts:
-        return ["journal:", "  kept no longer"]
+        return ["journal:", "  its events are gone"]
     lines = ["journal:"]
     for each in story.attempts:
         after = f" after token {each.index}" if each.index else ""
-        came = f"{each.tokens} tokens, {each.outcome or 'no word of how it ended'}"
+        came = f"{each.tokens} tokens, {each.outcome or 'outcome unknown'}"
         lines.append(f"  attempt {each.number}{after} on {each.worker}, {_instant(each.unix_ms)}: {came}")
     return lines
 
@@ -215,4 +215,4 @@ def _ago(letter: DeadLetter) -> str:
 
 
 def _instant(unix_ms: int) -> str:
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(unix_ms / 1000)) if unix_ms else "at a time unknown"
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(unix_ms / 1000)) if unix_ms else "at an unknown time"

@@ -10,26 +10,26 @@ from mesh.cli.options import option, with_json, with_nats
 @option(
     "--monitor",
     metavar="URL",
-    help="nats-server's monitoring port, such as http://10.0.0.5:8222: shows how it syncs, and its disk.",
+    help="nats-server's monitoring port, such as http://10.0.0.5:8222; adds checks of its sync settings and disk.",
 )
-@option("--quick", is_flag=True, help="Do not import vLLM, which takes some seconds.")
+@option("--quick", is_flag=True, help="Skip the import of vLLM, which takes some seconds.")
 @with_json
 @with_nats
 def command(monitor: str | None, quick: bool, as_json: bool, nats: Nats) -> None:
-    """Look for whatever is wrong with NATS, with the mesh on it, and with this machine.
+    """Diagnose NATS, the mesh on it, and this machine.
 
-    Each finding comes with what to do about it, the worst first. It changes nothing.
+    Each finding names its remedy; the worst comes first. The command changes nothing.
 
     \b
-        NATS   there, and safe? JetStream, limits, message size, clocks, TLS
-        mesh   as it was declared? streams, consumers, copies, leaders
+        NATS   connection, JetStream, limits, message size, clocks, TLS
+        mesh   streams, consumers, copies and leaders, against their declaration
         work   queues with no worker, silent workers, versions, dead letters
         here   vLLM, torch and GPU, ports, open files
 
-    Some things a client cannot see: how NATS syncs to disk needs --monitor. `mesh status` shows what the mesh does;
-    this shows how it is set up.
+    A client cannot see how NATS syncs to disk; --monitor adds that check. `mesh status` shows the mesh's activity;
+    this command checks its configuration.
 
-    Exit codes: 0 if there is no error (there may be warnings), 1 if there is one, also if NATS cannot be reached.
+    Exit codes: 0 without errors (warnings are allowed), 1 with an error, also if NATS cannot be reached.
 
     \b
     Examples:

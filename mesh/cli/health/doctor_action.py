@@ -19,7 +19,7 @@ MOST_WIDTH = 110  # longer lines are hard to read
 
 
 class DoctorReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What `--json` prints."""
+    """The JSON of `mesh doctor`."""
 
     is_healthy: bool  # no error
     advice: list[Advice]

@@ -7,24 +7,24 @@ from mesh.cli.options import option, with_json, with_nats
 
 
 @click.command("status")
-@option("--no-rates", is_flag=True, help="Look once and do not measure: answers at once.")
+@option("--no-rates", is_flag=True, help="Skip the measurement of rates, and answer at once.")
 @option("--check", is_flag=True, help="Exit with 1 if anything is broken; for monitoring.")
 @with_json
 @with_nats
 def command(no_rates: bool, check: bool, as_json: bool, nats: Nats) -> None:
-    """Show a whole mesh: what waits, what runs, who works, what NATS holds, and what is wrong.
+    """Show the mesh: its queues, workers, tenants and streams, and its problems.
 
-    Looks twice, a second apart (two, while jobs run: workers say every two seconds what they did), so that it can
-    tell how fast jobs come and go. Changes nothing.
+    Takes two readings to measure rates: one second apart, or two while jobs run, because workers report every two
+    seconds. It changes nothing.
 
     \b
-    waiting   jobs that no worker has had yet
-    given     jobs that a worker has: they run, or are on the way to another worker
-    oldest    age of the job that has waited longest
-    pulls     of workers that wait for a job; 0: no slot is free, or no worker is there
+        waiting   jobs that were never delivered
+        given     jobs that were delivered: they run, or will move to another worker
+        oldest    age of the oldest waiting job
+        pulls     open pull requests of workers; 0: no slot is free, or no worker is there
 
-    What is wrong comes last, each with the command that helps: no worker for what waits, paused queues, full
-    queues and streams, jobs that lost a worker, replicas that are away, old versions, dead letters.
+    Problems come last, each with a command that helps. Examples are queues without a worker, paused or full queues,
+    missing replicas, old versions and dead letters.
 
     \b
     Examples:

@@ -54,7 +54,7 @@ _STORES = (
 
 
 class StatusReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What `--json` prints."""
+    """The JSON of `mesh status`."""
 
     snapshot: Snapshot
     rates: Rates | None  # None: not measured

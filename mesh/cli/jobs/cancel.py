@@ -11,10 +11,10 @@ from mesh.cli.options import with_nats, with_tenant
 @with_tenant
 @with_nats
 def command(job: str, tenant: str, nats: Nats) -> None:
-    """Stop a job, wherever it is: in the queue or on a worker.
+    """Cancel a job in the queue or on a worker.
 
-    Its Result then says `cancelled` and keeps what was made so far. A job that had already ended stays as it
-    is; that is no error. Exits with 1 if the job is not known.
+    Its Result then says `cancelled` and holds the output so far. A job that has already ended keeps its Result;
+    that is no error. Exits with 1 if the job is not known.
 
     \b
     Example:

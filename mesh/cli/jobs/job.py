@@ -8,21 +8,25 @@ from mesh.cli.options import option, with_json, with_nats, with_tenant
 
 @click.command("job")
 @click.argument("job", metavar="ID")
-@option("--prompt", is_flag=True, help="Show what was asked, too.")
-@option("--events", is_flag=True, help="Show every event; else runs of tokens are one line each.")
+@option("--prompt", is_flag=True, help="Show the prompt too.")
+@option("--events", is_flag=True, help="Show every event; by default a run of tokens is one line.")
 @with_json
 @with_tenant
 @with_nats
 def command(job: str, prompt: bool, events: bool, as_json: bool, tenant: str, nats: Nats) -> None:
-    """Show the whole life of one job: what was asked, every attempt and how it ended, its Result; or why it waits.
+    """Show one job's history: its request, its attempts and its Result; or why it waits.
 
-    Times of events are since the request was stored, by the server's clock. While a job waits, this says what for:
-    how many are before it, whether a worker is there and has a free slot, whether its queue is paused, when it
-    expires.
+    Times of events count from the storage of the request, by the server's clock. A waiting job shows its place in
+    the queue, the free slots of its workers, any pause, and its time to the deadline.
 
-    What is left of a job gets less with time: its request leaves the queue with its Result, its events are kept 15
-    minutes, its Result an hour, a dead letter 7 days, unless the mesh or the request say otherwise. Neither prompt
-    nor output are shown unless asked for; `mesh result` prints the output. Exits with 1 if the job is not known.
+    \b
+    Records of a job are kept for a limited time, by default:
+        request       until the Result is stored
+        events        15 minutes
+        Result        an hour, unless the request says otherwise
+        dead letter   7 days
+
+    The prompt is shown only with --prompt; `mesh result` prints the output. Exits with 1 if the job is not known.
 
     \b
     Examples:

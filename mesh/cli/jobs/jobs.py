@@ -5,14 +5,14 @@ import click
 from mesh.cli.option_values import TIERS, Nats
 from mesh.cli.options import option, with_json, with_nats
 
-STATES = ("queued", "running", "retrying", "ending")  # mesh.control.jobs.job_state has them too, and slow imports
+STATES = ("queued", "running", "retrying", "ending")  # a copy: mesh.control.jobs.job_state has slow imports
 
 
 @click.command("jobs")
 @option("--model", metavar="NAME", help="Only jobs for this model.")
 @option("--tier", type=click.Choice(TIERS), help="Only jobs of this tier.")
 @option("--tenant", metavar="NAME", show_default="all tenants", help="Only jobs of this tenant.")
-@option("--state", type=click.Choice(STATES), help="Only jobs that stand so.")
+@option("--state", type=click.Choice(STATES), help="Only jobs in this state.")
 @option("--limit", type=click.IntRange(min=1, max=10_000), default=50, metavar="N", help="Show N at most.")
 @with_json
 @with_nats
@@ -25,17 +25,17 @@ def command(
     as_json: bool,
     nats: Nats,
 ) -> None:
-    """List the jobs that run and that wait: those that run first, the oldest first.
+    """List running jobs, then waiting jobs, each the oldest first.
 
     \b
-    queued    no worker began it
-    running   a worker does it
-    retrying  its last attempt is over, or its worker is gone, and it waits for the next
-    ending    its Result is there, or about to be
+        queued    no worker has started it
+        running   a worker runs it
+        retrying  its last attempt is over, or its worker is gone, and it waits for the next
+        ending    its Result is stored, or about to be
 
-    Left, on wide terminals, is the time until it expires; try is the number of its attempt; out is how many tokens
-    it has made. A long queue costs no more than what is shown of it. Jobs that have ended are not here: `mesh job
-    ID` knows them for as long as their Results are kept.
+    The column left, on wide terminals, is the time until the job expires; try is its attempt; out is its number of
+    tokens. Only the rows shown are read, so a long queue costs no more. For ended jobs use `mesh job ID`, as long
+    as their Results are kept.
 
     \b
     Examples:

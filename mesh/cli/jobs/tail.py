@@ -9,19 +9,18 @@ from mesh.cli.options import option, with_json, with_nats, with_tenant
 
 @click.command("tail")
 @click.argument("job", metavar="[ID]", required=False)
-@option("--all-tenants", is_flag=True, help="Follow the jobs of every tenant; names are tenant/job then.")
+@option("--all-tenants", is_flag=True, help="Follow the jobs of all tenants, named tenant/job.")
 @with_json
 @with_tenant
 @with_nats
 def command(job: str | None, all_tenants: bool, as_json: bool, tenant: str, nats: Nats) -> None:
-    """Follow tokens as they are made: of one job, or of all jobs of a tenant.
+    """Follow the tokens of one job, or of all jobs of a tenant.
 
-    With ID: what the job has made so far, then the rest as it comes, until it ends; a queued job is waited for.
-    Who took it, and takeovers, are told on stderr. Exits with 1 if the job failed, was cancelled or expired, or is
-    not known.
+    With ID, it prints the output so far, then new tokens until the job ends. It waits for a queued job. Its worker
+    and takeovers are printed on stderr. Exits with 1 if the job failed, was cancelled or expired, or is not known.
 
-    Without: every job of --tenant that runs or starts from now on, each line with the name of its job before it and
-    lines never mixed; one that had begun is shown from its beginning when its next token comes. Ends with Ctrl-C.
+    Without ID, it follows every job of --tenant that runs now or starts later, until Ctrl-C. Each line begins with
+    its job's name and holds one job's text. A running job is printed from its beginning when its next token comes.
 
     --json prints one event a line, as it is on the wire, with its tenant.
 
@@ -36,7 +35,7 @@ def command(job: str | None, all_tenants: bool, as_json: bool, tenant: str, nats
 
     context = click.get_current_context()
     if job is not None and all_tenants:
-        raise click.UsageError("a job is of one tenant: give ID with --tenant, or --all-tenants without", context)
+        raise click.UsageError("give --all-tenants without ID; a job has one tenant, given by --tenant", context)
     if all_tenants and context.get_parameter_source("tenant") == ParameterSource.COMMANDLINE:
         raise click.UsageError("give --tenant or --all-tenants, not both", context)
     if job is not None:

@@ -26,7 +26,7 @@ TELL_S = 5.0  # between lines of progress where nobody watches
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """Which requests, as the options say it."""
+    """The requests, as the options give them."""
 
     model: str | None
     num_prompts: int
@@ -46,7 +46,7 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """What to make of it."""
+    """The outputs of a benchmark."""
 
     goodput: tuple[str, ...]
     percentiles: str

@@ -12,7 +12,7 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 
 
 def _speed(context: click.Context, parameter: click.Parameter, value: str) -> float:
-    """click's callback: times the recorded pace; 0 for `max`."""
+    """click callback: a factor of the recorded pace; 0 means `max`."""
     try:
         speed = 0.0 if value == "max" else float(value)
     except ValueError:
@@ -25,24 +25,32 @@ def _speed(context: click.Context, parameter: click.Parameter, value: str) -> fl
 with_asked = group(
     ReplayOptions,
     "asked",
-    option("--since", callback=span, metavar="SPAN", show_default="all", help="From so long ago: 90s, 15m, 1h, 2d."),
-    option("--until", callback=span, metavar="SPAN", show_default="now", help="Until so long ago."),
+    option(
+        "--since",
+        callback=span,
+        metavar="SPAN",
+        show_default="all",
+        help="Only requests of the last 90s, 15m, 1h or 2d.",
+    ),
+    option(
+        "--until", callback=span, metavar="SPAN", show_default="now", help="Only requests older than this, such as 15m."
+    ),
     option("--tenant", metavar="NAME", show_default="all tenants", help="Only requests of this tenant."),
     option("--model", metavar="NAME", show_default="all models", help="Only requests for this model."),
-    option("--limit", type=click.IntRange(min=1), metavar="N", show_default="all", help="The first N of them."),
+    option("--limit", type=click.IntRange(min=1), metavar="N", show_default="all", help="Only the first N of these."),
     option(
         "--speed",
         callback=_speed,
         default="1",
         metavar="X",
-        help="Times the recorded pace: 1, 2, 0.5; max submits as fast as they are taken.",
+        help="Factor of the recorded pace, such as 2 or 0.5; max submits as fast as the mesh accepts.",
     ),
     option(
         "--at-once",
         type=click.IntRange(min=1, max=100_000),
         default=256,
         metavar="N",
-        help="Jobs open at the same time; beyond, the pace is not kept, and the report says by how much.",
+        help="Most open jobs; at this bound the pace slows, and the report shows the delay.",
     ),
 )
 
@@ -51,15 +59,17 @@ with_whither = group(
     ReplayTarget,
     "whither",
     option("--to-nats", metavar="URL", show_default="--nats", help="Submit to the mesh on this NATS."),
-    option("--to-creds", type=_FILE, help="Credentials file for --to-nats; those of --nats are not sent there."),
-    option("--to-namespace", metavar="NAME", show_default="--namespace", help="Submit to the mesh of this name."),
-    option("--to-tenant", metavar="NAME", show_default="their own", help="Submit as this tenant's."),
+    option("--to-creds", type=_FILE, help="Credentials file for --to-nats; those of --nats are never used there."),
+    option(
+        "--to-namespace", metavar="NAME", show_default="--namespace", help="Submit to the mesh with this namespace."
+    ),
+    option("--to-tenant", metavar="NAME", show_default="the recorded one", help="Submit for this tenant."),
     option(
         "--to-model",
         multiple=True,
         metavar="[OLD=]NEW",
-        show_default="their own",
-        help="Submit to this model, or those for OLD to NEW; may be repeated.",
+        show_default="the recorded one",
+        help="Submit to model NEW, or only requests for OLD; may be repeated.",
     ),
 )
 
@@ -71,17 +81,17 @@ with_whither = group(
 @with_json
 @with_nats
 def command(asked: ReplayOptions, whither: ReplayTarget, apply: bool, as_json: bool, nats: Nats) -> None:
-    """Submit recorded requests again: at their own pace or another, to this mesh or another.
+    """Submit recorded requests again, to this mesh or another, at the recorded pace or another.
 
-    Shows what it would submit, and submits nothing without --apply. Then it shows how it goes, waits for the jobs,
-    and reports how they ended and how long they took beside the originals, as far as `mesh audit` knows those.
-    Ctrl-C submits no more, and reports; jobs that were submitted go on. Exits with 1 if a request was refused or a
-    job lost.
+    Without --apply, it only shows its plan. With --apply, it submits the requests, shows progress and waits for the
+    jobs. Its report compares endings and times with the originals, as far as `mesh audit` has them. Ctrl-C stops
+    submitting and reports; submitted jobs continue. Exits with 1 if a request was refused or a job lost.
 
-    REQUESTS ARE RECORDED ONLY WHERE THE OPERATOR CHOSE SO (`mesh init --record-requests --apply`), AND WITH THEIR
-    PROMPTS: --to-nats takes them to where they are submitted. Each replayed job has an id of its own,
-    replay-RUN-ID, so it never meets the original, and is not replayed again; its seed is the original's, and its
-    deadline as far off as the original's was.
+    REQUESTS ARE RECORDED ONLY AFTER `mesh init --record-requests --apply`, AND WITH THEIR PROMPTS. --to-nats sends
+    those prompts to the other NATS.
+
+    Each replayed job has its own id, replay-RUN-ID, so it never collides with the original. It is not replayed
+    again. It keeps the original's seed and time to its deadline.
 
     \b
     Examples:
@@ -94,6 +104,6 @@ def command(asked: ReplayOptions, whither: ReplayTarget, apply: bool, as_json: b
     from mesh.cli.terminal import loop
 
     if asked.since is not None and asked.until is not None and asked.since <= asked.until:
-        raise click.UsageError("--since is the earlier of the two: --since 2h --until 1h", click.get_current_context())
+        raise click.UsageError("--since must be the earlier time: --since 2h --until 1h", click.get_current_context())
     if not loop.run(replay_action.run(asked, whither, nats, apply, as_json)):
         click.get_current_context().exit(1)

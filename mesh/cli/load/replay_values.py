@@ -1,4 +1,4 @@
-"""What `mesh replay` was asked for: which recorded requests, how fast, and where to."""
+"""The option values of `mesh replay`: requests, pace and target."""
 
 from dataclasses import dataclass
 from pathlib import Path

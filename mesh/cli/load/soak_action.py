@@ -16,7 +16,7 @@ from mesh.verify.soak import run as stage
 
 @dataclass(frozen=True, slots=True)
 class SoakOptions:
-    """What the command was told."""
+    """The option values of `mesh soak`."""
 
     requests: int
     seed: int
@@ -28,7 +28,7 @@ class SoakOptions:
 
 
 async def run(order: SoakOptions) -> bool:
-    """The whole soak; whether every promise was kept.
+    """Runs the whole soak. Returns whether every promise was kept.
 
     Raises:
         ConfigError: the folder cannot be used, or a server does not start.
@@ -74,7 +74,7 @@ def _folder(data: Path | None) -> Iterator[Path]:
     except OSError as error:
         raise ConfigError(f"--data {data} cannot be used: {error.strerror}", key="data") from None
     if not is_empty:
-        raise ConfigError(f"--data {data} is not empty; a soak begins with nothing, give a new folder", key="data")
+        raise ConfigError(f"--data {data} is not empty; give a new or empty folder", key="data")
     yield data.resolve()
 
 

@@ -15,19 +15,19 @@ from mesh.cli.setup.completing import targets
     callback=span,
     metavar="SPAN",
     show_default="until `mesh resume`",
-    help="Go on by itself after 90s, 15m, 1h, 2d.",
+    help="Resume automatically after 90s, 15m, 1h or 2d.",
 )
 @with_json
 @with_nats
 def command(target: str, for_s: float | None, as_json: bool, nats: Nats) -> None:
-    """Let no more jobs of a model start, or of one of its tiers.
+    """Stop starting jobs of a model, or of one of its tiers.
 
-    Requests are accepted as before and wait; whatever runs goes on and ends as usual. Workers stay, and take up the
-    queue again the moment it is resumed or its time is over. A job's deadline still counts while it waits: one that
-    passes it ends as expired. What a worker hands back, or held when it died, waits as well.
+    Requests are still accepted, and wait. Running jobs continue. Workers stay up, and pull again when the pause
+    ends. Deadlines still count: a job that passes its deadline while it waits expires. Jobs that a worker hands
+    back, or held when it died, wait too.
 
-    It is JetStream that holds the jobs back, so the pause survives restarts of everything. Pausing again sets the
-    time anew. The table shows what waits in each queue and what runs.
+    JetStream holds the pause, so it survives restarts of workers and NATS. Pausing again replaces the end time. The
+    table shows the waiting and running jobs of each queue.
 
     \b
     Examples:
@@ -39,5 +39,5 @@ def command(target: str, for_s: float | None, as_json: bool, nats: Nats) -> None
     from mesh.cli.terminal import loop
 
     if for_s == 0:
-        raise click.BadParameter("a pause of no time is none", click.get_current_context(), param_hint="'--for'")
+        raise click.BadParameter("--for must be more than 0", click.get_current_context(), param_hint="'--for'")
     loop.run(pause_action.pause(nats, target, for_s, as_json))

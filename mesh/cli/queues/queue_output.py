@@ -31,7 +31,7 @@ def show(outcome: PauseOutcome, as_json: bool) -> None:
 
 
 def pause_words(queue: PausableQueue) -> str:
-    """What is said of a queue's pause. Pure."""
+    """Describes the pause of a queue. Pure."""
     if not queue.pause_s:
         return "open"
     whole = "" if queue.paused_lanes == queue.lanes else f" ({queue.paused_lanes} of {queue.lanes} lanes)"

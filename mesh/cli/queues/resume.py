@@ -12,10 +12,10 @@ from mesh.cli.setup.completing import targets
 @with_json
 @with_nats
 def command(target: str, as_json: bool, nats: Nats) -> None:
-    """Let the jobs of a paused model start again, or of one of its tiers.
+    """Start the jobs of a paused model again, or of one of its tiers.
 
-    Workers take up the queue at once, the highest tier first. A queue that is not paused stays as it is; that is no
-    error. The table shows what waits in each queue and what runs.
+    Workers pull from the queue at once, the highest tier first. A queue that is not paused stays as it is; that is
+    no error. The table shows the waiting and running jobs of each queue.
 
     \b
     Examples:

@@ -13,21 +13,21 @@ from mesh.cli.serve.monitoring_options import MonitoringOptions, with_watching
 def command(nats: Nats, watching: MonitoringOptions) -> None:
     """Answer plain NATS requests for a mesh, without a worker.
 
-    Every worker does so too, unless it was started with --no-frontdoor. Alone it takes the load off the workers, and
-    takes requests on while there is none. Start as many as you like; they share the requests by themselves.
+    Every worker does so too, unless it was started with --no-frontdoor. A front door of its own takes this load off
+    the workers, and accepts requests while no worker runs. Start any number; they share the requests.
 
     \b
-    What it answers, with the stock nats CLI:
+    Requests with the stock nats CLI:
         nats req mesh.rpc.default.demo '{"prompt": "Hello", "max_tokens": 16}' --timeout 60s
         nats req mesh.rpc.default.demo '{"prompt": "Hello", "stream": true}' \\
             --wait-for-empty --reply-timeout 60s --timeout 120s --raw
         nats req mesh.ctl.default.status.job-1 ''
         nats micro ls; nats micro stats mesh
 
-    A request becomes a job like any other: it is queued, survives whatever dies, and its Result is kept. A front
-    door that is killed answers nothing more, but asking again with the same "id" gets the job's answer. A requester
-    that goes away cancels its job, unless the body says "on_disconnect": "finish". What cannot be served is refused
-    at once, with a number and a reason. SIGTERM or Ctrl-C ends it.
+    A request becomes a normal job: it is queued, survives the death of any process, and its Result is kept. If the
+    front door dies, repeat the request with the same "id" to get the job's answer. A requester that disconnects
+    cancels its job, unless the body says "on_disconnect": "finish". A request that cannot be served is refused at
+    once, with a code and a reason. SIGTERM or Ctrl-C ends the command.
 
     \b
     Example:

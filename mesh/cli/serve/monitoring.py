@@ -1,4 +1,4 @@
-"""Everything that watches a command which runs for long, put together: metrics, health, traces, as its options say."""
+"""Sets up metrics, health checks and traces of a long-running command from its options."""
 
 import asyncio
 import contextlib
@@ -25,7 +25,7 @@ log = logging.getLogger("mesh.cli")
 
 
 class Monitoring:
-    """What watches one process. `opened` while it runs."""
+    """Metrics, health and traces of one process, active while `opened`."""
 
     def __init__(self, watching: MonitoringOptions, names: Names, who: str, model: str = "") -> None:
         """`who` tells this process from others; `model`: what its worker serves, if it has one."""
@@ -107,15 +107,15 @@ class Monitoring:
         worker = self.worker
         if worker is None:
             return Condition("starting")
-        vitals = worker.vitals()
+        health = worker.health()
         return Condition(
-            phase="ended" if worker.is_over else vitals.state,
-            is_connected=vitals.is_connected,
-            is_confirmed=vitals.is_confirmed,
-            engine_fault=vitals.engine_fault,
-            owes_s=vitals.owes_s,
-            silent_s=vitals.silent_s,
-            stall_s=vitals.stall_s,
+            phase="ended" if worker.is_over else health.state,
+            is_connected=health.is_connected,
+            is_confirmed=health.is_confirmed,
+            engine_fault=health.engine_fault,
+            owes_s=health.owes_s,
+            silent_s=health.silent_s,
+            stall_s=health.stall_s,
         )
 
     def _worker_reading(self) -> WorkerReading | None:
@@ -147,5 +147,5 @@ def of_process(connection: Connection, ended: asyncio.Event) -> Condition:
 
 
 async def _alive() -> Page:
-    """Whoever answers is alive: it is the loop on which all else runs."""
+    """Always answers: a running event loop means that the process is alive."""
     return Page(200, b'{"alive": true}\n', JSON)

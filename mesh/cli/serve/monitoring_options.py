@@ -1,6 +1,6 @@
-"""The options by which a command that runs for long is watched: its log, its port for probes and scrapers, its traces.
+"""Options of long-running commands for logs, probes, metrics and traces.
 
-Imports nothing but click and names, as mesh/cli/options does.
+Imports only click and names, as mesh/cli/options does.
 """
 
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from mesh.cli.options import group, option
 
 @dataclass(frozen=True, slots=True)
 class MonitoringOptions:
-    """How a process is watched. The defaults watch nothing but its log."""
+    """Log, telemetry and trace settings of a process. The defaults enable only the log."""
 
     log_level: str = "info"
     log_format: str = "text"
@@ -28,26 +28,28 @@ with_watching = group(
         "--log-level",
         type=click.Choice(["debug", "info", "warning", "error"]),
         default="info",
-        help="How much is logged to stderr.",
+        help="Lowest level that is logged to stderr.",
     ),
     option(
         "--log-format",
         type=click.Choice(["text", "kv", "json"]),
         default="text",
-        help="Lines for people, key=value, or JSON.",
+        help="Format of the log: plain text, key=value, or JSON.",
     ),
     option(
         "--telemetry-port",
         type=click.IntRange(0, 65535),
         metavar="N",
         show_default="none",
-        help="Answer /livez, /readyz and /metrics there, to anyone who reaches it; 0: any free one, see the log.",
+        help="Answer /livez, /readyz and /metrics on this port, without authentication; 0: any free one, logged.",
     ),
-    option("--telemetry-host", default="127.0.0.1", metavar="ADDRESS", help="Where that port is opened."),
+    option(
+        "--telemetry-host", default="127.0.0.1", metavar="ADDRESS", help="Address that --telemetry-port listens on."
+    ),
     option(
         "--otlp",
         metavar="URL",
-        show_default="what OTEL_EXPORTER_OTLP_ENDPOINT says, else none",
+        show_default="OTEL_EXPORTER_OTLP_ENDPOINT, else none",
         help="Send traces to this OpenTelemetry collector, such as http://127.0.0.1:4318.",
     ),
 )

@@ -11,12 +11,13 @@ from mesh.cli.serve.monitoring_options import MonitoringOptions, with_watching
 @with_nats
 @with_watching
 def command(nats: Nats, watching: MonitoringOptions) -> None:
-    """Keep a mesh in order without a model: what every worker process does beside its work.
+    """Reconcile a mesh without a model: expire, cancel and hand back jobs.
 
-    It ends jobs that are past their deadline, answers requests for models nobody deployed, answers cancel, status
-    and replay, and hands the jobs of workers that died to others at once. One worker is enough for all of this, and
-    any number share it; run this where workers come and go, so that a job whose deadline passes while none is there
-    still ends in time. It needs no GPU and next to no memory.
+    It ends jobs past their deadline, and refuses requests for models without a queue. It answers cancel, status and
+    replay. It hands the jobs of dead workers to others at once.
+
+    Every worker process does this too, and any number of processes share the work. Run this command where workers
+    come and go: then a job ends at its deadline even while no worker runs. It needs no GPU and little memory.
 
     \b
     Examples:

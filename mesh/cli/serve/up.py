@@ -14,15 +14,15 @@ from mesh.cli.terminal.failure import SignalledError
 @click.command("up")
 @with_engine
 @option("--workers", type=click.IntRange(1, 64), default=1, metavar="N", help="Worker processes.")
-@option("--port", type=click.IntRange(0, 65535), default=4222, metavar="N", help="Where NATS listens; 0: any free one.")
+@option("--port", type=click.IntRange(0, 65535), default=4222, metavar="N", help="Port of NATS; 0 picks a free one.")
 @option(
     "--data",
     type=click.Path(file_okay=False, path_type=Path),
     default=Path("mesh-data"),
     metavar="DIR",
-    help="Queue, events and results; kept when it ends.",
+    help="Folder of the queue, events and Results; kept at the end.",
 )
-@option("--namespace", default="mesh", help="The mesh's name on this NATS.")
+@option("--namespace", default="mesh", help="Name of the mesh on this NATS.")
 @with_shape
 @with_grace
 @with_watching
@@ -38,16 +38,17 @@ def command(
 ) -> None:
     """Run a whole mesh on this machine: NATS, its streams, and N workers with a model.
 
-    For development and for a single server. It starts nats-server (on loopback only), declares what is missing,
-    starts the workers, and starts again whatever dies, but not what `mesh drain` ended. Jobs, events and results
-    lie in --data and are there again the next time; what exists is not changed, differences are reported. For
-    more machines run your own NATS, then `mesh init --apply` once and `mesh worker` on each.
+    For development and for a single server. It starts nats-server on loopback, declares missing streams, and starts
+    the workers. It restarts each process that dies, except workers that `mesh drain` ended. --data keeps jobs,
+    events and Results for the next start. Existing streams are not changed; differences are reported.
 
-    SIGTERM or Ctrl-C drains the workers (see --grace) and ends everything; a second one makes them hand their
-    jobs back now, which then wait in --data. If it is killed, its children end too.
+    For several machines run your own NATS, then `mesh init --apply` once and `mesh worker` on each.
 
-    With --telemetry-port N it answers on N what can be said of the whole mesh, and worker 1 answers on N + 1,
-    worker 2 on N + 2, and so on; with 0, each takes a free port and logs it.
+    SIGTERM or Ctrl-C drains the workers (see --grace) and ends all processes. A second signal makes the workers hand
+    their jobs back at once; the jobs then wait in --data. If this process is killed, its children end too.
+
+    With --telemetry-port N, port N shows the whole mesh, port N + 1 worker 1, N + 2 worker 2, and so on. With 0,
+    each process picks a free port and logs it.
 
     \b
     Examples:
@@ -62,5 +63,5 @@ def command(
     from mesh.cli.terminal import loop
 
     order = up_action.UpOptions(choice, shape, namespace, port, data, workers, grace, watching)
-    with contextlib.suppress(SignalledError):  # before there were workers to drain
+    with contextlib.suppress(SignalledError):  # a signal before the workers started
         loop.run(up_action.serve(order), log_level=watching.log_level, log_format=watching.log_format, is_patient=True)

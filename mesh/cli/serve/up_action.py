@@ -28,7 +28,7 @@ from mesh.telemetry.health import Condition
 
 @dataclass(frozen=True, slots=True)
 class UpOptions:
-    """Everything `mesh up` was told."""
+    """The option values of `mesh up`."""
 
     choice: EngineChoice
     shape: TopologyOptions
@@ -66,7 +66,7 @@ async def serve(order: UpOptions) -> None:
 
 
 async def declare(url: str, names: Names, shape: TopologyOptions, model: str) -> None:
-    """Create what the mesh lacks, and say what differs; nothing that exists is changed."""
+    """Creates missing streams and reports differing ones. Changes no existing stream."""
     async with open_broker(ConnectOptions(servers=(url,), name="mesh-up"), names) as broker:
         settings = await wanted(broker, shape)
         changes = await topology.plan(broker, settings, [model])

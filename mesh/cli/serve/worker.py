@@ -13,12 +13,14 @@ from mesh.cli.serve.monitoring_options import MonitoringOptions, with_watching
 @click.command("worker")
 @with_engine
 @with_nats
-@option("--worker-id", metavar="ID", show_default="w- and eight random digits", help="Its name among the workers.")
+@option("--worker-id", metavar="ID", show_default="w- and eight random digits", help="Name of this worker.")
 @with_grace
 @with_policies
-@option("--frontdoor/--no-frontdoor", default=True, help="Answer requests at the front door too (see mesh frontdoor).")
+@option("--frontdoor/--no-frontdoor", default=True, help="Also answer plain NATS requests (see mesh frontdoor).")
 @with_watching
-@click.option("--leash", is_flag=True, hidden=True, help="End at once when stdin ends: whoever started us is gone.")
+@click.option(
+    "--leash", is_flag=True, hidden=True, help="End at once when stdin ends, because the parent process is gone."
+)
 def command(
     choice: EngineChoice,
     nats: Nats,
@@ -31,23 +33,27 @@ def command(
 ) -> None:
     """Serve one model to a mesh: load it, pull jobs, stream their tokens back.
 
-    Start as many as you have GPUs, on any machine that reaches NATS; they share the work by themselves. The mesh
-    must be there: `mesh init --apply` declares it once. To try everything on one machine, `mesh up` is shorter.
+    Start one worker per GPU, on any machine that reaches NATS; workers share the jobs. The mesh must exist:
+    `mesh init --apply` declares it once. To try everything on one machine, use `mesh up`.
 
-    When it pulls, it prints one line:
+    When it starts to pull, it prints one line:
 
     \b
         worker w-1f2e3d4c ready: model demo, engine vllm 0.32.0, capacity 64
 
-    SIGTERM or Ctrl-C drains it: it takes no more jobs, lets the running ones finish for --grace seconds, hands
-    the rest to other workers, and exits with 0. A second signal hands them over at once. While the model still
-    loads, one signal is enough.
+    SIGTERM or Ctrl-C drains it: it takes no more jobs and gives running jobs --grace seconds to finish. Then it hands
+    the rest to other workers, and exits with 0. A second signal hands them over at once. While the model loads, one
+    signal ends it.
 
-    An engine that dies or hangs costs its jobs a moment: they go to other workers at once, and the engine is
-    started again. After six deaths in a row, each soon after it was ready, the worker exits with 5.
+    If the engine dies or hangs, its jobs move to other workers at once, and the engine restarts. After six deaths in
+    a row, each soon after it was ready, the worker exits with 5.
 
-    With --telemetry-port it answers /livez (200 while it lives), /readyz (200 while it would serve; else 503 and the
-    reasons: it loads or drains, NATS is away, the engine is dead or makes no token) and /metrics, for Prometheus.
+    With --telemetry-port it answers three paths:
+
+    \b
+        /livez    200 while the process lives
+        /readyz   200 while it can serve; else 503 and the reasons, such as a loading model or no NATS
+        /metrics  Prometheus metrics
 
     \b
     Examples:
@@ -56,7 +62,7 @@ def command(
         mesh worker --engine simulator --engine-arg between_tokens_ms=20
         mesh worker --model ./my-model --telemetry-port 9600 --log-format json --otlp http://127.0.0.1:4318
     """
-    # Until the loop takes over (the imports below take a moment) there is nothing to drain.
+    # The imports below take a moment. Until the event loop runs there is nothing to drain.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: sys.exit(0))
     from mesh.cli.serve import worker_action

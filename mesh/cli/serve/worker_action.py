@@ -59,7 +59,7 @@ class WorkerCommand:
 
 @dataclass(frozen=True, slots=True)
 class RunOptions:
-    """What is said of the worker as a process."""
+    """The process options of a worker."""
 
     worker_id: str | None
     grace_s: float
@@ -69,7 +69,7 @@ class RunOptions:
 def order(
     choice: EngineChoice, nats: Nats, policies: Policies, watching: MonitoringOptions, manner: RunOptions
 ) -> WorkerCommand:
-    """What the options ask for.
+    """Converts the options to a command.
 
     Raises:
         ConfigError, InvalidRequestError: one of them cannot be used.
@@ -124,7 +124,7 @@ async def serve(order: WorkerCommand) -> None:
             unloading.set()
 
     loop.on_signals(stop)
-    os.register_at_fork(after_in_child=_leave_signals_to_us)
+    _Fork.serves()
     cut = asyncio.create_task(_cut_short(unloading), name="mesh-cut-short")
     try:
         await hosting
@@ -132,6 +132,7 @@ async def serve(order: WorkerCommand) -> None:
         if not unloading.is_set():
             raise
     finally:
+        _Fork.is_serving = False
         cut.cancel()
     log.info("worker %s ended", order.options.name, extra={"event": "ended"})
 
@@ -181,7 +182,7 @@ def read_weights(text: str) -> TierWeights:
 
 
 def end_with_stdin() -> None:
-    """End this process, however busy it is, as soon as stdin ends: the pipe of whoever started us."""
+    """Ends this process, however busy it is, when stdin closes: a pipe from the parent."""
 
     def watch() -> None:
         with contextlib.suppress(OSError):
@@ -192,14 +193,29 @@ def end_with_stdin() -> None:
     threading.Thread(target=watch, name="mesh-leash", daemon=True).start()
 
 
-def _leave_signals_to_us() -> None:
-    """In a forked engine core: we drain first, and end it then.
+class _Fork:
+    """State for a forked engine core: a fork handler cannot be removed, so each process registers one."""
 
-    It inherited the loop's wakeup socket, through which a signal to it would reach us as our own; and the Ctrl-C
-    of a terminal goes to a whole process group.
+    is_registered = False
+    is_serving = False
+
+    @classmethod
+    def serves(cls) -> None:
+        """From now on children are set apart, until `is_serving` is False again."""
+        if not cls.is_registered:
+            os.register_at_fork(after_in_child=_leave_signals_to_us)
+        cls.is_registered = cls.is_serving = True
+
+
+def _leave_signals_to_us() -> None:
+    """Ignores signals in a forked engine core. This process drains first, and then ends it.
+
+    The fork inherits the event loop's wakeup socket, so its signals would also reach this process. And Ctrl-C goes
+    to the whole process group.
     """
-    signal.set_wakeup_fd(-1)
-    os.setpgid(0, 0)
+    if _Fork.is_serving:
+        signal.set_wakeup_fd(-1)
+        os.setpgid(0, 0)
 
 
 async def _cut_short(unloading: asyncio.Event) -> None:
@@ -212,7 +228,7 @@ async def _cut_short(unloading: asyncio.Event) -> None:
 
 
 def _observe(signal: Signal) -> None:
-    """What happens, in the log."""
+    """Logs a signal."""
     match signal:
         case ConnectionChanged(connected=False):
             log.warning("NATS is away; running jobs go on, and are handed over if it stays away", extra=_event("away"))
@@ -239,7 +255,7 @@ def _observe(signal: Signal) -> None:
 
 
 def _event(name: str, about: OfJob | None = None) -> dict[str, object]:
-    """What a structured log says beside the text."""
+    """Returns the fields of a structured log line."""
     if about is None:
         return {"event": name}
     return {"event": name, "job": about.job, "tenant": about.tenant, "model": about.model, "tier": about.tier}

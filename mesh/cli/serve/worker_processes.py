@@ -1,4 +1,4 @@
-"""The worker processes of `mesh up` and `mesh demo`: their command lines, and when they are started again."""
+"""Command lines and the restart policy of worker processes."""
 
 import sys
 from collections.abc import Callable, Sequence
@@ -50,7 +50,7 @@ class WorkerSpec:
 
 
 def restart_with_backoff(report: Callable[[str], None]) -> Restart:
-    """Start what died again, after pauses that grow; not what was drained, nor what cannot start as it is set.
+    """Returns a policy that restarts dead workers after growing pauses, but not drained or misconfigured ones.
 
     The returned function raises ConfigError where a worker cannot start, EngineDeadError where it died too often.
     """
@@ -60,10 +60,10 @@ def restart_with_backoff(report: Callable[[str], None]) -> Restart:
         if (
             code == failure.OK
         ):  # `mesh drain`, or a SIGTERM of its own. NATS stays, and with it what waits in the queue.
-            report(f"worker {member.number} was drained; it is not started again")
+            report(f"worker {member.number} was drained; it is not restarted")
             return None
         if code in (failure.USAGE, failure.CONFIG):
-            raise ConfigError(f"worker {member.number} cannot start; the line above says why")
+            raise ConfigError(f"worker {member.number} cannot start; see the line above")
         backoff = backoffs.setdefault(member.number, Backoff())
         pause_s = backoff.died(member.lived_s)
         if pause_s is None:

@@ -1,4 +1,4 @@
-"""What the shell offers where a command wants a name that only the mesh knows. Called by click while Tab is pressed.
+"""Shell completion of names that the mesh knows. click calls it on Tab.
 
 Imports nothing but click until it is asked: every command's module loads this one.
 """

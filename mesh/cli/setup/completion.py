@@ -7,10 +7,10 @@ import click
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 @click.pass_context
 def command(context: click.Context, shell: str) -> None:
-    """Print the script that completes `mesh` at the press of Tab.
+    """Print the shell script that completes `mesh` on Tab.
 
-    It completes commands and options, and asks the mesh that --nats or MESH_NATS names for models, workers and
-    tenants where one is wanted. What does not answer within a second is left out in silence.
+    It completes commands and options, and the names of models, workers and tenants. It asks the mesh of --nats or
+    MESH_NATS for names, for a second at most.
 
     \b
     Examples:

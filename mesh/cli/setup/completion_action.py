@@ -1,4 +1,4 @@
-"""What a mesh answers to a Tab: names that exist now, within a second or not at all."""
+"""Asks the mesh for names to complete, for BOUND_S at most."""
 
 import asyncio
 import threading
@@ -14,7 +14,7 @@ from mesh.cli.option_values import DEFAULT_NATS, Nats
 from mesh.errors import MeshError
 from mesh.protocol.subjects import Names, is_token
 
-BOUND_S = 1.0  # whoever pressed Tab waits
+BOUND_S = 1.0  # the user waits for the completion
 
 Look = Callable[[Broker], Awaitable[set[str]]]
 
@@ -27,7 +27,7 @@ def ask(context: click.Context, kind: str) -> list[str]:
         try:
             found.extend(asyncio.run(_names_of(_nats_of(context), _LOOKS[kind])))
         except (MeshError, TimeoutError, OSError):
-            return  # a line on the terminal would tear what is being typed
+            return  # a line on the terminal would damage the user's input
 
     # In a thread that nobody waits for any longer: closing a connection to a server that hangs takes its time too.
     thread = threading.Thread(target=work, name="mesh-complete", daemon=True)

@@ -6,17 +6,19 @@ from mesh.cli.options import option
 
 
 @click.command("demo")
-@option("--engine", default="vllm", metavar="NAME", help="vllm, or simulator (no model: pleasant nonsense).")
-@option("--model", metavar="PATH|ID", show_default="the demo model that comes with mesh", help="What to load.")
-@option("--prompts", type=click.IntRange(1, 200), default=6, metavar="N", help="Questions, all asked at once.")
+@option("--engine", default="vllm", metavar="NAME", help="vllm, or simulator (no model; its text is meaningless).")
+@option("--model", metavar="PATH|ID", show_default="the demo model that comes with mesh", help="Model to load.")
+@option("--prompts", type=click.IntRange(1, 200), default=6, metavar="N", help="Questions, all asked at the same time.")
 @option("--keep", is_flag=True, help="Keep everything running afterwards, until Ctrl-C.")
 def command(engine: str, model: str | None, prompts: int, keep: bool) -> None:
-    """See it work: a queue, a worker with a real model, and answers that stream.
+    """Start a queue and a worker with a real model, and stream answers.
 
-    Starts a NATS server with a temporary store on a free port, declares the mesh, loads the model into one
-    worker, asks several questions at once and shows all the answers as they grow. Then it reads the Results back
-    from NATS, and prints the `nats` commands that do the same. Nothing is left behind; with --keep everything
-    stays until Ctrl-C, so that you can try those commands, or kill the worker and watch another take over.
+    It starts a NATS server with a temporary store on a free port, declares the mesh, and loads the model into one
+    worker. Then it asks several questions at once and shows the answers as they stream. At the end it reads the
+    Results from NATS, and prints the `nats` commands that do the same.
+
+    It removes everything at the end. With --keep it runs until Ctrl-C: try those commands, or kill the worker and
+    watch another take over.
 
     The demo model is 7 MB, comes with mesh, and runs on any CPU; it needs vLLM (`mesh install vllm`).
 

@@ -42,7 +42,7 @@ LOG_LINES = 15  # of a worker that did not start
 
 @dataclass(frozen=True, slots=True)
 class DemoOptions:
-    """What the demo was told."""
+    """The option values of `mesh demo`."""
 
     choice: EngineChoice
     prompts: int
@@ -50,7 +50,7 @@ class DemoOptions:
 
 
 def order(engine: str, model: str | None, prompts: int, is_kept: bool) -> DemoOptions:
-    """What the options ask for.
+    """Converts the options to demo options.
 
     Raises:
         ConfigError: vLLM or the model is not there.

@@ -1,4 +1,4 @@
-"""What `mesh demo` shows: all answers as they grow, then figures, then what NATS keeps of them."""
+"""Shows the answers of `mesh demo` as they stream, then figures, then the stored Results."""
 
 import asyncio
 import contextlib

@@ -13,7 +13,7 @@ from mesh.cli.options import option, with_json, with_nats, with_shape
 @option(
     "--profile",
     type=click.Choice(["standard", "strict"]),
-    help="What shall survive a power cut; see above. Sets --events-storage, unless that is given too.",
+    help="Durability after a power cut; see above. Sets --events-storage, unless that is given too.",
 )
 @option("--apply", is_flag=True, help="Create what is missing.")
 @with_json
@@ -22,22 +22,31 @@ def command(
 ) -> None:
     """Show what the mesh needs on NATS, and with --apply declare it.
 
-    The plan is a table of streams, buckets and consumers: `create` is missing, `keep` is as it should be,
-    `differs` exists with other settings. Without --apply nothing is changed. With it, what is missing is
-    created; what differs is never changed, and makes it exit with 3. Run it as often as you like.
+    The plan is a table of streams, buckets and consumers. Without --apply nothing is changed. Run it as often as you
+    like.
 
-    --audit and --record-requests, and their opposites, may be given to a mesh that exists: what they turn on or off
-    is `change` in the plan, and --apply changes it; nobody is interrupted. Workers heed --no-audit when they start
-    next. RECORDED REQUESTS HOLD THE PROMPTS of all tenants: whoever may read the stream reads them. They go after
-    --record-days; --no-record-requests records no more, `nats stream rm MESH_RECORD` removes what there is.
+    \b
+        create   is missing; --apply creates it
+        keep     is as it should be
+        change   --audit, --record-requests or their opposites; --apply changes it
+        differs  has other settings; never changed, and --apply exits with 3
 
-    What NATS has acknowledged survives the death of any process. A power cut can take its last two minutes with it,
-    unless several servers have them (--replicas 3, on machines that do not lose power together): that is --profile
-    standard. With --profile strict it takes nothing that was accepted or that ended: every nats-server then writes
-    with `sync_interval: always`, and events, which can be made again, are kept in memory.
+    --audit, --record-requests and their opposites also work on an existing mesh, without an interruption. Workers
+    apply --no-audit at their next start.
 
-    A setting you do not give stays as the mesh has it. Workers declare the queue of their own model when they
-    start; --model is for accounts in which they may not.
+    RECORDED REQUESTS HOLD THE PROMPTS of all tenants, for every reader of the stream. They are removed after
+    --record-days. --no-record-requests stops the recording; `nats stream rm MESH_RECORD` removes the records.
+
+    Data that NATS acknowledged survives the death of any process. The profiles differ after a power cut:
+
+    \b
+        standard  the last two minutes may be lost, unless several servers hold them
+                  (--replicas 3, on machines that do not lose power together)
+        strict    no accepted request and no Result is lost: every nats-server needs
+                  `sync_interval: always`; events, which can be made again, are in memory
+
+    A setting that is not given stays as it is. Workers declare the queue of their model when they start; --model is
+    for accounts that do not permit that.
 
     \b
     Examples:

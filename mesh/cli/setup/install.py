@@ -7,13 +7,18 @@ from mesh.cli.options import option
 
 @click.command("install")
 @click.argument("what", type=click.Choice(["vllm"]))
-@option("--backend", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", help="auto looks for a GPU.")
-@option("--dry-run", is_flag=True, help="Show the commands and run none.")
+@option(
+    "--backend",
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    default="auto",
+    help="Build to install; auto looks for a GPU.",
+)
+@option("--dry-run", is_flag=True, help="Show the commands without running them.")
 def command(what: str, backend: str, dry_run: bool) -> None:
-    """Install vLLM into the Python that runs this.
+    """Install vLLM into the Python that runs this command.
 
-    Shows each command before it runs it. For a CPU it takes vLLM's CPU build with the small torch; for a GPU
-    vLLM with the torch that fits the driver. What is installed already is left alone.
+    It shows each command before running it. For a CPU it installs vLLM's CPU build with the small torch; for a GPU,
+    vLLM with the torch that fits the driver. It leaves installed packages alone.
 
     \b
     Examples:

@@ -1,4 +1,4 @@
-"""What a mesh should look like: what was asked for, else what is there, else the defaults."""
+"""Chooses the settings of a mesh: the options, else the existing settings, else the defaults."""
 
 from dataclasses import asdict, replace
 from typing import Any

@@ -15,13 +15,13 @@ with_accounts = option(
     type=_FOLDER,
     default=Path("tenants.d"),
     metavar="DIR",
-    help="The folder of accounts that nats-server includes: tenants.d beside tenants.conf.",
+    help="Folder of accounts that nats-server includes: tenants.d beside tenants.conf.",
 )
-with_namespace = option("--namespace", default="mesh", help="The mesh's name on its NATS.")
+with_namespace = option("--namespace", default="mesh", help="Name of the mesh on its NATS.")
 
 
 class _InOrder(click.Group):
-    """Lists its commands as they stand here."""
+    """Lists its commands in the order of this module."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.commands)
@@ -29,13 +29,14 @@ class _InOrder(click.Group):
 
 @click.group("tenant", cls=_InOrder)
 def command() -> None:
-    """Give each tenant of a mesh an account of its own on NATS, and a key to it.
+    """Manage the NATS accounts, keys and limits of tenants.
 
-    From there it reaches its own queue, jobs, Results and live tokens, and nothing else; nats-server enforces that.
-    `add`, `ls` and `rm` write and read files, which a nats-server with the configuration nats/tenants.conf includes,
-    and print how to have it read them; NATS need not be running. `limits` sets what a tenant may use, in any mesh.
+    An account reaches only its tenant's queue, jobs, Results and live tokens; nats-server enforces that.
 
-    The key is a file that only you can read; whoever has it is the tenant: `mesh generate --tenant acme --nkey
+    `add`, `ls` and `rm` read and write files that a nats-server with nats/tenants.conf includes. They print the
+    command that reloads it; NATS need not run. `limits` sets a tenant's limits in any mesh.
+
+    The secret key is a file with mode 0600. It authenticates the tenant: `mesh generate --tenant acme --nkey
     acme.nk`. The server's files hold no secret.
 
     \b
@@ -53,12 +54,14 @@ def command() -> None:
 @option(
     "--key-file",
     type=_FILE,
-    show_default="NAME.nk, here",
+    show_default="NAME.nk in this folder",
     metavar="PATH",
-    help="Where the secret key goes (mode 0600); never overwritten.",
+    help="File for the secret key (mode 0600); never overwritten.",
 )
-@option("--connections", type=int, default=1000, metavar="N", help="Connections at once, of all its programs together.")
-@option("--subscriptions", type=int, default=100_000, metavar="N", help="Subscriptions at once: one for each open job.")
+@option(
+    "--connections", type=int, default=1000, metavar="N", help="Open connections of all the tenant's clients together."
+)
+@option("--subscriptions", type=int, default=100_000, metavar="N", help="Open subscriptions; each open job needs one.")
 @with_namespace
 @with_json
 def add(
@@ -70,10 +73,10 @@ def add(
     namespace: str,
     as_json: bool,
 ) -> None:
-    """Write an account for a tenant, and a new secret key to connect to it with.
+    """Write an account for a tenant, and a new secret key for it.
 
-    NAME is the tenant of its jobs and the name of its account: up to 64 of A-Z, a-z, 0-9, _ and -. Tenants that are
-    there already notice nothing, also not of the reload.
+    NAME is the tenant of the jobs and the name of the account: up to 64 of A-Z, a-z, 0-9, _ and -. The reload does
+    not disturb other tenants.
 
     \b
     Examples:
@@ -89,7 +92,7 @@ def add(
     )
 
 
-@command.command("ls", short_help="List them.")
+@command.command("ls", short_help="List the tenants that have an account.")
 @with_accounts
 @with_namespace
 @with_json
@@ -106,16 +109,15 @@ def ls(accounts: Path, namespace: str, as_json: bool) -> None:
     tenant_action.show_list(tenant_action.open_accounts(accounts, namespace), as_json)
 
 
-@command.command("rm", short_help="Take an account away.")
+@command.command("rm", short_help="Remove an account.")
 @click.argument("tenant", metavar="NAME")
 @with_accounts
 @with_namespace
 @with_json
 def rm(tenant: str, accounts: Path, namespace: str, as_json: bool) -> None:
-    """Take a tenant's account away: with the next reload, its programs are cut off and its key opens nothing.
+    """Remove a tenant's account. The next reload disconnects its clients and disables its key.
 
-    What it has in the mesh stays until its time is over: queued jobs run, Results are kept. Its key file is left
-    where it is.
+    The tenant's data stays until it ages out: queued jobs run, and Results are kept. The key file is not removed.
 
     \b
     Examples:
@@ -128,40 +130,40 @@ def rm(tenant: str, accounts: Path, namespace: str, as_json: bool) -> None:
 
 
 class _Limit(click.ParamType):  # type: ignore[type-arg]  # click 8.1 has no arguments for it
-    """A number, or `none`."""
+    """Parses a number, or `none`."""
 
     name = "N|none"
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
-        """What is out of range is refused with the rest, by policies/quota."""
+        """Checks only the form; policies/quota checks the range."""
         try:
             return "none" if value == "none" else int(str(value))
         except ValueError:
             self.fail(f"{value!r} is neither a number nor none", param, ctx)
 
 
-@command.command("limits", short_help="Show or set what a tenant may use.")
+@command.command("limits", short_help="Show or set limits.")
 @click.argument("tenant", metavar="[NAME]", required=False)
-@option("--queued", type=_Limit(), metavar="N", help="Jobs that wait or run; asked at the front door.")
-@option("--running", type=_Limit(), metavar="N", help="Jobs at once, over all workers; others wait for their turn.")
-@option("--requests-per-minute", type=_Limit(), metavar="N", help="Requests in one minute of the clock.")
-@option("--tokens-per-day", type=_Limit(), metavar="N", help="Tokens of prompts and outputs in one day, UTC.")
+@option("--queued", type=_Limit(), metavar="N", help="Jobs that wait or run; checked at the front door.")
+@option("--running", type=_Limit(), metavar="N", help="Jobs that run at the same time, over all workers; others wait.")
+@option("--requests-per-minute", type=_Limit(), metavar="N", help="Requests in one clock minute.")
+@option("--tokens-per-day", type=_Limit(), metavar="N", help="Tokens of prompts and outputs in one UTC day.")
 @option("--max-tokens", type=_Limit(), metavar="N", help="Output tokens of one request.")
 @option("--prompt-bytes", type=_Limit(), metavar="N", help="Bytes of one request's prompt or messages.")
-@option("--defaults", is_flag=True, help="Meant are all tenants that have no limits of their own.")
-@option("--clear", is_flag=True, help="Forget the limits there were, before setting those given.")
+@option("--defaults", is_flag=True, help="Apply to all tenants without limits of their own.")
+@option("--clear", is_flag=True, help="Remove all limits before setting the given ones.")
 @with_json
 @with_nats
 def limits(
     tenant: str | None, defaults: bool, clear: bool, as_json: bool, nats: Nats, **given: int | str | None
 ) -> None:
-    """Show what tenants may use, or set it. What is set holds at once, for jobs that have not begun.
+    """Show or set tenants' limits. A change applies at once, to jobs that have not started.
 
-    A request beyond a limit is refused before an engine sees it: at the front door with 429 and when to try again (413
-    if it is too large ever to be taken); published straight into the queue, its job ends as failed with quota_exceeded
-    or too_large. Jobs beyond --running are not refused: they wait until one of the others ends.
+    A request beyond a limit is refused before it reaches an engine. The front door answers 429 with a time to retry,
+    or 413 if the request is too large. A request published straight into the queue ends as failed, with
+    quota_exceeded or too_large. Jobs beyond --running are not refused; they wait for another to end.
 
-    A limit that is not given stays as it is; none removes it. Without NAME and --defaults, all of them are listed.
+    A limit that is not given stays as it is; none removes it. Without NAME and --defaults, it lists all limits.
 
     \b
     Examples:
@@ -175,8 +177,8 @@ def limits(
     from mesh.cli.terminal import loop
 
     if tenant is not None and defaults:
-        raise click.UsageError("NAME and --defaults exclude each other", click.get_current_context())
+        raise click.UsageError("give NAME or --defaults, not both", click.get_current_context())
     changes = {key: value if isinstance(value, int) else None for key, value in given.items() if value is not None}
     if tenant is None and not defaults and (changes or clear):
-        raise click.UsageError("whose limits? give NAME or --defaults", click.get_current_context())
+        raise click.UsageError("give NAME or --defaults to choose whose limits to set", click.get_current_context())
     loop.run(limits_action.run(nats, tenant, defaults, changes, clear, as_json))

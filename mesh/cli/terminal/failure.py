@@ -24,7 +24,7 @@ class SignalledError(Exception):
 
 
 def exit_code(error: BaseException) -> int:
-    """What the process exits with when `error` ends it."""
+    """Returns the exit code for an `error` that ends the process."""
     if isinstance(error, KeyboardInterrupt):
         return INTERRUPTED
     if isinstance(error, SignalledError):
@@ -41,7 +41,7 @@ def message(error: Exception) -> str:
 
 
 def _next_step(error: errors.MeshError, text: str) -> str:
-    """What the message itself leaves open."""
+    """Returns a hint that the error's own message lacks."""
     match error:
         case errors.UnavailableError() if "$JS." in text:
             return "; is JetStream switched on there (nats-server -js), for this account?"
@@ -63,5 +63,5 @@ def is_debugging() -> bool:
 
 
 def trace(error: BaseException) -> str:
-    """The traceback, for whoever asked for it."""
+    """Returns the traceback as text."""
     return "".join(traceback.format_exception(error))

@@ -12,11 +12,11 @@ class Lines:
     def __init__(self, columns: int) -> None:
         """`columns`: of a line, with its name."""
         self._columns = columns
-        self._rest: dict[str, str] = {}  # what was not shown yet, by name
+        self._rest: dict[str, str] = {}  # text not returned yet, by name
         self._added: set[str] = set()  # names to which something was added since `idle`
 
     def add(self, name: str, text: str) -> list[str]:
-        """More of the text called `name`; the lines that are full. Empty ones are left out."""
+        """Adds to the text `name` and returns its full lines, without empty ones."""
         self._added.add(name)
         *whole, rest = (self._rest.get(name, "") + text).replace("\r", "").split("\n")
         lines = [part for line in whole for part in self._broken(name, line)]
@@ -25,14 +25,14 @@ class Lines:
         return [self._line(name, each) for each in [*lines, *full] if each.strip()]
 
     def end(self, name: str, note: str = "") -> list[str]:
-        """What is left of a text, and a remark about it."""
+        """Returns the remaining text of `name`, and a note about it."""
         self._added.discard(name)
         rest = self._rest.pop(name, "")
         shown = [self._line(name, rest)] if rest.strip() else []
         return [*shown, *([self._line(name, f"* {note}")] if note else [])]
 
     def idle(self) -> list[str]:
-        """What is left of each text to which nothing was added since the last call, up to its last whole word."""
+        """Returns the pending whole words of each text that did not grow since the last call."""
         still = [name for name, rest in self._rest.items() if rest.strip() and name not in self._added]
         self._added.clear()
         lines = []

@@ -18,7 +18,7 @@ MOST_BODY_LINES = 6  # more of one text than this is hard to follow
 INDENT = "  "
 DRAW_S = 0.1  # between two drawings of a line of progress
 
-Tell = Callable[[str, int], None]  # what to say, and how much of the total is done
+Tell = Callable[[str, int], None]  # called with a message and the completed part of the total
 
 
 @dataclass(slots=True)

@@ -46,7 +46,7 @@ class TextTable:
 
 
 def show_table(columns: Sequence[TableColumn], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table on stdout. What would steer the terminal is taken out of its cells."""
+    """Prints a table on stdout. Control characters are removed from its cells."""
     table = TextTable(columns, rows)
     if not render.is_terminal():
         for line in plain_lines(table):

@@ -35,7 +35,7 @@ def wrap(text: str, columns: int) -> list[str]:
 
 
 def one_line(text: str) -> str:
-    """`text` without line breaks, tabs, and whatever would steer a terminal."""
+    """Returns `text` without line breaks, tabs and control characters."""
     return render.harmless(" ".join(text.split()))
 
 

@@ -86,7 +86,7 @@ class TopApp(App[BaseException | None]):
         """Give the terminal back; `error` is raised afterwards."""
         self.exit(error)
 
-    # What is pressed.
+    # Input.
 
     async def on_event(self, event: events.Event) -> None:
         """Keys come here before anything of textual's acts on them."""
@@ -119,7 +119,7 @@ class TopApp(App[BaseException | None]):
         self._feed.hurry()
         self._touch()
 
-    # What is shown.
+    # Output.
 
     def _touch(self) -> None:
         """Draw soon, once for all that changed until then. Called from tasks that textual knows nothing of."""
@@ -211,7 +211,7 @@ def _justify(whole: Table, at: int) -> Literal["left", "right"]:
 
 
 def _plain(text: str) -> str:
-    """`text` without whatever would steer the terminal; an hour's bars keep their gaps."""
+    """Replaces control characters in `text`; the gaps between an hour's bars stay."""
     return "".join(char if char.isprintable() else "\ufffd" for char in text)
 
 

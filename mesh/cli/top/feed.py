@@ -55,7 +55,7 @@ class Feed:
 
     @property
     def sight(self) -> Sight:
-        """What is known now."""
+        """The newest readings."""
         seen_s, seen = self._history[-1]
         first_s, first = self._history[0]
         rates = status.rates(first, seen, self._broker.names) if first_s < seen_s else None

@@ -1,4 +1,4 @@
-"""What ended in the last hour, per model: the sparkline and the times to first token of `mesh top`. Pure."""
+"""The last hour of each model in `mesh top`: a sparkline of tokens, and times to first token. Pure."""
 
 from collections import deque
 from collections.abc import Iterable, Sequence

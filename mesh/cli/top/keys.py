@@ -1,4 +1,4 @@
-"""What a key does in `mesh top`: from one state to the next, and an action to perform. Pure."""
+"""Maps a key in `mesh top` to the next state and an action. Pure."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -89,7 +89,7 @@ Action = Deed | Scroll | Quit
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What the user chose so far."""
+    """The user's choices so far."""
 
     view: View = "queues"
     orders: dict[View, SortOrder] = field(default_factory=dict)  # of the views that were sorted by hand
@@ -100,7 +100,7 @@ class State:
     job: JobKey | None = None  # of the view of one job
     mode: Mode = "look"
     pending: Deed | None = None  # waits for a yes
-    note: str = ""  # what happened last
+    note: str = ""  # the last outcome
 
     def order(self, table: Table) -> SortOrder:
         """How the table is sorted."""

@@ -1,4 +1,4 @@
-"""What is known of the mesh, and the lines above the table of `mesh top`. Pure."""
+"""The readings of the mesh, and the lines above the table of `mesh top`. Pure."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -49,7 +49,7 @@ class JobPicture:
 
 @dataclass(frozen=True, slots=True)
 class Sight:
-    """What is known of the mesh."""
+    """The readings of the mesh."""
 
     namespace: str
     seen: Snapshot
@@ -97,7 +97,7 @@ def head(sight: Sight) -> list[tuple[str, str]]:
 
 
 def trouble(state: State, sight: Sight) -> str:
-    """What keeps the picture from being true; "": nothing."""
+    """Returns why the readings are stale or incomplete; "": they are current."""
     as_of = f"as of {figures.span(sight.age_s * 1000)} ago: "
     if sight.trouble:
         return as_of + sight.trouble
@@ -112,7 +112,7 @@ def trouble(state: State, sight: Sight) -> str:
 
 
 def caption(state: State, whole: Table, sight: Sight) -> str:
-    """What the table is about, beside the names of the views."""
+    """Returns the title of the table, beside the names of the views."""
     if state.view == "job":
         return f"job {state.job.id} of tenant {state.job.tenant}" if state.job is not None else ""
     order = state.order(whole)
@@ -127,9 +127,9 @@ def caption(state: State, whole: Table, sight: Sight) -> str:
 
 
 def nothing(state: State, sight: Sight) -> str:
-    """What is said in place of rows."""
+    """Returns the text of an empty table."""
     if state.pattern:
-        return "nothing with that in it; Esc shows all"
+        return "no row matches; Esc shows all"
     if state.view == "jobs":
         return f"no jobs of {state.scope} wait or run" if sight.is_listed else "looking …"
     return f"no {state.view}"

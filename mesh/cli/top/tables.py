@@ -1,4 +1,4 @@
-"""What `mesh top` shows of a mesh: one table a view, and the rows as they are sorted and filtered. Pure."""
+"""The tables of `mesh top`, one per view, with their sorted and filtered rows. Pure."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -39,7 +39,7 @@ class Row:
 
     key: str  # tells it from the others, also once they are sorted anew
     cells: tuple[str, ...]
-    order: tuple[float | str, ...]  # what each column is sorted by
+    order: tuple[float | str, ...]  # the sort key of each column
     model: str = ""
     tones: Mapping[int, Tone] = field(default_factory=dict)  # of the columns that deserve a look
 
@@ -56,7 +56,7 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class TableSources:
-    """What tables are made of beside the look at the mesh."""
+    """The inputs of tables beside the snapshot."""
 
     jobs: Sequence[JobSeen] = ()
     hours: Mapping[str, ModelHour] = field(default_factory=dict)  # by model; empty: the mesh keeps no audit
@@ -159,7 +159,7 @@ def layout(columns: Sequence[Column], width: int) -> list[tuple[int, int]]:
     while left() < LEAST_NAME and len(kept) > 1:
         kept.remove(min(kept[1:], key=lambda at: (columns[at].worth, -at)))
     name = max(1, min(left(), MOST_NAME))
-    # What a wide terminal has left goes to the column that says most.
+    # The spare width of a terminal goes to the widest text column.
     widest = max((at for at in kept if at), key=lambda at: columns[at].size * (not columns[at].is_number), default=0)
     sizes = {at: columns[at].size for at in kept} | {0: name}
     if columns[widest].title != "LAST HOUR":

@@ -11,26 +11,26 @@ from mesh.cli.options import with_nats
     "top",
     help=f"""Watch the mesh live, and steer it.
 
-    It takes the whole terminal and looks at the mesh every second: queues, workers, tenants, and models. Enter on a
-    row lists its jobs; Enter on a job shows it live: its timeline, its attempts, its tokens as they come. `mesh
-    status` prints the same once; with --json it is for programs.
+    It fills the terminal and refreshes every second: queues, workers, tenants and models. Enter on a row lists its
+    jobs; Enter on a job shows its timeline, attempts and tokens live. `mesh status` prints the same once, and as JSON
+    with --json.
 
     \b
         Tab, 1 2 3 4  queues, workers, tenants, models
         up, down      pick a row                Enter, Esc  its jobs, one job; back
-        < >           sort by another column    r           the other way round
-        /             only rows with a text     ?           help
-        p, u          pause or resume the picked queue; P, U its whole model
+        < >           sort by another column    r           reverse the order
+        /             filter rows by text       ?           help
+        p, u          pause or resume the picked queue; P, U for its whole model
         d             drain the picked worker
         c             cancel the picked job
         q             leave
 
-    Pausing, resuming, draining and cancelling are done after a y. Red is wrong, yellow deserves a look; NO_COLOR=1
-    leaves colours out.
+    Pausing, resuming, draining and cancelling need y to confirm. Red marks errors, yellow warnings; NO_COLOR=1
+    disables colours.
 
-    The view of models shows the output tokens of jobs that ended, two minutes a bar, and the median and the 95th
-    percentile of the time from the storage of a request to its first token. Both come from the audit: from its newest
-    20,000 entries of the last hour, and from those that follow. A mesh without an audit shows neither.
+    The view of models shows output tokens of ended jobs, two minutes a bar. It also shows the median and the 95th
+    percentile of the time from a request's storage to its first token. Both come from the audit's newest 20,000
+    entries of the last hour, and from later entries. A mesh without an audit shows neither.
 
     It needs textual: {extra("top")}.
 
@@ -42,8 +42,8 @@ from mesh.cli.options import with_nats
 )
 @with_nats
 def command(nats: Nats) -> None:
-    """Run the action."""
+    """Runs the action."""
     from mesh.cli.terminal import loop
     from mesh.cli.top import top_action
 
-    loop.run(top_action.run(nats), log_level="critical")  # a line on stderr would tear the picture
+    loop.run(top_action.run(nats), log_level="critical")  # a line on stderr would damage the screen

@@ -9,20 +9,19 @@ from mesh.cli.setup.completing import models, workers
 
 @click.command("drain")
 @click.argument("worker", metavar="[WORKER]...", nargs=-1, shell_complete=workers)
-@option("--model", metavar="NAME", shell_complete=models, help="Every worker of this model.")
-@option("--wait", "is_waiting", is_flag=True, help="Return when they have ended.")
+@option("--model", metavar="NAME", shell_complete=models, help="Drain every worker of this model.")
+@option("--wait", "is_waiting", is_flag=True, help="Wait until the workers have exited.")
 @with_json
 @with_nats
 def command(worker: tuple[str, ...], model: str | None, is_waiting: bool, as_json: bool, nats: Nats) -> None:
-    """Have workers finish what they run, and end.
+    """Let workers finish their jobs and exit.
 
-    A worker that is drained takes no more jobs, lets the running ones finish for the --grace seconds it was started
-    with, hands the rest to other workers, and exits with 0: as SIGTERM does on its own machine. Draining it again
-    changes nothing. What was started by `mesh up` is not started again there; elsewhere, that is up to whatever
-    watches over the process.
+    A drained worker takes no more jobs and gives running jobs its own --grace seconds to finish. Then it hands the
+    rest to other workers, and exits with 0, as after SIGTERM. Draining it again changes nothing. `mesh up` does not
+    restart a drained worker; other supervisors follow their own rules.
 
-    WORKER is a name that `mesh workers` shows. Exits with 1 if one did not answer, or with --wait has not ended
-    when its time is over.
+    WORKER is a name from `mesh workers`. Exits with 1 if a worker did not answer, or with --wait did not exit in
+    time.
 
     \b
     Examples:
@@ -36,10 +35,10 @@ def command(worker: tuple[str, ...], model: str | None, is_waiting: bool, as_jso
     from mesh.cli.workers import drain_action
 
     context = click.get_current_context()
-    # MESH_MODEL is set for other commands: it does not say that a whole model is to be drained.
+    # MESH_MODEL is set for other commands, so it must not drain a whole model.
     if context.get_parameter_source("model") is not ParameterSource.COMMANDLINE:
         model = None
     if not worker and model is None:
-        raise click.UsageError("say which: the names of workers, or --model NAME", context)
+        raise click.UsageError("name the workers, or give --model NAME", context)
     if not loop.run(drain_action.run(nats, worker, model, is_waiting, as_json)):
         context.exit(1)

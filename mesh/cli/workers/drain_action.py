@@ -46,7 +46,7 @@ async def run(nats: Nats, workers: Sequence[str], model: str | None, is_waiting:
 
 
 def words_of(told: DrainReply) -> str:
-    """What happens to one worker now. Pure."""
+    """Describes the state of one drained worker. Pure."""
     answer = told.answer
     if answer is None:
         return told.why

@@ -10,10 +10,10 @@ from mesh.cli.options import with_json, with_nats
 @with_json
 @with_nats
 def command(as_json: bool, nats: Nats) -> None:
-    """List the workers alive, and what they do.
+    """List live workers and their load.
 
-    Jobs is running/capacity; lanes are the parts of the queue a worker takes from first; done and tokens count
-    since it started. A worker that stops without a word is gone from the list after six seconds.
+    The column jobs is running/capacity. Lanes are the parts of the queue that a worker pulls from first. Done and
+    tokens count since its start. A killed worker leaves the list after six seconds.
 
     \b
     Examples:

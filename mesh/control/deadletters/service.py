@@ -1,8 +1,7 @@
-"""What an operator does with dead letters: look, have the job run again, remove them. Used by `mesh dlq`.
+"""Lists, redrives and drops dead letters.
 
-`control/deadletters/redrive` decides, this carries out. A redrive goes: the old Result, the old notes and events, the
-request stored again, and the letter last. Cut off anywhere, it leaves the letter, and doing it again completes it;
-done by two at once, the job runs once.
+A redrive removes the old Result, then the old notes and events, stores the request again, and removes the letter last.
+If it is interrupted, the letter stays, and a repeat completes it. If two operators do it at once, the job runs once.
 """
 
 import asyncio
@@ -31,20 +30,20 @@ from mesh.protocol import codec
 from mesh.protocol.messages import Result
 from mesh.protocol.subjects import is_token
 
-SUBMIT_S = 10.0  # for the request queue to take one
+SUBMIT_S = 10.0  # for the request queue to accept one request
 
 
 @dataclass(frozen=True, slots=True)
 class DeadLetterDetail:
-    """What is still known of a buried job, beside its letter."""
+    """The remaining records of a buried job, beside its letter."""
 
-    attempts: list[AttemptSeen]  # empty once the journal is past its age
-    result: Result | None  # the one that stands now; None: it is kept no longer
-    decision: Decision  # what redriving it would mean
+    attempts: list[AttemptSeen]  # empty once the events are gone
+    result: Result | None  # the stored one; None: it is gone
+    decision: Decision  # the action of a redrive
 
 
 class DeadLetterService:
-    """The dead letters of one mesh, and the way back into its queue."""
+    """Lists, redrives and drops the dead letters of one mesh."""
 
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
@@ -56,7 +55,7 @@ class DeadLetterService:
         self._deployed: set[str] = set()  # models whose queue exists
 
     def pages(self, selection: DeadLetterFilter) -> AsyncIterator[list[DeadLetter]]:
-        """The letters that are there now and selected, oldest first.
+        """Yields the selected letters, oldest first.
 
         Raises:
             InvalidRequestError, TopologyError, BrokerError: as `DeadLetters.pages`.
@@ -64,11 +63,11 @@ class DeadLetterService:
         return self._letters.pages(selection)
 
     async def find(self, jobs: Collection[str], selection: DeadLetterFilter) -> list[DeadLetter]:
-        """The letters of these jobs, oldest first; a job may have several. Reads all that are selected.
+        """Returns the letters of these jobs, oldest first; a job may have several. Reads all selected letters.
 
         Raises:
             ResultNotFoundError: a job has none.
-            ConfigError: an id is that of jobs of several tenants, and no tenant is selected.
+            ConfigError: several tenants have a job with the id, and no tenant is selected.
             InvalidRequestError, TopologyError, BrokerError: as `pages`.
         """
         wanted = set(jobs)
@@ -77,8 +76,8 @@ class DeadLetterService:
             tenants = sorted({each.address.tenant for each in found if each.job == job})
             if not tenants:
                 raise ResultNotFoundError(
-                    f"no dead letter of job {job}: it was not given up, or the letter was removed or is past its "
-                    "7 days; `mesh dlq ls` lists what there is"
+                    f"no dead letter of job {job}: it was not buried, or the letter was removed or is past its "
+                    "7 days; `mesh dlq ls` lists all dead letters"
                 )
             if len(tenants) > 1:
                 raise ConfigError(
@@ -88,7 +87,7 @@ class DeadLetterService:
         return found
 
     async def tell(self, letter: DeadLetter) -> DeadLetterDetail:
-        """What is still known of the job.
+        """Returns the remaining records of the job.
 
         Raises:
             BrokerError: NATS did not answer.
@@ -100,23 +99,23 @@ class DeadLetterService:
         return DeadLetterDetail(attempts_of(events_of(entries), notes_in(entries)), result, decision)
 
     async def plan(self, letter: DeadLetter, has_deadline: bool = False) -> Decision:
-        """What `redrive` would do now. Changes nothing.
+        """Returns the action that `redrive` would take now. Changes nothing.
 
         Raises:
             BrokerError: NATS did not answer.
         """
         if not letter.is_addressable:
-            return Decision("skip", "its subject or its job's id is not of the protocol's form")
+            return Decision("skip", "its subject or its job's id does not have the protocol's form")
         if await self._letters.get(letter.sequence) is None:
-            return Decision("gone", "somebody else redrove or removed it")
+            return Decision("gone", "another operator redrove or removed it")
         request, _ = read_request(letter.body, letter.encoding)
         traces = await self._traces(letter)
         return decide(_burial(letter), request, traces, self._broker.clock.server_unix_ms(), has_deadline)
 
     async def redrive(self, letter: DeadLetter, deadline_s: float | None = None) -> Decision:
-        """Have the job run again under its id, if that can be; what was decided and done.
+        """Runs the job again under its id, if possible. Returns the action taken.
 
-        Cut off anywhere, the letter is still there, and doing it again completes it.
+        If it is interrupted, the letter stays, and a repeat completes it.
 
         Args:
             deadline_s: a new deadline, in seconds from now; None: the request's own.
@@ -138,17 +137,17 @@ class DeadLetterService:
     # The steps of a redrive, in their order. Each may be repeated without harm.
 
     async def clear_result(self, letter: DeadLetter, decision: Decision) -> None:
-        """Remove the Result that the buried run left."""
+        """Removes the buried run's Result."""
         if decision.result_last:
             await self._store.remove(JobKey(letter.address.tenant, letter.job), decision.result_last)
 
     async def clear_journal(self, letter: DeadLetter, decision: Decision) -> None:
-        """Remove the notes and events that the buried run left."""
+        """Removes the buried run's notes and events."""
         if decision.journal_last:
             await self._journal.purge(JobKey(letter.address.tenant, letter.job), decision.journal_last)
 
     async def submit(self, letter: DeadLetter, deadline_s: float | None) -> None:
-        """Store the request again, once."""
+        """Stores the request again, once."""
         at = letter.address
         deadline_unix_ms = None if deadline_s is None else self._broker.clock.server_unix_ms() + int(deadline_s * 1000)
         name = JobKey(at.tenant, letter.job)
@@ -159,12 +158,12 @@ class DeadLetterService:
         )
         if ack.duplicate and ack.seq <= letter.request_sequence:
             raise BrokerError(
-                f"job {letter.job} was first submitted so lately that it would pass for a repeat; its dead letter "
-                "stays, redrive it again in some minutes"
+                f"job {letter.job} is too new: JetStream would drop it as a duplicate; its dead letter "
+                "stays, so redrive it again in some minutes"
             )
 
     async def drop(self, letter: DeadLetter) -> bool:
-        """Remove a dead letter; whether it was there. The job's Result stays as it is.
+        """Removes a dead letter. Returns whether it existed. The job's Result stays.
 
         Raises:
             BrokerError: NATS did not answer.
@@ -196,14 +195,14 @@ class DeadLetterService:
         return model in self._deployed
 
     async def _read_journal(self, letter: DeadLetter) -> list[Entry]:
-        """The job's events and notes, in the order of the stream they share."""
+        """Returns the job's events and notes, in stream order."""
         journal, key = self._journal, JobKey(letter.address.tenant, letter.job)
         subjects = (journal.subject(key), journal.attempts_subject(key), journal.notes_subject(key))
         parts = await asyncio.gather(*(self._read_subject(subject) for subject in subjects))
         return sorted((entry for part in parts for entry in part), key=lambda entry: entry.sequence)
 
     async def _read_subject(self, subject: str) -> Sequence[Entry]:
-        """All of a subject; the newest from the leader, which a replica may not have yet."""
+        """Returns all messages of a subject; the newest comes from the leader, because a replica may lag."""
         entries = await self._journal.read(subject)
         last = await self._journal.last(subject)
         if last is not None and (not entries or entries[-1].sequence < last.sequence):
@@ -211,19 +210,19 @@ class DeadLetterService:
         return entries
 
     async def _read_result(self, letter: DeadLetter) -> tuple[int, int, Result | None]:
-        """Sequence and time of what stands under the job's key, and the Result if it is one; 0 for nothing."""
+        """Returns sequence and time of the value under the job's key (0: none), and the Result if it is one."""
         message = await self._store.read_last(JobKey(letter.address.tenant, letter.job))
         if message is None:
             return 0, 0, None
         try:
             result = codec.decode_result(message.body)
-        except ProtocolError:  # the marker that `nats kv del` leaves; it would refuse every later Result
+        except ProtocolError:  # a marker of `nats kv del`, which would block every later Result
             result = None
         return message.sequence, message.unix_ms, result
 
 
 def _told(letter: DeadLetter) -> dict[str, Any]:
-    """What the audit says of a letter."""
+    """Returns the audit fields of a letter."""
     at = letter.address
     return {
         "tenant": at.tenant,

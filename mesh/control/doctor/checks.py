@@ -1,7 +1,7 @@
-"""What is wrong with a mesh and with this machine, and what to do about each: from facts to advice. Pure.
+"""Converts the facts of `mesh doctor` to advice on NATS, and collects all advice. Pure.
 
-The judgement of `mesh doctor`, for which control/doctor/examine gathers. The mesh itself is judged in
-control/doctor/checks_mesh, this machine in control/doctor/checks_local.
+control/doctor/examine gathers the facts. control/doctor/checks_mesh checks the mesh, control/doctor/checks_local this
+machine.
 """
 
 from collections.abc import Iterator
@@ -12,17 +12,17 @@ from mesh.control.doctor.facts import LEVELS, AddressFacts, Advice, ClockFacts, 
 from mesh.control.status.checks import version_key
 
 NEEDED_SERVER = (2, 12, 0)  # broker/topology refuses older ones
-# The first of each line in which ways around permissions and a crash before login are closed.
+# The first release of each line that fixes permission bypasses and a crash before login.
 SAFE_SERVERS = ((2, 12, 12), (2, 14, 3))
-NEEDED_STREAMS = 7  # with the store of large Results, made on first use
-SMALL_PAYLOAD_BYTES = 256 << 10  # of a request: some 60,000 tokens
-LARGE_PAYLOAD_BYTES = 8 << 20  # NATS itself advises against more
-CLOCK_WARNING_MS = 1000.0  # deadlines are instants: they come that much too early or too late
+NEEDED_STREAMS = 7  # includes the store of large Results, which is created on first use
+SMALL_PAYLOAD_BYTES = 256 << 10  # a prompt of some 60,000 tokens
+LARGE_PAYLOAD_BYTES = 8 << 20  # NATS advises against larger values
+CLOCK_WARNING_MS = 1000.0  # deadlines are instants, so the clocks' difference shifts them
 CLOCK_ERROR_MS = 30_000.0
 
 
 def diagnose(facts: Facts) -> list[Advice]:
-    """All that is wrong, the worst first."""
+    """Returns all advice, the worst first."""
     found = [
         *_of_addresses(facts),
         *_of_connection(facts),
@@ -34,7 +34,7 @@ def diagnose(facts: Facts) -> list[Advice]:
 
 
 def summary(facts: Facts) -> list[tuple[str, str]]:
-    """What was looked at, in a few words each."""
+    """Returns one line for each thing that was checked: its name and a few words."""
     where = ", ".join(each.url for each in facts.addresses)
     lines = []
     if facts.greeting is None:
@@ -51,14 +51,14 @@ def summary(facts: Facts) -> list[tuple[str, str]]:
 
 def _of_addresses(facts: Facts) -> Iterator[Advice]:
     if facts.greeting is None or facts.greeting.has_tls:
-        return  # nothing was said, or nothing that could be read
+        return  # the server sent no greeting, or an unreadable one
     clear = [each for each in facts.addresses if not (each.is_local or each.asks_for_tls)]
     if not clear:
         return
     where = ", ".join(each.url for each in clear)
     fix = f"give it as {_with_tls(clear[0])}, once nats-server has a `tls {{ … }}` block"
     if facts.login.has_password:
-        text = f"the password travels to {where} in clear text: whoever sees the network has it"
+        text = f"the password travels to {where} in clear text, and anyone on the network can read it"
         yield Advice(level="error", code="clear_password", text=text, fix=fix)
     else:
         text = f"prompts and answers travel to {where} in clear text"
@@ -72,7 +72,7 @@ def _with_tls(address: AddressFacts) -> str:
 
 def _of_connection(facts: Facts) -> Iterator[Advice]:
     if facts.is_refused:
-        fix = "give --creds, --nkey, or --user and MESH_PASSWORD, as nats-server's configuration has them"
+        fix = "give --creds, --nkey, or --user and MESH_PASSWORD, as in nats-server's configuration"
         yield Advice(level="error", code="nats_refused", text=facts.unreachable, fix=fix)
     elif facts.is_misconfigured:
         fix = "change the setting it names; `mesh doctor --help` lists all of them"
@@ -91,13 +91,13 @@ def _of_connection(facts: Facts) -> Iterator[Advice]:
 def _of_server(greeting: GreetingFacts) -> Iterator[Advice]:
     found = version_key(greeting.version)[:3]
     advised = ".".join(map(str, SAFE_SERVERS[-1]))
-    fix = f"install nats-server {advised} or newer; one server of a cluster after the other loses nothing"
+    fix = f"install nats-server {advised} or newer; upgrade a cluster one server at a time to lose nothing"
     if found < NEEDED_SERVER:
         needed = ".".join(map(str, NEEDED_SERVER[:2]))
         text = f"nats-server {greeting.version} is too old: the mesh needs {needed} or newer"
         yield Advice(level="error", code="server_old", text=text, fix=fix)
     elif not is_safe(found):
-        text = f"nats-server {greeting.version} has known security holes: permissions can be got around"
+        text = f"nats-server {greeting.version} has known security holes: clients can bypass permissions"
         yield Advice(level="error", code="server_unsafe", text=text, fix=fix)
     size = greeting.max_payload_bytes
     if size < SMALL_PAYLOAD_BYTES:
@@ -105,13 +105,13 @@ def _of_server(greeting: GreetingFacts) -> Iterator[Advice]:
         fix = "set max_payload to 1MB in nats-server's configuration"
         yield Advice(level="warning", code="payload_small", text=text, fix=fix)
     elif size > LARGE_PAYLOAD_BYTES:
-        text = f"NATS takes messages of {size:,} bytes: a few of them hold up everybody's tokens"
+        text = f"NATS takes messages of {size:,} bytes: a few large ones delay all tokens"
         fix = "set max_payload to 8MB or less in nats-server's configuration"
         yield Advice(level="warning", code="payload_large", text=text, fix=fix)
 
 
 def is_safe(version: tuple[int, ...]) -> bool:
-    """Whether no hole is known in a server of this version: (major, minor, patch)."""
+    """Returns whether this server version, (major, minor, patch), has no known security hole."""
     *older, newest = SAFE_SERVERS
     return version >= newest or any(each[:2] == version[:2] and version >= each for each in older)
 
@@ -119,13 +119,13 @@ def is_safe(version: tuple[int, ...]) -> bool:
 def _of_jetstream(facts: Facts) -> Iterator[Advice]:
     if facts.account is None and facts.is_jetstream_away:
         text = "JetStream does not answer: too many servers of its cluster are away, and the others have no leader"
-        fix = "bring them back; nats-server's log on each says what it waits for"
+        fix = "bring them back; nats-server's log on each names the reason"
         yield Advice(level="error", code="no_leader", text=text, fix=fix)
         return
     if facts.account is None:
         has_it = facts.greeting is not None and facts.greeting.has_jetstream
         fix = (
-            "switch it on for this account: `jetstream: enabled` in its block of nats-server's configuration"
+            "enable it for this account: `jetstream: enabled` in its block of nats-server's configuration"
             if has_it
             else "start nats-server with -js and -sd DIR, or a `jetstream { store_dir: DIR }` block"
         )
@@ -159,6 +159,6 @@ def _of_clock(clock: ClockFacts) -> Iterator[Advice]:
         return
     way = "ahead of" if clock.offset_ms > 0 else "behind"
     text = f"this machine's clock is {abs(clock.offset_ms) / 1000:.1f} s {way} the server's, and so are its deadlines"
-    fix = "keep both machines' clocks with NTP: `timedatectl set-ntp true`"
+    fix = "synchronize both machines' clocks with NTP: `timedatectl set-ntp true`"
     level: Level = "error" if surely_ms > CLOCK_ERROR_MS else "warning"
     yield Advice(level=level, code="clock", text=text, fix=fix)

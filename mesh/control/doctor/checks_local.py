@@ -1,11 +1,11 @@
-"""What is wrong on the machine where `mesh doctor` runs, and with the disk that nats-server writes to. Pure."""
+"""Checks the machine that runs `mesh doctor`, and the disk that nats-server writes to. Pure."""
 
 from collections.abc import Iterator
 
 from mesh.control.doctor.facts import Advice, EngineFacts, Level, LocalFacts, MeshFacts, MonitorFacts
 from mesh.control.status.checks import version_key
 
-ENGINE_RANGE = ((0, 28), (0, 34))  # from, and below: what mesh.engines.vllm.engine bridges
+ENGINE_RANGE = ((0, 28), (0, 34))  # from (inclusive), to (exclusive): the versions that mesh.engines.vllm supports
 FEW_FILES = 1024
 SOME_FILES = 4096
 LOW_DISK_BYTES = 1 << 30
@@ -14,20 +14,20 @@ NATS_PORT = 4222
 
 
 def judge(local: LocalFacts, is_connected: bool) -> Iterator[Advice]:
-    """What is wrong here. `is_connected`: NATS was found where we were told it is."""
+    """Yields advice on this machine. `is_connected`: the given NATS address answered."""
     yield from _of_engine(local.engine)
     for each in local.ports:
         if each.speaks and not (is_connected and each.speaks == "nats"):
             yield _of_port(each.port, each.speaks)
     if local.max_files < SOME_FILES:
         level: Level = "warning" if local.max_files < FEW_FILES else "note"
-        text = f"a process may have {local.max_files} files open here, so nats-server or gateway fewer connections"
+        text = f"a process may open {local.max_files} files here, which limits the connections of servers"
         fix = "`ulimit -n 65536`, or LimitNOFILE=65536 in the service's unit"
         yield Advice(level=level, code="few_files", text=text, fix=fix)
 
 
 def in_words(local: LocalFacts) -> str:
-    """What there is."""
+    """Describes this machine in one line."""
     engine = local.engine
     words = [f"{engine.package} {engine.version}" if engine.package else "no vLLM"]
     if engine.torch:
@@ -41,9 +41,9 @@ def in_words(local: LocalFacts) -> str:
 
 
 def judge_monitor(monitor: MonitorFacts | None, mesh: MeshFacts | None) -> Iterator[Advice]:
-    """What the monitoring port shows of disk and syncing; or that nobody looked."""
+    """Yields advice on disk and syncing from the monitoring port; or a note that it was not given."""
     if monitor is None:
-        text = "whether NATS syncs every write to disk, and how full that is, cannot be seen from a client"
+        text = "a client cannot see how NATS syncs to disk, nor how full the disk is"
         yield Advice(level="note", code="sync_unseen", text=text, fix=MONITOR_FIX)
         return
     if monitor.error:
@@ -51,7 +51,7 @@ def judge_monitor(monitor: MonitorFacts | None, mesh: MeshFacts | None) -> Itera
         yield Advice(level="warning", code="monitor_silent", text=text, fix=MONITOR_FIX)
         return
     if not monitor.is_same_server:
-        text = f"{monitor.url} is another server than the one that was asked"
+        text = f"{monitor.url} is the port of another server than --nats"
         yield Advice(level="warning", code="monitor_other", text=text, fix=MONITOR_FIX)
     yield from _of_sync(monitor, mesh)
     yield from _of_disk(monitor, mesh)
@@ -88,18 +88,18 @@ def _of_disk(monitor: MonitorFacts, mesh: MeshFacts | None) -> Iterator[Advice]:
     free = monitor.disk_free_bytes
     if free is not None and free < LOW_DISK_BYTES:
         text = f"the disk with JetStream's store has {_size(free)} free: when it is full, NATS stops taking requests"
-        yield Advice(level="error", code="disk_full", text=text, fix="make room there, or move store_dir")
+        yield Advice(level="error", code="disk_full", text=text, fix="free some space, or move store_dir")
 
 
 def _of_engine(engine: EngineFacts) -> Iterator[Advice]:
     if not engine.package:
         text = "vLLM is not in this Python: no worker with a model can run here"
-        yield Advice(level="note", code="no_engine", text=text, fix="`mesh install vllm`, if one shall")
+        yield Advice(level="note", code="no_engine", text=text, fix="`mesh install vllm`, to run one")
         return
     low, high = ENGINE_RANGE
     if not low <= version_key(engine.version)[:2] < high:
         known = f"{'.'.join(map(str, low))} to {high[0]}.{high[1] - 1}"
-        text = f"{engine.package} {engine.version} is none of the versions that the mesh knows: {known}"
+        text = f"{engine.package} {engine.version} is not a supported version: {known}"
         fix = "`mesh install vllm` in a fresh virtual environment"
         yield Advice(level="error", code="engine_version", text=text, fix=fix)
     if engine.error:
@@ -114,15 +114,15 @@ def _of_engine(engine: EngineFacts) -> Iterator[Advice]:
         yield Advice(level="warning", code="torch_cpu", text=text, fix=fix)
     elif engine.is_tried and not engine.gpus and not is_for_cpu:
         text = f"torch {engine.torch} was built for CUDA {engine.torch_cuda} and sees no GPU"
-        fix = "`nvidia-smi` tells whether the driver is too old; without a GPU: `mesh install vllm --backend cpu`"
+        fix = "`nvidia-smi` shows whether the driver is too old; without a GPU: `mesh install vllm --backend cpu`"
         yield Advice(level="error", code="no_gpu", text=text, fix=fix)
 
 
 def _of_port(port: int, speaks: str) -> Advice:
     if port == NATS_PORT:
-        what = "NATS, though not the one that was asked" if speaks == "nats" else f"{speaks}, not NATS"
+        what = "another NATS than --nats" if speaks == "nats" else f"{speaks}, not NATS"
         text = f"port {port} of this machine is taken by {what}"
-        return Advice(level="warning", code="port_taken", text=text, fix="`mesh up --port 0` takes another")
+        return Advice(level="warning", code="port_taken", text=text, fix="`mesh up --port 0` picks another")
     text = f"port {port} of this machine is taken ({speaks})"
     fix = "if it is nats-server's monitoring: --monitor; else give nats-server's monitoring another port"
     return Advice(level="note", code="port_taken", text=text, fix=fix)

@@ -1,6 +1,6 @@
-"""Gathers what `mesh doctor` judges: the shell of control/doctor/checks.
+"""Gathers the facts for `mesh doctor`.
 
-Changes nothing; every question has a bound.
+Changes nothing. Every request has a time limit.
 """
 
 import asyncio
@@ -36,15 +36,15 @@ from mesh.errors import BrokerError, BrokerTimeoutError, ConfigError, MeshError,
 from mesh.protocol.messages import TIERS
 from mesh.protocol.subjects import Names
 
-CLOCK_SAMPLES = 8  # the one with the shortest way is the most exact
+CLOCK_SAMPLES = 8  # the sample with the shortest round trip is the most exact
 NO_META = 10008  # JetStream: "system temporarily unavailable", where its cluster has no leader
-MOST_ASKED = 200  # workers that are asked to answer
+MOST_ASKED = 200  # most workers that are pinged
 
 T = TypeVar("T")
 
 
 async def examine_all(options: ConnectOptions, names: Names, monitor_url: str | None, is_quick: bool) -> Facts:
-    """Everything, of NATS and of this machine at the same time."""
+    """Gathers all facts of NATS and of this machine, concurrently."""
     looking = asyncio.create_task(local_machine.look(is_quick), name="mesh-local_machine")
     try:
         found = await _examine_nats(options, names, monitor_url)
@@ -133,7 +133,7 @@ async def _examine_mesh(broker: Broker) -> MeshFacts:
 
 
 def _doors(services: list[ServiceFacts], workers: set[str]) -> list[Speaker]:
-    """The services that no worker hosts."""
+    """Returns the services that no worker hosts."""
     return [
         Speaker(name=each.id, kind="door", protocol=each.metadata.get("protocol", ""), version=each.version)
         for each in services
@@ -167,7 +167,7 @@ async def _clock(connection: Connection) -> ClockFacts | None:
 
 
 def address_of(server: str, demands_tls: bool = False) -> AddressFacts:
-    """A server's address, without user and password. `demands_tls`: whatever the address says."""
+    """A server's address, without user and password. `demands_tls`: TLS is used for any scheme."""
     at = urlsplit(server if "://" in server else f"nats://{server}")
     host = at.hostname or ""
     shown = f"{at.scheme}://{at.netloc.rpartition('@')[2]}"
@@ -182,7 +182,7 @@ def _has_secret(options: ConnectOptions) -> bool:
 
 
 async def _or_nothing(looking: Awaitable[T]) -> T | None:
-    """What was found; None where NATS did not tell, which another finding says."""
+    """Awaits `looking`. Returns None if NATS did not answer; another finding reports that."""
     try:
         return await looking
     except MeshError:

@@ -1,7 +1,4 @@
-"""What `mesh doctor` looks at, as plain values: of NATS, of the mesh on it, and of this machine. Pure.
-
-Filled by control/doctor/examine and control/doctor/local, judged by control/doctor/checks.
-"""
+"""The facts of `mesh doctor`, as plain values: NATS, the mesh on it, and this machine. Pure."""
 
 from typing import Literal
 
@@ -18,27 +15,27 @@ class AddressFacts(msgspec.Struct, frozen=True, kw_only=True):
     """A server's address as it was given, without user and password."""
 
     url: str
-    is_local: bool  # nobody can listen between here and there
+    is_local: bool  # traffic stays on this machine
     asks_for_tls: bool
 
 
 class LoginFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """As whom we connect."""
+    """The kind of credentials for the connection."""
 
-    has_password: bool = False  # or a token: a secret that travels
-    has_key: bool = False  # credentials or an nkey: what travels is a signature
+    has_password: bool = False  # or a token: the secret itself is sent
+    has_key: bool = False  # credentials or an nkey: only a signature is sent
 
 
 class ClockFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """This machine's clock against the server's, from several questions."""
+    """This machine's clock compared with the server's, from several samples."""
 
-    offset_ms: float  # ours minus theirs
+    offset_ms: float  # this machine's minus the server's
     error_ms: float  # the offset is known to within this
-    rtt_ms: list[float]  # of each question, the shortest first; one at least
+    rtt_ms: list[float]  # of each sample, the shortest first; never empty
 
 
 class SettingsFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """What the operator chose for the mesh, as far as it matters here."""
+    """The mesh settings that the checks need."""
 
     replicas: int = 1
     storage: str = "file"
@@ -58,7 +55,7 @@ class DriftFacts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class MonitorFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """What the server's monitoring port shows beyond what a client can see."""
+    """Facts from the server's monitoring port that a client cannot see."""
 
     url: str
     error: str = ""  # why it shows nothing
@@ -100,7 +97,7 @@ class EngineFacts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PortFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """A port of this machine that NATS likes to have."""
+    """A default port of NATS on this machine."""
 
     port: int
     speaks: str = ""  # nats, http, or something else; "": nobody listens
@@ -115,31 +112,31 @@ class LocalFacts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything that was found."""
+    """All facts."""
 
     namespace: str = "mesh"
     addresses: list[AddressFacts] = []
     login: LoginFacts = LoginFacts()
     unreachable: str = ""  # why there is no connection
-    is_refused: bool = False  # NATS is there and does not let us in
-    is_misconfigured: bool = False  # what we were told cannot be used, so that nobody was asked
+    is_refused: bool = False  # NATS answered and refused the login
+    is_misconfigured: bool = False  # a setting cannot be used, so NATS was not asked
     greeting: GreetingFacts | None = None  # None: there is no connection
-    account: AccountFacts | None = None  # None: there is no JetStream for us
+    account: AccountFacts | None = None  # None: the account has no JetStream
     account_error: str = ""
-    is_jetstream_away: bool = False  # it is there for us, and does not answer just now
-    clock: ClockFacts | None = None  # None: there is nothing to read it from
+    is_jetstream_away: bool = False  # the account has it, but it does not answer
+    clock: ClockFacts | None = None  # None: there was no stream to read it from
     mesh: MeshFacts | None = None
     monitor: MonitorFacts | None = None  # None: not asked for
     local: LocalFacts = LocalFacts()
 
 
-# error: something does not work, or is not safe. warning: it will hurt some day. note: worth knowing.
+# error: something does not work, or is not safe. warning: it will cause a problem later. note: for information.
 Level = Literal["error", "warning", "note"]
 LEVELS: tuple[Level, ...] = ("error", "warning", "note")
 
 
 class Advice(msgspec.Struct, frozen=True, kw_only=True):
-    """One thing that is not as it should be, and what to do about it."""
+    """One problem and its remedy."""
 
     level: Level
     code: str  # a stable word for programs

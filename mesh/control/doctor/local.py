@@ -1,4 +1,4 @@
-"""This machine, as `mesh doctor` looks at it: vLLM, ports, open files, and nats-server's monitoring port."""
+"""Reads facts of this machine: vLLM, ports, open files, and nats-server's monitoring port."""
 
 import asyncio
 import contextlib
@@ -15,14 +15,14 @@ from mesh.control.doctor.facts import EngineFacts, LocalFacts, MonitorFacts, Por
 from mesh.engines.vllm.probe import probe
 
 PORTS = (4222, 8222)  # nats-server's own, for clients and for monitoring
-GREETING_S = 0.5  # NATS speaks first; who does not by then is asked for a page
+GREETING_S = 0.5  # NATS sends first; a server that has not by then gets an HTTP request
 MONITOR_S = 5.0
 MOST_BYTES = 4 << 20  # of an answer
 NS = 1_000_000_000
 
 
 async def look(is_quick: bool) -> LocalFacts:
-    """All of it. `is_quick`: without importing vLLM, which takes seconds."""
+    """Gathers all local facts. `is_quick` skips the import of vLLM, which takes seconds."""
     ports, engine = await asyncio.gather(asyncio.gather(*map(_port, PORTS)), probe(not is_quick))
     return LocalFacts(
         engine=EngineFacts(
@@ -41,7 +41,7 @@ async def look(is_quick: bool) -> LocalFacts:
 
 
 async def read_monitor(url: str, server_id: str) -> MonitorFacts:
-    """What nats-server's monitoring port at `url` shows. `server_id`: of the server we are connected to."""
+    """Reads nats-server's monitoring port at `url`. `server_id` is the id of the connected server."""
     try:
         found = await asyncio.to_thread(_get, url)
     except (OSError, ValueError, http.client.HTTPException) as error:
@@ -89,11 +89,11 @@ def _get(url: str) -> dict[str, Any]:
     """`/varz` of the monitoring port.
 
     Raises:
-        OSError, HTTPException: it does not answer. ValueError: what is there is none.
+        OSError, HTTPException: it does not answer. ValueError: it is not a monitoring port.
     """
     at = urlsplit(url if "://" in url else f"http://{url}")
     if at.scheme not in ("http", "https") or not at.hostname:
-        raise ValueError(f"{url} is no address such as http://127.0.0.1:8222")
+        raise ValueError(f"{url} is not an address such as http://127.0.0.1:8222")
     kind = http.client.HTTPSConnection if at.scheme == "https" else http.client.HTTPConnection
     connection = kind(at.hostname, at.port or 8222, timeout=MONITOR_S)
     try:
@@ -106,12 +106,12 @@ def _get(url: str) -> dict[str, Any]:
         raise ValueError(f"it answers {answer.status} {answer.reason}")
     found = json.loads(body)
     if not isinstance(found, dict) or "server_id" not in found:
-        raise ValueError("it is no nats-server's")
+        raise ValueError("it is not the port of a nats-server")
     return found
 
 
 def _free(store: str, host: str) -> int | None:
-    """Bytes free on the disk of the store, if that is on this machine."""
+    """Returns the free bytes on the disk of the store, if that disk is on this machine."""
     if not store or not is_loopback(host) or not Path(store).is_dir():
         return None
     return shutil.disk_usage(store).free

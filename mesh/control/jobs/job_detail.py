@@ -1,7 +1,7 @@
-"""One job's whole life, from whatever is left of it. Used by `mesh job`; changes nothing.
+"""Reads the history of one job from its stored records. Changes nothing.
 
-While it is in the queue its request is there; its events are kept 15 minutes, its Result an hour and its dead letter
-7 days, unless the mesh or the request say otherwise. What is gone is left out.
+By default the request is kept while the job is queued, events 15 minutes, the Result an hour, a dead letter 7 days.
+Records that are gone are left out.
 """
 
 import asyncio
@@ -35,7 +35,7 @@ from mesh.protocol.validate import deadline_of
 
 
 class DeadLetterSummary(msgspec.Struct, frozen=True, kw_only=True):
-    """That the job was given up."""
+    """The dead letter of a job, in short."""
 
     attempts: int
     code: str
@@ -44,7 +44,7 @@ class DeadLetterSummary(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class JobDetail(msgspec.Struct, frozen=True, kw_only=True):
-    """All that is known of one job. None, "" and empty lists: that is kept no longer, or never was."""
+    """The history of one job. None, "" and empty lists stand for records that are gone or never existed."""
 
     job: str
     tenant: str
@@ -56,9 +56,9 @@ class JobDetail(msgspec.Struct, frozen=True, kw_only=True):
     stored_unix_ms: int
     deadline_unix_ms: int
     request: RequestSummary | None
-    prompt: Any  # None unless it was asked for
+    prompt: Any  # None unless requested
     job_state: JobSeen | None  # while it is in the queue
-    waits: list[PendingReason]  # why it is not done yet
+    waits: list[PendingReason]  # why the job has not ended yet
     ahead: int | None
     attempts: list[AttemptSummary]
     moments: list[TimelineEntry]
@@ -67,7 +67,7 @@ class JobDetail(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class JobDetailReader:
-    """Tells the lives of one mesh's jobs."""
+    """Reads histories of jobs in one mesh."""
 
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
@@ -79,10 +79,10 @@ class JobDetailReader:
         self._dead_letters = DeadLetterService(broker)
 
     async def tell(self, key: JobKey, has_prompt: bool = False) -> JobDetail:
-        """The life of one job so far.
+        """Returns the history of one job so far.
 
         Raises:
-            ResultNotFoundError: nothing is left of it, or it never was.
+            ResultNotFoundError: no record of it is left, or it never existed.
             InvalidRequestError: a name is no subject token.
             BrokerError: NATS did not answer.
         """
@@ -96,7 +96,7 @@ class JobDetailReader:
         stored = await self._request(key, story, result)
         letter = await self._letter(key) if stored is None and _may_be_buried(result) else None
         if stored is None and result is None and letter is None and not story:
-            if await self._store.get_written(key) is not None:  # it ended while we looked
+            if await self._store.get_written(key) is not None:  # the job ended during the read
                 return await self.tell(key, has_prompt)
             raise ResultNotFoundError(await self._unknown(key))
         alive = {beat.presence.worker for beat in beats}
@@ -133,7 +133,7 @@ class JobDetailReader:
         )
 
     async def _request(self, key: JobKey, story: list[Dated], result: Result | None) -> StoredRequest | None:
-        """The request, while it is in the queue. One that was never begun is looked for among all of its tenant."""
+        """Returns the queued request. One that never started is searched among all of its tenant."""
         begun = [each.said.sequence for each in story if isinstance(each.said, Started) and each.said.sequence]
         if begun:
             return await self._queue.get(begun[-1])
@@ -146,7 +146,7 @@ class JobDetailReader:
             return None
 
     async def _waits(self, seen: JobSeen, now_ms: int) -> tuple[list[PendingReason], int | None]:
-        """Why it waits, and how many wait before it."""
+        """Returns why the job waits, and how many jobs wait before it."""
         if seen.state not in ("queued", "retrying"):
             return [], None
         depths, lanes, beats, settings = await asyncio.gather(
@@ -169,7 +169,7 @@ class JobDetailReader:
         return pending_reasons(seen, place), ahead
 
     async def _ahead(self, seen: JobSeen, queue: QueueDepth) -> int | None:
-        """Jobs of its model and tier that no worker was given and that were stored before it; None: it was given."""
+        """Counts undelivered jobs of its model and tier stored before it. None: it was delivered."""
         own = next((lane for lane in queue.lanes if lane.lane == seen.lane), None)
         if own is not None and seen.sequence <= own.delivered_sequence:
             return None
@@ -190,18 +190,17 @@ class JobDetailReader:
         begun, ended = await asyncio.gather(self._journal.tenants_of(key.id), self._store.tenants_of(key.id))
         others = sorted((begun | ended) - {key.tenant})
         text = (
-            f"job {key.id} of tenant {key.tenant} is not known: "
-            "it never existed, or ended longer ago than anything is kept"
+            f"job {key.id} of tenant {key.tenant} is not known: it never existed, or all of its records have aged out"
         )
         return f"{text}; {', '.join(others)} has a job of that id (--tenant)" if others else text
 
 
 def _result(message: StoredMessage | None, story: list[Dated]) -> Result | None:
-    """The stored Result, or the one that was announced where that is kept longer."""
+    """Returns the stored Result, else the one in the journal."""
     if message is not None:
         try:
             return codec.decode_result(message.body)
-        except ProtocolError:  # the marker of a deleted one
+        except ProtocolError:  # the marker of a deleted Result
             pass
     announced = [each.said for each in story if isinstance(each.said, Result)]
     return announced[-1] if announced else None
@@ -212,7 +211,7 @@ def _may_be_buried(result: Result | None) -> bool:
 
 
 def _seen(stored: StoredRequest | None, story: list[Dated], now_ms: int, alive: set[str]) -> JobSeen | None:
-    """How the job stands in the queue, if it is there."""
+    """Returns the job as it is in the queue, if it is there."""
     if stored is None or stored.address is None:
         return None
     events: list[Event | LaterEvent] = [each.said for each in story if not isinstance(each.said, Note)]

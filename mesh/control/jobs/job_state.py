@@ -1,7 +1,4 @@
-"""Where a job in the queue stands, told from its request and the newest that was written about it. Pure.
-
-Used by control/jobs/listing and control/jobs/job_detail.
-"""
+"""Derives a queued job's state from its request, its newest event and its newest note. Pure."""
 
 from collections.abc import Collection
 from typing import Literal
@@ -10,10 +7,10 @@ import msgspec
 
 from mesh.protocol.messages import Delta, Event, LaterEvent, Note, Result, Started
 
-# queued: no worker began it. running: a worker does it. retrying: its last attempt is over, by a failure, a hand-back
-# or the loss of its worker, and it waits for the next. ending: it has its Result, or is about to get it.
+# Queued: no worker has started it. Running: a worker runs it. Retrying: its last attempt failed, was handed back or
+# lost its worker, and it waits for the next. Ending: its Result is stored, or about to be.
 State = Literal["queued", "running", "retrying", "ending"]
-STATES: tuple[State, ...] = ("running", "retrying", "ending", "queued")  # as they are listed
+STATES: tuple[State, ...] = ("running", "retrying", "ending", "queued")  # in the order of the list
 
 
 class JobSeen(msgspec.Struct, frozen=True, kw_only=True):
@@ -27,16 +24,16 @@ class JobSeen(msgspec.Struct, frozen=True, kw_only=True):
     state: State
     sequence: int  # of its request
     age_ms: int  # since it was stored
-    deadline_ms: int  # from now until it expires; negative: that is past
-    attempt: int = 0  # the newest; 0: none began
-    worker: str = ""  # of the newest attempt; "": none, or the journal is kept no longer
+    deadline_ms: int  # from now until it expires; negative: it is past
+    attempt: int = 0  # the newest; 0: none has started
+    worker: str = ""  # of the newest attempt; "": none, or its events are gone
     tokens: int = 0  # output tokens so far
     is_streamed: bool = True
     reason: str = ""  # how the last attempt ended, if it is over
 
 
 class JobState(msgspec.Struct, frozen=True, kw_only=True):
-    """What the newest event and note say."""
+    """The state of a job from its newest event and note."""
 
     state: State
     attempt: int = 0
@@ -45,7 +42,7 @@ class JobState(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def job_state(event: Event | LaterEvent | None, note: Note | None) -> JobState:
-    """The state of a job whose request is still in the queue.
+    """Returns the state of a job whose request is still in the queue.
 
     Args:
         event: the newest of its journal.
@@ -65,12 +62,12 @@ def job_state(event: Event | LaterEvent | None, note: Note | None) -> JobState:
 
 
 def without_lost(seen: JobSeen, alive: Collection[str]) -> JobSeen:
-    """The same, if its worker is among those alive; else it is about to be taken over."""
+    """Returns the job unchanged if its worker is alive; else as retrying."""
     if seen.state != "running" or not seen.worker or seen.worker in alive:
         return seen
     return msgspec.structs.replace(seen, state="retrying", reason=f"worker {seen.worker} is gone")
 
 
 def in_order(jobs: Collection[JobSeen]) -> list[JobSeen]:
-    """Those that run first, those that wait last; the oldest first among each."""
+    """Returns running jobs first and waiting jobs last, each the oldest first."""
     return sorted(jobs, key=lambda each: (STATES.index(each.state), each.sequence))

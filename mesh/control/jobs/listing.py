@@ -1,6 +1,6 @@
-"""Lists the jobs in a mesh's queue: the shell of control/jobs/job_state. Used by `mesh jobs`; changes nothing.
+"""Lists the jobs in a mesh's queue. Changes nothing.
 
-JetStream knows how far each lane was given out, so those that run are found without reading those that wait.
+JetStream knows the last delivered sequence of each lane, so running jobs are found without reading waiting ones.
 """
 
 import asyncio
@@ -22,13 +22,13 @@ from mesh.protocol.messages import Event, LaterEvent, Result, Started
 from mesh.protocol.subjects import RequestAddress, check_tier, check_token, is_token
 from mesh.protocol.validate import deadline_of
 
-MOST_GIVEN = 4096  # requests read of those that workers have, over all lanes
-AT_ONCE = 16  # reads under way at the same time
+MOST_GIVEN = 4096  # most delivered requests to read, over all lanes
+AT_ONCE = 16  # concurrent reads
 
 
 @dataclass(frozen=True, slots=True)
 class JobSelection:
-    """Which jobs are meant; None: any."""
+    """Selects jobs. None matches all."""
 
     model: str | None = None
     tier: str | None = None
@@ -37,18 +37,18 @@ class JobSelection:
 
 
 class Listing(msgspec.Struct, frozen=True, kw_only=True):
-    """Some of the jobs in a queue, and how many there are. `total`, `given` and `waiting` know nothing of states."""
+    """Some jobs of a queue, and counts of all. The counts ignore the selected state."""
 
     jobs: list[JobSeen]
-    total: int  # that model, tier and tenant select
-    delivered: int  # of them, a worker has had: they run, or wait to be delivered again
-    waiting: int  # of them, no worker has had
-    truncated: bool  # there are or may be more than are listed
-    tenants: dict[str, int]  # jobs of each, most first
+    total: int  # jobs that model, tier and tenant select
+    delivered: int  # of them, delivered: they run, or wait for redelivery
+    waiting: int  # of them, never delivered
+    truncated: bool  # more jobs exist, or may exist, than are listed
+    tenants: dict[str, int]  # jobs of each, the largest first
 
 
 class JobLister:
-    """The jobs of one mesh."""
+    """Lists jobs of one mesh."""
 
     def __init__(self, broker: Broker) -> None:
         self._names = broker.names
@@ -59,7 +59,7 @@ class JobLister:
         self._gate = asyncio.Semaphore(AT_ONCE)
 
     async def listing(self, selection: JobSelection, limit: int) -> Listing:
-        """At most `limit` of the selected jobs: those that run first, then those that wait, the oldest first.
+        """Returns at most `limit` selected jobs: running ones first, then waiting ones, each the oldest first.
 
         Raises:
             InvalidRequestError: a name in `selection` is no subject token.
@@ -96,7 +96,7 @@ class JobLister:
         )
 
     async def _given(self, look: "_Look", lanes: list[LaneFacts]) -> list[JobSeen]:
-        """Jobs that a worker has or had, of each lane the oldest."""
+        """Returns delivered jobs, the oldest of each lane."""
         if not lanes:
             return []
         share = max(1, MOST_GIVEN // len(lanes))
@@ -120,10 +120,10 @@ class JobLister:
     async def _waiting(
         self, look: "_Look", delivered_to: Mapping[tuple[str, str, str], int], most: int
     ) -> list[JobSeen]:
-        """Jobs that no worker has had, the oldest first.
+        """Returns undelivered jobs, the oldest first.
 
         Args:
-            delivered_to: by model, tier and lane: jobs up to this stream sequence were given to a worker.
+            delivered_to: by model, tier and lane: the last delivered stream sequence.
         """
         found: list[JobSeen] = []
         after = min(delivered_to.values(), default=0)
@@ -143,7 +143,7 @@ class JobLister:
             return total - await self._queue.count_after(lane.delivered_sequence, at)
 
     async def _see(self, look: "_Look", page: list[StoredRequest]) -> list[JobSeen]:
-        """Those of a page that are in the state meant."""
+        """Returns the jobs of a page in the selected state."""
         named = [(each, each.address) for each in page]
         keys = [JobKey(at.tenant, each.job) for each, at in named if at is not None and is_token(at.tenant)]
         newest = await self._journal.newest(keys)
@@ -161,7 +161,7 @@ class JobLister:
         return [each for each in seen if look.state in (None, each.state)]
 
     async def _worker(self, stored: StoredRequest, at: RequestAddress | None, event: Event | LaterEvent | None) -> str:
-        """Who does the newest attempt; "" if the journal does not say so any more."""
+        """Returns the worker of the newest attempt; "" if its event is gone."""
         if at is None or event is None:
             return ""
         if isinstance(event, Started | Result):
@@ -177,7 +177,7 @@ class JobLister:
 
 @dataclass(frozen=True, slots=True)
 class _Look:
-    """What one listing knows and wants."""
+    """The inputs of one listing."""
 
     now_ms: int  # the server's clock
     alive: set[str]  # workers
@@ -186,16 +186,16 @@ class _Look:
     limit: int
 
     def seen(self, stored: StoredRequest, at: RequestAddress, newest: Newest) -> JobSeen:
-        """A request and what was written last about it, as one job."""
+        """Combines a request with its newest event and note."""
         return see(stored, at, job_state(newest.event, newest.note), self.now_ms)
 
 
 def see(stored: StoredRequest, at: RequestAddress, now: JobState, now_ms: int) -> JobSeen:
-    """A request in the queue as one job.
+    """Converts a queued request to a job.
 
     Args:
-        at: where it stands.
-        now: what its journal says.
+        at: its place in the queue.
+        now: its state, from the journal.
         now_ms: the server's clock.
     """
     return JobSeen(

@@ -1,8 +1,8 @@
-"""Follows the events of many jobs live, or of one from its first to its Result. Used by `mesh tail`.
+"""Follows the events of many jobs live, or of one job from its first event to its Result.
 
-Each event that is heard says its place in the journal, and that of the job's event before it. So what was missed, by
-coming late, by being slow or with the connection, is noticed and read back: each job is told whole, once and in order.
-Memory is bounded by the events that wait to be shown and the jobs that are followed at once.
+Each live event carries its sequence in the journal and that of the job's previous event. A gap shows missed events,
+which are then read from the journal. So each job's events come once, complete and in order. Memory is bounded by the
+events not yet shown and the jobs followed at once.
 """
 
 import asyncio
@@ -19,16 +19,16 @@ from mesh.protocol.messages import Event, LaterEvent, Result
 from mesh.protocol.subjects import is_token
 from mesh.protocol.timing import LAG_S
 
-MAX_WAITING = 20_000  # events not shown yet; what comes beyond is read back from the journal
-MAX_JOBS = 20_000  # of which is known how far they were told; beyond, the one heard of longest ago is forgotten
-TICK_S = 0.5  # without an event for so long, whoever shows them is told that time passes
-QUIET_TICKS = 4  # without an event of the one job that is followed, its Result is looked for in the store
-LAG_TRIES = 3  # a replica's journal may lag behind what is heard
+MAX_WAITING = 20_000  # events not shown yet; later ones are read from the journal
+MAX_JOBS = 20_000  # jobs whose last sequence is kept; beyond, the least recently active is forgotten
+TICK_S = 0.5  # without an event until None is yielded, so that the caller can refresh its display
+QUIET_TICKS = 4  # without an event of the followed job until its Result is looked up in the store
+LAG_TRIES = 3  # a replica's journal may lag behind live events
 
 
 @dataclass(frozen=True, slots=True)
 class TailEvent:
-    """One event of a job, to be shown."""
+    """One event of a job."""
 
     tenant: str
     job: str
@@ -38,7 +38,7 @@ class TailEvent:
 
 @dataclass(frozen=True, slots=True)
 class _Heard:
-    """One message, with its place in the events stream and that of the one before it on its subject (0: none)."""
+    """One message, with its stream sequence and the previous one on its subject (0: none)."""
 
     subject: bytes
     sequence: int
@@ -47,7 +47,7 @@ class _Heard:
 
 
 class EventTail:
-    """Hears jobs from its making until `close`."""
+    """Subscribes to the events of jobs until `close`."""
 
     def __init__(self, broker: Broker, tenant: str, job: str = "*") -> None:
         """`tenant` and `job`: "*" for any."""
@@ -55,23 +55,23 @@ class EventTail:
         self._journal = broker.journal
         self._store = broker.results
         self._queue = broker.queue
-        self._places: OrderedDict[JobKey, int] = OrderedDict()  # each job was told up to this stream sequence
-        self._open: set[JobKey] = set()  # those of them whose Result was not told
+        self._places: OrderedDict[JobKey, int] = OrderedDict()  # the last yielded stream sequence of each job
+        self._open: set[JobKey] = set()  # those whose Result was not yielded
         self._inbox: asyncio.Queue[_Heard] = asyncio.Queue(MAX_WAITING)
-        self._late: dict[JobKey, None] = {}  # jobs of which events were missed, in the order in which that was noticed
+        self._late: dict[JobKey, None] = {}  # jobs with missed events, in the order of discovery
         self._subscription = broker.connection.subscribe(broker.names.live(JobKey(tenant, job)), self._heard)
         self._unlisten = broker.connection.listen(self._connection_changed)
 
     def close(self) -> None:
-        """Hear no more; idempotent."""
+        """Unsubscribes. Idempotent."""
         self._subscription.close()
         self._unlisten()
 
     async def follow(self) -> AsyncGenerator[TailEvent | None, None]:
-        """Events as they come, each job's in order; None where none came for a while. Does not end.
+        """Yields events as they arrive, each job's in order, and None every TICK_S without one. Does not end.
 
-        A job that had begun before is told from its beginning when it is first heard of. While NATS is away nothing
-        comes; what was missed comes after.
+        A job that was already running starts from its first event when its next event arrives. While NATS is away it
+        yields no event, and then the missed ones.
         """
         while True:
             while self._late:
@@ -89,7 +89,7 @@ class EventTail:
                 yield told
 
     async def follow_job(self, key: JobKey) -> AsyncGenerator[TailEvent | None, None]:
-        """The events of one job, from its first to its Result, with which this ends; None as `follow`.
+        """Yields the events of one job from its first, and ends with its Result. Yields None as `follow`.
 
         Raises:
             ResultNotFoundError: there is no such job.
@@ -101,7 +101,7 @@ class EventTail:
         if name not in self._places:
             await self._check_known(key)
             self._note(name, 0, None)
-        quiet = QUIET_TICKS  # it may have ended long ago
+        quiet = QUIET_TICKS  # the job may have ended long ago
         async with contextlib.aclosing(self.follow()) as events:
             while name in self._open:
                 if quiet < QUIET_TICKS:
@@ -114,15 +114,15 @@ class EventTail:
                     yield told
 
     async def _look(self, name: JobKey) -> list[TailEvent]:
-        """The rest of a job that has its Result, though it was not heard; nothing if it has none."""
+        """Returns the remaining events of a job whose Result is stored but was not received."""
         try:
             stored = await self._store.get(name)
         except BrokerError:
-            return []  # NATS is away; the next look is soon enough
+            return []  # NATS is away; the next attempt repeats it
         if stored is None:
             return []
         rest = await self._read_on(name)
-        if name in self._open:  # its events are kept no longer
+        if name in self._open:  # its events are gone
             self._open.discard(name)
             rest.append(TailEvent(*name, stored.result, stored.body))
         return rest
@@ -144,7 +144,7 @@ class EventTail:
             self._late |= dict.fromkeys(self._open)
 
     async def _take(self, heard: _Heard) -> list[TailEvent]:
-        """What a message tells, after what came before it and was not heard."""
+        """Returns a message's event, preceded by missed events."""
         name, told = _name_of(heard.subject), list[TailEvent]()
         if name is None:
             return []
@@ -160,7 +160,7 @@ class EventTail:
         return told
 
     async def _read_on(self, name: JobKey) -> list[TailEvent]:
-        """What the journal has of a job beyond what was told; the rest later if NATS is away."""
+        """Returns a job's events in the journal after the last yielded one; tries again later if NATS is away."""
         found: list[TailEvent] = []
         try:
             async for page in self._journal.pages(self._names.events(name), self._places.get(name, 0)):
@@ -176,12 +176,12 @@ class EventTail:
         try:
             event = codec.decode_event(body)
         except ProtocolError:
-            event = codec.decode_later(body)  # None: nobody but workers may publish
+            event = codec.decode_later(body)  # the journal holds only workers' events
         self._note(name, sequence, event)
         return [TailEvent(*name, event, body)] if event is not None else []
 
     def _note(self, name: JobKey, sequence: int, event: Event | LaterEvent | None) -> None:
-        """A job was told up to here."""
+        """Records the last yielded sequence of a job."""
         self._places[name] = sequence
         self._places.move_to_end(name)
         if isinstance(event, Result):
@@ -193,7 +193,7 @@ class EventTail:
             self._open.discard(forgotten)
 
     async def _check_known(self, key: JobKey) -> None:
-        """Refuse to wait for a job that nobody knows."""
+        """Raises ResultNotFoundError for an unknown job."""
         if await self._store.get(key) is not None or await self._queue.find(key) is not None:
             return
         is_begun = await self._journal.last(self._names.events(key)) is not None
@@ -205,6 +205,6 @@ class EventTail:
 
 
 def _name_of(subject: bytes) -> JobKey | None:
-    """Whose event a message is; None: nobody's."""
+    """Returns the job of an event's subject; None for other subjects."""
     tenant, job = subject.decode("utf-8", "replace").split(".")[-2:]
     return JobKey(tenant, job) if is_token(tenant) and is_token(job) else None

@@ -1,4 +1,4 @@
-"""What happened to one job, in order of time, as an operator reads it. Pure. Used by control/jobs/job_detail."""
+"""Converts a job's events and notes to a timeline for operators. Pure."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal
@@ -7,7 +7,7 @@ import msgspec
 
 from mesh.protocol.messages import Delta, Event, LaterEvent, Note, Request, Result, Started
 
-# What a request says beside its input.
+# The fields of a request beside its input.
 _INPUTS = ("id", "prompt", "messages", "prompt_token_ids", "input")
 
 Kind = Literal["stored", "started", "tokens", "note", "closed", "result", "buried", "later"]
@@ -16,14 +16,14 @@ Kind = Literal["stored", "started", "tokens", "note", "closed", "result", "burie
 class TimelineEntry(msgspec.Struct, frozen=True, kw_only=True):
     """One event of a job's life, by the server's clock."""
 
-    at_ms: int  # since its request was stored, or since the first moment if that is not known
+    at_ms: int  # since its request was stored; else since its first entry
     kind: Kind
     attempt: int = 0
     worker: str = ""
-    index: int = 0  # tokens that stood before it
-    tokens: int = 0  # output tokens that came with it
-    events: int = 1  # how many this moment stands for
-    text: str = ""  # for `note`, `result` and `buried`: how, and why
+    index: int = 0  # output tokens before it
+    tokens: int = 0  # output tokens in it
+    events: int = 1  # number of events in this entry
+    text: str = ""  # for `note`, `result` and `buried`: the outcome and its reason
 
 
 class AttemptSummary(msgspec.Struct, frozen=True, kw_only=True):
@@ -31,28 +31,28 @@ class AttemptSummary(msgspec.Struct, frozen=True, kw_only=True):
 
     number: int
     worker: str
-    at_ms: int  # as `Moment.at_ms`
-    index: int  # output tokens that stood when it began
-    tokens: int  # that it added
-    isolated: bool  # nothing else ran in its worker
+    at_ms: int  # as `TimelineEntry.at_ms`
+    index: int  # output tokens when it started
+    tokens: int  # output tokens that it added
+    isolated: bool  # no other job ran in its worker
     outcome: str  # how it ended, or that it runs
-    took_ms: int | None  # until its last sign; None: it gave none
+    took_ms: int | None  # until its last event; None: there is none
 
 
 class RequestSummary(msgspec.Struct, frozen=True, kw_only=True):
-    """What was asked, without what it is about."""
+    """A request without its prompt."""
 
     input: str  # its kind and size
     bytes: int
     encoding: str
-    fields: dict[str, Any]  # those that are not their defaults
+    fields: dict[str, Any]  # without those at their defaults
 
 
-Said = tuple[int, Event | LaterEvent | Note]  # when it was stored, in Unix ms by the server's clock, and what
+Said = tuple[int, Event | LaterEvent | Note]  # time of storage in Unix ms by the server's clock, and the message
 
 
 def timeline(story: Sequence[Said], stored_unix_ms: int) -> list[TimelineEntry]:
-    """Every event and note, the oldest first, from the moment the request was stored.
+    """Returns every event and note, the oldest first, with times since the request was stored.
 
     Args:
         stored_unix_ms: 0: not known.
@@ -63,7 +63,7 @@ def timeline(story: Sequence[Said], stored_unix_ms: int) -> list[TimelineEntry]:
 
 
 def folded(found: Iterable[TimelineEntry]) -> list[TimelineEntry]:
-    """The same, with runs of tokens as one moment each, after the first of its attempt."""
+    """Joins runs of tokens to one entry each, after the first token of an attempt."""
     told: list[TimelineEntry] = []
     for each in found:
         last = told[-1] if told else None
@@ -78,7 +78,7 @@ def folded(found: Iterable[TimelineEntry]) -> list[TimelineEntry]:
 
 
 def attempts(story: Sequence[Said], stored_unix_ms: int, lost: Iterable[str]) -> list[AttemptSummary]:
-    """The attempts that the journal still tells of, in order.
+    """Returns the attempts in the journal, in order.
 
     Args:
         lost: workers that are gone.
@@ -107,7 +107,7 @@ def attempts(story: Sequence[Said], stored_unix_ms: int, lost: Iterable[str]) ->
         if number in notes:
             return notes[number]
         if number < newest or worker in gone:
-            return "lost with its worker: no word of how it ended"
+            return "lost with its worker; its outcome is unknown"
         return "runs"
 
     return [
@@ -126,10 +126,10 @@ def attempts(story: Sequence[Said], stored_unix_ms: int, lost: Iterable[str]) ->
 
 
 def summary(request: Request | None, error: str, size_bytes: int, encoding: str) -> RequestSummary:
-    """A request without its prompt.
+    """Summarizes a request without its prompt.
 
     Args:
-        error: why the body is no request, if it is none.
+        error: why the body is not a request; "" if it is one.
     """
     if request is None:
         return RequestSummary(input=f"no request: {error}", bytes=size_bytes, encoding=encoding, fields={})
@@ -140,7 +140,7 @@ def summary(request: Request | None, error: str, size_bytes: int, encoding: str)
 
 
 def prompt_of(request: Request) -> Any:
-    """What the request is about, as it was sent."""
+    """Returns the prompt, messages or texts of a request, as sent."""
     fields: dict[str, Any] = msgspec.to_builtins(request)
     return next((fields[name] for name in _INPUTS[1:] if name in fields), None)
 

@@ -1,6 +1,6 @@
-"""Pauses the queue of a model, or of one of its tiers, and lets it go on. Used by `mesh pause`, `resume` and `top`.
+"""Pauses and resumes the queues of a model, or of one of its tiers.
 
-A queue is all lanes of one tier of one model. What runs goes on; what waits is kept, and deadlines still count.
+A queue is all lanes of one tier of one model. Running jobs continue, waiting jobs stay, and deadlines still count.
 """
 
 import asyncio
@@ -14,14 +14,14 @@ from mesh.errors import InvalidRequestError, ModelNotFoundError
 from mesh.protocol.messages import TIERS
 from mesh.protocol.subjects import check_token
 
-# JetStream knows no pause without an end; nobody's queue waits that long.
+# JetStream requires an end of a pause; this one is out of reach.
 FOR_EVER_S = 100 * 365 * 86_400.0
-END_S = 0.1  # a resumed queue's pause ends this much later by itself, which serves the pulls that wait
+END_S = 0.1  # a resume sets the pause's end this far ahead, because only an expiring pause serves open pulls
 
 
 @dataclass(frozen=True, slots=True)
 class PauseTarget:
-    """Which queues are meant."""
+    """A model, or one of its tiers."""
 
     model: str
     tier: str | None = None  # None: every tier
@@ -30,7 +30,7 @@ class PauseTarget:
         return self.model if self.tier is None else f"{self.model}/{self.tier}"
 
     def takes(self, lane: Lane) -> bool:
-        """Whether this lane is one of them."""
+        """Returns whether the lane belongs to the target."""
         return lane.model == self.model and self.tier in (None, lane.tier)
 
 
@@ -43,28 +43,28 @@ class PausableQueue:
     waiting: int  # jobs that were never delivered
     running: int  # jobs that workers hold
     lanes: int
-    paused_lanes: int  # fewer than `lanes` only where somebody else paused some
-    pause_s: float  # seconds until the last of them goes on by itself; 0: none is paused
+    paused_lanes: int  # fewer than `lanes` only if another client paused some
+    pause_s: float  # seconds until the last pause ends; 0: no lane is paused
 
     @property
     def is_for_ever(self) -> bool:
-        """Whether it waits for a `resume`."""
+        """True if only a `resume` ends the pause."""
         return self.pause_s > FOR_EVER_S / 2
 
 
 @dataclass(frozen=True, slots=True)
 class PauseOutcome:
-    """What a pause or a resume came to."""
+    """The queues before and after a pause or resume."""
 
     before: list[PausableQueue]  # as it was
     after: list[PausableQueue]  # the same queues now
 
 
 def read_target(text: str) -> PauseTarget:
-    """`chat` or `chat/batch`.
+    """Parses `chat` or `chat/batch`.
 
     Raises:
-        InvalidRequestError: it reads otherwise.
+        InvalidRequestError: the text has another form.
     """
     model, slash, tier = text.partition("/")
     if slash and tier not in TIERS:
@@ -75,7 +75,7 @@ def read_target(text: str) -> PauseTarget:
 
 
 def queues_of(lanes: Iterable[Lane]) -> list[PausableQueue]:
-    """The lanes summed up, by model and then from the highest tier to the lowest."""
+    """Sums lanes to queues, by model and then from the highest tier to the lowest."""
     found: dict[tuple[str, str], list[Lane]] = {}
     for lane in lanes:
         found.setdefault((lane.model, lane.tier), []).append(lane)
@@ -95,10 +95,10 @@ def queues_of(lanes: Iterable[Lane]) -> list[PausableQueue]:
 
 
 async def pause(broker: Broker, target: PauseTarget, for_s: float | None) -> PauseOutcome:
-    """Have no job of these queues delivered for `for_s` seconds; None: until `resume`. A new pause replaces the old.
+    """Stops the delivery of these queues' jobs for `for_s` seconds; None: until `resume`. Replaces an old pause.
 
     Raises:
-        ModelNotFoundError: nobody declared such a queue; the message lists those that exist.
+        ModelNotFoundError: no such queue is declared; the message lists those that exist.
         BrokerError: NATS did not answer; some lanes may be paused, and pausing again completes it.
     """
     lanes = Lanes(broker)
@@ -111,7 +111,7 @@ async def pause(broker: Broker, target: PauseTarget, for_s: float | None) -> Pau
 
 
 async def resume(broker: Broker, target: PauseTarget) -> PauseOutcome:
-    """Have the jobs of these queues delivered again; those that are not paused stay as they are.
+    """Delivers the jobs of these queues again. Queues that are not paused stay as they are.
 
     Raises:
         ModelNotFoundError, BrokerError: as `pause`.

@@ -1,7 +1,4 @@
-"""What a replay makes of recorded requests: which are submitted, as what, when, and what came of it. Pure.
-
-Carried out by control/replay/runner.
-"""
+"""Plans a replay of recorded requests, and counts its results. Pure."""
 
 import hashlib
 from array import array
@@ -17,22 +14,22 @@ from mesh.protocol.messages import Request, Result
 from mesh.protocol.subjects import is_token
 from mesh.protocol.validate import seed_of
 
-PREFIX = "replay-"  # of every replayed job's id, so that no replay is ever replayed, or taken for the original
+PREFIX = "replay-"  # prefix of every replayed job's id: a replay is never replayed, and never mistaken for its original
 _LONGEST_ID = 64
 SHARES = (50, 90, 99)
 
 
 @dataclass(frozen=True, slots=True)
 class ReplayMapping:
-    """Where and as what requests are submitted again."""
+    """The model and tenant under which requests are submitted again."""
 
-    run: str  # tells this replay from others; part of every job's id
+    run: str  # unique id of this replay; part of every job's id
     models: dict[str, str] = field(default_factory=dict)  # recorded name to new one
-    model: str | None = None  # for all others; None: their own
-    tenant: str | None = None  # None: their own
+    model: str | None = None  # for all other models; None: the recorded one
+    tenant: str | None = None  # None: the recorded one
 
     def model_of(self, recorded: str) -> str:
-        """The model that is asked in place of this one."""
+        """Returns the model to request instead of the recorded one."""
         return self.models.get(recorded, self.model or recorded)
 
 
@@ -50,14 +47,14 @@ class ReplayedRequest:
 
 
 def ask_of(stored: StoredRequest, target: ReplayMapping) -> ReplayedRequest | str:
-    """What to submit for a recorded request, or in one word why nothing is."""
+    """Returns the request to submit for a recorded one, or one word for why it is skipped."""
     at = stored.address
     if at is None or stored.request is None or not all(map(is_token, (at.model, at.tenant))):
-        return "unreadable"  # it was refused then, and would be again
+        return "unreadable"  # it was refused, and would be again
     if stored.job.startswith(PREFIX):
         return "replays"
     seed = stored.request.seed
-    if stored.request.input is None:  # the one that the original's id gave it, so that the replay draws alike
+    if stored.request.input is None:  # the seed that the original's id gave, so that the replay samples alike
         seed = seed_of(stored.request, JobKey(at.tenant, stored.job))
     return ReplayedRequest(
         sequence=stored.sequence,
@@ -71,7 +68,7 @@ def ask_of(stored: StoredRequest, target: ReplayMapping) -> ReplayedRequest | st
 
 
 def job_id(run: str, recorded: str) -> str:
-    """The id under which a job is replayed."""
+    """Returns the id of a replayed job."""
     plain = f"{PREFIX}{run}-{recorded}"
     if len(plain) <= _LONGEST_ID:
         return plain
@@ -79,12 +76,12 @@ def job_id(run: str, recorded: str) -> str:
 
 
 def due_s(ask: ReplayedRequest, first_unix_ms: int, speed: float | None) -> float:
-    """Seconds after the first request's submission at which this one is due; `speed` None: at once."""
+    """Returns when a request is due, in seconds after the first submission; `speed` None: at once."""
     return 0.0 if speed is None else max(0, ask.at_unix_ms - first_unix_ms) / 1000 / speed
 
 
 def request_now(ask: ReplayedRequest, now_unix_ms: int) -> Request:
-    """The request, with as much time until its deadline as the original had."""
+    """Returns the request with the original's time to its deadline."""
     deadline = ask.request.deadline_unix_ms
     if deadline is None:
         return ask.request
@@ -92,12 +89,12 @@ def request_now(ask: ReplayedRequest, now_unix_ms: int) -> Request:
 
 
 class Outline:
-    """What is recorded in a span, counted while it is read."""
+    """Counts the recorded requests of a time span."""
 
     def __init__(self, is_whole: bool) -> None:
-        """`is_whole`: all tenants and models are read, so that sequences that are missing are missing requests."""
+        """`is_whole`: all tenants and models are read, so each missing sequence is a missing request."""
         self._is_whole = is_whole
-        self.asks: Counter[tuple[str, str, str]] = Counter()  # by tenant, model and tier, as they are submitted
+        self.asks: Counter[tuple[str, str, str]] = Counter()  # by tenant, model and tier of the submission
         self.skipped: Counter[str] = Counter()
         self.first_unix_ms = self.last_unix_ms = 0
         self.missing = 0  # requests between the first and the last that were not recorded
@@ -105,11 +102,11 @@ class Outline:
 
     @property
     def total(self) -> int:
-        """Requests to submit."""
+        """The number of requests to submit."""
         return self.asks.total()
 
     def note(self, stored: StoredRequest, ask: ReplayedRequest | str) -> None:
-        """One more was read."""
+        """Counts one recorded request."""
         if self._is_whole and 0 < self._sequence < stored.sequence:
             self.missing += stored.sequence - self._sequence - 1
         self._sequence = max(self._sequence, stored.sequence)
@@ -122,25 +119,25 @@ class Outline:
 
 
 class ReplayReport:
-    """What a replay came to, counted while it runs; a few numbers for each request."""
+    """Counts and times of a replay; keeps a few numbers per request."""
 
     def __init__(self) -> None:
         self.submitted = 0
         self.refused: Counter[str] = Counter()  # by error code
-        self.ended: Counter[str] = Counter()  # by status, and `lost` where no Result could be had
-        self.behind_s = 0.0  # the most that a request was submitted too late
-        self.sequences = array("q")  # of the originals that ended here, and beside them
+        self.ended: Counter[str] = Counter()  # by status; `lost` without a Result
+        self.behind_s = 0.0  # the largest delay of a submission
+        self.sequences = array("q")  # of the originals whose replay ended; the next arrays are parallel
         self._totals = array("q")
         self._firsts = array("q")  # -1: none
         self.originals: dict[int, tuple[int, int | None]] = {}  # total and first token of originals, ms, by sequence
 
     @property
     def open(self) -> int:
-        """Submitted and not ended."""
+        """The number of submitted jobs that have not ended."""
         return self.submitted - self.ended.total()
 
     def note(self, ask: ReplayedRequest, result: Result | None) -> None:
-        """A job ended; None: what became of it is not known."""
+        """Counts an ended job; `result` None: its outcome is unknown."""
         self.ended[result.status if result is not None else "lost"] += 1
         if result is not None and result.status == "finished":
             self.sequences.append(ask.sequence)
@@ -149,11 +146,11 @@ class ReplayReport:
             self._firsts.append(-1 if first is None else first)
 
     def totals_ms(self) -> tuple[list[int], list[int]]:
-        """From stored to ended: of the originals, and of the replays; all of them, where no original is known."""
+        """Returns times from storage to end, of originals and replays: pairs only, or all replays without originals."""
         return self._pairs(self._totals, [self.originals.get(each, (None, None))[0] for each in self.sequences])
 
     def firsts_ms(self) -> tuple[list[int], list[int]]:
-        """From stored to the first token, as `totals_ms`."""
+        """Returns times from storage to the first token, as `totals_ms`."""
         return self._pairs(self._firsts, [self.originals.get(each, (None, None))[1] for each in self.sequences])
 
     def _pairs(self, ours: Iterable[int], theirs: Sequence[int | None]) -> tuple[list[int], list[int]]:

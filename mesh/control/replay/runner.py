@@ -1,7 +1,6 @@
-"""Submits recorded requests again, at their own pace or another, to this mesh or another. Used by `mesh replay`.
+"""Submits recorded requests again, to this mesh or another, at the recorded pace or another.
 
-control/replay/plan decides. Requests are read as they become due, and jobs that are open at once are bounded, so a
-long recording costs no more memory than a short one, but for a few numbers for each request that ended.
+Requests are read when they are due, and open jobs are bounded. So memory grows only by a few numbers per ended request.
 """
 
 import asyncio
@@ -24,21 +23,21 @@ from mesh.protocol.codec import Encoding
 
 log = logging.getLogger("mesh.control")
 
-SUBMIT_S = 30.0  # for the target's queue to take one
-ORIGINALS_MS = 900_000  # originals are looked for in the audit up to so long after the last was stored
+SUBMIT_S = 30.0  # for the target's queue to accept one request
+ORIGINALS_MS = 900_000  # the audit is searched for originals up to this time after the last one was stored
 
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """How fast, how many."""
+    """Pace and bounds of a replay."""
 
-    speed: float | None = 1.0  # times the recorded pace; None: as fast as they are taken
+    speed: float | None = 1.0  # factor of the recorded pace; None: as fast as the mesh accepts
     limit: int | None = None  # requests; None: all
     at_once: int = 256  # jobs open at the same time
 
 
 class Replay:
-    """One replay: `outline` looks, `run` submits, `compare` asks how the originals did."""
+    """One replay: `outline` counts, `run` submits, `compare` reads the originals' times."""
 
     def __init__(self, source: Broker, span: TimeRange, target: ReplayMapping, pace: Pace) -> None:
         self._broker = source
@@ -49,7 +48,7 @@ class Replay:
         self.report = ReplayReport()
 
     async def outline(self) -> Outline:
-        """What would be submitted. Reads all of it.
+        """Counts the requests to submit. Reads the whole recording.
 
         Raises:
             InvalidRequestError, TopologyError, BrokerError: as `Recording.pages`.
@@ -63,12 +62,12 @@ class Replay:
         return found
 
     async def run(self, broker: Broker) -> None:
-        """Submit them to the mesh there, and wait until the jobs have ended. `report` is kept up to date meanwhile.
+        """Submits the requests to the target mesh and waits for the jobs. Updates `report` meanwhile.
 
-        Cancelled, it submits no more; what it submitted goes on.
+        When cancelled, it stops submitting; submitted jobs continue.
 
         Raises:
-            BrokerError: the recording could not be read on; what was submitted goes on.
+            BrokerError: the recording could not be read further; submitted jobs continue.
         """
         clients, gate = Clients(broker), asyncio.Semaphore(self._pace.at_once)
         try:
@@ -82,7 +81,7 @@ class Replay:
             await clients.close()
 
     async def compare(self) -> None:
-        """Look up how long the originals took, as far as the audit knows.
+        """Reads the originals' times from the audit, as far as it has them.
 
         Raises:
             BrokerError: NATS did not answer.
@@ -93,7 +92,7 @@ class Replay:
         since = self._span.since_unix_ms
         until = None if self._span.until_unix_ms is None else self._span.until_unix_ms + ORIGINALS_MS
         log_of = AuditLog(self._broker, AuditFilter(event="ended", since_unix_ms=since, until_unix_ms=until))
-        with contextlib.suppress(TopologyError):  # no audit, so nobody knows
+        with contextlib.suppress(TopologyError):  # without an audit the originals' times are unknown
             async for page in log_of.pages():
                 for kept in page:
                     entry = kept.entry
@@ -101,7 +100,7 @@ class Replay:
                         self.report.originals[entry.sequence] = (entry.total_ms, entry.first_token_ms)
 
     async def _due(self) -> AsyncIterator[ReplayedRequest]:
-        """Each request when it is due."""
+        """Yields each request when it is due."""
         began_s, first_unix_ms, count = self._broker.clock.monotonic_s(), 0, 0
         async for page in self._recording.pages(self._span):
             for stored in page:
@@ -120,7 +119,7 @@ class Replay:
                 yield ask
 
     async def _one(self, clients: Clients, ask: ReplayedRequest, gate: asyncio.Semaphore) -> None:
-        """One request, from its submission to its end."""
+        """Submits one request and waits for its end."""
         job: JobHandle | None = None
         try:
             client = clients.get(ask.tenant, cast("Encoding", ask.encoding))
@@ -133,7 +132,7 @@ class Replay:
                 self.report.refused[error.code] += 1
             else:
                 self.report.note(ask, None)
-                log.debug("what became of job %s is not known: %s", job.id, error)
+                log.debug("the outcome of job %s is unknown: %s", job.id, error)
         finally:
             if job is not None:
                 job.close()
@@ -141,7 +140,7 @@ class Replay:
 
 
 async def check_models(broker: Broker, outline: Outline) -> None:
-    """Refuse a replay for models that the target does not have.
+    """Raises for models that the target does not have.
 
     Raises:
         ModelNotFoundError: naming them.
@@ -152,7 +151,7 @@ async def check_models(broker: Broker, outline: Outline) -> None:
             if not await topology.has_model(broker, model):
                 missing.append(model)
         except BrokerError:
-            return  # it does not say; each request will be told
+            return  # the target does not list models; each request is checked when submitted
     if missing:
         raise ModelNotFoundError(
             f"the target has no model {', '.join(missing)}; --to-model OLD=NEW submits to another", field="model"

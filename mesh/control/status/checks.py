@@ -1,4 +1,4 @@
-"""What is wrong with a mesh, told from one look at it: each with what to do about it. Pure. Shown by `mesh status`."""
+"""Finds the problems in a snapshot of a mesh, each with a remedy. Pure."""
 
 from collections.abc import Iterable, Iterator
 from typing import Literal
@@ -14,15 +14,15 @@ from mesh.protocol.timing import PRESENCE_SILENT_S
 
 ADVISED_SERVER = (2, 14, 3)
 FULL = 0.9  # of a limit
-FAR_MS = 365 * 86_400_000  # a pause longer than this has no end of its own
-SLOW_MS = 250.0  # a round trip that every token has to make
+FAR_MS = 365 * 86_400_000  # a longer pause counts as one without an end
+SLOW_MS = 250.0  # every token takes this round trip
 
 # broken: jobs stand still or are refused. notice: worth a look.
 Level = Literal["broken", "notice"]
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
-    """One thing that is not as it should be."""
+    """One problem of a mesh."""
 
     level: Level
     code: str  # a stable word for programs
@@ -31,7 +31,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def findings(snapshot: Snapshot, names: Names) -> list[Finding]:
-    """Everything that is wrong, what is broken first."""
+    """Returns all problems, the broken ones first."""
     found = [
         *_of_stores(snapshot, names),
         *_of_queues(snapshot, names),
@@ -65,7 +65,7 @@ def _of_versions(workers: Iterable[WorkerSeen]) -> Iterator[Finding]:
 
 
 def _of_copies(stores: Iterable[StoreFacts]) -> Iterator[Finding]:
-    """Servers of a cluster that do not have what they should; each once, whatever they lack."""
+    """Yields one finding for each server of a cluster that is away or behind."""
     bad: dict[str, list[tuple[str, PeerFacts]]] = {}
     for store in stores:
         for peer in store.peers:
@@ -85,7 +85,7 @@ def _fullness(store: StoreFacts, names: Names) -> Iterator[Finding]:
     used = [(store.bytes, store.max_bytes), (store.messages, store.max_messages)]
     if not any(limit and value >= FULL * limit for value, limit in used):
         return
-    if store.name == names.events_stream:  # it makes room by itself
+    if store.name == names.events_stream:  # this stream drops its oldest messages
         text = f"{store.name} is full: events are dropped before their time, and late readers miss them"
         yield Finding(level="notice", code="full", text=text, next="mesh init")
     elif store.name in (names.requests_stream, names.results_bucket):
@@ -115,7 +115,7 @@ def _of_queues(snapshot: Snapshot, names: Names) -> Iterator[Finding]:
 
 
 def _backlogs(snapshot: Snapshot) -> Iterator[Finding]:
-    """Models for which more jobs wait than run, with no slot free."""
+    """Yields models with no free slot and more waiting than running jobs."""
     for model in sorted({each.presence.model for each in snapshot.workers}):
         capacity = sum(each.presence.capacity for each in snapshot.workers if each.presence.model == model)
         queues = [each for each in snapshot.queues if each.model == model and not each.pause_left_ms]
@@ -127,7 +127,7 @@ def _backlogs(snapshot: Snapshot) -> Iterator[Finding]:
 
 
 def _service(queue: QueueDepth, name: str, workers: list[WorkerSeen]) -> Iterator[Finding]:
-    """Whether anybody does what waits in a queue."""
+    """Yields a finding if no worker can take the waiting jobs of a queue."""
     jobs = many(queue.jobs, "job")
     if not queue.is_declared:
         text = f"{jobs} for {name}, which no consumer serves: a worker of any model ends them as failed"
@@ -178,6 +178,6 @@ def _of_server(snapshot: Snapshot) -> Iterator[Finding]:
 
 
 def version_key(version: str) -> tuple[int, ...]:
-    """A version to compare by: `2.14.3-beta` as (2, 14, 3). What is no number counts as 0."""
+    """A version to compare by: `2.14.3-beta` as (2, 14, 3). A part that is no number counts as 0."""
     parts = version.split("+")[0].split("-")[0].split(".")
     return tuple(int(part) if part.isascii() and part.isdigit() and len(part) < 10 else 0 for part in parts)

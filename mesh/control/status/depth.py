@@ -1,6 +1,6 @@
-"""How a whole mesh is at one moment, and what happened between two: the values, and how they are made. Pure.
+"""The state of a mesh at one moment, and the rates between two moments. Pure.
 
-Filled by control/status/snapshot; shown by `mesh status` and `mesh top`, and by whoever reads their JSON.
+The types are also the JSON of `mesh status`.
 """
 
 from collections import defaultdict
@@ -18,7 +18,7 @@ class TenantDepth(msgspec.Struct, frozen=True, kw_only=True):
 
     tenant: str
     jobs: int  # waiting and running
-    fullest: int  # of them, in the lane where this tenant has most: the queue's limit is on that
+    fullest: int  # of them, in the tenant's fullest lane, which the queue limit bounds
 
 
 class QueueDepth(msgspec.Struct, frozen=True, kw_only=True):
@@ -27,23 +27,23 @@ class QueueDepth(msgspec.Struct, frozen=True, kw_only=True):
     model: str
     tier: str
     jobs: int  # waiting and in flight
-    waiting: int  # never given to a worker
-    in_flight: int  # given to a worker and not ended: running, or on the way to another worker
-    redelivered: int = 0  # of those in flight, given more than once
-    pulls: int = 0  # open ones, of workers that have a free slot; one slot may wait on several lanes
+    waiting: int  # never delivered
+    in_flight: int  # delivered and not ended: running, or moving to another worker
+    redelivered: int = 0  # of those in flight, delivered more than once
+    pulls: int = 0  # open pull requests of workers with a free slot; one slot may pull from several lanes
     oldest_ms: int | None = None  # age of the oldest job; None: there is none
     oldest_waiting_ms: int | None = None  # the same among those that wait
     pause_left_ms: int = 0  # the longest pause of its lanes; 0: none is paused
-    is_declared: bool = True  # it has consumers; else nobody will ever take a job from it
+    is_declared: bool = True  # it has consumers; without them no job is delivered
     tenants: list[TenantDepth] = []  # most jobs first
     lanes: list[LaneFacts] = []
 
 
 class WorkerSeen(msgspec.Struct, frozen=True, kw_only=True):
-    """One worker, and when it last said that it is there."""
+    """One worker, and the time of its last presence record."""
 
     presence: Presence
-    beat_unix_ms: int  # the server's clock, when it stored that
+    beat_unix_ms: int  # when the server stored the record, by its clock
     age_ms: int  # since then
 
 
@@ -65,16 +65,16 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ModelRate(msgspec.Struct, frozen=True, kw_only=True):
-    """What happened to one model's jobs, a second. A job delivered again counts as submitted and ended once more."""
+    """One model's jobs per second. A redelivered job counts as submitted and ended once more."""
 
     model: str
     submitted_per_s: float
     ended_per_s: float
-    tokens_per_s: float | None  # None: no worker of it has said how many between the two looks
+    tokens_per_s: float | None  # None: no worker of it reported between the two snapshots
 
 
 class WorkerRate(msgspec.Struct, frozen=True, kw_only=True):
-    """What one worker did, a second. None: it has not said between the two looks, or was not there before."""
+    """One worker's rates. None: it has not reported between the snapshots, or is new."""
 
     worker: str
     model: str
@@ -83,18 +83,18 @@ class WorkerRate(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Rates(msgspec.Struct, frozen=True, kw_only=True):
-    """What happened between two looks. Workers say every two seconds what they did, so look that far apart."""
+    """Rates between two snapshots. Workers report every two seconds, so take snapshots that far apart."""
 
     span_s: float
     submitted_per_s: float
-    ended_per_s: float  # jobs that left the queue, whoever ended them
+    ended_per_s: float  # jobs that left the queue for any reason
     tokens_per_s: float | None
     models: list[ModelRate]
     workers: list[WorkerRate]
 
 
 def read_queues(names: Names, depths: Mapping[str, int], lanes: Iterable[LaneFacts]) -> tuple[list[QueueDepth], int]:
-    """The queues, without ages, and the number of requests that belong to none.
+    """Returns the queues, without ages, and the number of requests that belong to none.
 
     Args:
         depths: stored requests by subject.
@@ -116,7 +116,7 @@ def read_queues(names: Names, depths: Mapping[str, int], lanes: Iterable[LaneFac
 
 
 def rates(before: Snapshot, after: Snapshot, requests_stream: str) -> Rates:
-    """What happened between two looks at one mesh, the first of them first.
+    """Returns the rates between two snapshots of one mesh, `before` the older.
 
     Args:
         requests_stream: the name of the stream whose messages are jobs.
@@ -175,9 +175,9 @@ def _model_rate(
 
 
 def _passed(model: str, snapshot: Snapshot) -> tuple[int, int]:
-    """A model's jobs, and how many its consumers ever saw: those delivered and those still waiting.
+    """Returns a model's jobs, and the number its consumers ever saw: delivered and waiting.
 
-    Both from the consumers, so that a job stored between two reads is in both or in neither.
+    Both come from the consumers, so a job stored between two reads counts in both or in neither.
     """
     lanes = [lane for queue in snapshot.queues if queue.model == model for lane in queue.lanes]
     held = sum(lane.pending + lane.in_flight for lane in lanes)
@@ -204,7 +204,7 @@ def _worker_rate(before: WorkerSeen | None, after: WorkerSeen) -> WorkerRate:
 
 
 def _grown(before: int, after: int) -> int:
-    """How much a counter grew; one that shrank was begun anew."""
+    """Returns the growth of a counter; a counter that shrank was restarted from 0."""
     return max(0, after - before)
 
 

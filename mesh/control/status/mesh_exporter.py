@@ -1,8 +1,7 @@
-"""Looks at the whole mesh for whoever scrapes this process, in one process of the mesh at a time.
+"""Exports mesh-wide metrics in one process of the mesh at a time.
 
-What waits is a fact of the mesh and not of any process, and reading it costs NATS some requests; so of all processes
-that are scraped one holds a lease and shows it, and the others leave it out. It looks only while somebody scrapes.
-Hosted by every process that has a telemetry port.
+Queue depths belong to the mesh, not to a process, and reading them costs NATS several requests. So one of the scraped
+processes holds a lease and exports them; the others leave them out. It reads only while it is scraped.
 """
 
 import asyncio
@@ -20,19 +19,19 @@ from mesh.telemetry.readings import MeshReading, QueueReading, StoreReading
 
 log = logging.getLogger("mesh.control")
 
-POLL_S = 5.0  # between looks: what waits is shown no older than that, and scrapers come less often
-STALE_S = 15.0  # a reading that old is shown no more
-LOOK_S = 2 * PRESENCE_BEAT_S  # for one look: the lease has to be renewed meanwhile
-IDLE_S = 90.0  # without a scrape: then it looks no more, and another may have the lease
-PATIENT_S = 2 * PRESENCE_BEAT_S  # between asks for a lease that another holds
+POLL_S = 5.0  # between readings; scrapers usually come less often
+STALE_S = 15.0  # an older reading is not exported
+LOOK_S = 2 * PRESENCE_BEAT_S  # for one reading, so that the lease is renewed in time
+IDLE_S = 90.0  # without a scrape until it stops reading and gives up the lease
+PATIENT_S = 2 * PRESENCE_BEAT_S  # between attempts to get the lease from another holder
 
 
 class MeshExporter:
-    """`run` it on a connection; `asked` gives what it knows. One object outlives many connections."""
+    """Reads the mesh in `run`; `asked` returns the reading. One object serves successive connections."""
 
-    def __init__(self, who: str, clock: Clock = SYSTEM) -> None:
-        """`who` tells this process from others."""
-        self._who = who
+    def __init__(self, host: str, clock: Clock = SYSTEM) -> None:
+        """`host` is the unique name of this process, which holds the lease."""
+        self._host = host
         self._clock = clock
         self._asked_s = float("-inf")
         self._asked = asyncio.Event()
@@ -40,19 +39,19 @@ class MeshExporter:
         self._read_s = float("-inf")
 
     def asked(self) -> MeshReading | None:
-        """The mesh, if this process is the one that shows it. Called for every scrape: it is what keeps us looking."""
+        """Returns the reading if this process exports the mesh. Each scrape calls it, which keeps `run` reading."""
         self._asked_s = self._clock.monotonic_s()
         self._asked.set()
         return self._reading if self._clock.monotonic_s() - self._read_s < STALE_S else None
 
     @property
     def is_asked(self) -> bool:
-        """Whether somebody scrapes, and so whether it looks."""
+        """Returns whether a scraper has called lately; `run` reads only then."""
         return self._asked.is_set()
 
     async def run(self, broker: Broker) -> None:
-        """Look, while somebody asks and the lease is ours, until cancelled."""
-        lease = LeaderLease(broker, "mesh_exporter", self._who)
+        """Reads the mesh while it is scraped and holds the lease, until cancelled."""
+        lease = LeaderLease(broker, "mesh_exporter", self._host)
         try:
             while True:
                 await self._asked.wait()
@@ -64,8 +63,8 @@ class MeshExporter:
                 if self._clock.monotonic_s() - self._asked_s > IDLE_S:
                     self._asked.clear()
                 await asyncio.sleep(PRESENCE_BEAT_S if is_ours else PATIENT_S)
-        except Exception:  # the outermost frame: the process serves on, and its scrapers see no mesh
-            log.exception("the mesh is not looked at any more", extra={"event": "mesh_exporter_broke"})
+        except Exception:  # the outermost frame: the process continues without mesh-wide metrics
+            log.exception("the export of mesh-wide metrics stopped", extra={"event": "mesh_exporter_broke"})
         finally:
             self._reading = None
 
@@ -75,13 +74,13 @@ class MeshExporter:
                 self._reading = reading_of(await snapshot(broker))
             self._read_s = self._clock.monotonic_s()
         except (MeshError, TimeoutError) as error:
-            log.debug("the mesh could not be looked at: %r", error, extra={"event": "mesh_exporter_failed"})
+            log.debug("the mesh could not be read: %r", error, extra={"event": "mesh_exporter_failed"})
 
 
 def reading_of(seen: Snapshot) -> MeshReading:
-    """A snapshot as it is shown: without tenants and workers' names, of which there may be many.
+    """Converts a snapshot to metrics, without the names of tenants and workers, which can be many.
 
-    A model that nobody declared is any word a client made up, so its jobs are only counted.
+    Names of undeclared models come from clients, so only the number of their jobs is exported.
     """
     declared = [queue for queue in seen.queues if queue.is_declared]
     unserved = seen.unroutable + sum(queue.jobs for queue in seen.queues if not queue.is_declared)

@@ -1,4 +1,4 @@
-"""Looks at a whole mesh: the shell of control/status/depth. Used by `mesh status` and `mesh top`; changes nothing."""
+"""Reads the state of a whole mesh from NATS. Changes nothing."""
 
 import asyncio
 
@@ -15,7 +15,7 @@ from mesh.protocol.subjects import Names, is_token
 
 
 async def snapshot(broker: Broker) -> Snapshot:
-    """The mesh as it is now: some reads at once, then the ages of what waits.
+    """Returns the current state: concurrent reads first, then the ages of waiting jobs.
 
     Raises:
         TopologyError: there is no mesh on this NATS.
@@ -41,7 +41,7 @@ async def snapshot(broker: Broker) -> Snapshot:
 
 
 def rates(before: Snapshot, after: Snapshot, names: Names) -> Rates:
-    """What happened between two looks, the first of them first."""
+    """Returns the rates between two snapshots, `before` the older."""
     return depth.rates(before, after, names.requests_stream)
 
 
@@ -49,7 +49,7 @@ async def _beats(workers: PresenceStore) -> list[Beat]:
     try:
         beats = await workers.beats()
     except TopologyError:
-        return []  # the bucket is missing, and the snapshot says so
+        return []  # the bucket is missing; the snapshot reports that
     return sorted(beats, key=lambda beat: (beat.presence.model, beat.presence.worker))
 
 
@@ -58,7 +58,7 @@ def _seen(beat: Beat, now_ms: int) -> WorkerSeen:
 
 
 async def _aged(inspector: Inspector, names: Names, queues: list[QueueDepth], now_ms: int) -> list[QueueDepth]:
-    """The queues with the ages of their oldest jobs."""
+    """Returns the queues with the ages of their oldest jobs."""
     asks: dict[tuple[str, int], None] = {}
     for queue in queues:
         asks |= dict.fromkeys(_asks(names, queue))
@@ -79,7 +79,7 @@ async def _aged(inspector: Inspector, names: Names, queues: list[QueueDepth], no
 
 
 def _asks(names: Names, queue: QueueDepth) -> list[tuple[str, int]]:
-    """Where the oldest job of a queue is found, then where the oldest waiting one of each lane is."""
+    """Returns the places to read: a queue's oldest job, then each lane's oldest waiting job."""
     if not queue.jobs or not (is_token(queue.model) and is_token(queue.tier)):
         return []
     first = (names.request(queue.model, queue.tier, "*", "*"), 1)

@@ -1,8 +1,7 @@
-"""The account of one tenant as nats-server reads it from a file. Pure.
+"""Writes the nats-server configuration of one tenant's account. Pure.
 
-What an account may import is decided by the mesh's own account (nats/tenants.conf): the tenant's token must be the
-importing account's name. So the text here grants nothing; it asks for all there is, and limits what its users do.
-Used by control/tenants/accounts.
+The mesh's account (nats/tenants.conf) permits an import only if the tenant token equals the importing account's name.
+So this text grants nothing. It requests all imports and limits its own users.
 """
 
 import re
@@ -22,10 +21,10 @@ _NKEY = re.compile(r"\bU[A-Z2-7]{55}\b")
 
 @dataclass(frozen=True, slots=True)
 class AccountLimits:
-    """What the server allows one tenant's connections, all of them together."""
+    """Server limits for all connections of one tenant together."""
 
     connections: int = 1000
-    subscriptions: int = 100_000  # a client has one for each open job
+    subscriptions: int = 100_000  # a client needs one for each open job
 
     def __post_init__(self) -> None:
         for key, most in (("connections", 1_000_000), ("subscriptions", 100_000_000)):
@@ -35,10 +34,10 @@ class AccountLimits:
 
 
 def check_name(tenant: str, others: Sequence[str] = ()) -> str:
-    """Return `tenant` if an account can be called so.
+    """Returns `tenant` if it can name an account.
 
     Raises:
-        ConfigError: it is no subject token, or too much like a name that is taken.
+        ConfigError: it is not a subject token, or differs from a taken name only by case.
     """
     if not is_token(tenant):
         shown = repr(tenant) if len(repr(tenant)) <= 80 else repr(tenant)[:77] + "…"
@@ -54,7 +53,7 @@ def check_name(tenant: str, others: Sequence[str] = ()) -> str:
 
 
 def publishes(names: Names, tenant: str) -> list[str]:
-    """The subjects that a tenant may publish to: each is imported as a service."""
+    """Returns the subjects that a tenant may publish to; each is imported as a service."""
     bucket = names.results_bucket
     return [
         names.request("*", "*", tenant, "*"),
@@ -65,20 +64,20 @@ def publishes(names: Names, tenant: str) -> list[str]:
 
 
 def hears(names: Names, tenant: str) -> list[str]:
-    """The subjects of the mesh that a tenant may subscribe to: each is imported as a stream."""
+    """Returns the mesh subjects that a tenant may subscribe to; each is imported as a stream."""
     return [names.live(JobKey(tenant, "*")), names.events(JobKey(tenant, "*"))]
 
 
 def account(names: Names, tenant: str, keys: Sequence[str], limits: AccountLimits) -> str:
-    """The text of the account's file. `keys`: the public nkeys of its users."""
+    """Returns the text of the account's file. `keys`: the public nkeys of its users."""
     services, streams = publishes(names, tenant), hears(names, tenant)
     users = "\n".join(f"    {{ nkey: {key} }}" for key in keys)
     imports = [f'{{ service: {{ account: {MESH_ACCOUNT}, subject: "{each}" }} }}' for each in services]
     imports += [f'{{ stream: {{ account: {MESH_ACCOUNT}, subject: "{each}" }} }}' for each in streams]
-    # A stream of the mesh is heard on its own wildcard too: `nats sub 'mesh.live.acme.>'`.
+    # Subscribing to a stream's wildcard works too: `nats sub 'mesh.live.acme.>'`.
     heard = [*streams, *(each.removesuffix("*") + ">" for each in streams), "_INBOX.>"]
     return f"""\
-# Tenant {tenant}. Written by `mesh tenant`, which writes it again: what is added by hand is lost.
+# Tenant {tenant}. Written by `mesh tenant`, which overwrites it: changes by hand are lost.
 "{tenant}" {{
   users: [
 {users}
@@ -96,17 +95,17 @@ def account(names: Names, tenant: str, keys: Sequence[str], limits: AccountLimit
 
 
 def index(tenants: Sequence[str]) -> str:
-    """The text of the file that includes every tenant's."""
+    """Returns the text of the file that includes every account's file."""
     return "\n".join([INDEX_HEAD, *(f'include "{each}.conf"' for each in sorted(tenants))]) + "\n"
 
 
 def tenants_in(index_text: str) -> list[str]:
-    """The tenants that an index includes, by name."""
+    """Returns the tenants that an index includes, by name."""
     return sorted(_INCLUDE.findall(index_text))
 
 
 def keys_in(account_text: str) -> list[str]:
-    """The public keys in an account's file."""
+    """Returns the public keys in an account's file."""
     return _NKEY.findall(account_text)
 
 

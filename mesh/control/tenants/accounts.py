@@ -1,8 +1,7 @@
-"""Tenants' accounts as files: a folder that nats-server's configuration includes, and a key for each tenant.
+"""Manages tenants' accounts as files: a folder that nats-server's configuration includes, and one key per tenant.
 
-Adding one writes its account, then the index that includes it, so that a server which reloads in between reads what
-was there before. Secrets go into files of their own that nobody else can read, and are shown nowhere.
-Used by `mesh tenant`. Source: nats/tenants.conf.
+`add` writes the account before the index that includes it, so a reload in between reads the old state. Each secret goes
+into its own file with mode 0600, and is never printed. Source: nats/tenants.conf.
 """
 
 import os
@@ -11,7 +10,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-import nkeys  # type: ignore[import-untyped]  # it comes with nats-py, and is not typed either
+import nkeys  # type: ignore[import-untyped]  # a dependency of nats-py, without types
 
 from mesh.control.tenants.account_file import (
     AccountLimits,
@@ -25,14 +24,14 @@ from mesh.errors import ConfigError
 from mesh.protocol.subjects import Names
 
 INDEX = "index.conf"
-# On the server's machine. nats-server 2.15 makes a new account with the first reload, and binds what it imports with
-# the second. Nobody is disconnected but those whose account went.
+# Runs on the server's machine. nats-server 2.15 creates a new account at the first reload and binds its imports at the
+# second. Only clients of removed accounts are disconnected.
 RELOAD = "nats-server --signal reload; sleep 1; nats-server --signal reload"
 
 
 @dataclass(frozen=True, slots=True)
 class Tenant:
-    """One tenant as its account's file has it."""
+    """One tenant, read from its account's file."""
 
     name: str
     file: Path
@@ -40,17 +39,17 @@ class Tenant:
 
 
 class Accounts:
-    """The folder of accounts that one nats-server includes."""
+    """The folder of accounts that a nats-server includes."""
 
     def __init__(self, folder: Path, names: Names) -> None:
         self._folder = folder
         self._names = names
 
     def all(self) -> list[Tenant]:
-        """Every tenant, by name.
+        """Returns every tenant, by name.
 
         Raises:
-            ConfigError: the folder is none of ours, or cannot be read.
+            ConfigError: the folder is not a folder of accounts, or cannot be read.
         """
         path = self._folder / INDEX
         try:
@@ -66,7 +65,7 @@ class Accounts:
         return [Tenant(name, file, tuple(keys_in(text))) for name, file, text in zip(found, files, texts, strict=True)]
 
     def add(self, tenant: str, key_file: Path, limits: AccountLimits) -> Tenant:
-        """Write an account for `tenant`, and the secret of its one user to `key_file` (mode 0600).
+        """Writes an account for `tenant`, and the secret of its one user to `key_file` (mode 0600).
 
         Raises:
             ConfigError: the name cannot be used or is in use, `key_file` exists, or one cannot be written.
@@ -90,7 +89,7 @@ class Accounts:
         return Tenant(tenant, file, (public,))
 
     def remove(self, tenant: str) -> None:
-        """Take the account away. What its tenant left in the mesh stays.
+        """Removes the account. The tenant's jobs and Results stay.
 
         Raises:
             ConfigError: there is none, or the folder cannot be written.
@@ -105,7 +104,7 @@ class Accounts:
 
 
 def new_user() -> tuple[bytes, str]:
-    """The secret seed of a new user, and its public key. Source: the nkeys specification of NATS."""
+    """Returns the secret seed of a new user, and its public key. Source: the nkeys specification of NATS."""
     seed = nkeys.encode_seed(secrets.token_bytes(32), nkeys.PREFIX_BYTE_USER)
     pair = nkeys.from_seed(seed)
     try:
@@ -132,7 +131,7 @@ def _write_secret(path: Path, secret: bytes) -> None:
 
 
 def _write(path: Path, text: str) -> None:
-    """Replace a file in one step: a server that reloads meanwhile reads the old one or the new one."""
+    """Replaces a file atomically: a concurrent reload reads the old file or the new one."""
     try:
         descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
         with os.fdopen(descriptor, "w") as file:
@@ -142,6 +141,6 @@ def _write(path: Path, text: str) -> None:
     except OSError as error:
         raise ConfigError(
             f"accounts = {str(path.parent)!r} cannot be written ({error.strerror}); "
-            "give a folder of yours with --accounts DIR",
+            "give a writable folder with --accounts DIR",
             key="accounts",
         ) from None

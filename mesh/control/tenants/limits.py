@@ -1,6 +1,6 @@
-"""Sets what tenants may use, and reads what they are allowed. Used by `mesh tenant limits`.
+"""Sets and reads tenants' limits.
 
-The first limit of a mesh declares what limits need on its NATS; a mesh without limits has none of it.
+The first limit of a mesh declares the buckets that limits need on NATS; a mesh without limits has none.
 """
 
 from dataclasses import dataclass
@@ -16,14 +16,14 @@ from mesh.policies.quota import QuotaLimits, check_limits
 
 @dataclass(frozen=True, slots=True)
 class Allowed:
-    """The limits of one tenant, or of all that have none of their own."""
+    """The limits of one tenant, or the defaults."""
 
-    tenant: str | None  # None: those
+    tenant: str | None  # None: the defaults
     limits: QuotaLimits
 
 
 async def all_limits(broker: Broker) -> list[Allowed]:
-    """Every tenant that has limits, by name, and first what holds for the others, if anything does.
+    """Returns the defaults first, if there are any, then every tenant with limits, by name.
 
     Raises:
         BrokerError: NATS did not answer.
@@ -34,15 +34,15 @@ async def all_limits(broker: Broker) -> list[Allowed]:
 
 
 async def limit(broker: Broker, tenant: str | None, changes: dict[str, int | None], is_cleared: bool) -> Allowed:
-    """Change limits of a tenant, or of all that have none of their own if it is None; they hold at once.
+    """Changes the limits of a tenant, or the defaults if `tenant` is None. They apply at once.
 
     Args:
-        changes: by field of QuotaLimits; None: no limit.
-        is_cleared: begin with none.
+        changes: by field of QuotaLimits; None removes the limit.
+        is_cleared: remove all limits first.
 
     Raises:
         ConfigError: a limit is out of range.
-        TopologyError: what limits need is there, with other settings.
+        TopologyError: a bucket for limits exists with other settings.
         BrokerError: NATS did not answer, or refused.
     """
     before = QuotaLimits()

@@ -1,6 +1,6 @@
-"""Tells workers to take no more jobs, finish what runs, and end: over NATS, as SIGTERM does on their own machine.
+"""Drains workers over NATS: they take no more jobs, finish running ones, and exit, as after SIGTERM.
 
-Used by `mesh drain` and `mesh top`. The worker answers at once; that it has ended shows in its presence.
+A worker answers at once. Its presence record disappears when it has exited.
 """
 
 import asyncio
@@ -17,23 +17,23 @@ from mesh.protocol.timing import DRAIN_MARGIN_S
 from mesh.worker.commands import DrainAnswer
 
 ANSWER_S = 2.0
-LOOK_S = 0.25  # between looks whether they are gone; a worker that is killed meanwhile tells nobody
+LOOK_S = 0.25  # between reads of the presence records, because a killed worker sends no message
 
 
 @dataclass(frozen=True, slots=True)
 class DrainReply:
-    """What became of telling one worker."""
+    """The answer of one worker to a drain request."""
 
     worker: str
-    answer: DrainAnswer | None  # None: it did not answer
-    why: str = ""  # it did not
+    answer: DrainAnswer | None  # None: no answer
+    why: str = ""  # there is no answer
 
 
 async def choose(broker: Broker, workers: Collection[str], model: str | None) -> list[str]:
-    """The workers that are meant: those named, and all of `model`.
+    """Returns the names of the given workers, and of all workers of `model`.
 
     Raises:
-        ConfigError: one is not there, or the model has none; the message lists those that are.
+        ConfigError: a worker is not alive, or the model has none; the message lists live workers.
         TopologyError, BrokerError: there is no mesh, or NATS did not answer.
     """
     present = await broker.workers.all()
@@ -41,7 +41,7 @@ async def choose(broker: Broker, workers: Collection[str], model: str | None) ->
 
 
 def chosen(present: Sequence[Presence], workers: Collection[str], model: str | None) -> list[str]:
-    """The same among the workers that are `present`, as they stand there."""
+    """Chooses as `choose` from the `present` workers, in their order."""
     have = ", ".join(f"{each.worker} ({each.model})" for each in present) or "none"
     unknown = [each for each in workers if each not in {one.worker for one in present}]
     if unknown:
@@ -53,7 +53,7 @@ def chosen(present: Sequence[Presence], workers: Collection[str], model: str | N
 
 
 async def drain(broker: Broker, workers: Sequence[str]) -> list[DrainReply]:
-    """Tell them, all at once. Those that drain already go on as they were.
+    """Sends the drain request to all workers at once. Workers that already drain continue.
 
     Raises:
         BrokerError: NATS itself is away.
@@ -69,9 +69,9 @@ async def drain(broker: Broker, workers: Sequence[str]) -> list[DrainReply]:
 async def wait_gone(
     broker: Broker, told: Sequence[DrainReply], on_look: Callable[[Sequence[Presence]], None]
 ) -> list[str]:
-    """Wait for those that answered to end; the ones that have not, once their grace period and DRAIN_MARGIN_S are over.
+    """Waits for the workers that answered to exit. Returns those alive after their grace period and DRAIN_MARGIN_S.
 
-    `on_look` gets those still there, now and then.
+    `on_look` receives the workers still alive after each read.
     """
     loop = asyncio.get_running_loop()
     answers = [each.answer for each in told if each.answer is not None]
@@ -81,7 +81,7 @@ async def wait_gone(
     while left and loop.time() < end_s:
         try:
             there = [each for each in await store.all() if each.worker in left]
-        except BrokerError:  # NATS is away for a moment; they go on without it
+        except BrokerError:  # NATS is away for a moment; the workers drain without it
             await asyncio.sleep(LOOK_S)
             continue
         left = {each.worker for each in there}
@@ -96,7 +96,7 @@ async def _tell(broker: Broker, worker: str) -> DrainReply:
         _, payload = await broker.connection.request(broker.names.drain(worker), timeout_s=ANSWER_S)
         return DrainReply(worker, msgspec.json.decode(payload, type=DrainAnswer))
     except UnavailableError:
-        return DrainReply(worker, None, "it is gone, or its engine is being started again")
+        return DrainReply(worker, None, "it is gone, or its engine is restarting")
     except BrokerTimeoutError:
         return DrainReply(worker, None, f"no answer within {ANSWER_S:g} s: it may be suspended, or cut off")
     except msgspec.MsgspecError:

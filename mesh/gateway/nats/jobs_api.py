@@ -1,6 +1,6 @@
-"""Answers `<ns>.ctl.<tenant>.cancel|status|replay.<job>`: one queue group over all processes that serve it.
+"""Answers `<ns>.ctl.<tenant>.cancel|status|replay.<job>`, in one queue group over all processes that serve it.
 
-And, for clients to which JetStream tells nothing, `….output.<job>` and `….model.<model>` (see client/control_api).
+It also answers `….output.<job>` and `….model.<model>`, for clients without JetStream (see client/control_api).
 Source: nats/PROTOCOL.md, "Steering a job".
 """
 
@@ -27,9 +27,9 @@ from mesh.reconcile.termination import Termination
 log = logging.getLogger("mesh.gateway")
 
 QUEUE = "mesh-ctl"
-MAX_AT_ONCE = 256  # requests being answered; more are refused with 503, so a flood costs no memory
+MAX_AT_ONCE = 256  # requests in progress; more are refused with 503, so a flood costs no memory
 WORKER_ANSWER_S = 1.5  # for the worker that runs a job to end it
-CANCEL_LOOKS = 3  # for a worker that ends it, since a job may start, or move; then it is ended here
+CANCEL_LOOKS = 3  # tries to find the job's worker, since a job may start or move; then this process ends the job
 PAGE = 200
 PIECE_BYTES = 128 * 1024  # of a Result too large for a message
 VERBS = ("cancel", "status", "replay", "output", "model")
@@ -42,7 +42,7 @@ _USE = {
 
 
 def _fault_of(request: ServiceRequest) -> MeshError | None:
-    """Why a request is not read, by the version of the protocol it speaks."""
+    """The error of a request whose protocol version is not understood; None: it is."""
     if not request.header:
         return None
     fields = {key.lower(): value for key, value in headers.parse(request.header).items()}
@@ -54,28 +54,28 @@ def _fault_of(request: ServiceRequest) -> MeshError | None:
 
 
 class ReplayQuery(msgspec.Struct, frozen=True):
-    """The body of `replay`: from which output token on, or after which place in the journal."""
+    """The body of `replay`: the first output token wanted, or a position in the journal."""
 
     index: int = 0
-    after: int | None = None  # stream sequence; each event is then sent with its own, in `Nats-Sequence`
+    after: int | None = None  # stream sequence; each event then carries its own in `Nats-Sequence`
     limit: int = PAGE  # events at most, with `after`
 
 
 class JobsApi:
     """The control service of one process, until `close`."""
 
-    def __init__(self, broker: Broker, who: str, audit: Auditor | None = None) -> None:
-        """`who` hosts it: the name of a worker, or of another process."""
+    def __init__(self, broker: Broker, host: str, audit: Auditor | None = None) -> None:
+        """`host`: the name of a worker, or of another process."""
         self._connection = broker.connection
         self._names = broker.names
         self._skip = len(broker.names.ns) + len(".ctl.")
-        self._termination = Termination(broker, who, "cancel", audit)
+        self._termination = Termination(broker, host, "cancel", audit)
         self._catalog = Catalog(broker)
         self._tasks: set[asyncio.Task[None]] = set()
         self.endpoint = Endpoint("control", f"{broker.names.ns}.ctl.>", QUEUE, self._heard, _USE)
 
     async def close(self) -> None:
-        """What is being answered is cut off. Whoever serves the endpoint stops it first."""
+        """Cancel the answers in progress. The caller must stop serving the endpoint first."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -118,7 +118,7 @@ class JobsApi:
             request.refuse(INTERNAL, "internal error; see the worker's log")
 
     async def _cancel(self, key: JobKey) -> str:
-        """End the job wherever it is; its terminal status, or `unknown`."""
+        """End the job, queued or running; its terminal status, or `unknown`."""
         subject = self._names.system("cancel", key.tenant, key.id)
         for look in range(1, CANCEL_LOOKS + 1):
             found = await self._termination.store.get(key)
@@ -128,21 +128,21 @@ class JobsApi:
                 _, payload = await self._connection.request(subject, timeout_s=await self._patience(key))
                 return payload.decode()
             except BrokerError:
-                pass  # nobody runs it, or nobody ended it in time
+                pass  # no worker runs it, or its worker did not end it in time
             stored = await self._termination.queue.find(key)
             if stored is None:
                 found = await self._termination.store.get(key)
                 return found.result.status if found is not None else "unknown"
             began = await self._is_running(key)
             if began and look < CANCEL_LOOKS:
-                continue  # it may be on its way to another worker
+                continue  # it may be moving to another worker
             reason = "cancelled on request" if began else "cancelled before it started"
             ended = await self._termination.end(stored, "cancelled", ErrorInfo(code="cancelled", message=reason))
             return ended.status
         raise AssertionError("the last look ends it")
 
     async def _patience(self, key: JobKey) -> float:
-        """How long to wait for a worker: hardly, if the job never started."""
+        """How long to wait for a worker, in seconds; short if the job never started."""
         return WORKER_ANSWER_S if await self._is_running(key) else 0.2
 
     async def _is_running(self, key: JobKey) -> bool:
@@ -176,7 +176,7 @@ class JobsApi:
         return JobStatus(id=key.id, status=status, attempt=history.attempts, index=history.index, worker=history.worker)
 
     async def _replay(self, request: ServiceRequest, key: JobKey) -> None:
-        """The events from output token `index` on, then an empty message."""
+        """Send the events from output token `index` on, then an empty message."""
         try:
             asked = msgspec.json.decode(request.payload, type=ReplayQuery) if request.payload else ReplayQuery()
         except msgspec.MsgspecError as error:
@@ -205,7 +205,7 @@ class JobsApi:
         request.respond(b"")
 
     async def _output(self, request: ServiceRequest, key: JobKey) -> None:
-        """The whole Result in pieces, each with the size of the whole, then an empty message."""
+        """Send the whole Result in pieces, each with the total size, then an empty message."""
         store = self._termination.store
         found = await store.get(key) or await store.get_written(key)
         if found is None:
@@ -219,11 +219,11 @@ class JobsApi:
         size = headers.block(("Mesh-Bytes", len(body)))
         for start in range(0, len(body), PIECE_BYTES):
             request.respond(body[start : start + PIECE_BYTES], size)
-            await asyncio.sleep(0)  # other answers take their turn
+            await asyncio.sleep(0)  # let other answers proceed
         request.respond(b"")
 
     async def _model(self, request: ServiceRequest, model: str) -> None:
-        """What can be asked of a model, then an empty message."""
+        """Send the limits of a model, then an empty message."""
         await self._catalog.learn_of(model)
         answer = {"model": model, "max_model_len": self._catalog.longest_context(model)}
         request.respond(codec.encode(answer | {"protocol": await self._catalog.protocol()}))

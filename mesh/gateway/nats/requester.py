@@ -1,13 +1,14 @@
-"""Whoever waits at the front door for an answer, and whether they still do.
+"""Detects that the requester of a front door's answer has gone away.
 
-NATS answers a publish that nobody hears with "no responders", so every message that is sent can ask for that. While
-nothing is to be sent, the subject beside the requester's own is asked: clients listen for all of their answers with
-one wildcard, and ignore what none of their requests expects. Where that subject was never heard (a subscription of
-its own), only what is sent can tell. Of a requester in another account nothing does: NATS itself hears for it.
+NATS answers a publish without a subscriber with "no responders", so every message to the requester can show that it
+is gone. While there is nothing to send, the front door probes a subject beside the requester's own. Most client
+libraries subscribe to all their answers with one wildcard, and ignore messages that no request expects. A requester
+with a subscription of its own never receives the probe, so only real messages show its absence. The absence of a
+requester in another account never shows, because NATS itself subscribes for it.
 
-That it is heard shows by no answer at all, which may as well be a slow server, or somebody who listens to everything
-(`nats sub '>'`). So a subject that no requester has is asked after it: NATS answers in order, and must say of that one
-that nobody listens.
+A probe that is received gets no answer. But a slow server gives no answer either, and a monitor (`nats sub '>'`)
+receives every probe. So a second probe goes to a subject that no requester has. NATS answers in order, and must report
+that the second probe has no subscriber.
 Source: ADR-4 and the server's no-responders status, "503".
 """
 
@@ -20,16 +21,16 @@ from mesh.broker.transport.connection import Connection
 from mesh.errors import MeshError, UnavailableError
 from mesh.protocol.timing import REQUESTER_BACK_S, REQUESTER_GONE_S
 
-ASK_S = 0.25  # at most so often it is asked whether anybody hears what is sent
-FIRST_LOOK_S = 0.25  # most answers are there by then, and nobody needs to be asked after
-LOOK_S = 1.0
-ANSWER_S = 0.3  # in which NATS says that nobody listens, if so
+ASK_S = 0.25  # the least time between two messages that ask for a "no responders" status
+FIRST_LOOK_S = 0.25  # most answers are sent by then, and need no probe
+LOOK_S = 1.0  # between probes
+ANSWER_S = 0.3  # NATS reports "no responders" within this time
 PROBE = "mesh-probe"
-MIN_TOKENS = 3  # of a reply subject whose neighbour is heard by the same client: `_INBOX.<client>.<request>`
+MIN_TOKENS = 3  # of a reply subject whose client also receives the probe: `_INBOX.<client>.<request>`
 
 
 class Requester:
-    """One requester. `on_gone` is called once, when nobody waits any more."""
+    """One requester. `on_gone` is called once, when the requester is gone."""
 
     def __init__(self, connection: Connection, reply: str, on_gone: Callable[[], None]) -> None:
         self._connection = connection
@@ -37,9 +38,9 @@ class Requester:
         self._on_gone = on_gone
         self._loop = asyncio.get_running_loop()
         self._asked_s = self._loop.time()  # loop time
-        self._missing_s: float | None = None  # since when nobody listens; loop time
+        self._missing_s: float | None = None  # when the requester was first missed; loop time
         self._reconnects = connection.reconnects
-        self._patient_s = 0.0  # until then it may be on its way back; loop time
+        self._patient_s = 0.0  # until then, the requester may still reconnect; loop time
         tokens = reply.split(".")
         self._beside = ".".join((*tokens[:-1], PROBE))
         self._apart = ".".join((*tokens[:-2], secrets.token_hex(8), PROBE))
@@ -50,7 +51,7 @@ class Requester:
             self._timer.cancel()
 
     def send(self, body: bytes, header: bytes = b"") -> None:
-        """Send one of several messages.
+        """Send one message of a streamed answer.
 
         Raises:
             DisconnectedError, TooLargeError: it was not sent.
@@ -63,13 +64,13 @@ class Requester:
         self._ask(self._reply, body, header)
 
     def close(self) -> None:
-        """Ask no more. Idempotent."""
+        """Stop probing. Idempotent."""
         self._is_over = True
         self._timer.cancel()
 
     def _look(self) -> None:
         self._timer = self._loop.call_later(LOOK_S, self._look)
-        with contextlib.suppress(MeshError):  # without a connection nobody's absence shows
+        with contextlib.suppress(MeshError):  # without a connection, a probe shows nothing
             self._ask_beside()
 
     def _ask(self, subject: str, body: bytes, header: bytes) -> None:
@@ -87,7 +88,7 @@ class Requester:
             nonlocal is_missing
             is_missing = isinstance(error, UnavailableError)
             if is_missing and not self._is_heard_beside:
-                self._timer.cancel()  # it never was heard: that subject tells nothing
+                self._timer.cancel()  # the requester never received a probe, so probes show nothing
             elif is_missing or self._is_heard_beside:
                 self._told(sent_s, is_missing)
 
@@ -100,8 +101,8 @@ class Requester:
             self._connection.call(self._apart, b"", b"", apart, timeout_s=ANSWER_S)
 
     def _told(self, sent_s: float, is_missing: bool) -> None:
-        """Whether anybody heard what was sent at `sent_s`; that they did shows by no answer at all."""
-        if self._reconnects != self._connection.reconnects:  # the server was away, and the requester may still be
+        """Record whether a message sent at `sent_s` had a subscriber; call `on_gone` after REQUESTER_GONE_S without."""
+        if self._reconnects != self._connection.reconnects:  # the server was away: the requester may reconnect later
             self._reconnects = self._connection.reconnects
             self._patient_s = self._loop.time() + REQUESTER_BACK_S
         if not is_missing:

@@ -1,7 +1,7 @@
-"""The front door: a model asked by plain NATS request/reply, `<ns>.rpc.<tenant>.<model>`, from any language.
+"""The front door: serves plain NATS requests on `<ns>.rpc.<tenant>.<model>`, for clients in any language.
 
-It submits the request as a job like any client's, follows it, and answers. So a front door that dies takes no job
-with it: the job goes on, and the same id asked again gets its answer. Hosted by every worker, and by `mesh frontdoor`.
+It submits each request as a job, follows the job, and answers. A front door that dies loses no job: the job goes on,
+and a second request with the same id gets its answer. Workers host it, and so does `mesh frontdoor`.
 Source: nats/PROTOCOL.md, "The front door".
 """
 
@@ -28,7 +28,7 @@ log = logging.getLogger("mesh.gateway")
 
 QUEUE = "mesh-rpc"
 CLOSE_S = 5.0  # for answers that are almost there
-GONE = "gone"  # why a task is cancelled whose requester went away
+GONE = "gone"  # the reason to cancel a task whose requester went away
 _USE = {
     "subject": "<namespace>.rpc.<tenant>.<model>",
     "body": "a Request as JSON or MessagePack, and: tier, stream (false), on_disconnect (cancel | finish)",
@@ -37,7 +37,7 @@ _USE = {
 
 
 class FrontDoor:
-    """The front door of one process, until `close`. Its `endpoint` is to be served."""
+    """The front door of one process, until `close`. The caller serves its `endpoint`."""
 
     def __init__(
         self,
@@ -62,9 +62,9 @@ class FrontDoor:
         self.endpoint = Endpoint("generate", f"{broker.names.ns}.rpc.>", QUEUE, self._heard, _USE, self._statistics)
 
     async def close(self) -> None:
-        """Let what is almost done end, and tell the other requesters that their jobs go on.
+        """Wait CLOSE_S for open requests, then tell the other requesters that their jobs go on.
 
-        Whoever serves the endpoint stops it first.
+        The caller must stop serving the endpoint first.
         """
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=CLOSE_S)
@@ -76,7 +76,7 @@ class FrontDoor:
         await self._clients.close()
 
     def _statistics(self) -> dict[str, Any]:
-        """For `nats micro stats`."""
+        """The counters for `nats micro stats`."""
         return {
             "open": self._admission.open,
             "tenants": self._admission.tenants,
@@ -91,7 +91,7 @@ class FrontDoor:
                 session.missed()
 
     def _heard(self, request: ServiceRequest) -> None:
-        """A request arrived; called for each, so it is only taken on, or refused."""
+        """Admit an arrived request and start its task, or refuse it."""
         tokens = request.subject[self._skip :].split(".")
         try:
             if len(tokens) != 2:
@@ -106,7 +106,7 @@ class FrontDoor:
         task.add_done_callback(self._tasks.discard)
 
     async def _serve(self, request: ServiceRequest, tenant: str, model: str) -> None:
-        """One request, from its arrival to its end. Raises nothing."""
+        """Serve one request from its arrival to its end. Raises nothing."""
         pending_bytes, session = len(request.payload), None
         try:
             waiters = Waiters(Broker(request.connection, self._names), tenant)
@@ -141,12 +141,12 @@ class FrontDoor:
                 self._sessions.discard(session)
 
     def _tell_accepted(self, session: Session, tenant: str, model: str) -> None:
-        """For the audit, if it is this request that made the job."""
+        """Write an audit entry, if this request created the job."""
         if self._audit is not None and session.job is not None and not session.job.is_joined:
             self._audit.accepted(JobRef(session.job.id, tenant, model, session.manner.tier, session.job.sequence))
 
     def _canceller(self) -> Callable[[], None]:
-        """What ends the task that calls this, for want of a requester."""
+        """A callback that cancels the current task because its requester is gone."""
         task = asyncio.current_task()
         assert task is not None
 
@@ -156,7 +156,7 @@ class FrontDoor:
         return cancel
 
     async def _cut_off(self, request: ServiceRequest, session: Session | None, why: tuple[object, ...]) -> None:
-        """The requester went away, or we do."""
+        """End a request whose requester went away, or which this closing front door cannot serve."""
         if GONE in why and session is not None:
             self._left += 1
             await session.abandon()
@@ -165,7 +165,7 @@ class FrontDoor:
         request.refuse(*self._refusal(request, UnavailableError("this front door is closing; ask again"), session))
 
     async def _with_depth(self, error: QuotaExceededError, tenant: str) -> QuotaExceededError:
-        """The same, and how many jobs the tenant has."""
+        """The same error, with the number of the tenant's jobs."""
         try:
             depth = await self._queue.depth(tenant)
         except BrokerError:
@@ -176,7 +176,7 @@ class FrontDoor:
     def _refusal(
         self, request: ServiceRequest, error: MeshError, session: Session | None = None
     ) -> tuple[int, str, tuple[tuple[str, str], ...]]:
-        """Count and record a refusal: its number, its reason, and further headers."""
+        """Count a refusal and write an audit entry; the answer's number, reason and further headers."""
         code, details, text = service_code(error), details_of(error), str(error)
         self._refused[str(code)] += 1
         if self._audit is not None and (session is None or session.job is None):

@@ -1,7 +1,7 @@
-"""Passes a job's events on as they stand in the journal, up to its Result: each once, in order, none left out.
+"""Forwards a job's events from the journal up to its Result: each once, in order, without gaps.
 
-Each live event names the one before it, so a gap shows at once, and is filled from the journal. Nothing is kept
-meanwhile: a requester costs the same however long its stream is. Used by gateway/nats/service.
+Each live event names the one before it. So a gap shows at once, and is filled from the journal. No event is kept, so
+a requester costs the same for a stream of any length.
 """
 
 import asyncio
@@ -13,32 +13,32 @@ from mesh.protocol.messages import Result
 from mesh.protocol.timing import LAG_S
 
 PAGE = 200  # events read at once
-PATIENCE_S = 5.0  # for the journal to show what was heard
+PATIENCE_S = 5.0  # for the journal to show an event that was received live
 FINISH_S = 30.0  # for the last events of a job that has ended, also while NATS is away
 
-Read = Callable[[int, int], Awaitable[list[Entry]]]  # after which sequence, and how many at most
+Read = Callable[[int, int], Awaitable[list[Entry]]]  # arguments: read after this sequence, this many at most
 Send = Callable[[bytes], None]
 
 
 class EventStream:
-    """One requester's way through a job's journal. `heard` is called for each live event, `finish` once."""
+    """One requester's position in a job's journal. `heard` is called for each live event, `finish` once."""
 
     def __init__(self, send: Send) -> None:
         """`send` may raise a BrokerError; the event is then read again."""
         self._send = send
-        self._after = 0  # sequence of the last event passed on
-        self._newest = 0  # of those heard and not passed on
+        self._after = 0  # sequence of the last event that was forwarded
+        self._newest = 0  # sequence of the newest event that was received live
         self._is_behind = False
         self._changed = asyncio.Event()
-        self.is_over = False  # all before the Result was passed on
+        self.is_over = False  # True: every event before the Result was forwarded
 
     def missed(self) -> None:
-        """Live events may be lost, or were there before we listened."""
+        """Read the journal: live events may be lost, or older than the subscription."""
         self._is_behind = True
         self._changed.set()
 
     def heard(self, entry: Entry, previous: int) -> None:
-        """A live event; called for each, so the usual case is one comparison and one publish."""
+        """Forward a live event, or read the journal after a gap. The usual case is one comparison and one publish."""
         self._newest = max(self._newest, entry.sequence)
         if not self._is_behind and previous == self._after:
             try:
@@ -56,7 +56,7 @@ class EventStream:
             await self._catch_up(read)
 
     async def finish(self, read: Read) -> None:
-        """The job has ended: pass on what is left. Its Result is then the caller's to send.
+        """Forward the remaining events of a job that has ended. The caller then sends its Result.
 
         Raises:
             BrokerTimeoutError: NATS was away for too long.
@@ -67,10 +67,10 @@ class EventStream:
                 await self._catch_up(read)
         except TimeoutError:
             raise BrokerTimeoutError(f"its events could not be read within {FINISH_S:g} s") from None
-        self.is_over = True  # if the journal does not show it, its events are kept no longer, or were never written
+        self.is_over = True  # a journal without the Result has expired, or was never written
 
     async def _catch_up(self, read: Read) -> None:
-        """Read on until nothing that was heard is missing, or the journal has not shown it for PATIENCE_S."""
+        """Read until no live event is missing, or the journal has not shown it for PATIENCE_S."""
         loop = asyncio.get_running_loop()
         end_s = loop.time() + PATIENCE_S
         while self._is_behind and not self.is_over:
@@ -90,10 +90,10 @@ class EventStream:
                 await asyncio.sleep(LAG_S)
 
     def _pass_on(self, entry: Entry) -> None:
-        """The next event.
+        """Forward the next event.
 
         Raises:
-            BrokerError: it was not sent, and still is the next.
+            BrokerError: it was not sent, and remains the next.
         """
         if isinstance(entry.event, Result):
             self.is_over = True

@@ -1,4 +1,4 @@
-"""Plots a benchmark: the distribution of its latencies, its throughput, its phases. Needs matplotlib (extra `plot`)."""
+"""Plots a benchmark: the distribution of its latencies, its throughput, its phases. Needs the extra `plot`."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -52,7 +52,7 @@ def _pyplot() -> Any:
     try:
         import matplotlib
     except ImportError:
-        raise ConfigError(f"--plot needs matplotlib; run {extra('plot')}", key="plot") from None
+        raise ConfigError(f"--plot needs matplotlib, which is not installed; run {extra('plot')}", key="plot") from None
     matplotlib.use("Agg")  # draws to a file, without a display
     from matplotlib import pyplot
 

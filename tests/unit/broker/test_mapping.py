@@ -100,7 +100,7 @@ def test_the_list_names_nothing_that_is_gone() -> None:
 
 
 def test_the_specific_comes_before_the_general() -> None:
-    """The first that matches decides: nothing may stand behind its own base class."""
+    """The first match decides, so no class may stand behind its own base class."""
     entries = [entry for entry in NATS_ERRORS if entry[0] in THEIRS]
     for number, (theirs, _) in enumerate(entries):
         for before, _ in entries[:number]:

@@ -26,16 +26,16 @@ def reasons(seen: JobSeen = QUEUED, **place: Any) -> dict[str, str]:
 def test_a_job_in_line_says_how_many_come_before_it_and_when_it_expires() -> None:
     assert reasons() == {
         "position": "2 jobs of its model and tier wait before it",
-        "deadline": "if it is not done by then, it expires in 4m",
+        "deadline": "it expires in 4m if it has not ended by then",
     }
-    assert reasons(ahead=0)["position"] == "it is the next of its model and tier"
+    assert reasons(ahead=0)["position"] == "it is the next job of its model and tier"
     assert reasons(ahead=1)["position"] == "1 job of its model and tier waits before it"
 
 
 @pytest.mark.parametrize(
     ("place", "code", "text"),
     [
-        ({"workers": []}, "no_worker", "no worker of model m is there"),
+        ({"workers": []}, "no_worker", "no worker of model m is alive"),
         ({"workers": [FULL]}, "full", "the workers of m are full: 4 of 4 slots taken"),
         (
             {"workers": [replace(FREE, presence=replace(WORKER, state="draining"))]},
@@ -47,10 +47,10 @@ def test_a_job_in_line_says_how_many_come_before_it_and_when_it_expires() -> Non
         (
             {"queue": replace(QUEUE, is_declared=False)},
             "undeclared",
-            "nobody declared a queue for m/standard: a worker of any model ends it as failed",
+            "no queue is declared for m/standard: a worker of any model ends it as failed",
         ),
         ({"queues": [HIGHER, QUEUE]}, "tier", "9 jobs of higher tiers get most of the slots meanwhile"),
-        ({"ahead": None}, "delivered", "it was delivered to a worker that has not begun it, or handed it back"),
+        ({"ahead": None}, "delivered", "it was delivered to a worker that has not started it, or handed it back"),
     ],
 )
 def test_each_hindrance_is_told(place: dict[str, Any], code: str, text: str) -> None:
@@ -65,7 +65,7 @@ def test_a_job_between_attempts_says_how_the_last_one_ended() -> None:
         "attempt 2 is over (failed: no memory); it is delivered again after a pause"
     )
     gone = reasons(replace(seen, reason="worker w-1 is gone"), ahead=None)["retrying"]
-    assert gone.endswith("another takes over, at the latest 10 s after the last sign of that one")
+    assert gone.endswith("another worker takes over, 10 s after the last renewal at the latest")
 
 
 def test_a_job_that_runs_waits_for_nothing() -> None:

@@ -50,7 +50,7 @@ def test_attempts_say_how_each_ended() -> None:
         (3, "w-1", 6, 1, True),
     ]
     assert [each.outcome for each in found] == [
-        "lost with its worker: no word of how it ended",
+        "lost with its worker; its outcome is unknown",
         "failed: no memory",
         "finished",
     ]

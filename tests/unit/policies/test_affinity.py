@@ -9,7 +9,7 @@ def chat(*turns: tuple[Role, str]) -> Request:
 
 
 def test_the_token_of_a_request_never_changes() -> None:
-    """It decides where a conversation finds its cache again, also after an upgrade of half the clients."""
+    """It leads a conversation back to its cache, also after an upgrade of half the clients."""
     assert affinity_token(Request(prompt="Once upon a time")) == "cdfd59c6bed"
     assert affinity_token(Request(prompt="a", session="chat-42")) == "cd32c2905fe"
 
