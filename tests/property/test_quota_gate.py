@@ -2,7 +2,7 @@
 
 import asyncio
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mesh.broker.stores.quota_slots import Slot, Slots
@@ -17,7 +17,7 @@ JOBS = 4
 PLACES = 2
 STEPS = st.lists(
     st.tuples(
-        st.sampled_from(["take", "take", "take", "leave", "leave", "lapse", "others"]),
+        st.sampled_from(["take", "take", "take", "leave", "leave", "lapse", "usurp"]),
         st.integers(0, JOBS - 1),
         st.sampled_from([0.0, 0.05, 1.5, PRESENCE_BEAT_S, 5.0]),
     ),
@@ -104,7 +104,7 @@ class Worker:
 
     async def step(self, what: str, job: int) -> None:
         match what:
-            case "take" if job not in self.running and (job not in self.taking or self.taking[job].done()):
+            case "take" if job not in self.taking or self.taking[job].done():  # also one that has its place
                 self.taking[job] = asyncio.create_task(self.take(job))
             case "leave" if job in self.running:
                 self.running.discard(job)
@@ -112,7 +112,8 @@ class Worker:
                 self.gate.leave(("t", job))
             case "lapse":
                 self.places.lapse(str(job % PLACES))
-            case "others":
+            case "usurp":  # it lapsed, and another worker was faster
+                self.places.lapse(str(job % PLACES))
                 self.places.take_for_another(str(job % PLACES))
 
     def check(self) -> None:
@@ -151,5 +152,8 @@ async def pass_through(steps: list[tuple[str, int, float]], fates: list[Fate]) -
 
 
 @given(STEPS, FATES)
+@example([("take", 0, 0.05), ("usurp", 0, 5.0), ("usurp", 1, 5.0)], [])
+@example([("take", 0, PRESENCE_BEAT_S), ("lapse", 3, 1.5), ("leave", 0, 0.0)], ["answered", "late"])
+@example([("take", 0, 0.05), ("take", 0, 0.05)], [])
 def test_the_places_taken_are_those_held_in_any_order(steps: list[tuple[str, int, float]], fates: list[Fate]) -> None:
     run_simulated(pass_through(steps, fates))
