@@ -38,8 +38,8 @@ from mesh.worker.isolation import Isolation
 from mesh.worker.lease import Lease
 from mesh.worker.liveness import Liveness
 from mesh.worker.publisher import LostError, Publisher, PublisherHooks, Streaming
-from tests.property.test_attempt import NOW, RESULT, begin, journals
-from tests.simulated import FATES, Line, run_simulated, simulated_clock
+from tests.property.attempts import NOW, RESULT, begin, journals
+from tests.simulated import FATES, Line, pass_time, run_simulated, simulated_clock
 from tests.wire import delivery_of
 
 KEY = JobKey("t", "j")
@@ -248,7 +248,7 @@ def context_of(world: World) -> WorkerContext:
 
 async def interfere(world: World, subject: str) -> None:
     """Another worker takes the job over, or ends it, at any moment."""
-    await asyncio.sleep(world.interferes_s)
+    await pass_time(world.interferes_s)
     if "stores" in world.others:
         world.create(codec.encode(OTHERS))
     if "writes" in world.others:

@@ -12,7 +12,7 @@ from mesh.protocol import headers
 from mesh.protocol.subjects import Names
 from mesh.protocol.timing import PRESENCE_BEAT_S, PRESENCE_BEATS
 from mesh.reconcile.leader import LeaderLease
-from tests.simulated import FATES, Fate, Line, run_simulated
+from tests.simulated import FATES, Fate, Line, pass_time, run_simulated
 
 LEASE_S = PRESENCE_BEAT_S * PRESENCE_BEATS
 EXPECTED = "Nats-Expected-Last-Subject-Sequence"
@@ -74,7 +74,7 @@ class Process:
     async def run(self, pauses: list[float], other: "Process") -> None:
         loop = asyncio.get_running_loop()
         for pause_s in pauses:
-            await asyncio.sleep(pause_s)
+            await pass_time(pause_s)
             sent_s = loop.time()
             if await self.lease.hold():
                 assert other.leads_until_s <= loop.time(), "two leaders"
@@ -86,10 +86,10 @@ async def lead(pauses: list[list[float]], fates: list[list[Fate]]) -> None:
     key = Key()
     one, two = Process(key, fates[0], "w-1"), Process(key, fates[1], "w-2")
     await asyncio.gather(one.run(pauses[0], two), two.run(pauses[1], one))
-    await asyncio.sleep(LEASE_S)
+    await pass_time(LEASE_S)
     for process in (one, two):  # once nothing is lost and the lease lapsed, whoever asks leads: at the second ask
         assert await process.lease.hold() or await process.lease.hold()
-        await asyncio.sleep(LEASE_S)
+        await pass_time(LEASE_S)
 
 
 @given(st.tuples(PAUSES, PAUSES), st.tuples(FATES, FATES))

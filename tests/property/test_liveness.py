@@ -13,7 +13,7 @@ from mesh.errors import DisconnectedError, SequenceError
 from mesh.protocol.messages import LivenessRecord
 from mesh.protocol.subjects import Names
 from mesh.worker.liveness import Liveness
-from tests.simulated import FATES, Fate, Line, run_simulated, simulated_clock
+from tests.simulated import FATES, Fate, Line, pass_time, run_simulated, simulated_clock
 
 NAME = "w-1"
 MEMORY_S = 10_000.0
@@ -140,9 +140,9 @@ async def live(steps: list[tuple[str, float]], fates: list[Fate]) -> None:
         life.step(what)
         await asyncio.sleep(0)
         life.check()
-        await asyncio.sleep(wait_s)
+        await pass_time(wait_s)
         life.check()
-    await asyncio.sleep(SETTLED_S + 5.0 * len(fates))
+    await pass_time(SETTLED_S + 5.0 * len(fates))
     life.check()
     assert life.learned == life.deaths, "a death that the worker did not learn of, or heard of twice"
     assert life.liveness.is_confirmed, "it never was sure again"

@@ -18,7 +18,7 @@ from mesh.protocol.subjects import Names
 from mesh.worker import puller
 from mesh.worker.puller import TICK_S, Puller
 from tests.running import MODEL
-from tests.simulated import run_simulated
+from tests.simulated import pass_time, run_simulated
 from tests.wire import delivery_of
 
 AWAY_S = 3600.0
@@ -124,7 +124,7 @@ class Worker:
                 del self.pulls.left[consumer]
                 self.pulls.on_end(consumer, ENDS[number % 2])
             case "tick":
-                await asyncio.sleep(TICK_S)
+                await pass_time(TICK_S)
                 self.ticks += 1
                 self.puller.ticked()
             case "lose" | "connect":

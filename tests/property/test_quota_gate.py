@@ -11,7 +11,7 @@ from mesh.errors import SequenceError
 from mesh.policies.quota import QuotaLimits
 from mesh.protocol.timing import PRESENCE_BEAT_S
 from mesh.worker.quota_gate import QuotaGate
-from tests.simulated import FATES, Fate, Line, run_simulated
+from tests.simulated import FATES, Fate, Line, pass_time, run_simulated
 
 JOBS = 4
 PLACES = 2
@@ -133,10 +133,10 @@ async def pass_through(steps: list[tuple[str, int, float]], fates: list[Fate]) -
     for what, job, wait_s in steps:
         await worker.step(what, job)
         worker.check()
-        await asyncio.sleep(wait_s)
+        await pass_time(wait_s)
         worker.check()
     await asyncio.gather(*worker.taking.values())
-    await asyncio.sleep((3 + len(fates)) * (PRESENCE_BEAT_S + 2))  # each renewal had its answer
+    await pass_time((3 + len(fates)) * (PRESENCE_BEAT_S + 2))  # each renewal had its answer
     worker.check()
     ours = {key for key in worker.places.taken if key not in worker.places.foreign}
     held = {slot.key for slot in worker.gate._held.values()}
