@@ -14,7 +14,7 @@ from mesh.broker.transport.options import ConnectOptions
 from mesh.engines.simulator.engine import SimulatorEngine
 from mesh.engines.simulator.settings import SimulatorSettings
 from mesh.hosting import host
-from mesh.signals import Signal, Step, When, ignore
+from mesh.signals import Observer, Signal, Step, When, ignore
 from mesh.worker import death_check
 from mesh.worker import runner as runners
 from mesh.worker.actions import Actions
@@ -46,6 +46,10 @@ class CrashAt:
                 if self.how == "raise":
                     raise ZeroDivisionError("planted")
                 os.kill(os.getpid(), signal.SIGKILL if self.how == "kill" else signal.SIGSTOP)
+
+
+def watch(signal_: Signal) -> None:
+    """Watches, and is not `ignore`."""
 
 
 def let_steps_raise(crash: CrashAt) -> None:
@@ -86,7 +90,9 @@ async def main(url: str, plan: str | None) -> None:
     crash = CrashAt(plan) if plan else None
     if crash is not None and crash.how == "raise":
         let_steps_raise(crash)
-    observer = ignore if crash is None or crash.how == "raise" else crash
+    observer: Observer = ignore
+    if crash is not None:  # with an observer each step is told, and so each can raise
+        observer = watch if crash.how == "raise" else crash
     await host.host_worker(
         lambda: SimulatorEngine(SimulatorSettings(model="simulator", first_token_ms=5, between_tokens_ms=pace_ms)),
         ConnectOptions(servers=(url,)),

@@ -68,7 +68,7 @@ def test_one_tier_is_paused_until_it_is_resumed_and_told_as_json(declared: Cli) 
         (["resume", "other/batch"], 3, "there are models: chat"),
         (["pause", "chat/urgent"], 3, "interactive, standard, batch"),
         (["pause", "chat", "--for", "soon"], 2, "not a duration"),
-        (["pause", "chat", "--for", "0"], 2, "no time"),
+        (["pause", "chat", "--for", "0"], 2, "--for must be more than 0"),
         (["pause", "chat", "--namespace", "void"], 3, "mesh init"),
     ],
 )
