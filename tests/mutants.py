@@ -514,22 +514,20 @@ MUTANTS: dict[str, Mutant] = {
     ),
     "silence-is-death": Mutant(
         "mesh/reconcile/failure_detector.py",
-        "            return False  # a timeout does",
+        "            pass  # a timeout does",
         "            return True  # a timeout does",
         (DETECTOR + "test_a_worker_that_reconnects_in_time_keeps_its_jobs",),
     ),
     "one-ping-is-enough": Mutant(
         "mesh/reconcile/failure_detector.py",
-        "            if not await self._is_gone(peer, patience_s):\n"
-        "                peer.burial = None\n"
-        "                return\n",
+        "            if not await self._is_gone(peer):\n                peer.burial = None\n                return\n",
         "",
         (DETECTOR + "test_a_worker_that_reconnects_in_time_keeps_its_jobs",),
     ),
     "buries-unknown": Mutant(
-        "mesh/reconcile/failure_detector.py",
-        "and peer.is_known and peer.burial is None:",
-        "and peer.burial is None:",
+        "mesh/reconcile/suspicion.py",
+        "if not self.is_known or now_s < steady_from_s:",
+        "if now_s < steady_from_s:",
         (DETECTOR + "test_a_worker_of_which_no_list_was_heard_is_not_buried",),
     ),
     "bye-ignored": Mutant(
@@ -540,13 +538,13 @@ MUTANTS: dict[str, Mutant] = {
     ),
     "taken-not-noted": Mutant(
         "mesh/reconcile/failure_detector.py",
-        "            peer.leases[payload[1:].decode()] = None",
+        "            peer.suspicion.leases[payload[1:].decode()] = None",
         "            pass",
         (DETECTOR + "test_the_jobs_of_a_worker_that_is_gone_are_handed_back_at_once",),
     ),
     "given-not-noted": Mutant(
         "mesh/reconcile/failure_detector.py",
-        "            peer.leases.pop(payload[1:].decode(), None)",
+        "            peer.suspicion.leases.pop(payload[1:].decode(), None)",
         "            pass",
         (DETECTOR + "test_the_jobs_of_a_worker_that_is_gone_are_handed_back_at_once",),
     ),
@@ -560,9 +558,9 @@ MUTANTS: dict[str, Mutant] = {
         (DETECTOR + "test_its_death_is_on_the_record_before_its_jobs_are_given_away",),
     ),
     "list-not-asked-anew": Mutant(
-        "mesh/reconcile/failure_detector.py",
-        "            peer.is_known = False  # announcements",
-        "            pass  # announcements",
+        "mesh/reconcile/suspicion.py",
+        "        self.is_known = False\n",
+        "",
         (DETECTOR + "test_after_its_own_connection_was_away_it_asks_for_every_lease_anew_and_gives_workers_time",),
     ),
     "not-steady": Mutant(
@@ -578,8 +576,8 @@ MUTANTS: dict[str, Mutant] = {
         (DETECTOR + "test_a_name_that_is_no_token_is_not_watched",),
     ),
     "list-ignored": Mutant(
-        "mesh/reconcile/failure_detector.py",
-        "                peer.leases = dict.fromkeys(msgspec.json.decode(payload, type=list[str]))\n",
+        "mesh/reconcile/suspicion.py",
+        "        self.leases = dict.fromkeys(leases)\n",
         "",
         (DETECTOR + "test_its_death_is_on_the_record_before_its_jobs_are_given_away",),
     ),
