@@ -150,7 +150,8 @@ class Worker(RuleBasedStateMachine):
         """Whatever has happened: what waits now is all served, a full engine's worth a round."""
         if not hasattr(self, "credits"):
             return
-        rounds = 3 + len(self.names) + sum(self.queue.values())
+        # One slot for many consumers may spend every second round on a look that finds nothing.
+        rounds = (2 if self.is_tiny else 1) * (3 + len(self.names) + sum(self.queue.values()))
         while sum(self.queue.values()):
             rounds -= 1
             assert rounds > 0, f"stuck with {self.queue}, open {self.open}"
