@@ -111,7 +111,7 @@ async def counted(mesh_exporter: MeshExporter | None, broker: Broker) -> AsyncIt
     if mesh_exporter is None:
         yield
         return
-    running = asyncio.create_task(mesh_exporter.run(broker), name="mesh-mesh_exporter")
+    running = asyncio.create_task(mesh_exporter.run(broker), name="mesh-exporter")
     try:
         yield
     finally:

@@ -134,9 +134,12 @@ class Liveness:
         if not self._names.may_answer(to):
             return
         self._watched_until_s = self._clock.monotonic_s() + LEASES_ANNOUNCED_S
-        pong = codec.encode(Pong(born_unix_ms=self._born_unix_ms))
+        if payload == LIST:
+            answer = msgspec.json.encode(list(self._leases))
+        else:
+            answer = codec.encode(Pong(born_unix_ms=self._born_unix_ms))
         with contextlib.suppress(DisconnectedError):
-            self._connection.publish(to, msgspec.json.encode(list(self._leases)) if payload == LIST else pong)
+            self._connection.publish(to, answer)
 
     async def _renew(self) -> None:
         doubts = self._doubts

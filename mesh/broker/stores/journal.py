@@ -250,7 +250,8 @@ class Journal:
             InvalidRequestError: tenant or job is no subject token.
             BrokerError: NATS did not answer, or there is no events stream.
         """
-        check_token("tenant", key.tenant), check_token("id", key.id)
+        check_token("tenant", key.tenant)
+        check_token("id", key.id)
         purged = 0
         subjects = (self.notes_subject, self.attempts_subject, self.subject)
         for subject in (each(key) for each in subjects):

@@ -164,7 +164,8 @@ class ResultStore:
             InvalidRequestError: tenant or job is no subject token.
             BrokerError: as `get`.
         """
-        check_token("tenant", key.tenant), check_token("id", key.id)
+        check_token("tenant", key.tenant)
+        check_token("id", key.id)
         subject = self._names.result_key(key)
         return await purge_subject(self._connection, f"KV_{self._names.results_bucket}", subject, last) > 0
 

@@ -25,7 +25,6 @@ class PresenceStore:
     """Which workers are alive: each keeps one value here, which disappears when it stops beating."""
 
     def __init__(self, link: MeshLink) -> None:
-        self._link = link
         self._connection = link.connection
         self._names = link.names
         self._stream = f"KV_{link.names.workers_bucket}"

@@ -12,7 +12,6 @@ from mesh.cli import traces
 from mesh.cli.serve.monitoring_options import MonitoringOptions
 from mesh.control.status.mesh_exporter import MeshExporter
 from mesh.engines.base import Gauged
-from mesh.protocol.subjects import Names
 from mesh.signals import Observer, Tally, all_of
 from mesh.telemetry import endpoint
 from mesh.telemetry.extras import needing
@@ -27,7 +26,7 @@ log = logging.getLogger("mesh.cli")
 class Monitoring:
     """Metrics, health and traces of one process, active while `opened`."""
 
-    def __init__(self, watching: MonitoringOptions, names: Names, who: str, model: str = "") -> None:
+    def __init__(self, watching: MonitoringOptions, who: str, model: str = "") -> None:
         """`who` tells this process from others; `model`: what its worker serves, if it has one."""
         self._watching = watching
         self._who = who

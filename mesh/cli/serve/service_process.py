@@ -28,7 +28,7 @@ async def serve(nats: Nats, watching: MonitoringOptions, kind: str, host: Host, 
     names, who = Names(nats.namespace), f"{kind}-{secrets.token_hex(4)}"
     ended = asyncio.Event()
     loop.on_signals(lambda number: ended.set())
-    station = Monitoring(watching, names, who)
+    station = Monitoring(watching, who)
     async with station.opened(f"mesh-{kind}"), open_broker(connect_options(nats, f"mesh-{kind}"), names) as broker:
         topology.check_server(broker.connection.server_version)
         await topology.read_settings(broker)

@@ -53,7 +53,7 @@ async def serve(order: UpOptions) -> None:
             await server.start()
             render.say(f"nats-server ready: {server.url}, data in {order.data}")
             await declare(server.url, Names(order.namespace), order.shape, name)
-            station = Monitoring(order.watching, Names(order.namespace), "mesh-up")
+            station = Monitoring(order.watching, "mesh-up")
             spec = WorkerSpec(server.url, order.choice, name, order.namespace, order.grace_s, order.watching)
             restart = restart_with_backoff(render.say)
             supervisor = Supervisor(order.workers, spec.argv, restart, report=render.say)

@@ -99,7 +99,7 @@ def order(
     if manner.worker_id is not None:
         options = replace(options, name=check_token("worker-id", manner.worker_id))
     names = Names(nats.namespace)
-    station = Monitoring(watching, names, options.name, options.model)
+    station = Monitoring(watching, options.name, options.model)
     return WorkerCommand(
         make_engine=make_engine,
         connect=connect_options(nats, "mesh-worker"),

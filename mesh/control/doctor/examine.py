@@ -45,7 +45,7 @@ T = TypeVar("T")
 
 async def examine_all(options: ConnectOptions, names: Names, monitor_url: str | None, is_quick: bool) -> Facts:
     """Gathers all facts of NATS and of this machine, concurrently."""
-    looking = asyncio.create_task(local_machine.look(is_quick), name="mesh-local_machine")
+    looking = asyncio.create_task(local_machine.look(is_quick), name="mesh-doctor-local")
     try:
         found = await _examine_nats(options, names, monitor_url)
         local: LocalFacts = await looking
